@@ -12,21 +12,20 @@ PROMPT_VERSION = "1"
 
 Method = Literal["score", "yes_no", "describe"]
 
-_OPENING = "Judge an image edit . Instruction : {instruction} Requirement : {requirement} Source :"
+_OPENING = "Judge an image edit. Instruction: {instruction} Requirement: {requirement} Source:"
 _QUESTION: dict[str, str] = {
-    "score": "Was the instruction followed and the rest kept ? Answer with one digit from 0 ( failed ) to 5 ( perfect ) .",
-    "yes_no": "Was the instruction followed and the rest kept ? Answer yes or no .",
-    "describe": "Describe the edit in a few words , then give one digit from 0 ( failed ) to 5 ( perfect ) .",
+    "score": "Is the edit done and the rest kept? Answer with one digit, 0 (failed) to 5 (perfect).",
+    "yes_no": "Is the edit done and the rest kept? Answer yes or no.",
+    "describe": "Describe both images, then answer with one digit, 0 (failed) to 5 (perfect).",
 }
 
 
 def messages(instruction: str, requirement: str, method: Method = "score") -> list[dict[str, Any]]:
     """Chat messages with two image places (source, then edit), as transformers processors and chat servers take them."""
-    opening = _OPENING.format(instruction=instruction, requirement=requirement or "none")
     content = [
-        {"type": "text", "text": opening},
+        {"type": "text", "text": _OPENING.format(instruction=instruction, requirement=requirement or "None.")},
         {"type": "image"},
-        {"type": "text", "text": "Edited :"},
+        {"type": "text", "text": "Edit:"},
         {"type": "image"},
         {"type": "text", "text": _QUESTION[method]},
     ]

@@ -1,0 +1,41 @@
+# editr1: `make demo` shows the whole loop on one CPU, `make test` and `make check` prove a change.
+# Each target builds .venv first where it is missing or older than pyproject.toml or constraints.txt.
+OUT     ?= demo
+SEED    ?= 0
+MINUTES ?= 6
+EDITOR  := $(if $(filter command line,$(origin EDITOR)),$(EDITOR),qwen-image-edit)
+PYTHON  ?= python3
+WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
+
+BIN   := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help demo test check bench clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { echo "Making .venv ..."; $(PYTHON) -m venv .venv; }
+	@echo "Installing editr1 and what it needs into .venv (a few minutes the first time) ..."
+	@$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## train the toy editor against the toy judge and show before and after (OUT, SEED, EDITOR, MINUTES)
+	@$(BIN)/editr1 demo --out $(OUT) --seed $(SEED) --editor $(EDITOR) --minutes $(MINUTES)
+
+test: $(STAMP)  ## run the tests (WORKERS processes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+check: $(STAMP)  ## lint, format, types, docstrings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pydoclint --quiet src
+
+bench: $(STAMP)  ## seconds a step by part against bare calls, memory; writes benchmarks/results.json
+	@$(BIN)/python benchmarks/speed.py
+
+clean:  ## remove .venv and caches (runs and demo folders stay)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -28,11 +28,10 @@ demo: $(STAMP)  ## train the toy editor against the toy judge and show before an
 test: $(STAMP)  ## run the tests (WORKERS processes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-check: $(STAMP)  ## lint, format, types, docstrings
+check: $(STAMP)  ## lint (docstrings too), format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pydoclint --quiet src
 
 bench: $(STAMP)  ## seconds a step by part against bare calls, memory; writes benchmarks/results.json
 	@$(BIN)/python benchmarks/speed.py

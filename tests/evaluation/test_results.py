@@ -19,7 +19,9 @@ def row(key: str, seed: int, oracle: float, judge: float | None = 0.5, task: str
 def test_interval_equals_scipys_percentile_bootstrap() -> None:
     differences = np.random.default_rng(3).gamma(2.0, 0.1, 150) - 0.1
     ours = bootstrap_ci(differences, seed=1)
-    theirs = stats.bootstrap((differences,), np.mean, n_resamples=10_000, method="percentile", rng=2).confidence_interval
+    theirs = stats.bootstrap(
+        (differences,), np.mean, n_resamples=10_000, method="percentile", rng=2
+    ).confidence_interval
     assert ours == pytest.approx(theirs, abs=0.002)
 
 

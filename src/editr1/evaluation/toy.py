@@ -1,15 +1,15 @@
 """Make and measure edits of toy items: the judge's reward, and the oracle, which training never reads.
 
-Edit i of an item starts from noise drawn from (noise_seed, i) alone, so two evaluations with equal settings differ by
-the editor's weights only and are compared edit by edit.
+Edit i of an item starts from noise drawn from (noise_seed, item, i) alone, so two evaluations with equal settings
+differ by the editor's weights only and are compared edit by edit; no two items share their noise.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from PIL.Image import Image
 
@@ -17,6 +17,7 @@ from editr1.data import EditDataset, EditSample
 from editr1.editors.editor import Editor
 from editr1.evaluation.rows import SOURCE, Row, RowStore
 from editr1.judges.base import Judge, JudgeRequest
+from editr1.samplers import SchedulerName
 from editr1.toy.oracle import score
 from editr1.toy.world import item_from_key
 
@@ -37,7 +38,7 @@ class EvalSettings:
 
     weights: str
     steps: int
-    scheduler: Literal["euler", "dpm2"] = "euler"
+    scheduler: SchedulerName = "euler"
     seeds: int = 2
     noise_seed: int = 0
 
@@ -83,10 +84,8 @@ def _chunks(samples: Sequence[EditSample]) -> Iterator[Sequence[EditSample]]:
 
 def _edit(editor: Editor, sample: EditSample, settings: EvalSettings) -> list[Image]:
     """All edits of one item, in one call of the pipeline."""
-    rollout = editor.rollout(
-        sample, settings.seeds, steps=settings.steps, seed=settings.noise_seed, scheduler=settings.scheduler
-    )
-    return rollout.images
+    seed = zlib.crc32(f"{settings.noise_seed}/{sample.key}".encode())
+    return editor.rollout(sample, settings.seeds, steps=settings.steps, seed=seed, scheduler=settings.scheduler).images
 
 
 def _measure(judge: Judge, samples: Sequence[EditSample], edits: list[list[Image]], store: RowStore) -> list[Row]:

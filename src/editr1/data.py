@@ -1,11 +1,24 @@
-"""What the editor is asked to do: one source image, one instruction, and how to tell whether it was done."""
+"""What the editor is asked to do: one source image, one instruction, and how to tell whether it was done.
+
+Here: the item itself, a dataset read from a folder with a `data.jsonl`, and the order in which items are visited.
+Every random draw of a run comes from a seed made by `derive_seed`, so that nothing depends on what was drawn before.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from PIL import Image as Images
+from PIL import ImageOps
 from PIL.Image import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from editr1.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -33,3 +46,123 @@ class EditDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> EditSample: ...
+
+
+class _Line(BaseModel):
+    """One line of `data.jsonl`, as it may be written."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    source: str = Field(min_length=1)
+    instruction: str = Field(min_length=1)
+    requirement: str = ""
+    task: str = Field(default="edit", min_length=1)
+    key: str | None = Field(default=None, min_length=1)
+
+
+class JsonlDataset:
+    """A folder with pictures and a `data.jsonl`, one item a line.
+
+    {"source", "instruction", "requirement", "task", "key"}: `source` is a path inside the folder; the last three may be
+    left out (the key is then "line-<number>"). All lines are checked here; a picture is opened when it is asked for.
+
+    Raises:
+        UserError: a line is wrong (its file and number are named), a path leaves the folder, or a picture is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.file = folder / "data.jsonl"
+        self._items = list(self._read())
+        if not self._items:
+            raise UserError(f"{self.file} holds no item; write one JSON object a line")
+        self._refuse_repeated_keys()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> EditSample:
+        """The item with its picture, turned upright as its EXIF data say and converted to RGB.
+
+        Raises:
+            UserError: the picture cannot be read.
+        """
+        line, key, path = self._items[index]
+        try:
+            with Images.open(path) as image:
+                source = ImageOps.exif_transpose(image).convert("RGB")
+        except (OSError, SyntaxError, ValueError, Images.DecompressionBombError) as error:
+            raise UserError(
+                f"cannot read the picture {path} of item {key!r}: {error}; replace it or drop the line"
+            ) from error
+        return EditSample(key, source, line.instruction, line.requirement, line.task)
+
+    def _read(self) -> Iterator[tuple[_Line, str, Path]]:
+        try:
+            lines = self.file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read the dataset {self.file}: {error}") from error
+        for number, text in enumerate(lines, start=1):
+            if text.strip():
+                line = _parse(text, f"{self.file}:{number}")
+                yield line, line.key or f"line-{number}", self._inside(line.source, f"{self.file}:{number}")
+
+    def _inside(self, source: str, where: str) -> Path:
+        path = (self.folder / source).resolve()
+        if not path.is_relative_to(self.folder):
+            raise UserError(f"{where}: source {source!r} lies outside {self.folder}; put the picture into the folder")
+        if not path.is_file():
+            raise UserError(f"{where}: there is no picture {source!r} in {self.folder}")
+        return path
+
+    def _refuse_repeated_keys(self) -> None:
+        keys = [key for _, key, _ in self._items]
+        if len(set(keys)) < len(keys):
+            repeated = next(key for key in keys if keys.count(key) > 1)
+            raise UserError(f"{self.file}: the key {repeated!r} stands on more than one line; keys must be unique")
+
+
+def _parse(text: str, where: str) -> _Line:
+    try:
+        return _Line.model_validate(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "the line"
+        raise UserError(f"{where}: {name}: {first['msg']} (keys: {', '.join(_Line.model_fields)})") from error
+
+
+@dataclass(frozen=True)
+class GroupSampler:
+    """Which items a step edits. Items are visited in epochs, each a permutation made from (seed, epoch); no state.
+
+    Attributes:
+        size: items in the dataset, at least 1.
+        groups_per_step: items a step.
+        seed: of the run.
+    """
+
+    size: int
+    groups_per_step: int
+    seed: int
+
+    def indices(self, step: int) -> list[int]:
+        """The dataset indices of the groups of `step` (from 0); an epoch may end inside a step."""
+        first = step * self.groups_per_step
+        epochs = range(first // self.size, (first + self.groups_per_step - 1) // self.size + 1)
+        order = np.concatenate([self._permutation(epoch) for epoch in epochs])
+        start = first - epochs[0] * self.size
+        return [int(index) for index in order[start : start + self.groups_per_step]]
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng(derive_seed(self.seed, "epoch", epoch)).permutation(self.size)
+
+
+def derive_seed(seed: int, purpose: str, *counters: int) -> int:
+    """A seed in [0, 2**63) for one purpose ("epoch", "rollout", "noise") at one place (epoch, or step and group index).
+
+    Equal arguments give equal seeds on every machine; different ones give unrelated seeds.
+    """
+    words = [seed, *purpose.encode(), *counters]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,317 @@
+"""The settings of a run: typed, with the paper's values as defaults (Edit-R1, arXiv 2510.16888, table 5), checked once.
+
+A preset is a YAML file that states only what differs. `load_config("toy", ["steps=10"])` reads a file, or a shipped
+preset by its name, and lays overrides over it. Whatever is wrong comes out as one `UserError` that says where.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from editr1.errors import UserError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class EditorConfig(_Section):
+    """The editor to be trained."""
+
+    path: str
+    """A diffusers pipeline: folder, hub name, or "toy:NAME" for a shipped one."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Number format of the frozen weights."""
+    device: str = "auto"
+    """"auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N"."""
+    guidance: float | None = Field(default=None, ge=0)
+    """Guidance scale; null for the default of the editor's family."""
+    pixels: int | None = Field(default=512 * 512, gt=0)
+    """Area of source and edit in pixels; null for the pipeline's own."""
+
+
+class JudgeConfig(_Section):
+    """The multimodal model that gives the reward."""
+
+    path: str
+    """A transformers model: folder, hub name, or "toy:NAME" for a shipped one."""
+    method: Literal["score_logit", "yes_no"] = "score_logit"
+    """How a reward is read: expectation over the logits of the digits 0 to 5, or P(yes) against no."""
+    batch_size: int = Field(default=16, gt=0)
+    """Edits judged at once."""
+
+
+class DataConfig(_Section):
+    """What is edited."""
+
+    kind: Literal["toy", "jsonl"] = "jsonl"
+    """The embedded toy world, or a folder with a data.jsonl."""
+    path: Path | None = None
+    """The folder, for kind "jsonl"."""
+    split: Literal["sft", "rl", "heldout"] = "rl"
+    """Which part of the toy world."""
+    level: Literal["small", "full"] = "small"
+    """How rich the toy world is."""
+    seed: int = Field(default=0, ge=0)
+    """Which toy items are made."""
+    size: int = Field(default=512, gt=0)
+    """How many toy items are made."""
+
+    @model_validator(mode="after")
+    def _path_for_jsonl(self) -> DataConfig:
+        if self.kind == "jsonl" and self.path is None:
+            raise ValueError('data.path must name the folder when data.kind is "jsonl"')
+        return self
+
+
+class RolloutConfig(_Section):
+    """How edits are made for training."""
+
+    group_size: int = Field(default=12, ge=2)
+    """G: edits of one item, compared with each other."""
+    groups_per_step: int = Field(default=24, gt=0)
+    """Items a step."""
+    steps: int = Field(default=6, ge=2)
+    """Denoiser calls an edit."""
+    scheduler: Literal["dpm2", "euler"] = "dpm2"
+    """DPM-Solver++(2M) for flow matching, or Euler."""
+
+
+class AlgorithmConfig(_Section):
+    """DiffusionNFT (arXiv 2509.16117) as Edit-R1 uses it."""
+
+    beta: float = Field(default=1.0, gt=0, le=1)
+    """How far the positive policy moves from the old one toward the trained one."""
+    kl: float = Field(default=1e-4, ge=0)
+    """Weight of the distance to the untrained editor, on the velocity; 0 makes no reference call."""
+    adv_clip: float = Field(default=5.0, gt=0)
+    """A_max: advantages are clipped to +-A_max."""
+    form: Literal["x0", "velocity"] = "x0"
+    """Self-normalised loss on the clean estimate, or the plain one on the velocity."""
+    std: Literal["global", "group"] = "global"
+    """Advantages are divided by the std of all rewards of the step, or of their group."""
+    filter: Literal["paper", "released", "off"] = "paper"
+    """Drop groups that are good AND agree (paper), OR (released code), or none."""
+    tau_mu: float = Field(default=0.9, ge=0, le=1)
+    """Filter: mean reward above which a group counts as good."""
+    tau_sigma: float = Field(default=0.05, ge=0)
+    """Filter: std below which a group agrees."""
+    timesteps: Literal["sampler", "uniform"] = "sampler"
+    """Edits are noised to levels that their rollout visited, as in the released code, or to any in (0, 1)."""
+    timesteps_per_image: int | None = Field(default=None, gt=0)
+    """Noise levels an edit is trained at, without repeats; null for rollout.steps - 1, as in the released code."""
+    old_rate: float = Field(default=0.001, ge=0)
+    """Decay of the sampling policy after step s is min(old_rate * s, old_cap)."""
+    old_cap: float = Field(default=0.5, ge=0, lt=1)
+    """Upper end of that decay."""
+
+
+class OptimConfig(_Section):
+    """AdamW."""
+
+    lr: float = Field(default=3e-4, gt=0)
+    """Learning rate, constant."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the two moments."""
+    weight_decay: float = Field(default=1e-4, ge=0)
+    """Decoupled weight decay."""
+    grad_clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient."""
+    micro_batch: int = Field(default=12, gt=0)
+    """Noised edits of one group in one denoiser call; changes memory and speed, not the result."""
+
+
+class AdapterConfig(_Section):
+    """What is trained."""
+
+    mode: Literal["lora", "full"] = "lora"
+    """Low-rank adapters, or the whole denoiser."""
+    rank: int = Field(default=32, gt=0)
+    """Rank of the adapters."""
+    alpha: float = Field(default=64, gt=0)
+    """Their scale is alpha / rank."""
+    targets: tuple[str, ...] | None = None
+    """Names of the layers that get one; null for the attention projections of the editor's family."""
+
+
+class Config(_Section):
+    """One run."""
+
+    editor: EditorConfig
+    judge: JudgeConfig
+    data: DataConfig
+    rollout: RolloutConfig = RolloutConfig()
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    optim: OptimConfig = OptimConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    ema: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of the averaged weights that evaluation uses."""
+    steps: int = Field(default=1000, gt=0)
+    """Optimiser steps."""
+    save_every: int = Field(default=10, gt=0)
+    """Steps between two checkpoints, and two pictures of samples."""
+    keep: int = Field(default=3, gt=0)
+    """How many checkpoints stay."""
+    seed: int = Field(default=0, ge=0)
+    """Every random draw of the run follows from it."""
+    out: Path = Path("runs/editr1")
+    """Folder of the run; one that holds a checkpoint is continued."""
+
+    @property
+    def timesteps_per_image(self) -> int:
+        """Noise levels an edit is trained at."""
+        return self.algorithm.timesteps_per_image or self.rollout.steps - 1
+
+    @model_validator(mode="after")
+    def _enough_noise_levels(self) -> Config:
+        if self.algorithm.timesteps == "sampler" and self.timesteps_per_image > self.rollout.steps:
+            raise ValueError(
+                f"algorithm.timesteps_per_image={self.timesteps_per_image} is more than the {self.rollout.steps} noise "
+                'levels of rollout.steps; lower it or set algorithm.timesteps to "uniform"'
+            )
+        return self
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a YAML file, or a shipped preset by name, with overrides such as "optim.lr=1e-3" laid over it.
+
+    Raises:
+        UserError: no such file, not YAML, or a wrong key or value, named with its origin and the nearest right one.
+    """
+    text, name = _read(path)
+    tree = _mapping(_yaml(text, name), name)
+    origins: dict[str, str] = {}
+    for override in overrides:
+        key, value = parse_override(override)
+        _lay(tree, key, value, f"override {override}")
+        origins[key] = f"override {override}"
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError("; ".join(_explain(detail, origins, name) for detail in error.errors())) from error
+
+
+def dump_config(config: Config) -> str:
+    """All settings as YAML that `load_config` reads back to an equal object."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+FREE = {"steps", "save_every", "keep", "out", "editor.device", "judge.batch_size", "optim.micro_batch"}
+"""What may change when a run is continued."""
+
+
+def differences(before: dict[str, Any], config: Config) -> str:
+    """What keeps `config` from continuing a run with the settings `before`, a JSON tree: "key: was, is", or ""."""
+    was, now = (dict(_leaves(tree)) for tree in (before, config.model_dump(mode="json")))
+    changed = [key for key in {**was, **now} if key not in FREE and was.get(key) != now.get(key)]
+    return "; ".join(f"{key}: {was.get(key)} there, {now.get(key)} here" for key in changed)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split "a.b=value". The value stays text unless YAML reads it as null, a list, a mapping or a quoted string.
+
+    Raises:
+        UserError: there is no "=", no key before it, or the value is broken YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise UserError(f"override {text!r} must look like section.key=value, e.g. optim.lr=1e-3")
+    if value.strip()[:1] in ("[", "{", '"', "'"):
+        return key, _yaml(value, f"override {text}")
+    return key, None if value.strip() in ("null", "~") else value
+
+
+def presets() -> list[str]:
+    """Names of the shipped presets."""
+    return sorted(file.name.removesuffix(".yaml") for file in _shipped().iterdir() if file.name.endswith(".yaml"))
+
+
+def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a config, sections included."""
+    for name, info in section.model_fields.items():
+        yield prefix + name
+        if isinstance(info.annotation, type) and issubclass(info.annotation, _Section):
+            yield from known_keys(info.annotation, f"{prefix}{name}.")
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _shipped() -> Any:
+    return resources.files("editr1") / "configs"
+
+
+def _read(path: str | Path) -> tuple[str, str]:
+    preset = _shipped() / f"{path}.yaml"
+    if not Path(path).is_file() and str(path) in presets():
+        return preset.read_text(encoding="utf-8"), f"preset {path}"
+    try:
+        return Path(path).read_text(encoding="utf-8"), str(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the config {path}: {error}; shipped presets: {', '.join(presets())}") from error
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise UserError(f"{where}: expected keys and values such as `steps: 100`")
+    return value
+
+
+def _lay(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        below = tree.setdefault(section, {})
+        if not isinstance(below, dict):
+            raise UserError(f"{where}: {section} is a value, it holds no keys")
+        tree = below
+    tree[last] = value
+
+
+def _explain(detail: ErrorDetails, origins: dict[str, str], name: str) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    origin = next((where for written, where in origins.items() if _same_branch(key, written)), name)
+    if detail["type"] == "extra_forbidden":
+        return f"{origin}: unknown key {key}; did you mean {_nearest(key)}?"
+    if detail["type"] == "missing":
+        return f"{origin}: {key} is missing"
+    problem = detail["msg"].removeprefix("Value error, ")
+    return (
+        f"{origin}: {key}: {problem}, not {detail['input']!r}"
+        if key and detail["type"] != "value_error"
+        else f"{origin}: {problem}"
+    )
+
+
+def _same_branch(one: str, other: str) -> bool:
+    """Whether one dotted key is, or lies under, the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def _nearest(key: str) -> str:
+    """The known key most like `key`, as a whole and in its last part."""
+
+    def likeness(known: str) -> float:
+        pairs = ((key, known), (key.rpartition(".")[2], known.rpartition(".")[2]))
+        return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    return max(known_keys(), key=likeness)

@@ -1,0 +1,165 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from editr1.config import Config, dump_config, known_keys, load_config, parse_override, presets
+from editr1.errors import UserError
+
+MINIMAL = "editor: {path: e}\njudge: {path: j}\ndata: {path: d}\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def message(path: str | Path, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(path, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_shipped_preset_loads_and_survives_a_round_trip(name: str, tmp_path: Path) -> None:
+    config = load_config(name)
+    (tmp_path / "again.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "again.yaml") == config
+
+
+def test_defaults_are_the_papers(file: Path) -> None:
+    config = load_config(file)
+    assert (config.rollout.group_size, config.rollout.groups_per_step, config.rollout.steps) == (12, 24, 6)
+    assert (config.optim.lr, config.optim.betas, config.ema) == (3e-4, (0.9, 0.999), 0.9)
+    assert (config.algorithm.beta, config.algorithm.kl, config.algorithm.adv_clip) == (1.0, 1e-4, 5.0)
+    assert (config.algorithm.tau_mu, config.algorithm.tau_sigma, config.algorithm.std) == (0.9, 0.05, "global")
+    assert (config.adapter.rank, config.adapter.alpha, config.editor.pixels) == (32, 64, 512 * 512)
+    assert config.timesteps_per_image == 5
+
+
+def test_overrides_lie_over_the_file_and_the_last_one_wins(file: Path) -> None:
+    file.write_text(MINIMAL + "steps: 7\noptim: {lr: 1e-4}\n")
+    config = load_config(file, ["optim.lr=5e-4", "optim.lr=2e-3", "adapter.targets=[to_q, to_k]", "out=123", "ema=0"])
+    assert (config.steps, config.optim.lr, config.ema) == (7, 2e-3, 0.0)
+    assert config.adapter.targets == ("to_q", "to_k")
+    assert config.out == Path("123")
+
+
+def test_null_unsets(file: Path) -> None:
+    assert load_config(file, ["editor.pixels=null"]).editor.pixels is None
+
+
+@pytest.mark.parametrize(
+    ("override", "near"),
+    [
+        ("algorithm.kll=1", "algorithm.kl"),
+        ("optim.gradclip=1", "optim.grad_clip"),
+        ("batch_size=1", "judge.batch_size"),
+        ("lr=1", "optim.lr"),
+        ("rollout.groupsize=3", "rollout.group_size"),
+        ("sead=3", "seed"),
+        ("algoritm.kl=1", "algorithm"),
+        ("algorithm.timesteps_image=3", "algorithm.timesteps_per_image"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_right_one_and_its_origin(file: Path, override: str, near: str) -> None:
+    said = message(file, override)
+    assert f"override {override}: unknown key" in said
+    assert f"did you mean {near}?" in said
+
+
+@pytest.mark.parametrize("key", sorted(known_keys()))
+def test_one_letter_left_out_is_mended(key: str) -> None:
+    from editr1.config import _nearest
+
+    assert _nearest(key[:-1]) == key
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optim.lr=fast", "optim.lr: Input should be a valid number"),
+        ("optim.lr=-1", "optim.lr: Input should be greater than 0, not '-1'"),
+        ("optim.lr=nan", "optim.lr: Input should be a finite number"),
+        ("steps=2.5", "steps: Input should be a valid integer"),
+        ("algorithm.std=gruop", "algorithm.std: Input should be 'global' or 'group', not 'gruop'"),
+        ("algorithm=3", "algorithm"),
+        ("algorithm.kl.x=3", "algorithm.kl"),
+        ("optim.betas=[0.9]", "optim.betas"),
+        ("editor.path=null", "editor.path: Input should be a valid string"),
+        ("rollout.group_size=1", "rollout.group_size: Input should be greater than or equal to 2"),
+        ("data.path=null", "data.path must name the folder"),
+        ("algorithm.timesteps_per_image=7", "more than the 6 noise levels"),
+    ],
+)
+def test_a_wrong_value_names_key_and_origin(file: Path, override: str, said: str) -> None:
+    assert said in message(file, override)
+    assert "override" in message(file, override) or "timesteps" in override
+
+
+def test_a_wrong_value_in_the_file_names_the_file(file: Path) -> None:
+    file.write_text(MINIMAL + "optim: {lr: fast}\nstep: 3\n")
+    said = message(file)
+    assert f"{file}: optim.lr: " in said
+    assert f"{file}: unknown key step; did you mean steps?" in said
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "", "3: 4"])
+def test_a_file_that_is_no_mapping_is_refused(file: Path, text: str) -> None:
+    file.write_text(text)
+    assert str(file) in message(file)
+
+
+def test_a_missing_key_and_a_missing_file_are_named(file: Path, tmp_path: Path) -> None:
+    file.write_text("editor: {path: e}\ndata: {path: d}\n")
+    assert f"{file}: judge is missing" in message(file)
+    assert "shipped presets: toy" in message(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("text", ["steps", "=3", "a..b=1", ".a=1", "", "x=[1", 'x="a'])
+def test_what_is_no_override_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="override"):
+        parse_override(text)
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])),
+    st.lists(st.integers()),
+)
+
+
+@given(key=st.from_regex(r"[a-z_]+(\.[a-z_]+)*", fullmatch=True), value=VALUES)
+def test_what_yaml_writes_an_override_reads(key: str, value: object) -> None:
+    text = yaml.safe_dump(
+        value, default_flow_style=True, default_style='"' if isinstance(value, str) else None, width=10**9
+    )
+    read_key, read = parse_override(f"{key}={text.removesuffix('...' + chr(10)).strip()}")
+    assert read_key == key
+    if isinstance(value, (bool, int, float)):
+        assert type(value)(float(read)) == value if not isinstance(value, bool) else read == str(value).lower()
+    else:
+        assert read == value
+
+
+@given(key=st.from_regex(r"[a-z]+", fullmatch=True), value=st.from_regex(r"[A-Za-z0-9_./:=-]+", fullmatch=True))
+def test_plain_text_stays_text(key: str, value: str) -> None:
+    assert parse_override(f"{key}={value}") == (key, None if value == "null" else value)
+
+
+def test_every_field_says_what_it_is() -> None:
+    def walk(schema: dict[str, object], name: str) -> None:
+        for key, field in schema["properties"].items():  # type: ignore[attr-defined]
+            assert field.get("description") or "$ref" in field, f"{name}.{key}"
+
+    schema = Config.model_json_schema()
+    for name, section in schema["$defs"].items():
+        walk(section, name)

@@ -1,0 +1,85 @@
+"""The two slow copies of the trained weights: how fast the sampling policy follows, and the average for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from editr1.errors import UserError
+
+
+def old_decay(step: int, rate: float = 0.001, cap: float = 0.5) -> float:
+    """Decay d = min(rate * step, cap) of theta_old <- d theta_old + (1-d) theta, after step `step` (from 0).
+
+    Small at first, so that sampling is on-policy; later the old policy is the steadier one.
+    """
+    return min(rate * step, cap)
+
+
+class EMA:
+    """Exponential moving average of named parameters: avg <- decay * avg + (1 - decay) * theta.
+
+    The average starts at the parameters' values and is kept in float32 at least, so that the small steps of bfloat16
+    weights are not rounded away.
+
+    Args:
+        params: (name, parameter) pairs.
+        decay: in [0, 1); 0.9 in the paper.
+    """
+
+    def __init__(self, params: Iterable[tuple[str, Tensor]], decay: float) -> None:
+        self.decay = decay
+        self.params = dict(params)
+        self.averages = {
+            name: theta.detach().to(torch.promote_types(theta.dtype, torch.float32), copy=True)
+            for name, theta in self.params.items()
+        }
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the parameters' present values into the average."""
+        for name, theta in self.params.items():
+            average = self.averages[name]
+            average.lerp_(theta.to(average.dtype), 1 - self.decay)
+
+    @contextmanager
+    def swap(self) -> Iterator[None]:
+        """Inside, the parameters hold the averages; on leaving, also by an exception, their own values again."""
+        trained = {name: theta.detach().clone() for name, theta in self.params.items()}
+        self._fill(self.averages)
+        try:
+            yield
+        finally:
+            self._fill(trained)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages by name (not copies)."""
+        return dict(self.averages)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from saved averages.
+
+        Args:
+            state: averages by name, as `state_dict` gave them.
+
+        Raises:
+            UserError: if names or shapes are not those of the parameters.
+        """
+        wanted = {name: average.shape for name, average in self.averages.items()}
+        given = {name: average.shape for name, average in state.items()}
+        if wrong := sorted(dict(wanted.items() ^ given.items())):
+            raise UserError(
+                f"the saved average does not fit these parameters, first at {wrong[0]!r}: resume with the adapter "
+                "settings (mode, rank, targets) of the run that saved it"
+            )
+        for name, average in self.averages.items():
+            average.copy_(state[name])
+
+    @torch.no_grad()
+    def _fill(self, values: Mapping[str, Tensor]) -> None:
+        """Write `values` into the parameters, in place."""
+        for name, theta in self.params.items():
+            theta.copy_(values[name])

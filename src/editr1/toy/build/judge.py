@@ -1,0 +1,212 @@
+"""The toy judge: a small Qwen2.5-VL that answers one digit to the scoring prompt.
+
+It learns from edits of every quality (`corrupt.candidate`, and samples of toy editors), labelled by the oracle. A digit
+alone teaches slowly; so after it the judge also says what both pictures show, which makes it look.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor
+
+from editr1.judges.prompts import Method, messages
+from editr1.toy import oracle
+from editr1.toy.build.corrupt import candidate
+from editr1.toy.build.fit import Fit
+from editr1.toy.build.language import build_processor, build_qwen_vl, build_tokenizer, equal_pictures
+from editr1.toy.scene import Scene, draw, to_image
+from editr1.toy.world import Level, ToyItem, item_from_key, make_item
+
+PATCH = 8  # a 64x64 picture becomes 4x4 tokens
+DIGITS = "012345"
+METHODS: tuple[Method, ...] = ("score", "yes_no", "describe")
+SHARES = (0.76, 0.12, 0.12)
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled edit: prompt text, both pictures, the oracle's score, and a description where the scene is known."""
+
+    prompt: str
+    method: Method
+    source: Image.Image
+    edit: Image.Image
+    label: float
+    description: str
+
+
+def describe(source: Scene, edit: Scene) -> str:
+    """What both pictures show, cell by cell."""
+    return f"Source: {_words(source)} Edit: {_words(edit)}"
+
+
+def _words(scene: Scene) -> str:
+    cells = []
+    for cell in range(4):
+        thing = scene.at(cell)
+        if thing is None:
+            cells.append("empty")
+            continue
+        size = "" if thing.size == "normal" else thing.size
+        pose = ("flipped" if thing.flipped else "") + (" turned" if thing.turned else "")
+        cells.append(" ".join(f"{size} {thing.colour or ''} {thing.name} {pose}".split()))
+    ground = scene.background if scene.pattern == "plain" else f"{scene.background} {scene.pattern}"
+    return f"{scene.style or 'plain'} {ground}; {', '.join(cells)}."
+
+
+def synthetic(rng: np.random.Generator, level: Level, seed: int, per_item: int, chat: Chat) -> list[Example]:
+    """`per_item` candidates of one random sft item."""
+    item = make_item(level, "sft", seed, int(rng.integers(1 << 30)))
+    source = to_image(draw(item.scene))
+    examples = []
+    for _ in range(per_item):
+        made = candidate(rng, item, level)
+        picture = to_image(made.picture)
+        label = oracle.score(item, picture).score
+        method: Method = METHODS[int(rng.choice(len(METHODS), p=SHARES))]
+        examples.append(Example(chat(item, method), method, source, picture, label, describe(item.scene, made.scene)))
+    return examples
+
+
+class Samples:
+    """Edits that toy editors made: files of {"images": uint8 [n, G, 64, 64, 3]} beside lists of item keys."""
+
+    def __init__(self, folder: Path) -> None:
+        self.keys: list[str] = []
+        images = []
+        for path in sorted(folder.glob("*.safetensors")):
+            images.append(load_file(path)["images"].numpy())
+            self.keys += json.loads(path.with_suffix(".json").read_text())
+        self.images = np.concatenate(images) if images else np.zeros((0, 1, 64, 64, 3), np.uint8)
+
+    def draw(self, rng: np.random.Generator, per_item: int, chat: Chat) -> list[Example]:
+        """`per_item` different samples of one item."""
+        row = int(rng.integers(len(self.keys)))
+        item = item_from_key(self.keys[row])
+        source = to_image(draw(item.scene))
+        examples = []
+        for column in rng.permutation(self.images.shape[1])[:per_item]:
+            edit = Image.fromarray(self.images[row, column])
+            method: Method = METHODS[int(rng.choice(2, p=[0.88, 0.12]))]
+            examples.append(Example(chat(item, method), method, source, edit, oracle.score(item, edit).score, ""))
+        return examples
+
+
+class Chat:
+    """The judge's prompt as text, as the processor's chat template makes it."""
+
+    def __init__(self, processor: Qwen2VLProcessor) -> None:
+        self.processor = processor
+
+    def __call__(self, item: ToyItem, method: Method) -> str:
+        chat = messages(item.edit.instruction, item.edit.requirement, method)
+        return str(self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+
+
+def answer(example: Example) -> str:
+    """What the judge should say; its score token (digit, or yes/no) is replaced by a soft label in the loss."""
+    digit = str(round(example.label * 5))
+    if example.method == "yes_no":
+        return "yes" if example.label >= 0.5 else "no"
+    if example.method == "describe":
+        return f"{example.description} Score: {digit}"
+    return f"{digit} {example.description}" if example.description else digit
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Model inputs, language-model labels [B, L], and soft labels at the score tokens."""
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    rows: Tensor  # [S] row of each score token
+    places: Tensor  # [S] position whose logits predict it
+    soft: Tensor  # [S, V'] over digits then no, yes
+
+
+def collate(examples: list[Example], processor: Qwen2VLProcessor) -> Batch:
+    """Tokenise prompt + answer; the score token's own label is ignored in favour of the soft one."""
+    tokenizer = processor.tokenizer
+    texts = [e.prompt + answer(e) + "<|im_end|>" for e in examples]
+    images = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for e in examples for image in (e.source, e.edit)]
+    inputs = processor(text=texts, images=images, padding=True, padding_side="right", return_tensors="pt")
+    ids = inputs["input_ids"]
+    labels = torch.full_like(ids, IGNORE)
+    soft = torch.zeros(len(examples), len(DIGITS) + 2)
+    places = torch.zeros(len(examples), dtype=torch.long)
+    lengths = inputs["attention_mask"].sum(1)
+    for row, e in enumerate(examples):
+        tail = len(tokenizer(answer(e) + "<|im_end|>")["input_ids"])
+        start, end = int(lengths[row]) - tail, int(lengths[row])
+        labels[row, start:end] = ids[row, start:end]
+        place = end - 2 if e.method == "describe" else start
+        labels[row, place] = IGNORE
+        places[row] = place - 1
+        if e.method == "yes_no":
+            soft[row, 6], soft[row, 7] = 1 - e.label, e.label
+        else:
+            low = min(int(e.label * 5), 4)
+            soft[row, low], soft[row, low + 1] = low + 1 - e.label * 5, e.label * 5 - low
+    return Batch(dict(inputs), labels, torch.arange(len(examples)), places, soft)
+
+
+def judge_loss(model: Qwen2_5_VLForConditionalGeneration, batch: Batch, tokens: Tensor) -> dict[str, Tensor]:
+    """Soft cross-entropy at the score token plus half the language-model loss on the description."""
+    hidden = model.model(**batch.inputs).last_hidden_state
+    logits = model.lm_head(hidden[batch.rows, batch.places]).float()
+    score = -(batch.soft * F.log_softmax(logits, -1)[:, tokens]).sum(-1).mean()
+    where = batch.labels[:, 1:] != IGNORE
+    told = model.lm_head(hidden[:, :-1][where]).float()
+    words = F.cross_entropy(told, batch.labels[:, 1:][where])
+    with torch.no_grad():
+        digits = F.softmax(logits[:, tokens[:6]], -1) @ torch.arange(6.0) / 5
+        label = batch.soft[:, :6] @ torch.arange(6.0) / 5
+        is_digit = batch.soft[:, :6].sum(-1) > 0
+        mae = (digits - label)[is_digit].abs().mean()
+    return {"loss": 2 * score + 0.5 * words, "score": score, "words": words, "mae": mae}
+
+
+def build_judge() -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor]:
+    """The untrained judge and its processor."""
+    tokenizer = build_tokenizer()
+    model = build_qwen_vl(tokenizer, width=160, layers=4, heads=5, patch=PATCH, vision_width=96, vision_layers=2)
+    return model, build_processor(tokenizer, PATCH)
+
+
+def train_judge(
+    out: Path, *, level: Level, seed: int, steps: int, minutes: float, samples: Path | None = None, batch: int = 48, share: float = 0.5
+) -> Qwen2_5_VLForConditionalGeneration:
+    """Train (or go on training) the judge and save it at `out`/judge; `share` of each batch comes from `samples`."""
+    torch.manual_seed(seed)
+    model, processor = build_judge()
+    equal_pictures(model)
+    tokenizer, chat = processor.tokenizer, Chat(processor)
+    words = [*DIGITS, "no", "yes"]
+    tokens = torch.tensor([tokenizer.convert_tokens_to_ids(word) for word in words])
+    fit = Fit({"judge": model}, out / "fit", steps=steps, hidden=lambda name, value: "layers" in name or "blocks" in name, ema=0.998)
+    pool = Samples(samples) if samples else None
+
+    def loss(step: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([seed, step])
+        examples: list[Example] = []
+        while len(examples) < batch:
+            made = pool is not None and rng.random() < share
+            examples += pool.draw(rng, 4, chat) if made and pool else synthetic(rng, level, seed, 4, chat)
+        with torch.autocast("cpu", torch.bfloat16):
+            return judge_loss(model, collate(examples, processor), tokens)
+
+    fit.run(loss, minutes)
+    fit.load_average()
+    model.to(torch.bfloat16).save_pretrained(out / "judge")
+    processor.save_pretrained(out / "judge")
+    return model

@@ -1,0 +1,142 @@
+"""The toy's tokenizer and processors: a Qwen2 tokenizer in which every word of the toy's language is one token."""
+
+from __future__ import annotations
+
+import json
+
+from diffusers import QwenImageEditPlusPipeline
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+)
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLVisionAttention, apply_rotary_pos_emb_vision
+
+from editr1.judges.prompts import messages
+from editr1.toy.scene import BACKGROUNDS, COLOURS, SIDES, artwork
+from editr1.toy.world import make_item
+
+SPECIAL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' or 'image' in part or 'image_url' in part %}"
+    "<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def edit_prompt(instruction: str) -> str:
+    """The text that QwenImageEditPlusPipeline encodes for one source image and an instruction."""
+    return editor_template().format(f"Picture 1: {PICTURE}{instruction}")
+
+
+def editor_template() -> str:
+    """The pipeline's own prompt template, read from the class rather than repeated here."""
+    pipe = QwenImageEditPlusPipeline.__new__(QwenImageEditPlusPipeline)
+    try:
+        pipe.__init__(None, None, None, None, None, None)  # type: ignore[misc]
+    except Exception as error:  # noqa: BLE001
+        raise RuntimeError("diffusers changed QwenImageEditPlusPipeline: its template cannot be read") from error
+    return str(pipe.prompt_template_encode)
+
+
+def corpus(count: int = 6000) -> list[str]:
+    """Text that holds every word of the toy's language: the templates, instructions, requirements, descriptions."""
+    texts = [editor_template(), "Picture 1: user assistant yes no", "0 1 2 3 4 5 0 1 2 3 4 5"]
+    for method in ("score", "yes_no", "describe"):
+        content = messages("None.", "None.", method)[0]["content"]
+        texts += [part["text"] for part in content if part["type"] == "text"]
+    words = [*artwork(), *COLOURS, *BACKGROUNDS, *SIDES, "Source: Edit: Score: empty flipped turned, ; ."]
+    texts += [" ".join(["", *words]), "yes\nno\n" * 2]
+    for index in range(count):
+        edit = make_item("full", "sft", 0, index).edit
+        texts += [f"{edit.instruction} {edit.requirement}", edit.requirement]
+    for token in SPECIAL:
+        texts = [text.replace(token, "\n") for text in texts]
+    return texts
+
+
+def build_tokenizer() -> Qwen2Tokenizer:
+    """A byte-level BPE, trained until each word is one token, with Qwen's pre-tokenizer and special tokens."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=8192, initial_alphabet=alphabet, show_progress=False)
+    bpe.train_from_iterator(corpus(), trainer)
+    trained = json.loads(bpe.to_str())["model"]
+    merges = [tuple(merge) for merge in trained["merges"]]
+    tokenizer = Qwen2Tokenizer(vocab=trained["vocab"], merges=merges, additional_special_tokens=list(SPECIAL))
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def build_processor(tokenizer: Qwen2Tokenizer, patch: int) -> Qwen2VLProcessor:
+    """Image and text processor; a 64x64 picture becomes (64 / patch / 2)^2 tokens."""
+    images = Qwen2VLImageProcessor(patch_size=patch, min_pixels=64 * 64, max_pixels=64 * 64)
+    return Qwen2VLProcessor(images, tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT_TEMPLATE)
+
+
+def build_qwen_vl(
+    tokenizer: Qwen2Tokenizer, *, width: int, layers: int, heads: int, patch: int, vision_width: int, vision_layers: int
+) -> Qwen2_5_VLForConditionalGeneration:
+    """An untrained Qwen2.5-VL of the given size; word embeddings tied."""
+    head = width // heads
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [head // 4, head // 8, head // 8]},
+        "bos_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
+        "pad_token_id": tokenizer.pad_token_id,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": True,
+    }
+    vision = {
+        "depth": vision_layers,
+        "hidden_size": vision_width,
+        "intermediate_size": 2 * vision_width,
+        "num_heads": vision_width // 32,
+        "patch_size": patch,
+        "out_hidden_size": width,
+        "fullatt_block_indexes": list(range(vision_layers)),
+    }
+    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "vision_end")}
+    config = Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
+        tie_word_embeddings=True,
+        **ids,
+    )
+    return Qwen2_5_VLForConditionalGeneration(config)
+
+
+def equal_pictures(model: Qwen2_5_VLForConditionalGeneration) -> None:
+    """Training only: all pictures have one size, so the vision attention runs once over a batch instead of once each."""
+
+    def forward(self: Qwen2_5_VLVisionAttention, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: object) -> Tensor:
+        pictures = len(cu_seqlens) - 1
+        qkv = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = qkv.unbind(1)
+        q, k = apply_rotary_pos_emb_vision(q, k, *position_embeddings)
+        q, k, v = (x.to(v.dtype).unflatten(0, (pictures, -1)).transpose(1, 2) for x in (q, k, v))
+        weights = (q @ k.transpose(-1, -2) * self.scaling).softmax(-1).to(v.dtype)
+        return self.proj((weights @ v).transpose(1, 2).reshape(len(hidden_states), -1))
+
+    for module in model.modules():
+        if isinstance(module, Qwen2_5_VLVisionAttention):
+            module.forward = forward.__get__(module)  # type: ignore[method-assign]
+    model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})

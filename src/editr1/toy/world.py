@@ -1,0 +1,116 @@
+"""The toy world's items: generated from a seed, never stored, in three splits that share no scene.
+
+A scene's split is decided by a hash of what it shows (names, cells, background), so no (object, scene) combination can
+stand in two splits, whatever the seed.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, get_args
+
+import numpy as np
+
+from editr1.data import EditSample
+from editr1.errors import UserError
+from editr1.toy.scene import BACKGROUNDS, PATTERNS, SIDES, Scene, Thing, artwork, colours_for, draw, to_image
+from editr1.toy.tasks import MAKERS, TASKS, Edit, Rng, pick
+
+Split = Literal["sft", "rl", "heldout"]
+Level = Literal["small", "full"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+LEVELS: tuple[Level, ...] = get_args(Level)
+
+
+@dataclass(frozen=True)
+class ToyItem:
+    """One item with what RL must not see: the edit's target."""
+
+    key: str
+    scene: Scene
+    edit: Edit
+
+    def sample(self) -> EditSample:
+        """The item as training sees it."""
+        edit = self.edit
+        return EditSample(self.key, to_image(draw(self.scene)), edit.instruction, edit.requirement, edit.task)
+
+
+def names_of(level: Level) -> list[str]:
+    """The objects of a level, in a fixed order: 32 in `small`, all of them in `full`."""
+    names = list(artwork())
+    return names[:32] if level == "small" else names
+
+
+def split_of(scene: Scene) -> Split:
+    """The split a scene belongs to: 7 of 10 scenes are `sft`, 2 `rl`, 1 `heldout`."""
+    shown = "|".join([scene.background, scene.pattern, *(f"{t.name}@{t.cell}" for t in scene.things)])
+    bucket = zlib.crc32(shown.encode()) % 10
+    return "sft" if bucket < 7 else "rl" if bucket < 9 else "heldout"
+
+
+def random_scene(rng: Rng, level: Level) -> Scene:
+    """A scene of the level: `small` has 1-3 objects on a plain background, `full` 1-4 on any."""
+    names = names_of(level)
+    count = int(rng.integers(1, 4 if level == "small" else 5))
+    cells = rng.permutation(4)[:count]
+    chosen = rng.permutation(len(names))[:count]
+    things = []
+    for cell, index in zip(cells, chosen, strict=True):
+        name = names[int(index)]
+        colour = pick(rng, colours_for(name)) if rng.random() < 0.25 else None
+        size = pick(rng, list(SIDES)) if rng.random() < 0.2 else "normal"
+        things.append(Thing(name, int(cell), colour, size))
+    ground = pick(rng, [name for name in BACKGROUNDS if name != "white"])
+    pattern = "plain" if level == "small" else pick(rng, PATTERNS)
+    return Scene(tuple(sorted(things, key=lambda thing: thing.cell)), ground, pattern)
+
+
+def make_item(level: Level, split: Split, seed: int, index: int) -> ToyItem:
+    """Item `index` of a split, the same for ever for one (level, split, seed, index)."""
+    task = TASKS[index % len(TASKS)]
+    names = names_of(level)
+    for attempt in range(1000):
+        rng = np.random.default_rng([LEVELS.index(level), SPLITS.index(split), seed, index, attempt])
+        scene = random_scene(rng, level)
+        if split_of(scene) != split:
+            continue
+        edit = MAKERS[task](rng, scene, names)
+        if edit is not None:
+            return ToyItem(f"toy/{level}/{split}/{seed}/{index}", scene, edit)
+    raise RuntimeError(f"no scene of split {split} allows task {task} (seed {seed}, index {index})")
+
+
+@lru_cache(maxsize=4096)
+def item_from_key(key: str) -> ToyItem:
+    """The item whose sample carries `key`.
+
+    Raises:
+        UserError: the key is not one that this world makes.
+    """
+    head, *rest = key.split("/")
+    if head != "toy" or len(rest) != 4 or rest[0] not in LEVELS or rest[1] not in SPLITS or not (rest[2] + rest[3]).isdigit():
+        raise UserError(f"{key!r} is no toy item; keys look like toy/small/rl/0/17")
+    level, split, seed, index = rest
+    return make_item(level, split, int(seed), int(index))  # type: ignore[arg-type]
+
+
+class ToyDataset:
+    """`size` items of one split, as an `EditDataset`; the nine tasks follow each other in turn."""
+
+    def __init__(self, split: Split, size: int, seed: int = 0, level: Level = "small") -> None:
+        if split not in SPLITS or level not in LEVELS or size < 1:
+            raise UserError(f"toy data: split must be one of {SPLITS}, level of {LEVELS}, size at least 1; got {split}, {level}, {size}")
+        self.split, self.size, self.seed, self.level = split, size, seed, level
+
+    def __len__(self) -> int:
+        return self.size
+
+    def item(self, index: int) -> ToyItem:
+        """The item behind `self[index]`, with its target: for measuring, never for training."""
+        return make_item(self.level, self.split, self.seed, range(self.size)[index])
+
+    def __getitem__(self, index: int) -> EditSample:
+        return self.item(index).sample()

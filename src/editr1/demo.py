@@ -1,0 +1,137 @@
+"""The whole loop on the embedded editor and judge: measure, train, measure again, show.
+
+Everything that is done stays in the folder of the run, so the same command goes on where it was stopped: finished items
+of an evaluation and finished training steps are not done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from editr1.build import load_dataset, load_editor, load_judge
+from editr1.config import load_config
+from editr1.data import EditDataset
+from editr1.editors.adapters import use_policy
+from editr1.evaluation.results import summarise
+from editr1.evaluation.rows import Row, write_text
+from editr1.evaluation.toy import EvalSettings, evaluate
+from editr1.group import Group
+from editr1.report import build
+from editr1.report.page import number, signed
+from editr1.report.run import AFTER, BEFORE
+from editr1.toy.oracle import score
+from editr1.toy.world import ToyDataset, item_from_key
+from editr1.trainer import Trainer
+
+HELD_OUT = 144  # instructions, as many of each task
+EVAL_STEPS = 10  # Euler steps of an edit when it is measured
+
+
+class MeasuredTrainer(Trainer):
+    """Also writes what the oracle says of each step's edits to oracle.jsonl; training itself never reads it."""
+
+    def _after_step(self, groups: Sequence[Group]) -> None:
+        super()._after_step(groups)
+        scores = [score(item_from_key(group.sample.key), image).score for group in groups for image in group.images]
+        with (self.out / "oracle.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self.step, "oracle": fmean(scores)}) + "\n")
+
+
+def run_demo(out: Path, seed: int = 0, minutes: float | None = None, editor: str = "qwen-image-edit") -> None:
+    """Load the shipped editor and judge, and show what training does; goes on where the same command was stopped.
+
+    Args:
+        out: folder of the run, with results.json and report.html in the end.
+        seed: of the training; what is measured, and from which noise, is the same for all seeds.
+        minutes: longest training time, measuring not included; None trains all steps of the preset.
+        editor: name of the shipped editor.
+
+    Raises:
+        UserError: there is no such editor, or `out` holds a run with other settings.
+        KeyboardInterrupt: stopped; everything done so far is kept.
+    """
+    console = Console(highlight=False)
+    try:
+        config = load_config("toy", [f"editor.path=toy:{editor}", f"seed={seed}", f"out={out}"])
+        console.print("[bold]1/5[/] Loading the toy editor and the toy judge that come with editr1 ...")
+        trainer = MeasuredTrainer(config, load_editor(config), load_judge(config), load_dataset(config.data))
+        show(trainer, ToyDataset("heldout", HELD_OUT, level=config.data.level), minutes, console)
+    except KeyboardInterrupt:
+        limit = "" if minutes is None else f" --minutes {minutes:g}"
+        again = f"editr1 demo --out {out} --seed {seed} --editor {editor}{limit}"
+        console.print(f"Stopped; nothing that was finished is lost. Go on with: {again}", markup=False, soft_wrap=True)
+        raise
+
+
+def show(trainer: Trainer, heldout: EditDataset, minutes: float | None, console: Console) -> dict[str, Any]:
+    """Measure, train, measure, report; returns the content of results.json."""
+    editor, out, steps = trainer.editor, trainer.out, trainer.config.steps
+    console.print(
+        f"[bold]2/5[/] Measuring the editor as it is, on {len(heldout)} instructions held out from training ..."
+    )
+    with use_policy(editor, "reference"):
+        before = _measure(trainer, heldout, BEFORE, "base", console)
+    limit = "" if minutes is None else f", at most {minutes:g} minutes"
+    console.print(f"[bold]3/5[/] Training it by reinforcement from the judge's scores: {steps} steps{limit} ...")
+    checkpoint = trainer.train(max_seconds=None if minutes is None else 60 * minutes)
+    console.print("[bold]4/5[/] Measuring again: same instructions, same noise, trained weights ...")
+    with trainer.ema.swap(), use_policy(editor, "default"):
+        after = _measure(trainer, heldout, AFTER, checkpoint.name, console)
+    results = summarise(before, after, trainer.config.seed, trainer.seconds)
+    write_text(out / "results.json", json.dumps(results, indent=1))
+    console.print("[bold]5/5[/] Writing the report ...", table(results), verdict(results), sep="\n")
+    for name, path in {"Report": build(out), "Figures": out / "results.json", "Weights": checkpoint / "ema"}.items():
+        console.print(f"{name + ':':9}{path}", markup=False, soft_wrap=True)
+    return results
+
+
+def table(results: dict[str, Any]) -> Table:
+    """Held-out results by task, oracle and judge, before and after."""
+    made = Table(title=f"{results['items']} held-out instructions, scores in [0, 1]", title_justify="left")
+    made.add_column("task")
+    for name in ("oracle", "judge"):
+        for column in (f"{name} before", "after", "change \\[95%]"):
+            made.add_column(column, justify="right")
+    for task, entry in results["by_task"].items():
+        made.add_row(task, *_cells(entry["oracle"]), *_cells(entry["judge"]))
+    made.add_section()
+    made.add_row("all", *_cells(results["oracle"]), *_cells(results["judge"]), style="bold")
+    return made
+
+
+def verdict(results: dict[str, Any]) -> str:
+    """The outcome in one sentence, which says so where there is none."""
+    oracle = results["oracle"]
+    low, high = oracle["ci95"]
+    word = "rose" if low > 0 else "fell" if high < 0 else "did not clearly change"
+    figures = f"{number(oracle['before'])} before, {number(oracle['after'])} after"
+    return f"The oracle, which training never saw, {word}: {figures} ({results['train_seconds']:.0f} s of training)."
+
+
+def _measure(trainer: Trainer, heldout: EditDataset, name: str, weights: str, console: Console) -> list[Row]:
+    """Evaluate the active weights into the folder `name` of the run, with a progress bar."""
+    settings = EvalSettings(weights=weights, steps=EVAL_STEPS)
+    columns = (TextColumn("instructions"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=len(heldout))
+        return evaluate(
+            trainer.editor,
+            trainer.judge,
+            heldout,
+            out=trainer.out / name,
+            settings=settings,
+            on_items=lambda count: progress.advance(bar, count),
+        )
+
+
+def _cells(figures: dict[str, Any]) -> tuple[str, str, str]:
+    interval = f" \\[{signed(figures['ci95'][0])}, {signed(figures['ci95'][1])}]" if figures["ci95"] else ""
+    return number(figures["before"]), number(figures["after"]), signed(figures["delta"]) + interval

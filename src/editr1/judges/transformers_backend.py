@@ -58,7 +58,7 @@ class TransformersJudge:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.path = Path(path)
-        self.judge_id = f"{self.path.name}:{method}"
+        self.judge_id = f"{self.path.resolve().name}:{method}"
         self.prompt, answers = _METHODS[method]
         self.batch_size = batch_size
         self.processor = _load_processor(self.path)

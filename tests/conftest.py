@@ -5,10 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.tiny import build_tiny_editor
+
+from editr1.editors.editor import Editor
+from tests.tiny import PIXELS, build_tiny_editor
 
 
 @pytest.fixture(scope="session")
 def tiny_editor_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny random QwenImageEditPlusPipeline."""
     return build_tiny_editor(tmp_path_factory.mktemp("tiny") / "editor")
+
+
+@pytest.fixture
+def tiny_editor(tiny_editor_path: Path) -> Editor:
+    """The tiny editor, loaded anew: a test may train it."""
+    return Editor.load(tiny_editor_path, pixels=PIXELS)

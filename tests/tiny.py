@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKLQwenImage,
@@ -16,6 +17,7 @@ from diffusers import (
     QwenImageEditPlusPipeline,
     QwenImageTransformer2DModel,
 )
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     Qwen2_5_VLConfig,
@@ -25,6 +27,8 @@ from transformers import (
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
 )
+
+from editr1.data import EditSample
 
 SPECIAL_TOKENS = (
     "<|im_start|>",
@@ -43,6 +47,7 @@ TEMPLATE_PREFIX = (
 WORDS = " Picture 1: assistant remove add replace the a red green blue cat dog ball star left right bigger 0 1 2 3 4 5"
 PATCH = 14
 LATENT_CHANNELS = 4
+PIXELS = 64 * 64
 
 
 def build_tokenizer(text: str = TEMPLATE_PREFIX + WORDS) -> Qwen2Tokenizer:
@@ -138,3 +143,11 @@ def build_tiny_editor(path: Path, seed: int = 0) -> Path:
         )
     pipe.save_pretrained(path)
     return path
+
+
+def tiny_sample(
+    instruction: str = "remove the red ball", *, size: tuple[int, int] = (64, 64), seed: int = 0
+) -> EditSample:
+    """An item whose source is a smooth random picture; `size` is (width, height)."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return EditSample(key=f"tiny-{seed}", source=Image.fromarray(coarse).resize(size), instruction=instruction)

@@ -128,7 +128,7 @@ class Editor:
             scheduler: the sampler.
 
         Raises:
-            UserError: the source is too elongated for the editor's area.
+            UserError: the source is too elongated for the editor's area, or the sampler gives NaN or infinity.
         """
         latents: list[Tensor] = []
 
@@ -144,6 +144,11 @@ class Editor:
                 generator=[_generator(seed, i) for i in range(num_edits)],
                 callback_on_step_end=keep,
             ).images
+        if not latents[0].isfinite().all():
+            raise UserError(
+                f"sample {sample.key!r}: the sampler gave NaN or infinite latents; take at least 2 rollout.steps, and "
+                "bfloat16 or float32 instead of float16."
+            )
         first, last = calls
         conditioning = condition(first, self.family, latents[0].shape[1])
         return Rollout(conditioning, latents[0].float(), images, last)

@@ -1,9 +1,9 @@
-"""Choose the toy world's objects from the npm package @iconify-json/fluent-emoji-flat 1.2.6 (MIT, Microsoft Fluent Emoji).
+"""Choose the toy world's objects from the npm package @iconify-json/fluent-emoji-flat 1.2.6 (MIT, Microsoft).
 
 Usage: python scripts/pick_art.py PACKAGE_DIR src/editr1/toy/art
 
-Writes objects.json: {name: {"icon", "body", "fill"}}, where `fill` is the colour of most opaque pixels, so that swapping
-it recolours the object. An object stays out when no fill covers 40% of it.
+Writes objects.json: {name: {"icon", "body", "fill"}}, where `fill` is the colour of most opaque pixels, so that
+swapping it recolours the object. An object stays out when no fill covers 40% of it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from PIL import Image
 
 # Name in the toy's language -> icon. The first 32 are the level `small`.
 CHOSEN = {
-    "apple": "red-apple", "carrot": "carrot", "mushroom": "mushroom", "cat": "cat-face", "pig": "pig-face", "fish": "fish",
-    "bird": "bird", "turtle": "turtle", "octopus": "octopus", "car": "automobile", "boat": "sailboat", "plane": "airplane",
-    "tree": "evergreen-tree", "cactus": "cactus", "tulip": "tulip", "star": "star", "heart": "red-heart",
-    "umbrella": "umbrella", "key": "key", "bell": "bell", "guitar": "guitar", "hat": "top-hat", "crown": "crown",
-    "shirt": "t-shirt", "teapot": "teapot", "book": "closed-book", "moon": "crescent-moon", "whale": "whale",
-    "pear": "pear", "jeans": "jeans", "house": "house", "magnet": "magnet",
-    "strawberry": "strawberry", "dog": "dog-face", "butterfly": "butterfly", "balloon": "balloon", "bulb": "light-bulb",
-    "basketball": "basketball", "cloud": "cloud", "frog": "frog", "hammer": "hammer", "lemon": "lemon", "crab": "crab",
-    "ladder": "ladder", "trophy": "trophy", "bread": "bread", "locomotive": "locomotive", "candle": "candle",
-    "sunflower": "sunflower", "backpack": "backpack", "handbag": "handbag", "scissors": "scissors", "chair": "chair",
-    "purse": "clutch-bag", "fox": "fox", "crayon": "crayon", "ladybug": "lady-beetle", "tractor": "tractor",
-    "cherries": "cherries", "eggplant": "eggplant", "pepper": "hot-pepper", "tomato": "tomato",
-    "shoe": "high-heeled-shoe", "sneaker": "running-shoe", "parrotfish": "tropical-fish", "elephant": "elephant",
-    "rabbit": "rabbit-face", "cow": "cow-face",
+    "apple": "red-apple", "carrot": "carrot", "mushroom": "mushroom", "cat": "cat-face", "pig": "pig-face",
+    "fish": "fish", "bird": "bird", "turtle": "turtle", "octopus": "octopus", "car": "automobile",
+    "boat": "sailboat", "plane": "airplane", "tree": "evergreen-tree", "cactus": "cactus", "tulip": "tulip",
+    "star": "star", "heart": "red-heart", "umbrella": "umbrella", "key": "key", "bell": "bell", "guitar": "guitar",
+    "hat": "top-hat", "crown": "crown", "shirt": "t-shirt", "teapot": "teapot", "book": "closed-book",
+    "moon": "crescent-moon", "whale": "whale", "pear": "pear", "jeans": "jeans", "house": "house",
+    "magnet": "magnet", "strawberry": "strawberry", "dog": "dog-face", "butterfly": "butterfly",
+    "balloon": "balloon", "bulb": "light-bulb", "basketball": "basketball", "cloud": "cloud", "frog": "frog",
+    "hammer": "hammer", "lemon": "lemon", "crab": "crab", "ladder": "ladder", "trophy": "trophy", "bread": "bread",
+    "locomotive": "locomotive", "candle": "candle", "sunflower": "sunflower", "backpack": "backpack",
+    "handbag": "handbag", "scissors": "scissors", "chair": "chair", "purse": "clutch-bag", "fox": "fox",
+    "crayon": "crayon", "ladybug": "lady-beetle", "tractor": "tractor", "cherries": "cherries",
+    "eggplant": "eggplant", "pepper": "hot-pepper", "tomato": "tomato", "shoe": "high-heeled-shoe",
+    "sneaker": "running-shoe", "parrotfish": "tropical-fish", "elephant": "elephant", "rabbit": "rabbit-face",
+    "cow": "cow-face",
 }  # fmt: skip
 
 

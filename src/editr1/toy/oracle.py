@@ -1,8 +1,8 @@
 """The oracle: how well an edit was done, from the target that RL never sees. For measurement only.
 
-    score = done * preserved, each in [0, 1]
-    done       mean over the parts that must change: how much of the way from source to target was gone there
-    preserved  least over the parts that must stay: how well they match the source
+score = done * preserved, each in [0, 1]
+done       mean over the parts that must change: how much of the way from source to target was gone there
+preserved  least over the parts that must stay: how well they match the source
 """
 
 from __future__ import annotations

@@ -104,7 +104,14 @@ def adjust(rng: Rng, scene: Scene, names: Sequence[str]) -> Edit | None:
     else:
         size = pick(rng, [size for size in ("small", "large") if size != thing.size])
         word = {"small": ("smaller", "Shrink"), "large": ("bigger", "Enlarge")}[size]
-        words = pick(rng, (f"Make the {thing.name} {word[0]}.", f"{word[1]} the {thing.name}.", f"The {thing.name} should be {word[0]}."))
+        words = pick(
+            rng,
+            (
+                f"Make the {thing.name} {word[0]}.",
+                f"{word[1]} the {thing.name}.",
+                f"The {thing.name} should be {word[0]}.",
+            ),
+        )
         done, need = replace(thing, size=size), f"The {thing.name} is {word[0]}."
     return Edit("adjust", words, need, scene.put(done), (str(thing.cell),))
 
@@ -216,14 +223,23 @@ def action(rng: Rng, scene: Scene, names: Sequence[str]) -> Edit | None:
     kind = pick(rng, kinds)
     if kind == "move":
         cell = int(rng.choice(scene.free()))
-        words = pick(rng, (f"Move the {name} to the {CELLS[cell]}.", f"Put the {name} in the {CELLS[cell]}.", f"Shift the {name} to the {CELLS[cell]} corner."))
+        words = pick(
+            rng,
+            (
+                f"Move the {name} to the {CELLS[cell]}.",
+                f"Put the {name} in the {CELLS[cell]}.",
+                f"Shift the {name} to the {CELLS[cell]} corner.",
+            ),
+        )
         target = scene.without(thing.cell).put(replace(thing, cell=cell))
         return Edit("action", words, f"The {name} is in the {CELLS[cell]}.", target, (str(thing.cell), str(cell)))
     if kind == "flip":
         words = pick(rng, (f"Flip the {name}.", f"Mirror the {name}.", f"Make the {name} face the other way."))
         done, need = replace(thing, flipped=not thing.flipped), f"The {name} is mirrored."
     else:
-        words = pick(rng, (f"Turn the {name} upside down.", f"Rotate the {name} upside down.", f"Stand the {name} on its head."))
+        words = pick(
+            rng, (f"Turn the {name} upside down.", f"Rotate the {name} upside down.", f"Stand the {name} on its head.")
+        )
         done, need = replace(thing, turned=not thing.turned), f"The {name} is upside down."
     return Edit("action", words, need, scene.put(done), (str(thing.cell),))
 

@@ -91,7 +91,13 @@ def item_from_key(key: str) -> ToyItem:
         UserError: the key is not one that this world makes.
     """
     head, *rest = key.split("/")
-    if head != "toy" or len(rest) != 4 or rest[0] not in LEVELS or rest[1] not in SPLITS or not (rest[2] + rest[3]).isdigit():
+    if (
+        head != "toy"
+        or len(rest) != 4
+        or rest[0] not in LEVELS
+        or rest[1] not in SPLITS
+        or not (rest[2] + rest[3]).isdigit()
+    ):
         raise UserError(f"{key!r} is no toy item; keys look like toy/small/rl/0/17")
     level, split, seed, index = rest
     return make_item(level, split, int(seed), int(index))  # type: ignore[arg-type]
@@ -102,7 +108,10 @@ class ToyDataset:
 
     def __init__(self, split: Split, size: int, seed: int = 0, level: Level = "small") -> None:
         if split not in SPLITS or level not in LEVELS or size < 1:
-            raise UserError(f"toy data: split must be one of {SPLITS}, level of {LEVELS}, size at least 1; got {split}, {level}, {size}")
+            raise UserError(
+                f"toy data: split must be one of {SPLITS}, level one of {LEVELS}, size at least 1; "
+                f"got {split}, {level}, {size}"
+            )
         self.split, self.size, self.seed, self.level = split, size, seed, level
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """Edits as they are found on the web: right, not done, done wrongly, or done with damage elsewhere.
 
-The editor is trained on a mixture of these (so that it can do most edits, but does each only some of the time); the judge
-learns to tell them apart.
+The editor is trained on a mixture of these (so that it can do most edits, but does each only some of the time); the
+judge learns to tell them apart.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def damage(rng: Rng, scene: Scene, keep: tuple[str, ...], level: Level) -> Scene
         if rng.random() < 0.5:
             return scene.without(thing.cell)
         return scene.put(replace(thing, colour=pick(rng, [c for c in colours_for(thing.name) if c != thing.colour])))
-    return replace(scene, background=pick(rng, [name for name in BACKGROUNDS if name not in (scene.background, "white")]))
+    return replace(
+        scene, background=pick(rng, [name for name in BACKGROUNDS if name not in (scene.background, "white")])
+    )
 
 
 def half(rng: Rng, item: ToyItem, level: Level) -> Scene:
@@ -73,7 +75,12 @@ def noisy_target(rng: Rng, item: ToyItem, level: Level) -> tuple[str, Scene]:
 def candidate(rng: Rng, item: ToyItem, level: Level) -> Candidate:
     """An edit of any quality, for the judge: wrong in many ways, then maybe blurred, noisy, faded or shifted."""
     target, keep = item.edit.target, item.edit.parts
-    kind = str(rng.choice(["right", "unchanged", "wrong", "damage", "other", "wrong+damage", "damage+damage"], p=[0.3, 0.12, 0.2, 0.2, 0.06, 0.06, 0.06]))
+    kind = str(
+        rng.choice(
+            ["right", "unchanged", "wrong", "damage", "other", "wrong+damage", "damage+damage"],
+            p=[0.3, 0.12, 0.2, 0.2, 0.06, 0.06, 0.06],
+        )
+    )
     scene = {
         "right": lambda: target,
         "unchanged": lambda: item.scene,

@@ -8,6 +8,7 @@ Letters: B batch, N = 16 tokens of a 64x64 picture, C = 64 channels of a token, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +39,9 @@ CLEAN_WRONG = 0.15
 def build_editor(vae: AutoencoderKLQwenImage) -> QwenImageEditPlusPipeline:
     """An untrained pipeline around a trained VAE."""
     tokenizer = build_tokenizer()
-    text_encoder = build_qwen_vl(tokenizer, width=160, layers=2, heads=5, patch=TEXT_PATCH, vision_width=96, vision_layers=1)
+    text_encoder = build_qwen_vl(
+        tokenizer, width=160, layers=2, heads=5, patch=TEXT_PATCH, vision_width=96, vision_layers=1
+    )
     transformer = QwenImageTransformer2DModel(
         in_channels=64,
         out_channels=16,
@@ -105,7 +108,9 @@ def noisy_pair(rng: np.random.Generator, item: ToyItem, level: Level, wrong: flo
     return np.stack([draw(item.scene), draw(scene)])
 
 
-def add_pairs(pool: Pool, encoder: Encoder, items: list[ToyItem], rng: np.random.Generator, level: Level, wrong: float) -> None:
+def add_pairs(
+    pool: Pool, encoder: Encoder, items: list[ToyItem], rng: np.random.Generator, level: Level, wrong: float
+) -> None:
     """Encode fresh pairs into the pool."""
     pairs = np.stack([noisy_pair(rng, item, level, wrong) for item in items])  # [B, 2, 64, 64, 3]
     latents = encoder(pairs.reshape(-1, *pairs.shape[2:])).unflatten(0, (-1, 2))  # [B, 2, N, C]
@@ -124,14 +129,26 @@ def encode_words(pipe: QwenImageEditPlusPipeline, words: list[str], pixels: list
     return hidden[:, drop:], inputs["attention_mask"][:, drop:]
 
 
-def train_editor(out: Path, vae: AutoencoderKLQwenImage, *, level: Level, seed: int, steps: int, batch: int = 64, fresh: int = 16, minutes: float) -> QwenImageEditPlusPipeline:
+def train_editor(
+    out: Path,
+    vae: AutoencoderKLQwenImage,
+    *,
+    level: Level,
+    seed: int,
+    steps: int,
+    batch: int = 64,
+    fresh: int = 16,
+    minutes: float = math.inf,
+) -> QwenImageEditPlusPipeline:
     """Train and save the pipeline at `out`/editor."""
     torch.manual_seed(seed)
     pipe = build_editor(vae)
     equal_pictures(pipe.text_encoder)
     encoder = Encoder(vae)
     modules = {"transformer": pipe.transformer, "text_encoder": pipe.text_encoder}
-    fit = Fit(modules, out / "fit", steps=steps, hidden=lambda name, value: "blocks" in name or "layers" in name, ema=0.998)
+    fit = Fit(
+        modules, out / "fit", steps=steps, hidden=lambda name, value: "blocks" in name or "layers" in name, ema=0.998
+    )
     pool, shapes = Pool(), [[(1, 4, 4), (1, 4, 4)]]
 
     def loss(step: int) -> dict[str, Tensor]:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 log = logging.getLogger(__name__)
 
 
-def split_parameters(modules: Iterable[nn.Module], hidden: Callable[[str, Tensor], bool]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def split_parameters(
+    modules: Iterable[nn.Module], hidden: Callable[[str, Tensor], bool]
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """(matrices for Muon, the rest for AdamW); `hidden` tells a hidden layer's matrix by name and value."""
     matrices, rest = [], []
     for module in modules:
@@ -45,14 +47,24 @@ class Fit:
         ema: float = 0.998,
         save_every: int = 200,
     ) -> None:
-        self.modules, self.out, self.steps, self.save_every, self.ema = nn.ModuleDict(modules), out, steps, save_every, ema
+        self.modules, self.out, self.steps, self.save_every, self.ema = (
+            nn.ModuleDict(modules),
+            out,
+            steps,
+            save_every,
+            ema,
+        )
         matrices, rest = split_parameters(modules.values(), hidden)
-        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)]
-        # Muon takes matrices: a convolution's kernel is seen as one, [out, in * taps], through a view on the same memory.
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+        ]
+        # Muon takes matrices: a convolution's kernel is seen as one, [out, in * taps], a view on the same memory.
         self.kernels = matrices
         self.views = [nn.Parameter(value.data.flatten(1)) for value in matrices]
         if matrices:
-            self.optimizers.append(torch.optim.Muon(self.views, lr=muon_lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
+            self.optimizers.append(
+                torch.optim.Muon(self.views, lr=muon_lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+            )
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["peak"] = group["lr"]
@@ -62,7 +74,7 @@ class Fit:
         self._resume()
 
     def run(self, loss: Callable[[int], dict[str, Tensor]], minutes: float = math.inf) -> None:
-        """Train until `steps` are done or `minutes` have passed, whichever comes first; the average is then in `average`."""
+        """Train until `steps` are done or `minutes` have passed; the averaged weights are then in `average`."""
         started, sums, count = time.monotonic(), {}, 0
         while self.step < self.steps and time.monotonic() - started < minutes * 60:
             self._set_rates()
@@ -79,7 +91,9 @@ class Fit:
             count += 1
             sums = {name: sums.get(name, 0.0) + float(value.detach()) for name, value in parts.items()}
             if self.step % 50 == 0:
-                row = {"step": self.step, "seconds": round(time.monotonic() - started, 1)} | {k: round(v / count, 5) for k, v in sums.items()}
+                row = {"step": self.step, "seconds": round(time.monotonic() - started, 1)} | {
+                    k: round(v / count, 5) for k, v in sums.items()
+                }
                 with (self.out / "curve.jsonl").open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 log.info("%s %s", self.out.name, row)
@@ -108,7 +122,9 @@ class Fit:
         if not path.exists():
             return
         tensors = load_file(path)
-        self.modules.load_state_dict({k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")})
+        self.modules.load_state_dict(
+            {k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")}
+        )
         self.average = {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
         for i, optimizer in enumerate(self.optimizers):
             state: dict[int, dict[str, Tensor]] = {}

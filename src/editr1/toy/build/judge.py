@@ -7,6 +7,7 @@ alone teaches slowly; so after it the judge also says what both pictures show, w
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,24 +185,42 @@ def build_judge() -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor]
 
 
 def train_judge(
-    out: Path, *, level: Level, seed: int, steps: int, minutes: float, samples: Path | None = None, batch: int = 48, share: float = 0.5
+    out: Path,
+    *,
+    level: Level,
+    seed: int,
+    steps: int,
+    alone: int,
+    samples: Path,
+    minutes: float = math.inf,
+    batch: int = 48,
+    share: float = 0.5,
 ) -> Qwen2_5_VLForConditionalGeneration:
-    """Train (or go on training) the judge and save it at `out`/judge; `share` of each batch comes from `samples`."""
+    """Train (or go on training) the judge and save it at `out`/judge.
+
+    The first `alone` steps see synthetic edits only; after them `share` of each batch comes from `samples`.
+    """
     torch.manual_seed(seed)
     model, processor = build_judge()
     equal_pictures(model)
     tokenizer, chat = processor.tokenizer, Chat(processor)
     words = [*DIGITS, "no", "yes"]
     tokens = torch.tensor([tokenizer.convert_tokens_to_ids(word) for word in words])
-    fit = Fit({"judge": model}, out / "fit", steps=steps, hidden=lambda name, value: "layers" in name or "blocks" in name, ema=0.998)
-    pool = Samples(samples) if samples else None
+    fit = Fit(
+        {"judge": model},
+        out / "fit",
+        steps=steps,
+        hidden=lambda name, value: "layers" in name or "blocks" in name,
+        ema=0.998,
+    )
+    pool = Samples(samples)
 
     def loss(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([seed, step])
         examples: list[Example] = []
         while len(examples) < batch:
-            made = pool is not None and rng.random() < share
-            examples += pool.draw(rng, 4, chat) if made and pool else synthetic(rng, level, seed, 4, chat)
+            made = step >= alone and rng.random() < share
+            examples += pool.draw(rng, 4, chat) if made else synthetic(rng, level, seed, 4, chat)
         with torch.autocast("cpu", torch.bfloat16):
             return judge_loss(model, collate(examples, processor), tokens)
 

@@ -43,7 +43,7 @@ def editor_template() -> str:
     pipe = QwenImageEditPlusPipeline.__new__(QwenImageEditPlusPipeline)
     try:
         pipe.__init__(None, None, None, None, None, None)  # type: ignore[misc]
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise RuntimeError("diffusers changed QwenImageEditPlusPipeline: its template cannot be read") from error
     return str(pipe.prompt_template_encode)
 
@@ -96,7 +96,11 @@ def build_qwen_vl(
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": heads,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [head // 4, head // 8, head // 8]},
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_section": [head // 4, head // 8, head // 8],
+        },
         "bos_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
         "pad_token_id": tokenizer.pad_token_id,
@@ -112,7 +116,9 @@ def build_qwen_vl(
         "out_hidden_size": width,
         "fullatt_block_indexes": list(range(vision_layers)),
     }
-    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "vision_end")}
+    ids = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "vision_end")
+    }
     config = Qwen2_5_VLConfig(
         text_config=text,
         vision_config=vision,
@@ -125,9 +131,15 @@ def build_qwen_vl(
 
 
 def equal_pictures(model: Qwen2_5_VLForConditionalGeneration) -> None:
-    """Training only: all pictures have one size, so the vision attention runs once over a batch instead of once each."""
+    """Training only: all pictures have one size, so the vision attention runs once over a batch, not once each."""
 
-    def forward(self: Qwen2_5_VLVisionAttention, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: object) -> Tensor:
+    def forward(
+        self: Qwen2_5_VLVisionAttention,
+        hidden_states: Tensor,
+        cu_seqlens: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        **_: object,
+    ) -> Tensor:
         pictures = len(cu_seqlens) - 1
         qkv = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = qkv.unbind(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def build_vae() -> AutoencoderKLQwenImage:
 
 
 def one_frame_convolutions(vae: AutoencoderKLQwenImage) -> None:
-    """Training only: a causal 3-D convolution of one frame sees zeros before it, so its last 2-D slice gives the same."""
+    """Training only: a causal 3-D convolution of one frame sees zeros before it: its last 2-D slice gives the same."""
 
     def forward(self: QwenImageCausalConv3d, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
         weight = self.weight[:, :, -1]
@@ -46,12 +47,22 @@ def pictures(level: Level, seed: int, step: int, batch: int) -> Tensor:
     return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).unsqueeze(2) * 2 - 1
 
 
-def train_vae(out: Path, *, level: Level, seed: int, steps: int, batch: int = 16, minutes: float) -> AutoencoderKLQwenImage:
+def train_vae(
+    out: Path, *, level: Level, seed: int, steps: int, batch: int = 16, minutes: float = math.inf
+) -> AutoencoderKLQwenImage:
     """Train and save the VAE, its latents' mean and std measured and written into its config."""
     torch.manual_seed(seed)
     vae = build_vae()
     one_frame_convolutions(vae)
-    fit = Fit({"vae": vae}, out / "fit", steps=steps, hidden=lambda name, value: value.ndim >= 4, muon_lr=1e-3, lr=1e-3, ema=0.995)
+    fit = Fit(
+        {"vae": vae},
+        out / "fit",
+        steps=steps,
+        hidden=lambda name, value: value.ndim >= 4,
+        muon_lr=1e-3,
+        lr=1e-3,
+        ema=0.995,
+    )
 
     def loss(step: int) -> dict[str, Tensor]:
         x = pictures(level, seed, step, batch)
@@ -67,10 +78,17 @@ def train_vae(out: Path, *, level: Level, seed: int, steps: int, batch: int = 16
     fit.run(loss, minutes)
     fit.load_average()
     with torch.no_grad():
-        means = torch.cat([vae.quant_conv(vae.encoder(pictures(level, seed, -step % (1 << 31), 64))).chunk(2, dim=1)[0] for step in range(1, 9)])
+        means = torch.cat(
+            [
+                vae.quant_conv(vae.encoder(pictures(level, seed, -step % (1 << 31), 64))).chunk(2, dim=1)[0]
+                for step in range(1, 9)
+            ]
+        )
     trained = build_vae()
     trained.load_state_dict(vae.state_dict())
-    trained.register_to_config(latents_mean=means.mean((0, 2, 3, 4)).tolist(), latents_std=means.std((0, 2, 3, 4)).tolist())
+    trained.register_to_config(
+        latents_mean=means.mean((0, 2, 3, 4)).tolist(), latents_std=means.std((0, 2, 3, 4)).tolist()
+    )
     trained.save_pretrained(out / "vae")
     return trained
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from editr1.errors import UserError
 from editr1.judges.scoring import NO_YES, score_logit, score_token_ids
@@ -32,6 +34,14 @@ def test_digit_unknown_to_the_tokenizer_is_refused() -> None:
     without = {token: index for token, index in tokenizer.get_vocab().items() if token != "4" and len(token) == 1}
     tokenizer.backend_tokenizer.model = type(model)(vocab=without, merges=[])
     with pytest.raises(UserError, match="'4'"):
+        score_token_ids(tokenizer)
+
+
+def test_answer_that_becomes_the_unknown_token_is_refused() -> None:
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "no": 1, "yes": 2}, unk_token="[UNK]"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]")
+    assert score_token_ids(tokenizer, NO_YES) == [1, 2]
+    with pytest.raises(UserError, match=r"'0' as \['\[UNK\]'\]"):
         score_token_ids(tokenizer)
 
 

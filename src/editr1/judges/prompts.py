@@ -1,4 +1,4 @@
-"""The words the judge sees. Own wording; the idea (task, requirement, one digit 0-5) is the paper's (arXiv 2510.16888, section 3.2).
+"""The words the judge sees. Own wording; the idea (task, requirement, one digit 0-5) is the paper's (arXiv 2510.16888).
 
 The message is text, source image, edited image, text: the instruction stands before the images so that a causal judge
 knows what to look for when it reads them.
@@ -21,7 +21,7 @@ _QUESTION: dict[str, str] = {
 
 
 def messages(instruction: str, requirement: str, method: Method = "score") -> list[dict[str, Any]]:
-    """Chat messages with two image places (source, then edit), as transformers processors and chat servers take them."""
+    """Chat messages with two image places (source, then edit), as transformers processors take them."""
     content = [
         {"type": "text", "text": _OPENING.format(instruction=instruction, requirement=requirement or "None.")},
         {"type": "image"},

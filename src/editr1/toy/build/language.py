@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 
 from diffusers import QwenImageEditPlusPipeline
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -38,14 +39,10 @@ def edit_prompt(instruction: str) -> str:
     return editor_template().format(f"Picture 1: {PICTURE}{instruction}")
 
 
+@lru_cache(maxsize=1)
 def editor_template() -> str:
     """The pipeline's own prompt template, read from the class rather than repeated here."""
-    pipe = QwenImageEditPlusPipeline.__new__(QwenImageEditPlusPipeline)
-    try:
-        pipe.__init__(None, None, None, None, None, None)  # type: ignore[misc]
-    except Exception as error:
-        raise RuntimeError("diffusers changed QwenImageEditPlusPipeline: its template cannot be read") from error
-    return str(pipe.prompt_template_encode)
+    return str(QwenImageEditPlusPipeline(None, None, None, None, None, None).prompt_template_encode)
 
 
 def corpus(count: int = 6000) -> list[str]:

@@ -53,12 +53,14 @@ class Rollout:
         conditioning: what the denoiser was told; one row, since all G edits share it.
         latents: clean results x0 of the sampler, [G, N, C], float32.
         images: the decoded edits, G of them, RGB.
+        times: at which the sampler called the denoiser, falling, in [0, 1], [steps], float32.
         last_call: the denoiser call of the last step, all G rows, for `Editor.self_check`.
     """
 
     conditioning: Conditioning
     latents: Tensor
     images: list[Image]
+    times: Tensor
     last_call: Call
 
 
@@ -136,7 +138,7 @@ class Editor:
             latents[:] = [tensors["latents"]]
             return {}
 
-        with self._scoped(scheduler), tapped(self.denoiser) as calls:
+        with self._scoped(scheduler), tapped(self.denoiser) as tap:
             images = self.pipe(
                 **self.family.call(sample, self._size(sample), self.guidance),
                 num_images_per_prompt=num_edits,
@@ -149,9 +151,9 @@ class Editor:
                 f"sample {sample.key!r}: the sampler gave NaN or infinite latents; take at least 2 rollout.steps, and "
                 "bfloat16 or float32 instead of float16."
             )
-        first, last = calls
-        conditioning = condition(first, self.family, latents[0].shape[1])
-        return Rollout(conditioning, latents[0].float(), images, last)
+        assert tap.first is not None and tap.last is not None, "the pipeline has called its denoiser"
+        conditioning = condition(tap.first, self.family, latents[0].shape[1])
+        return Rollout(conditioning, latents[0].float(), images, torch.stack(tap.times), tap.last)
 
     def velocity(self, conditioning: Conditioning, x_t: Tensor, t: Tensor) -> Tensor:
         """Velocity eps - x0 of the active policy at x_t = (1 - t) x0 + t eps; gradients flow.

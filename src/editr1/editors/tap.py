@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -44,18 +44,28 @@ class Call:
     output: Tensor
 
 
+@dataclass
+class Tap:
+    """What was seen of the denoiser: its first and its last call, and the times (scalars) of all calls."""
+
+    first: Call | None = None
+    last: Call | None = None
+    times: list[Tensor] = field(default_factory=list)
+
+
 @contextmanager
-def tapped(denoiser: nn.Module) -> Iterator[list[Call]]:
-    """Collect the first and the last call of `denoiser` made inside: two entries, equal if there was one call."""
-    calls: list[Call] = []
+def tapped(denoiser: nn.Module) -> Iterator[Tap]:
+    """Record the calls of `denoiser` made inside."""
+    tap = Tap()
 
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        call = Call(kwargs, output[0])
-        calls[:] = [calls[0] if calls else call, call]
+        tap.last = Call(kwargs, output[0])
+        tap.first = tap.first or tap.last
+        tap.times.append(kwargs[TIME][0].float())
 
     handle = denoiser.register_forward_hook(record, with_kwargs=True)
     try:
-        yield calls
+        yield tap
     finally:
         handle.remove()
 

@@ -23,7 +23,7 @@ from editr1.judges.prompts import Method, messages
 from editr1.toy import oracle
 from editr1.toy.build.corrupt import candidate
 from editr1.toy.build.fit import Fit
-from editr1.toy.build.language import build_processor, build_qwen_vl, build_tokenizer, equal_pictures
+from editr1.toy.build.language import PICTURE, build_processor, build_qwen_vl, build_tokenizer, equal_pictures
 from editr1.toy.scene import Scene, draw, to_image
 from editr1.toy.world import Level, ToyItem, item_from_key, make_item
 
@@ -77,6 +77,19 @@ def synthetic(rng: np.random.Generator, level: Level, seed: int, per_item: int, 
         method: Method = METHODS[int(rng.choice(len(METHODS), p=SHARES))]
         examples.append(Example(chat(item, method), method, source, picture, label, describe(item.scene, made.scene)))
     return examples
+
+
+def looks(rng: np.random.Generator, level: Level, seed: int, count: int) -> list[tuple[Image.Image, str]]:
+    """Single pictures and what they show: the first lesson, a third as long as judging."""
+    pairs = []
+    for _ in range(count):
+        item = make_item(level, "sft", seed, int(rng.integers(1 << 30)))
+        if rng.random() < 0.5:
+            pairs.append((to_image(draw(item.scene)), _words(item.scene)))
+        else:
+            made = candidate(rng, item, level)
+            pairs.append((to_image(made.picture), _words(made.scene)))
+    return pairs
 
 
 class Samples:
@@ -177,6 +190,21 @@ def judge_loss(model: Qwen2_5_VLForConditionalGeneration, batch: Batch, tokens: 
     return {"loss": 2 * score + 0.5 * words, "score": score, "words": words, "mae": mae}
 
 
+def looking_loss(
+    model: Qwen2_5_VLForConditionalGeneration, pairs: list[tuple[Image.Image, str]], processor: Qwen2VLProcessor
+) -> dict[str, Tensor]:
+    """Language-model loss of describing one picture."""
+    texts = [f"{PICTURE}{words}<|im_end|>" for _, words in pairs]
+    images = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image, _ in pairs]
+    inputs = processor(text=texts, images=images, padding=True, padding_side="right", return_tensors="pt")
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORE)
+    labels[:, : 2 + (64 // PATCH // 2) ** 2] = IGNORE
+    hidden = model.model(**inputs).last_hidden_state[:, :-1]
+    where = labels[:, 1:] != IGNORE
+    words = F.cross_entropy(model.lm_head(hidden[where]).float(), labels[:, 1:][where])
+    return {"loss": words, "look": words}
+
+
 def build_judge() -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor]:
     """The untrained judge and its processor."""
     tokenizer = build_tokenizer()
@@ -190,6 +218,7 @@ def train_judge(
     level: Level,
     seed: int,
     steps: int,
+    look: int,
     alone: int,
     samples: Path,
     minutes: float = math.inf,
@@ -198,7 +227,8 @@ def train_judge(
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Train (or go on training) the judge and save it at `out`/judge.
 
-    The first `alone` steps see synthetic edits only; after them `share` of each batch comes from `samples`.
+    The first `look` steps describe single pictures; up to step `alone` all edits are synthetic; after that `share` of
+    each batch comes from `samples`.
     """
     torch.manual_seed(seed)
     model, processor = build_judge()
@@ -217,6 +247,9 @@ def train_judge(
 
     def loss(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([seed, step])
+        if step < look:
+            with torch.autocast("cpu", torch.bfloat16):
+                return looking_loss(model, looks(rng, level, seed, batch + batch // 2), processor)
         examples: list[Example] = []
         while len(examples) < batch:
             made = step >= alone and rng.random() < share

@@ -21,7 +21,7 @@ from editr1.toy.build.vae import train_vae
 from editr1.toy.verify import verify
 from editr1.toy.world import Level
 
-VAE_STEPS, EDITOR_STEPS, JUDGE_STEPS, JUDGE_ALONE = 2600, 2600, 5000, 3000
+VAE_STEPS, EDITOR_STEPS, JUDGE_STEPS, JUDGE_LOOK, JUDGE_ALONE = 1600, 2000, 4000, 600, 2200
 SAMPLE_ITEMS = 540
 
 
@@ -39,7 +39,15 @@ def build_all(out: Path, *, seed: int, level: Level) -> None:
     if not (out / "samples" / "base.json").exists():
         editor = Editor.load(editor_dir / "editor", pixels=64 * 64)
         make_samples(editor, out / "samples", "base", level=level, seed=seed, items=SAMPLE_ITEMS)
-    train_judge(judge_dir, level=level, seed=seed, steps=JUDGE_STEPS, alone=JUDGE_ALONE, samples=out / "samples")
+    train_judge(
+        judge_dir,
+        level=level,
+        seed=seed,
+        steps=JUDGE_STEPS,
+        look=JUDGE_LOOK,
+        alone=JUDGE_ALONE,
+        samples=out / "samples",
+    )
     gather(out, level)
 
 

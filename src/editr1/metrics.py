@@ -153,7 +153,7 @@ def _beside_source(source: Image, edit: Image) -> NDArray[np.float64]:
 
 
 def _pixels(image: Image) -> Pixels:
-    return np.asarray(image.convert("RGB"), np.float32) / 255
+    return np.asarray(image.convert("RGB")).astype(np.float32) / np.float32(255)
 
 
 class RunLog:

@@ -40,7 +40,15 @@ def build_editor(vae: AutoencoderKLQwenImage) -> QwenImageEditPlusPipeline:
     """An untrained pipeline around a trained VAE."""
     tokenizer = build_tokenizer()
     text_encoder = build_qwen_vl(
-        tokenizer, width=160, layers=2, heads=5, patch=TEXT_PATCH, vision_width=96, vision_layers=1
+        tokenizer,
+        width=160,
+        layers=2,
+        heads=5,
+        patch=TEXT_PATCH,
+        vision_width=96,
+        vision_layers=1,
+        theta=10000.0,
+        sections=(8, 4, 4),
     )
     transformer = QwenImageTransformer2DModel(
         in_channels=64,

@@ -30,7 +30,8 @@ from editr1.toy.world import Level, ToyItem, item_from_key, make_item
 PATCH = 8  # a 64x64 picture becomes 4x4 tokens
 DIGITS = "012345"
 METHODS: tuple[Method, ...] = ("score", "yes_no", "describe")
-SHARES = (0.76, 0.12, 0.12)
+SHARES = (0.6, 0.2, 0.2)
+TOLD = 0.4  # share of the batches in which the judge also describes both pictures; these take half as long again
 IGNORE = -100
 
 
@@ -65,8 +66,10 @@ def _words(scene: Scene) -> str:
     return f"{scene.style or 'plain'} {ground}; {', '.join(cells)}."
 
 
-def synthetic(rng: np.random.Generator, level: Level, seed: int, per_item: int, chat: Chat) -> list[Example]:
-    """`per_item` candidates of one random sft item."""
+def synthetic(
+    rng: np.random.Generator, level: Level, seed: int, per_item: int, chat: Chat, told: bool
+) -> list[Example]:
+    """`per_item` candidates of one random sft item, with their descriptions if `told`."""
     item = make_item(level, "sft", seed, int(rng.integers(1 << 30)))
     source = to_image(draw(item.scene))
     examples = []
@@ -74,8 +77,9 @@ def synthetic(rng: np.random.Generator, level: Level, seed: int, per_item: int, 
         made = candidate(rng, item, level)
         picture = to_image(made.picture)
         label = oracle.score(item, picture).score
-        method: Method = METHODS[int(rng.choice(len(METHODS), p=SHARES))]
-        examples.append(Example(chat(item, method), method, source, picture, label, describe(item.scene, made.scene)))
+        method: Method = METHODS[int(rng.choice(len(METHODS), p=SHARES))] if told else "score"
+        description = describe(item.scene, made.scene) if told else ""
+        examples.append(Example(chat(item, method), method, source, picture, label, description))
     return examples
 
 
@@ -179,7 +183,7 @@ def judge_loss(model: Qwen2_5_VLForConditionalGeneration, batch: Batch, tokens: 
     hidden = model.model(**batch.inputs).last_hidden_state
     logits = model.lm_head(hidden[batch.rows, batch.places]).float()
     score = -(batch.soft * F.log_softmax(logits, -1)[:, tokens]).sum(-1).mean()
-    where = batch.labels[:, 1:] != IGNORE
+    where = batch.labels[:, 1:] != IGNORE  # at least the end of each answer
     told = model.lm_head(hidden[:, :-1][where]).float()
     words = F.cross_entropy(told, batch.labels[:, 1:][where])
     with torch.no_grad():
@@ -208,7 +212,17 @@ def looking_loss(
 def build_judge() -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor]:
     """The untrained judge and its processor."""
     tokenizer = build_tokenizer()
-    model = build_qwen_vl(tokenizer, width=160, layers=4, heads=5, patch=PATCH, vision_width=96, vision_layers=2)
+    model = build_qwen_vl(
+        tokenizer,
+        width=160,
+        layers=4,
+        heads=5,
+        patch=PATCH,
+        vision_width=96,
+        vision_layers=2,
+        theta=30.0,
+        sections=(2, 7, 7),
+    )
     return model, build_processor(tokenizer, PATCH)
 
 
@@ -251,9 +265,10 @@ def train_judge(
             with torch.autocast("cpu", torch.bfloat16):
                 return looking_loss(model, looks(rng, level, seed, batch + batch // 2), processor)
         examples: list[Example] = []
+        told = rng.random() < TOLD
         while len(examples) < batch:
             made = step >= alone and rng.random() < share
-            examples += pool.draw(rng, 4, chat) if made else synthetic(rng, level, seed, 4, chat)
+            examples += pool.draw(rng, 4, chat) if made else synthetic(rng, level, seed, 4, chat, told)
         with torch.autocast("cpu", torch.bfloat16):
             return judge_loss(model, collate(examples, processor), tokens)
 

@@ -82,10 +82,22 @@ def build_processor(tokenizer: Qwen2Tokenizer, patch: int) -> Qwen2VLProcessor:
 
 
 def build_qwen_vl(
-    tokenizer: Qwen2Tokenizer, *, width: int, layers: int, heads: int, patch: int, vision_width: int, vision_layers: int
+    tokenizer: Qwen2Tokenizer,
+    *,
+    width: int,
+    layers: int,
+    heads: int,
+    patch: int,
+    vision_width: int,
+    vision_layers: int,
+    theta: float,
+    sections: tuple[int, int, int],
 ) -> Qwen2_5_VLForConditionalGeneration:
-    """An untrained Qwen2.5-VL of the given size; word embeddings tied."""
-    head = width // heads
+    """An untrained Qwen2.5-VL of the given size; word embeddings tied.
+
+    `theta` and `sections` (time, height, width) say how rotary positions turn; pictures of 4x4 tokens need a small
+    theta and few turns for time, or a token's place in its picture cannot be told.
+    """
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": width,
@@ -93,11 +105,7 @@ def build_qwen_vl(
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": heads,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 10000.0,
-            "mrope_section": [head // 4, head // 8, head // 8],
-        },
+        "rope_parameters": {"rope_type": "default", "rope_theta": theta, "mrope_section": list(sections)},
         "bos_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
         "pad_token_id": tokenizer.pad_token_id,

@@ -1,0 +1,159 @@
+"""What the toy's training relies on: its shortcuts give what the stock models give, and it resumes bit for bit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from editr1.editors.editor import temporarily
+from editr1.judges.scoring import DIGITS, score_token_ids
+from editr1.toy.build import vae as toy_vae
+from editr1.toy.build.editor import build_editor, encode_words, pack
+from editr1.toy.build.fit import Fit
+from editr1.toy.build.judge import IGNORE, Chat, build_judge, collate, describe, synthetic
+from editr1.toy.build.language import edit_prompt, editor_template, equal_pictures
+from editr1.toy.scene import Scene, Thing, draw, to_image
+from editr1.toy.world import make_item
+
+
+@pytest.fixture(scope="module")
+def editor():  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    return build_editor(toy_vae.build_vae())
+
+
+@pytest.fixture(scope="module")
+def judge():  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    return build_judge()
+
+
+def test_the_template_prefix_is_the_64_tokens_that_the_pipeline_drops(editor) -> None:  # type: ignore[no-untyped-def]
+    prefix = editor_template().split("{}")[0]
+    assert len(editor.tokenizer(prefix)["input_ids"]) == editor.prompt_template_encode_start_idx == 64
+
+
+def test_every_word_of_an_instruction_is_one_token(editor) -> None:  # type: ignore[no-untyped-def]
+    words = "Replace the guitar with a mushroom and then paint the background purple."
+    assert len(editor.tokenizer(words)["input_ids"]) == len(words.split()) + 1
+
+
+def test_training_encodes_prompts_as_the_pipeline_does(editor) -> None:  # type: ignore[no-untyped-def]
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as module
+
+    items = [make_item("small", "sft", 0, index) for index in (0, 8)]
+    pictures = [to_image(draw(item.scene)) for item in items]
+    pixels = [torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures]
+    with torch.no_grad(), temporarily(module, CONDITION_IMAGE_SIZE=64 * 64):
+        rows, mask = encode_words(editor, [edit_prompt(item.edit.instruction) for item in items], pixels)
+        for row, keep, item, picture in zip(rows, mask, items, pictures, strict=True):
+            own, _ = editor.encode_prompt(prompt=item.edit.instruction, image=[picture], device="cpu")
+            assert torch.allclose(row[keep.bool()], own[0], atol=1e-5)
+
+
+def test_one_frame_convolutions_give_what_the_causal_ones_give() -> None:
+    torch.manual_seed(0)
+    vae, x = toy_vae.build_vae(), torch.randn(2, 3, 1, 64, 64)
+    with torch.no_grad():
+        slow = vae.encoder(x), vae.decode(torch.ones(2, 16, 1, 8, 8)).sample
+        toy_vae.one_frame_convolutions(vae)
+        quick = vae.encoder(x), vae.decoder(vae.post_quant_conv(torch.ones(2, 16, 1, 8, 8))).clamp(-1, 1)
+    for one, other in zip(slow, quick, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_packing_keeps_each_2x2_block_in_one_token() -> None:
+    latents = torch.arange(64.0).view(1, 1, 1, 8, 8).expand(1, 16, 1, 8, 8)
+    assert pack(latents)[0, 5, :4].tolist() == [18, 19, 26, 27]
+
+
+def test_equal_pictures_give_what_the_stock_attention_gives(judge) -> None:  # type: ignore[no-untyped-def]
+    model, processor = judge
+    chat, rng = Chat(processor), np.random.default_rng(0)
+    batch = collate(synthetic(rng, "small", 0, 3, chat, told=True), processor)
+    with torch.no_grad():
+        stock = model.model(**batch.inputs).last_hidden_state
+        equal_pictures(model)
+        quick = model.model(**batch.inputs).last_hidden_state
+    keep = batch.inputs["attention_mask"].bool()
+    assert torch.allclose(stock[keep], quick[keep], atol=1e-4)
+
+
+def test_the_soft_label_sits_at_the_position_that_predicts_the_digit(judge) -> None:  # type: ignore[no-untyped-def]
+    model, processor = judge
+    examples = synthetic(np.random.default_rng(3), "small", 0, 12, Chat(processor), told=True)
+    batch = collate(examples, processor)
+    digits = set(score_token_ids(processor.tokenizer, DIGITS))
+    assert {example.method for example in examples} == {"score", "yes_no", "describe"}
+    for row, example in enumerate(examples):
+        place = int(batch.places[row])
+        said = int(batch.inputs["input_ids"][row, place + 1])
+        assert batch.labels[row, place + 1] == IGNORE
+        if example.method == "yes_no":
+            assert processor.tokenizer.decode([said]) in ("yes", "no")
+            assert batch.soft[row, 7] == pytest.approx(example.label)
+        else:
+            assert said in digits
+            assert batch.soft[row, :6] @ torch.arange(6.0) / 5 == pytest.approx(example.label, abs=1e-6)
+
+
+def test_a_description_names_what_is_seen_by_place() -> None:
+    scene = Scene((Thing("cat", 0), Thing("star", 3, "blue", "large", turned=True)), "pink")
+    said = describe(scene, scene.without(0))
+    assert said.endswith("Edit: plain pink; empty, empty, empty, large blue star turned.")
+    assert said.startswith("Source: plain pink; cat, empty, empty,")
+
+
+def test_psnr_of_a_vae_that_loses_nothing_is_as_high_as_the_error_is_small() -> None:
+    class Off(nn.Module):
+        dtype = torch.float32
+
+        def encode(self, x: Tensor):  # type: ignore[no-untyped-def]
+            self.x = x
+            return self
+
+        latent_dist = property(lambda self: self)
+        mode = lambda self: self.x  # noqa: E731
+
+        def decode(self, x: Tensor):  # type: ignore[no-untyped-def]
+            self.sample = x * 0.98
+            return self
+
+    # Pictures are mostly bright: an error of 2% of values in [-1, 1] is under 0.01 in [0, 1], so over 40 dB.
+    assert 40 < toy_vae.psnr(Off(), "small", 0, 4) < 60  # type: ignore[arg-type]
+
+
+def train(out: Path, stops: list[int]) -> dict[str, Tensor]:
+    """Train a small net to 6 steps, stopping and starting anew at `stops`."""
+    for steps in [*stops, 6]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 2))
+        fit = Fit({"net": net}, out, steps=6, hidden=lambda name, value: name.startswith("0"))
+        fit.steps = 6
+
+        def loss(step: int, net: nn.Module = net, fit: Fit = fit, until: int = steps) -> dict[str, Tensor]:
+            if step == until:
+                raise KeyboardInterrupt
+            x = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+            return {"loss": (net(x) - x[:, :2]).pow(2).mean()}
+
+        fit.save_every = 1
+        try:
+            fit.run(loss)
+        except KeyboardInterrupt:
+            pass
+    return fit.average
+
+
+def test_a_stopped_fit_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    straight, stopped = train(tmp_path / "a", []), train(tmp_path / "b", [2, 4])
+    assert all(torch.equal(straight[name], stopped[name]) for name in straight)
+
+
+def test_pictures_keep_their_size_in_tokens(judge) -> None:  # type: ignore[no-untyped-def]
+    processor = judge[1]
+    inputs = processor(text=["<|vision_start|><|image_pad|><|vision_end|>"], images=[Image.new("RGB", (64, 64))])
+    assert len(inputs["input_ids"][0]) == 2 + 16

@@ -1,5 +1,6 @@
 """What the toy's training relies on: its shortcuts give what the stock models give, and it resumes bit for bit."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def test_equal_pictures_give_what_the_stock_attention_gives(judge) -> None:  # t
 
 
 def test_the_soft_label_sits_at_the_position_that_predicts_the_digit(judge) -> None:  # type: ignore[no-untyped-def]
-    model, processor = judge
+    _, processor = judge
     examples = synthetic(np.random.default_rng(3), "small", 0, 12, Chat(processor), told=True)
     batch = collate(examples, processor)
     digits = set(score_token_ids(processor.tokenizer, DIGITS))
@@ -141,10 +142,8 @@ def train(out: Path, stops: list[int]) -> dict[str, Tensor]:
             return {"loss": (net(x) - x[:, :2]).pow(2).mean()}
 
         fit.save_every = 1
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             fit.run(loss)
-        except KeyboardInterrupt:
-            pass
     return fit.average
 
 

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from editr1.build import load_dataset, load_editor
 from editr1.config import load_config
-from editr1.demo import MeasuredTrainer, show, table, verdict
+from editr1.demo import MeasuredTrainer, run_demo, show, table, verdict
+from editr1.errors import UserError
 from editr1.evaluation.results import summarise
 from editr1.evaluation.rows import read_rows
 from editr1.judges.base import JudgeRequest, Score
@@ -111,6 +112,15 @@ def test_finished_demo_shows_its_results_again_without_any_work(
 def test_no_time_for_training_leaves_the_editor_as_it_was(tiny_editor_path: Path, tmp_path: Path) -> None:
     results, _ = run(tiny_editor_path, tmp_path / "run", Brightness(), minutes=0)
     assert results["oracle"]["delta"] == 0 and results["train_seconds"] == 0
+
+
+def test_unknown_editor_is_refused_with_the_known_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("qwen-image-edit", "judge"):
+        (tmp_path / "weights" / name).mkdir(parents=True)
+    monkeypatch.setattr("editr1.toy.assets.WEIGHTS", tmp_path / "weights")
+    with pytest.raises(UserError, match="'qwen-image-edti'; there are: judge, qwen-image-edit"):
+        run_demo(tmp_path / "out", editor="qwen-image-edti")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from editr1.editors.adapters import use_policy
 from editr1.editors.editor import Editor
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score
-from editr1.metrics import Row, read_rows
+from editr1.metrics import Row, RunLog, read_rows
 from editr1.trainer import Noised, Trainer, draw_levels, rate
 
 TIMES = ("seconds", "images_per_s")
@@ -192,6 +192,33 @@ def test_the_state_after_an_interrupt_in_python_can_be_trained_on(make: Make, st
         trainer.train()
     trainer.train()
     assert_same_run(tmp_path / "out", straight)
+
+
+def test_a_disk_that_fills_up_in_a_row_of_metrics_costs_steps_but_not_exactness(
+    make: Make, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = RunLog.write
+
+    def full(log: RunLog, row: Row) -> None:
+        if row["step"] == 4:
+            with log.path.open("a") as file:
+                file.write('{"step": 4, "rew')
+            raise UserError("No space left on device")
+        write(log, row)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="No space left"):
+        patch.setattr(RunLog, "write", full)
+        make().train()
+    make().train()
+    assert_same_run(tmp_path / "out", straight)
+
+
+def test_a_run_that_trains_the_whole_denoiser_goes_on_exactly(make: Make, tmp_path: Path) -> None:
+    whole = {"adapter__mode": "full", "rollout__groups_per_step": 1, "save_every": 1}
+    make(steps=1, **whole).train()
+    make(steps=3, **whole).train()
+    make(out="straight", steps=3, **whole).train()
+    assert_same_run(tmp_path / "out", tmp_path / "straight")
 
 
 def test_micro_batches_change_nothing_but_rounding(make: Make) -> None:

@@ -138,12 +138,11 @@ class Trainer:
                     if on_step:
                         on_step(row)
             except KeyboardInterrupt:
+                self._rescue(interrupts)
                 progress.say(self._how_to_go_on())
                 raise
             finally:
-                if self._whole and self.step:
-                    with interrupts.held():
-                        self.save()
+                self._rescue(interrupts)
             return self.save()
 
     def train_step(self, log: RunLog, interrupts: checkpoint.Interrupts) -> Row:
@@ -191,6 +190,12 @@ class Trainer:
         """Write the checkpoint of this step, unless it is there; returns its folder."""
         state = {"seconds": self.seconds, "start": self.start, "config": self.config.model_dump(mode="json")}
         return checkpoint.save(self._checkpoints, self.step, state, self._write_weights, self.config.keep)
+
+    def _rescue(self, interrupts: checkpoint.Interrupts) -> None:
+        """Save the steps done, unless the weights stand between two."""
+        if self._whole and self.step:
+            with interrupts.held():
+                self.save()
 
     @property
     def _checkpoints(self) -> Path:

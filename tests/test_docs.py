@@ -1,0 +1,57 @@
+"""What the documents show must exist and work."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from editr1.config import AdapterConfig, Config, OptimConfig, RolloutConfig, load_config
+from editr1.data import JsonlDataset
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+
+
+def block(language: str) -> str:
+    """The first code block of a language in the README."""
+    found = re.search(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    assert found
+    return found[1]
+
+
+def test_settings_of_the_real_run_load_and_the_rest_is_as_the_text_says(tmp_path: Path) -> None:
+    (tmp_path / "qwen.yaml").write_text(block("yaml"))
+    config = load_config(tmp_path / "qwen.yaml")
+    assert config.editor.path == "Qwen/Qwen-Image-Edit-2509" and config.out == Path("runs/qwen")
+    defaults = Config(editor={"path": "x"}, judge={"path": "x"}, data={"path": "x"})  # type: ignore[arg-type]
+    assert (config.rollout, config.optim, config.adapter) == (RolloutConfig(), OptimConfig(), AdapterConfig())
+    assert (defaults.rollout.groups_per_step, defaults.rollout.group_size, defaults.rollout.steps) == (24, 12, 6)
+    assert (defaults.editor.pixels, defaults.adapter.rank, defaults.optim.lr) == (512 * 512, 32, 3e-4)
+
+
+def test_line_of_data_is_one_that_the_dataset_reads(tmp_path: Path) -> None:
+    line = json.loads(block("json"))
+    (tmp_path / "data.jsonl").write_text(json.dumps(line))
+    (tmp_path / line["source"]).parent.mkdir()
+    (tmp_path / line["source"]).write_bytes((ROOT / "README.md").read_bytes())  # pictures are opened when asked for
+    assert len(JsonlDataset(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_and_named_paths_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"(?<!!)\[[^\]]*\]\(([^)]+)\)", text) if not link.startswith("https://")]
+    paths = re.findall(r"`((?:src|tests|docs|benchmarks)/[\w/.]+)`", text)
+    assert [path for path in [*links, *paths] if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_make_targets_that_are_named_exist(name: str) -> None:
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    named = re.findall(r"(?:`|^)make (\w+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(named) <= set(targets)
+    assert {"demo", "test", "check", "bench", "clean", "help"} <= set(targets)

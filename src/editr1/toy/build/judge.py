@@ -1,7 +1,7 @@
 """The toy judge: a small Qwen2.5-VL that answers one digit to the scoring prompt.
 
 It learns from edits of every quality (`corrupt.candidate`, and samples of toy editors), labelled by the oracle. A digit
-alone teaches slowly; so after it the judge also says what both pictures show, which makes it look.
+alone teaches slowly, so it first learns to describe single pictures, and is then helped by `hints`.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ from editr1.judges.prompts import Method, messages
 from editr1.toy import oracle
 from editr1.toy.build.corrupt import candidate
 from editr1.toy.build.fit import Fit
+from editr1.toy.build.hints import COUNT, Hint, hints
 from editr1.toy.build.language import PICTURE, build_processor, build_qwen_vl, build_tokenizer, equal_pictures
-from editr1.toy.scene import Scene, draw, to_image
+from editr1.toy.scene import Scene, draw, to_array, to_image
 from editr1.toy.world import Level, ToyItem, item_from_key, make_item
 
 PATCH = 8  # a 64x64 picture becomes 4x4 tokens
 DIGITS = "012345"
 METHODS: tuple[Method, ...] = ("score", "yes_no", "describe")
 SHARES = (0.6, 0.2, 0.2)
-TOLD = 0.4  # share of the batches in which the judge also describes both pictures; these take half as long again
+TOLD = 0.2  # share of the batches in which the judge also describes both pictures; these take half as long again
+TAIL = 5  # tokens between the question and the answer
 IGNORE = -100
 
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled edit: prompt text, both pictures, the oracle's score, and a description where the scene is known."""
+    """One labelled edit: prompt text, both pictures, the oracle's score, a description (or ""), hints."""
 
     prompt: str
     method: Method
@@ -45,6 +47,7 @@ class Example:
     edit: Image.Image
     label: float
     description: str
+    hints: list[Hint]
 
 
 def describe(source: Scene, edit: Scene) -> str:
@@ -79,7 +82,8 @@ def synthetic(
         label = oracle.score(item, picture).score
         method: Method = METHODS[int(rng.choice(len(METHODS), p=SHARES))] if told else "score"
         description = describe(item.scene, made.scene) if told else ""
-        examples.append(Example(chat(item, method), method, source, picture, label, description))
+        noticed = hints(item, made.picture, made.scene)
+        examples.append(Example(chat(item, method), method, source, picture, label, description, noticed))
     return examples
 
 
@@ -116,7 +120,8 @@ class Samples:
         for column in rng.permutation(self.images.shape[1])[:per_item]:
             edit = Image.fromarray(self.images[row, column])
             method: Method = METHODS[int(rng.choice(2, p=[0.88, 0.12]))]
-            examples.append(Example(chat(item, method), method, source, edit, oracle.score(item, edit).score, ""))
+            label, noticed = oracle.score(item, edit).score, hints(item, to_array(edit), None)
+            examples.append(Example(chat(item, method), method, source, edit, label, "", noticed))
         return examples
 
 
@@ -150,6 +155,8 @@ class Batch:
     rows: Tensor  # [S] row of each score token
     places: Tensor  # [S] position whose logits predict it
     soft: Tensor  # [S, V'] over digits then no, yes
+    words: Tensor  # [H, 3] row, position, token of each hint that is a word
+    bits: Tensor  # [H', 3] row, position, probability of "yes" of each other hint
 
 
 def collate(examples: list[Example], processor: Qwen2VLProcessor) -> Batch:
@@ -163,6 +170,7 @@ def collate(examples: list[Example], processor: Qwen2VLProcessor) -> Batch:
     soft = torch.zeros(len(examples), len(DIGITS) + 2)
     places = torch.zeros(len(examples), dtype=torch.long)
     lengths = inputs["attention_mask"].sum(1)
+    noticed: list[tuple[int, int, Hint]] = []
     for row, e in enumerate(examples):
         tail = len(tokenizer(answer(e) + "<|im_end|>")["input_ids"])
         start, end = int(lengths[row]) - tail, int(lengths[row])
@@ -170,28 +178,40 @@ def collate(examples: list[Example], processor: Qwen2VLProcessor) -> Batch:
         place = end - 2 if e.method == "describe" else start
         labels[row, place] = IGNORE
         places[row] = place - 1
+        if e.method == "score":
+            noticed += [(row, start - TAIL - COUNT + i, hint) for i, hint in enumerate(e.hints)]
         if e.method == "yes_no":
             soft[row, 6], soft[row, 7] = 1 - e.label, e.label
         else:
             low = min(int(e.label * 5), 4)
             soft[row, low], soft[row, low + 1] = low + 1 - e.label * 5, e.label * 5 - low
-    return Batch(dict(inputs), labels, torch.arange(len(examples)), places, soft)
+    words = [(row, at, tokenizer(f" {hint}")["input_ids"][0]) for row, at, hint in noticed if isinstance(hint, str)]
+    bits = [(row, at, hint) for row, at, hint in noticed if isinstance(hint, float)]
+    return Batch(
+        dict(inputs), labels, torch.arange(len(examples)), places, soft, torch.tensor(words), torch.tensor(bits)
+    )
 
 
 def judge_loss(model: Qwen2_5_VLForConditionalGeneration, batch: Batch, tokens: Tensor) -> dict[str, Tensor]:
-    """Soft cross-entropy at the score token plus half the language-model loss on the description."""
+    """Soft cross-entropy at the score token, plus the losses of hints and description."""
     hidden = model.model(**batch.inputs).last_hidden_state
     logits = model.lm_head(hidden[batch.rows, batch.places]).float()
     score = -(batch.soft * F.log_softmax(logits, -1)[:, tokens]).sum(-1).mean()
     where = batch.labels[:, 1:] != IGNORE  # at least the end of each answer
     told = model.lm_head(hidden[:, :-1][where]).float()
     words = F.cross_entropy(told, batch.labels[:, 1:][where])
+    noticed = model.lm_head(hidden[batch.words[:, 0], batch.words[:, 1]]).float()
+    seen = F.cross_entropy(noticed, batch.words[:, 2])
+    rows, at = batch.bits[:, :2].long().unbind(1)
+    no, yes = F.log_softmax(model.lm_head(hidden[rows, at]).float(), -1)[:, tokens[6:]].unbind(1)
+    bits = -(batch.bits[:, 2] * yes + (1 - batch.bits[:, 2]) * no).mean()
     with torch.no_grad():
         digits = F.softmax(logits[:, tokens[:6]], -1) @ torch.arange(6.0) / 5
         label = batch.soft[:, :6] @ torch.arange(6.0) / 5
         is_digit = batch.soft[:, :6].sum(-1) > 0
         mae = (digits - label)[is_digit].abs().mean()
-    return {"loss": 2 * score + 0.5 * words, "score": score, "words": words, "mae": mae}
+    loss = 2 * score + 0.5 * words + seen + 2 * bits
+    return {"loss": loss, "score": score, "words": words, "seen": seen, "bits": bits, "mae": mae}
 
 
 def looking_loss(
@@ -215,7 +235,7 @@ def build_judge() -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor]
     model = build_qwen_vl(
         tokenizer,
         width=160,
-        layers=4,
+        layers=6,
         heads=5,
         patch=PATCH,
         vision_width=96,

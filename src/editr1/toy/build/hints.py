@@ -1,0 +1,55 @@
+"""What a judge should have noticed before it answers: supervision of the prompt's last positions, training only.
+
+A score alone says little about why. The oracle's own steps can be taught apart: what stands where in both pictures, and
+whether each place is as asked. Each step is the label of one position of the question, just before the answer, so that
+the answer position finds the steps done. The prompt, and what the trained judge is asked, stay as they are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from editr1.toy.oracle import match
+from editr1.toy.scene import CELL, SIZE, Scene, alpha, draw
+from editr1.toy.world import ToyItem
+
+Hint = str | float | None  # a word; the probability of "yes"; nothing known
+COUNT = 16
+
+
+def hints(item: ToyItem, picture: np.ndarray, shown: Scene | None) -> list[Hint]:
+    """Objects of the source and of the edit by cell, backgrounds, style, then whether each cell and the ground is right.
+
+    Args:
+        item: what was asked.
+        picture: the edit, [64, 64, 3] in [0, 1].
+        shown: the scene behind the edit, where it was drawn from one.
+    """
+    seen: list[Hint] = [*_things(item.scene), *(_things(shown) if shown else [None] * 4)]
+    seen += [
+        item.scene.background,
+        shown.background if shown else None,
+        (shown.style or "plain").split()[0] if shown else None,
+    ]
+    right = match(picture, draw(item.edit.target))
+    return seen + [float(right[mask].mean()) for mask in _places(item)]
+
+
+def _things(scene: Scene) -> list[str]:
+    return [thing.name if (thing := scene.at(cell)) else "empty" for cell in range(4)]
+
+
+def _places(item: ToyItem) -> list[np.ndarray]:
+    """Five masks [64, 64]: each cell's objects, before and after (the whole cell where there are none), and the rest."""
+    ground = np.ones((SIZE, SIZE), bool)
+    masks = []
+    for cell in range(4):
+        things = [thing for scene in (item.scene, item.edit.target) if (thing := scene.at(cell))]
+        mask = np.zeros((SIZE, SIZE), bool)
+        for thing in things:
+            mask |= alpha(thing) > 0.5
+            ground &= alpha(thing) == 0
+        if not things:
+            mask[cell // 2 * CELL :, cell % 2 * CELL :][:CELL, :CELL] = True
+        masks.append(mask)
+    return [*masks, ground]

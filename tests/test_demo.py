@@ -14,13 +14,14 @@ from rich.console import Console
 
 from editr1.build import load_dataset, load_editor
 from editr1.config import load_config
-from editr1.demo import MeasuredTrainer, run_demo, show, table, verdict
+from editr1.demo import oracle_of, run_demo, show, table, verdict
 from editr1.errors import UserError
 from editr1.evaluation.results import summarise
 from editr1.evaluation.rows import read_rows
 from editr1.judges.base import JudgeRequest, Score
 from editr1.metrics import read_rows as read_metrics
 from editr1.toy.world import ToyDataset
+from editr1.trainer import Trainer
 
 STEPS = 2
 HELD_OUT = 9
@@ -39,11 +40,11 @@ class Brightness:
         return [Score(float(np.asarray(request.edit).mean()) / 255) for request in requests]
 
 
-def trainer(editor: Path, out: Path, judge: Brightness) -> MeasuredTrainer:
+def trainer(editor: Path, out: Path, judge: Brightness) -> Trainer:
     sizes = ["rollout.group_size=2", "rollout.groups_per_step=2", "rollout.steps=3", "algorithm.filter=off"]
     overrides = [f"editor.path={editor}", f"out={out}", f"steps={STEPS}", "adapter.rank=2", "optim.lr=0.01", *sizes]
     config = load_config("toy", overrides)
-    return MeasuredTrainer(config, load_editor(config), judge, load_dataset(config.data))
+    return Trainer(config, load_editor(config), judge, load_dataset(config.data), watch=oracle_of)
 
 
 def run(editor: Path, out: Path, judge: Brightness, minutes: float | None = None) -> tuple[dict[str, Any], str]:
@@ -75,9 +76,9 @@ def test_results_are_those_of_the_rows_on_disk_and_the_edits_differ(finished: tu
 
 
 def test_oracle_is_measured_at_every_training_step(finished: tuple[Path, dict[str, Any], str]) -> None:
-    rows = read_metrics(finished[0] / "oracle.jsonl")
+    rows = read_metrics(finished[0] / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2]
-    assert all(0 <= row["oracle"] <= 1 for row in rows)
+    assert all(0 <= row["watched"]["oracle"] <= 1 for row in rows)
 
 
 def test_what_is_said_names_every_stage_the_table_and_the_files(finished: tuple[Path, dict[str, Any], str]) -> None:

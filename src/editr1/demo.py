@@ -35,14 +35,10 @@ HELD_OUT = 144  # instructions, as many of each task
 EVAL_STEPS = 10  # Euler steps of an edit when it is measured
 
 
-class MeasuredTrainer(Trainer):
-    """Also writes what the oracle says of each step's edits to oracle.jsonl; training itself never reads it."""
-
-    def _after_step(self, groups: Sequence[Group]) -> None:
-        super()._after_step(groups)
-        scores = [score(item_from_key(group.sample.key), image).score for group in groups for image in group.images]
-        with (self.out / "oracle.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": self.step, "oracle": fmean(scores)}) + "\n")
+def oracle_of(groups: Sequence[Group]) -> dict[str, float]:
+    """Mean oracle score of a step's edits, for the log; training itself never reads it."""
+    scores = [score(item_from_key(group.sample.key), image).score for group in groups for image in group.images]
+    return {"oracle": fmean(scores)}
 
 
 def run_demo(out: Path, seed: int = 0, minutes: float | None = None, editor: str = "qwen-image-edit") -> None:
@@ -62,7 +58,7 @@ def run_demo(out: Path, seed: int = 0, minutes: float | None = None, editor: str
     try:
         config = load_config("toy", [f"editor.path=toy:{editor}", f"seed={seed}", f"out={out}"])
         console.print("[bold]1/5[/] Loading the toy editor and the toy judge that come with editr1 ...")
-        trainer = MeasuredTrainer(config, load_editor(config), load_judge(config), load_dataset(config.data))
+        trainer = Trainer(config, load_editor(config), load_judge(config), load_dataset(config.data), watch=oracle_of)
         show(trainer, ToyDataset("heldout", HELD_OUT, level=config.data.level), minutes, console)
     except KeyboardInterrupt:
         limit = "" if minutes is None else f" --minutes {minutes:g}"

@@ -25,10 +25,9 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -49,6 +48,8 @@ from editr1.metrics import Row, RunLog, StepProgress, Stopwatch, edit_statistics
 
 LEVEL_MIN = 1e-3
 TENSORS = "training.safetensors"
+Watch = Callable[[Sequence[Group]], dict[str, float]]
+"""Measures a step's edits for the log alone; nothing that it says reaches the training."""
 LOSS_PARTS = ("loss", "loss_pos", "loss_neg", "kl")
 
 
@@ -89,10 +90,16 @@ class Trainer:
     """
 
     def __init__(
-        self, config: Config, editor: Editor, judge: Judge, dataset: EditDataset, out: Path | None = None
+        self,
+        config: Config,
+        editor: Editor,
+        judge: Judge,
+        dataset: EditDataset,
+        out: Path | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.config, self.editor, self.judge, self.dataset = config, editor, judge, dataset
-        self.out = out or config.out
+        self.out, self.watch = out or config.out, watch
         adapter, optim = config.adapter, config.optim
         add_policies(
             editor,
@@ -177,6 +184,8 @@ class Trainer:
             self.start = self.start or edit_statistics(groups)
             measures = {**losses, "grad_norm": grad_norm, **norms}
             row = step_row(self.step, groups, measures, self.start, clock.read())
+            if self.watch:
+                row["watched"] = self.watch(groups)
             log.write(row)
             self._whole = True
             self._after_step(groups)
@@ -205,15 +214,14 @@ class Trainer:
         """G edits of `sample`, and the noise levels that the sampler visited, [S]."""
         rollout = self.config.rollout
         seed = derive_seed(self.config.seed, "rollout", self.step, index)
-        with use_policy(self.editor, "old"), visited_levels(self.editor.denoiser) as levels:
+        with use_policy(self.editor, "old"):
             made = self.editor.rollout(
                 sample, rollout.group_size, steps=rollout.steps, seed=seed, scheduler=rollout.scheduler
             )
-            visited = torch.stack(levels)  # S
             if not self._checked:  # once a session: what is trained is what was sampled
                 self.editor.self_check(made)
                 self._checked = True
-        return Group(sample, made.conditioning, made.latents, made.images), visited
+        return Group(sample, made.conditioning, made.latents, made.images), made.times
 
     def _reward(self, group: Group) -> None:
         """Ask the judge about every edit of a group."""
@@ -374,21 +382,6 @@ def draw_levels(visited: Tensor | None, edits: int, count: int, generator: torch
         return torch.rand(edits, count, generator=generator) * (1 - LEVEL_MIN) + LEVEL_MIN
     order = torch.rand(edits, len(visited), generator=generator).argsort(dim=1)[:, :count]  # G T
     return visited[order.to(visited.device)]
-
-
-@contextmanager
-def visited_levels(denoiser: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the noise level, a scalar, of every denoiser call made inside."""
-    levels: list[Tensor] = []
-
-    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        levels.append(kwargs["timestep"][0].float())
-
-    handle = denoiser.register_forward_pre_hook(record, with_kwargs=True)
-    try:
-        yield levels
-    finally:
-        handle.remove()
 
 
 def norm_of(tensors: Sequence[Tensor]) -> Tensor:

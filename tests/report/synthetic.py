@@ -30,8 +30,9 @@ def write_metrics(folder: Path, steps: int = STEPS) -> None:
 def write_demo(folder: Path, items: int = 36, unscored: int = 1) -> dict[str, Any]:
     """The whole folder of a demo; returns the content of results.json."""
     write_metrics(folder)
-    oracle = [json.dumps({"step": step, "oracle": 0.45 + 0.004 * step}) + "\n" for step in range(1, STEPS + 1)]
-    (folder / "oracle.jsonl").write_text("".join(oracle), encoding="utf-8")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [{**row, "watched": {"oracle": 0.45 + 0.004 * row["step"]}} for row in rows]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     before = _evaluation(folder / "evaluation/before", items, 0.0, unscored)
     after = _evaluation(folder / "evaluation/after", items, 0.2, 0)
     results = summarise(before, after, seed=3, train_seconds=312.4)

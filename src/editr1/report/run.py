@@ -76,16 +76,11 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
         metrics=[by_step[step] for step in sorted(by_step)],
-        oracle=_oracle(folder / "oracle.jsonl"),
+        oracle={step: row["watched"]["oracle"] for step, row in by_step.items() if "watched" in row},
         results=json.loads(results.read_text(encoding="utf-8")) if results.exists() else None,
         pairs=_pairs(folder) if results.exists() else [],
         grids=sorted((folder / "samples").glob("step_*.png")),
     )
-
-
-def _oracle(path: Path) -> dict[int, float]:
-    rows = read_metrics(path) if path.exists() else []
-    return {row["step"]: row["oracle"] for row in rows}
 
 
 def _pairs(folder: Path) -> list[Pair]:

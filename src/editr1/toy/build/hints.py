@@ -18,7 +18,7 @@ COUNT = 16
 
 
 def hints(item: ToyItem, picture: np.ndarray, shown: Scene | None) -> list[Hint]:
-    """Objects of the source and of the edit by cell, backgrounds, style, then whether each cell and the ground is right.
+    """Objects of the source and of the edit by cell, grounds, style, then whether each cell and the ground is right.
 
     Args:
         item: what was asked.
@@ -26,11 +26,8 @@ def hints(item: ToyItem, picture: np.ndarray, shown: Scene | None) -> list[Hint]
         shown: the scene behind the edit, where it was drawn from one.
     """
     seen: list[Hint] = [*_things(item.scene), *(_things(shown) if shown else [None] * 4)]
-    seen += [
-        item.scene.background,
-        shown.background if shown else None,
-        (shown.style or "plain").split()[0] if shown else None,
-    ]
+    seen.append(item.scene.background)
+    seen += [shown.background, (shown.style or "plain").split()[0]] if shown else [None, None]
     right = match(picture, draw(item.edit.target))
     return seen + [float(right[mask].mean()) for mask in _places(item)]
 
@@ -40,7 +37,7 @@ def _things(scene: Scene) -> list[str]:
 
 
 def _places(item: ToyItem) -> list[np.ndarray]:
-    """Five masks [64, 64]: each cell's objects, before and after (the whole cell where there are none), and the rest."""
+    """Five masks [64, 64]: each cell's objects, before and after (all of an empty cell), and the ground."""
     ground = np.ones((SIZE, SIZE), bool)
     masks = []
     for cell in range(4):

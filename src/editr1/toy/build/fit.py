@@ -20,7 +20,8 @@ def split_parameters(
     modules: Iterable[nn.Module], hidden: Callable[[str, Tensor], bool]
 ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """(matrices for Muon, the rest for AdamW); `hidden` tells a hidden layer's matrix by name and value."""
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for module in modules:
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
@@ -75,7 +76,8 @@ class Fit:
 
     def run(self, loss: Callable[[int], dict[str, Tensor]], minutes: float = math.inf) -> None:
         """Train until `steps` are done or `minutes` have passed; the averaged weights are then in `average`."""
-        started, sums, count = time.monotonic(), {}, 0
+        started, count = time.monotonic(), 0
+        sums: dict[str, float] = {}
         while self.step < self.steps and time.monotonic() - started < minutes * 60:
             self._set_rates()
             parts = loss(self.step)

@@ -155,5 +155,5 @@ def equal_pictures(model: Qwen2_5_VLForConditionalGeneration) -> None:
 
     for module in model.modules():
         if isinstance(module, Qwen2_5_VLVisionAttention):
-            module.forward = forward.__get__(module)  # type: ignore[method-assign]
+            module.forward = forward.__get__(module)
     model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})

@@ -34,7 +34,7 @@ def one_frame_convolutions(vae: AutoencoderKLQwenImage) -> None:
 
     for module in vae.modules():
         if isinstance(module, QwenImageCausalConv3d):
-            module.forward = forward.__get__(module)  # type: ignore[method-assign]
+            module.forward = forward.__get__(module)
 
 
 def pictures(level: Level, seed: int, step: int, batch: int) -> Tensor:

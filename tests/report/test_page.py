@@ -187,7 +187,11 @@ def test_page_follows_the_theme(
 def test_page_is_no_wider_than_a_phone(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     frame = tmp_path / "phone.html"
     page = html.escape(demo[0].read_text(encoding="utf-8"), quote=True)
-    script = "document.body.dataset.width = this.contentDocument.documentElement.scrollWidth"
+    wide = "Math.max(...[...page.querySelectorAll('table')].map(t => t.getBoundingClientRect().right))"
+    script = (
+        "const page = this.contentDocument; "
+        f"document.body.dataset.width = Math.ceil(Math.max(page.documentElement.scrollWidth, {wide}))"
+    )
     frame.write_text(f'<body><iframe width="375" height="800" onload="{script}" srcdoc="{page}"></iframe></body>')
     dom, _ = browse(frame, tmp_path / "profile", "--dump-dom")
     found = re.search(r'data-width="(\d+)"', dom)

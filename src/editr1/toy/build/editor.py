@@ -29,11 +29,15 @@ from editr1.toy.build.fit import Fit
 from editr1.toy.build.language import build_processor, build_qwen_vl, build_tokenizer, edit_prompt, equal_pictures
 from editr1.toy.build.vae import one_frame_convolutions
 from editr1.toy.scene import draw
+from editr1.toy.tasks import TASKS
 from editr1.toy.world import Level, ToyItem, make_item
 
 TEXT_PATCH = 16  # the text encoder sees a scene as 2x2 tokens, one a cell
-CLEAN_PHASE = 0.6  # share of the steps in which only CLEAN_WRONG of the targets are wrong
+CLEAN_PHASE = 0.75  # share of the steps in which only CLEAN_WRONG of the targets are wrong
 CLEAN_WRONG = 0.15
+# Words decide at high noise only, where nothing of the answer can be seen yet; and some tasks hang on more words.
+TIME_MEAN, TIME_STD = 1.0, 1.2  # of the logit of t
+WEIGHTS = {"add": 3, "replace": 3, "adjust": 2, "compose": 2}
 
 
 def build_editor(vae: AutoencoderKLQwenImage) -> QwenImageEditPlusPipeline:
@@ -108,6 +112,13 @@ class Encoder:
         return pack((z - self.mean) / self.std)
 
 
+def weighted_index(rng: np.random.Generator) -> int:
+    """The index of a random item, its task drawn by WEIGHTS."""
+    weights = np.array([WEIGHTS.get(task, 1) for task in TASKS])
+    task = rng.choice(len(TASKS), p=weights / weights.sum())
+    return int(rng.integers(1 << 26)) * len(TASKS) + int(task)
+
+
 def noisy_pair(rng: np.random.Generator, item: ToyItem, level: Level, wrong: float) -> np.ndarray:
     """(source, target) pictures; the target is wrong with probability `wrong` (kinds in the proportions of NOISE)."""
     scene = item.edit.target
@@ -163,8 +174,8 @@ def train_editor(
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
         wrong = CLEAN_WRONG if step < CLEAN_PHASE * steps else 0.5
-        count = batch * 8 if not pool.words else fresh
-        items = [make_item(level, "sft", seed, int(rng.integers(1 << 30))) for _ in range(count)]
+        count = batch * 32 if not pool.words else fresh
+        items = [make_item(level, "sft", seed, weighted_index(rng)) for _ in range(count)]
         if step == int(CLEAN_PHASE * steps):
             pool.__init__()  # type: ignore[misc]
         add_pairs(pool, encoder, items, rng, level, wrong)
@@ -173,7 +184,7 @@ def train_editor(
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             words, mask = encode_words(pipe, [pool.words[i] for i in rows], [pool.pixels[i] for i in rows])
             x0, source = torch.stack([pool.target[i] for i in rows]), torch.stack([pool.source[i] for i in rows])
-            t = torch.sigmoid(torch.randn(batch) + 0.4)
+            t = torch.sigmoid(torch.randn(batch) * TIME_STD + TIME_MEAN)
             eps = torch.randn_like(x0)
             x_t = (1 - t[:, None, None]) * x0 + t[:, None, None] * eps
             v = pipe.transformer(

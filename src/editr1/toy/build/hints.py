@@ -2,7 +2,8 @@
 
 A score alone says little about why. The oracle's own steps can be taught apart: what stands where in both pictures, and
 whether each place is as asked. Each step is the label of one position of the question, just before the answer, so that
-the answer position finds the steps done. The prompt, and what the trained judge is asked, stay as they are.
+the answer position finds the steps done; and each kind of step is read from a middle layer (`LAYERS`), so that the next
+layer can use it. The prompt, and what the trained judge is asked, stay as they are.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ from editr1.toy.scene import CELL, SIZE, Scene, alpha, draw
 from editr1.toy.world import ToyItem
 
 Hint = str | float | None  # a word; the probability of "yes"; nothing known
-COUNT = 16
+COUNT = 21
+SEEN = 11  # the first hints are of what is seen, the other words of what is wanted
+LAYERS = {"seen": 3, "wanted": 4, "right": 5}  # of 6, after which a kind of hint is read
 
 
 def hints(item: ToyItem, picture: np.ndarray, shown: Scene | None) -> list[Hint]:
-    """Objects of the source and of the edit by cell, grounds, style, then whether each cell and the ground is right.
+    """What is seen, what is wanted, and whether each place is as wanted.
+
+    Objects of the source and of the edit by cell, both grounds, the edit's style; the target's objects by cell and its
+    ground; then, for each cell and the ground, the probability that it is right.
 
     Args:
         item: what was asked.
@@ -28,7 +34,9 @@ def hints(item: ToyItem, picture: np.ndarray, shown: Scene | None) -> list[Hint]
     seen: list[Hint] = [*_things(item.scene), *(_things(shown) if shown else [None] * 4)]
     seen.append(item.scene.background)
     seen += [shown.background, (shown.style or "plain").split()[0]] if shown else [None, None]
-    right = match(picture, draw(item.edit.target))
+    target = item.edit.target
+    seen += [*_things(target), target.background]
+    right = match(picture, draw(target))
     return seen + [float(right[mask].mean()) for mask in _places(item)]
 
 

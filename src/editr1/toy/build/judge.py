@@ -23,7 +23,7 @@ from editr1.judges.prompts import Method, messages
 from editr1.toy import oracle
 from editr1.toy.build.corrupt import candidate
 from editr1.toy.build.fit import Fit
-from editr1.toy.build.hints import COUNT, Hint, hints
+from editr1.toy.build.hints import COUNT, LAYERS, SEEN, Hint, hints
 from editr1.toy.build.language import PICTURE, build_processor, build_qwen_vl, build_tokenizer, equal_pictures
 from editr1.toy.scene import Scene, draw, to_array, to_image
 from editr1.toy.world import Level, ToyItem, item_from_key, make_item
@@ -155,8 +155,9 @@ class Batch:
     rows: Tensor  # [S] row of each score token
     places: Tensor  # [S] position whose logits predict it
     soft: Tensor  # [S, V'] over digits then no, yes
-    words: Tensor  # [H, 3] row, position, token of each hint that is a word
-    bits: Tensor  # [H', 3] row, position, probability of "yes" of each other hint
+    seen: Tensor  # [H, 3] row, position, token of each hint of what is seen
+    wanted: Tensor  # [H', 3] the same of what is wanted
+    bits: Tensor  # [H'', 3] row, position, probability of "yes" of each other hint
 
 
 def collate(examples: list[Example], processor: Qwen2VLProcessor) -> Batch:
@@ -170,7 +171,7 @@ def collate(examples: list[Example], processor: Qwen2VLProcessor) -> Batch:
     soft = torch.zeros(len(examples), len(DIGITS) + 2)
     places = torch.zeros(len(examples), dtype=torch.long)
     lengths = inputs["attention_mask"].sum(1)
-    noticed: list[tuple[int, int, Hint]] = []
+    noticed: list[tuple[int, int, int, Hint]] = []
     for row, e in enumerate(examples):
         tail = len(tokenizer(answer(e) + "<|im_end|>")["input_ids"])
         start, end = int(lengths[row]) - tail, int(lengths[row])
@@ -179,39 +180,45 @@ def collate(examples: list[Example], processor: Qwen2VLProcessor) -> Batch:
         labels[row, place] = IGNORE
         places[row] = place - 1
         if e.method == "score":
-            noticed += [(row, start - TAIL - COUNT + i, hint) for i, hint in enumerate(e.hints)]
+            noticed += [(i, row, start - TAIL - COUNT + i, hint) for i, hint in enumerate(e.hints)]
         if e.method == "yes_no":
             soft[row, 6], soft[row, 7] = 1 - e.label, e.label
         else:
             low = min(int(e.label * 5), 4)
             soft[row, low], soft[row, low + 1] = low + 1 - e.label * 5, e.label * 5 - low
-    words = [(row, at, tokenizer(f" {hint}")["input_ids"][0]) for row, at, hint in noticed if isinstance(hint, str)]
-    bits = [(row, at, hint) for row, at, hint in noticed if isinstance(hint, float)]
-    return Batch(
-        dict(inputs), labels, torch.arange(len(examples)), places, soft, torch.tensor(words), torch.tensor(bits)
-    )
+    words = [(i, row, at, tokenizer(f" {h}")["input_ids"][0]) for i, row, at, h in noticed if isinstance(h, str)]
+    seen = torch.tensor([rest for i, *rest in words if i < SEEN])
+    wanted = torch.tensor([rest for i, *rest in words if i >= SEEN])
+    bits = torch.tensor([(row, at, hint) for _, row, at, hint in noticed if isinstance(hint, float)])
+    return Batch(dict(inputs), labels, torch.arange(len(examples)), places, soft, seen, wanted, bits)
 
 
 def judge_loss(model: Qwen2_5_VLForConditionalGeneration, batch: Batch, tokens: Tensor) -> dict[str, Tensor]:
     """Soft cross-entropy at the score token, plus the losses of hints and description."""
-    hidden = model.model(**batch.inputs).last_hidden_state
+    states = model.model(**batch.inputs, output_hidden_states=True).hidden_states
+    hidden = states[-1]
     logits = model.lm_head(hidden[batch.rows, batch.places]).float()
     score = -(batch.soft * F.log_softmax(logits, -1)[:, tokens]).sum(-1).mean()
     where = batch.labels[:, 1:] != IGNORE  # at least the end of each answer
     told = model.lm_head(hidden[:, :-1][where]).float()
     words = F.cross_entropy(told, batch.labels[:, 1:][where])
-    noticed = model.lm_head(hidden[batch.words[:, 0], batch.words[:, 1]]).float()
-    seen = F.cross_entropy(noticed, batch.words[:, 2])
-    rows, at = batch.bits[:, :2].long().unbind(1)
-    no, yes = F.log_softmax(model.lm_head(hidden[rows, at]).float(), -1)[:, tokens[6:]].unbind(1)
+
+    def read(kind: str, at: Tensor) -> Tensor:
+        middle = model.model.language_model.norm(states[LAYERS[kind]][at[:, 0].long(), at[:, 1].long()])
+        return F.log_softmax(model.lm_head(middle).float(), -1)
+
+    seen = F.nll_loss(read("seen", batch.seen), batch.seen[:, 2])
+    wanted = F.nll_loss(read("wanted", batch.wanted), batch.wanted[:, 2])
+    no, yes = read("right", batch.bits)[:, tokens[6:]].unbind(1)
     bits = -(batch.bits[:, 2] * yes + (1 - batch.bits[:, 2]) * no).mean()
     with torch.no_grad():
         digits = F.softmax(logits[:, tokens[:6]], -1) @ torch.arange(6.0) / 5
         label = batch.soft[:, :6] @ torch.arange(6.0) / 5
         is_digit = batch.soft[:, :6].sum(-1) > 0
         mae = (digits - label)[is_digit].abs().mean()
-    loss = 2 * score + 0.5 * words + seen + 2 * bits
-    return {"loss": loss, "score": score, "words": words, "seen": seen, "bits": bits, "mae": mae}
+    loss = 2 * score + 0.5 * words + seen + wanted + 2 * bits
+    parts = {"score": score, "words": words, "seen": seen, "wanted": wanted, "bits": bits, "mae": mae}
+    return {"loss": loss, **parts}
 
 
 def looking_loss(

@@ -1,6 +1,8 @@
 """What the toy's training relies on: its shortcuts give what the stock models give, and it resumes bit for bit."""
 
 import contextlib
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +158,8 @@ def test_pictures_keep_their_size_in_tokens(judge) -> None:  # type: ignore[no-u
     processor = judge[1]
     inputs = processor(text=["<|vision_start|><|image_pad|><|vision_end|>"], images=[Image.new("RGB", (64, 64))])
     assert len(inputs["input_ids"][0]) == 2 + 16
+
+
+def test_the_vocabulary_is_the_one_that_the_weights_were_trained_with(editor) -> None:  # type: ignore[no-untyped-def]
+    vocabulary = json.dumps(sorted(editor.tokenizer.get_vocab().items())).encode()
+    assert hashlib.md5(vocabulary).hexdigest() == "9fa741bfdedb5a4a7a1eadcd1bc20b51"

@@ -14,10 +14,9 @@ import numpy as np
 from PIL.Image import Image
 
 from editr1.toy.scene import SIZE, alpha, draw, to_array
-from editr1.toy.world import ToyItem
+from editr1.toy.world import SEEN, ToyItem
 
 NEAR, FAR = 0.06, 0.30  # RGB distance (root mean square of the channels) that counts as equal, as unlike
-SEEN = 0.08  # distance between source and target from which on a pixel must change
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ Split = Literal["sft", "rl", "heldout"]
 Level = Literal["small", "full"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 LEVELS: tuple[Level, ...] = get_args(Level)
+SEEN = 0.08  # distance (root mean square of the channels) from which on two colours differ clearly
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,12 @@ def random_scene(rng: Rng, level: Level) -> Scene:
     return Scene(tuple(sorted(things, key=lambda thing: thing.cell)), ground, pattern)
 
 
+def can_be_seen(scene: Scene, edit: Edit) -> bool:
+    """Whether at least 24 pixels of the target differ clearly from the source."""
+    distance = np.sqrt(((draw(scene) - draw(edit.target)) ** 2).mean(-1))
+    return bool((distance > SEEN).sum() >= 24)
+
+
 def make_item(level: Level, split: Split, seed: int, index: int) -> ToyItem:
     """Item `index` of a split, the same for ever for one (level, split, seed, index)."""
     task = TASKS[index % len(TASKS)]
@@ -78,7 +85,7 @@ def make_item(level: Level, split: Split, seed: int, index: int) -> ToyItem:
         if split_of(scene) != split:
             continue
         edit = MAKERS[task](rng, scene, names)
-        if edit is not None:
+        if edit is not None and can_be_seen(scene, edit):
             return ToyItem(f"toy/{level}/{split}/{seed}/{index}", scene, edit)
     raise RuntimeError(f"no scene of split {split} allows task {task} (seed {seed}, index {index})")
 

@@ -37,7 +37,7 @@ CLEAN_PHASE = 0.75  # share of the steps in which only CLEAN_WRONG of the target
 CLEAN_WRONG = 0.15
 # Words decide at high noise only, where nothing of the answer can be seen yet; and some tasks hang on more words.
 TIME_MEAN, TIME_STD = 1.0, 1.2  # of the logit of t
-WEIGHTS = {"add": 3, "replace": 3, "adjust": 2, "compose": 2}
+WEIGHTS = {"add": 3, "replace": 3, "adjust": 3, "compose": 2}
 
 
 def build_editor(vae: AutoencoderKLQwenImage) -> QwenImageEditPlusPipeline:

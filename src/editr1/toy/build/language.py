@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
+from pathlib import Path
 
 from diffusers import QwenImageEditPlusPipeline
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import (
     Qwen2_5_VLConfig,
@@ -17,10 +16,6 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLVisionAttention, apply_rotary_pos_emb_vision
-
-from editr1.judges.prompts import messages
-from editr1.toy.scene import BACKGROUNDS, COLOURS, SIDES, artwork
-from editr1.toy.world import make_item
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -45,34 +40,12 @@ def editor_template() -> str:
     return str(QwenImageEditPlusPipeline(None, None, None, None, None, None).prompt_template_encode)
 
 
-def corpus(count: int = 6000) -> list[str]:
-    """Text that holds every word of the toy's language: the templates, instructions, requirements, descriptions."""
-    texts = [editor_template(), "Picture 1: user assistant yes no", "0 1 2 3 4 5 0 1 2 3 4 5"]
-    for method in ("score", "yes_no", "describe"):
-        content = messages("None.", "None.", method)[0]["content"]
-        texts += [part["text"] for part in content if part["type"] == "text"]
-    words = [*artwork(), *COLOURS, *BACKGROUNDS, *SIDES, "Source: Edit: Score: empty flipped turned, ; ."]
-    texts += [" ".join(["", *words]), "yes\nno\n" * 2]
-    for index in range(count):
-        edit = make_item("full", "sft", 0, index).edit
-        texts += [f"{edit.instruction} {edit.requirement}", edit.requirement]
-    for token in SPECIAL:
-        texts = [text.replace(token, "\n") for text in texts]
-    return texts
-
-
 def build_tokenizer() -> Qwen2Tokenizer:
-    """A byte-level BPE, trained until each word is one token, with Qwen's pre-tokenizer and special tokens."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=8192, initial_alphabet=alphabet, show_progress=False)
-    bpe.train_from_iterator(corpus(), trainer)
-    trained = json.loads(bpe.to_str())["model"]
-    merges = [tuple(merge) for merge in trained["merges"]]
-    tokenizer = Qwen2Tokenizer(vocab=trained["vocab"], merges=merges, additional_special_tokens=list(SPECIAL))
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
+    """The toy's tokenizer; its vocabulary is frozen, since the weights of every toy model depend on its order.
+
+    It was made by scripts/train_tokenizer.py.
+    """
+    return Qwen2Tokenizer.from_pretrained(Path(__file__).parent / "tokenizer")
 
 
 def build_processor(tokenizer: Qwen2Tokenizer, patch: int) -> Qwen2VLProcessor:

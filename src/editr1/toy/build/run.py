@@ -21,7 +21,7 @@ from editr1.toy.build.vae import train_vae
 from editr1.toy.verify import verify
 from editr1.toy.world import Level
 
-VAE_STEPS, EDITOR_STEPS, JUDGE_STEPS, JUDGE_LOOK, JUDGE_ALONE = 1600, 2000, 4000, 600, 2200
+VAE_STEPS, EDITOR_STEPS, JUDGE_STEPS, JUDGE_LOOK, JUDGE_ALONE = 1500, 5000, 5000, 300, 1400
 SAMPLE_ITEMS = 540
 
 

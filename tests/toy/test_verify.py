@@ -1,0 +1,67 @@
+"""The figures beside the weights: checked against scipy, and against numbers that can be seen through."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy import stats
+
+from editr1.errors import UserError
+from editr1.toy import commands
+from editr1.toy.assets import WEIGHTS, toy_path
+from editr1.toy.verify import Measured, editor_figures, judge_figures, spearman
+
+scores = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]), min_size=5, max_size=30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(scores, st.randoms(use_true_random=False))
+def test_spearman_is_scipys_with_ties_too(values: list[float], random) -> None:  # type: ignore[no-untyped-def]
+    a = np.array(values)
+    b = np.array(random.sample(values, len(values)))
+    if a.std() == 0 or b.std() == 0:
+        assert spearman(a, b) == 0
+    else:
+        assert spearman(a, b) == pytest.approx(stats.spearmanr(a, b).statistic, abs=1e-12)
+
+
+def test_an_edit_without_reward_is_left_out_of_the_correlation() -> None:
+    a, b = np.array([0.1, 0.2, 0.3, 0.9]), np.array([1.0, 2.0, 3.0, np.nan])
+    assert spearman(a, b) == pytest.approx(1)
+
+
+def test_figures_are_means_over_groups_and_groups_without_spread_have_no_order() -> None:
+    flat = Measured("add", np.full(4, 0.5), np.array([0.1, 0.9, 0.2, 0.8]))
+    good = Measured("add", np.array([0.0, 0.2, 0.6, 1.0]), np.array([0.1, 0.2, 0.3, 0.4]))
+    bad = Measured("style", np.array([0.0, 0.2, 0.6, 1.0]), np.array([0.4, 0.3, 0.2, 0.1]))
+    editor, judge = editor_figures([flat, good, bad]), judge_figures([flat, good, bad])
+    assert editor["oracle_mean"] == pytest.approx((0.5 + 0.45 + 0.45) / 3, abs=1e-4)
+    assert editor["within_group_std"] == pytest.approx(2 * good.oracle.std() / 3, abs=1e-4)
+    assert judge["within_group_spearman"] == pytest.approx(0)
+    assert judge["by_task"]["add"]["within_group_spearman"] == pytest.approx(1)
+    assert judge["by_task"]["style"]["spearman"] == pytest.approx(-1)
+
+
+def test_a_sheet_shows_every_item_asked_for(tmp_path: Path) -> None:
+    commands.sample(tmp_path / "new" / "sheet.png", count=4)
+    with Image.open(tmp_path / "new" / "sheet.png") as sheet:
+        assert sheet.size == (3 * (2 * 160 + 24), 2 * (160 + 44))
+
+
+def test_a_toy_model_that_is_not_shipped_is_refused_with_the_ones_that_are() -> None:
+    with pytest.raises(UserError, match="no toy model is called 'nothing'"):
+        toy_path("nothing")
+
+
+@pytest.mark.skipif(not (WEIGHTS / "verify.json").exists(), reason="no weights are shipped yet")
+def test_the_figures_beside_the_weights_have_the_promised_form() -> None:
+    figures = json.loads((WEIGHTS / "verify.json").read_text())
+    assert figures["vae"]["psnr_db"] >= 26
+    assert {"oracle_mean", "within_group_std", "by_task"} == figures["editor"].keys()
+    assert {"spearman", "within_group_spearman", "by_task"} == figures["judge"].keys()
+    assert len(figures["editor"]["by_task"]) == len(figures["judge"]["by_task"]) == 9
+    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*")) < 40e6

@@ -352,6 +352,7 @@ class Trainer:
         self.ema.load_state_dict(averages)
         checkpoint.restore_optimizer(self.optimizer, self.names, tensors)
         self.step, self.seconds, self.start = state["step"], state["seconds"], state["start"]
+        self._step_seconds = self.seconds / max(self.step, 1)
 
 
 def rate(groups: Sequence[Group], settings: AlgorithmConfig) -> None:

@@ -81,10 +81,11 @@ def editor_figures(groups: Sequence[Measured]) -> dict[str, Any]:
 
 
 def judge_figures(groups: Sequence[Measured]) -> dict[str, Any]:
-    """Rank correlation with the oracle over all edits, and within groups that have spread, over all and by task."""
+    """Rank correlation with the oracle over all edits, and within groups that have spread (None where none has)."""
 
-    def within(some: Sequence[Measured]) -> float:
-        return _round(np.mean([spearman(g.oracle, g.judge) for g in some if g.oracle.std() > SPREAD]))
+    def within(some: Sequence[Measured]) -> float | None:
+        ranked = [spearman(group.oracle, group.judge) for group in some if group.oracle.std() > SPREAD]
+        return _round(np.mean(ranked)) if ranked else None
 
     def overall(some: Sequence[Measured]) -> float:
         return _round(spearman(np.concatenate([g.oracle for g in some]), np.concatenate([g.judge for g in some])))

@@ -37,6 +37,7 @@ CLEAN_PHASE = 0.75  # share of the steps in which only CLEAN_WRONG of the target
 CLEAN_WRONG = 0.15
 # Words decide at high noise only, where nothing of the answer can be seen yet; and some tasks hang on more words.
 TIME_MEAN, TIME_STD = 1.0, 1.2  # of the logit of t
+FIRST = 2048  # pairs that the pool begins with
 WEIGHTS = {"add": 3, "replace": 3, "adjust": 3, "compose": 2}
 
 
@@ -86,6 +87,10 @@ class Pool:
     target: list[Tensor] = field(default_factory=list)  # latents, [N, C] each
     pixels: list[Tensor] = field(default_factory=list)  # source picture as uint8, [3, 64, 64] each
     words: list[str] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Forget all pairs."""
+        self.source, self.target, self.pixels, self.words = [], [], [], []
 
 
 def pack(latents: Tensor) -> Tensor:
@@ -148,6 +153,26 @@ def encode_words(pipe: QwenImageEditPlusPipeline, words: list[str], pixels: list
     return hidden[:, drop:], inputs["attention_mask"][:, drop:]
 
 
+def velocity_loss(pipe: QwenImageEditPlusPipeline, pool: Pool, rows: list[int]) -> Tensor:
+    """Flow matching on some rows of the pool: |v - (eps - x0)|^2."""
+    batch = len(rows)
+    x0, source = torch.stack([pool.target[i] for i in rows]), torch.stack([pool.source[i] for i in rows])  # B N C
+    t = torch.sigmoid(torch.randn(batch) * TIME_STD + TIME_MEAN)
+    eps = torch.randn_like(x0)
+    x_t = (1 - t[:, None, None]) * x0 + t[:, None, None] * eps
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        words, mask = encode_words(pipe, [pool.words[i] for i in rows], [pool.pixels[i] for i in rows])
+        v = pipe.transformer(
+            hidden_states=torch.cat([x_t, source], dim=1),
+            timestep=t,
+            encoder_hidden_states=words,
+            encoder_hidden_states_mask=mask,
+            img_shapes=[[(1, 4, 4), (1, 4, 4)]] * batch,
+            return_dict=False,
+        )[0][:, : x0.shape[1]]
+    return F.mse_loss(v.float(), eps - x0)
+
+
 def train_editor(
     out: Path,
     vae: AutoencoderKLQwenImage,
@@ -159,43 +184,24 @@ def train_editor(
     fresh: int = 16,
     minutes: float = math.inf,
 ) -> QwenImageEditPlusPipeline:
-    """Train and save the pipeline at `out`/editor."""
+    """Train and save the pipeline at `out`/editor; resumed, it goes on with another draw of the pool."""
     torch.manual_seed(seed)
     pipe = build_editor(vae)
     equal_pictures(pipe.text_encoder)
-    encoder = Encoder(vae)
+    encoder, pool, noisy_from = Encoder(vae), Pool(), int(CLEAN_PHASE * steps)
     modules = {"transformer": pipe.transformer, "text_encoder": pipe.text_encoder}
-    fit = Fit(
-        modules, out / "fit", steps=steps, hidden=lambda name, value: "blocks" in name or "layers" in name, ema=0.998
-    )
-    pool, shapes = Pool(), [[(1, 4, 4), (1, 4, 4)]]
+    fit = Fit(modules, out / "fit", steps=steps, hidden=lambda name, _: "blocks" in name or "layers" in name, ema=0.998)
 
     def loss(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
-        wrong = CLEAN_WRONG if step < CLEAN_PHASE * steps else 0.5
-        count = batch * 32 if not pool.words else fresh
-        items = [make_item(level, "sft", seed, weighted_index(rng)) for _ in range(count)]
-        if step == int(CLEAN_PHASE * steps):
-            pool.__init__()  # type: ignore[misc]
-        add_pairs(pool, encoder, items, rng, level, wrong)
+        if step == noisy_from:
+            pool.clear()
+        items = [make_item(level, "sft", seed, weighted_index(rng)) for _ in range(fresh if pool.words else FIRST)]
+        add_pairs(pool, encoder, items, rng, level, CLEAN_WRONG if step < noisy_from else 0.5)
         size = len(pool.words)
-        rows = [*range(size - min(fresh, size), size), *rng.integers(0, size, batch - fresh).tolist()]
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            words, mask = encode_words(pipe, [pool.words[i] for i in rows], [pool.pixels[i] for i in rows])
-            x0, source = torch.stack([pool.target[i] for i in rows]), torch.stack([pool.source[i] for i in rows])
-            t = torch.sigmoid(torch.randn(batch) * TIME_STD + TIME_MEAN)
-            eps = torch.randn_like(x0)
-            x_t = (1 - t[:, None, None]) * x0 + t[:, None, None] * eps
-            v = pipe.transformer(
-                hidden_states=torch.cat([x_t, source], dim=1),
-                timestep=t,
-                encoder_hidden_states=words,
-                encoder_hidden_states_mask=mask,
-                img_shapes=shapes * batch,
-                return_dict=False,
-            )[0][:, : x0.shape[1]]
-        return {"loss": F.mse_loss(v.float(), eps - x0)}
+        rows = [*range(size - fresh, size), *rng.integers(0, size, batch - fresh).tolist()]
+        return {"loss": velocity_loss(pipe, pool, rows)}
 
     fit.run(loss, minutes)
     fit.load_average()

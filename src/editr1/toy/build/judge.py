@@ -277,13 +277,8 @@ def train_judge(
     tokenizer, chat = processor.tokenizer, Chat(processor)
     words = [*DIGITS, "no", "yes"]
     tokens = torch.tensor([tokenizer.convert_tokens_to_ids(word) for word in words])
-    fit = Fit(
-        {"judge": model},
-        out / "fit",
-        steps=steps,
-        hidden=lambda name, value: "layers" in name or "blocks" in name,
-        ema=0.998,
-    )
+    hidden = ("layers", "blocks")
+    fit = Fit({"judge": model}, out / "fit", steps=steps, hidden=lambda name, _: any(part in name for part in hidden))
     pool = Samples(samples)
 
     def loss(step: int) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from editr1.toy.verify import verify
 from editr1.toy.world import Level
 
 VAE_STEPS, EDITOR_STEPS, JUDGE_STEPS, JUDGE_LOOK, JUDGE_ALONE = 1500, 5000, 5000, 300, 1400
-SAMPLE_ITEMS = 540
+SAMPLE_ITEMS, VERIFY_ITEMS = 540, 108
 
 
 def build_all(out: Path, *, seed: int, level: Level) -> None:
@@ -56,5 +56,5 @@ def gather(out: Path, level: Level) -> None:
     weights = out / "weights"
     shutil.copytree(out / "editor" / "editor", weights / "qwen-image-edit", dirs_exist_ok=True)
     shutil.copytree(out / "judge" / "judge", weights / "judge", dirs_exist_ok=True)
-    figures = verify(weights / "qwen-image-edit", weights / "judge", level=level)
+    figures = verify(weights / "qwen-image-edit", weights / "judge", level=level, items=VERIFY_ITEMS)
     (weights / "verify.json").write_text(json.dumps(figures, indent=2) + "\n")

@@ -1,0 +1,37 @@
+"""The whole build, in miniature: every phase runs, and what it leaves loads and can be measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from editr1.editors.editor import Editor
+from editr1.judges.transformers_backend import TransformersJudge
+from editr1.toy.build import editor as editor_build
+from editr1.toy.build import run
+from editr1.toy.world import ToyDataset
+
+
+def test_a_build_of_few_steps_leaves_models_that_load_and_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"VAE": 1, "EDITOR": 4, "JUDGE": 3}.items():
+        monkeypatch.setattr(run, f"{name}_STEPS", value)
+    monkeypatch.setattr(run, "JUDGE_LOOK", 1)
+    monkeypatch.setattr(run, "JUDGE_ALONE", 2)
+    monkeypatch.setattr(run, "SAMPLE_ITEMS", 9)
+    monkeypatch.setattr(run, "VERIFY_ITEMS", 9)
+    monkeypatch.setattr(editor_build, "FIRST", 64)
+    run.build_all(tmp_path, seed=0, level="small")
+    weights = tmp_path / "weights"
+    editor = Editor.load(weights / "qwen-image-edit", pixels=64 * 64)
+    sample = ToyDataset("rl", 1)[0]
+    rollout = editor.rollout(sample, 2, steps=2, seed=0)
+    editor.self_check(rollout)
+    assert rollout.images[0].size == (64, 64) and rollout.latents.shape == (2, 16, 64)
+    judge = TransformersJudge(weights / "judge")
+    assert judge.score_ids == judge.processor.tokenizer.convert_tokens_to_ids(list("012345"))
+    figures = json.loads((weights / "verify.json").read_text())
+    assert set(figures) == {"editor", "vae", "judge"} and len(figures["judge"]["by_task"]) == 9
+    assert sum(path.stat().st_size for path in (weights / "qwen-image-edit").rglob("*")) < 20e6
+    assert sum(path.stat().st_size for path in (weights / "judge").rglob("*")) < 20e6

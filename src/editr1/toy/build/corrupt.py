@@ -53,7 +53,7 @@ def damage(rng: Rng, scene: Scene, keep: tuple[str, ...], level: Level) -> Scene
     )
 
 
-def half(rng: Rng, item: ToyItem, level: Level) -> Scene:
+def other_task(rng: Rng, item: ToyItem, level: Level) -> Scene:
     """Something else altogether: an edit of another task."""
     edit = MAKERS[pick(rng, TASKS)](rng, item.scene, names_of(level))
     return edit.target if edit else item.scene
@@ -73,7 +73,7 @@ def noisy_target(rng: Rng, item: ToyItem, level: Level) -> tuple[str, Scene]:
 
 
 def candidate(rng: Rng, item: ToyItem, level: Level) -> Candidate:
-    """An edit of any quality, for the judge: wrong in many ways, then maybe blurred, noisy, faded or shifted."""
+    """An edit of any quality, for the judge: wrong in many ways, then maybe blended, blurred, noisy or brighter."""
     target, keep = item.edit.target, item.edit.parts
     kind = str(
         rng.choice(
@@ -86,7 +86,7 @@ def candidate(rng: Rng, item: ToyItem, level: Level) -> Candidate:
         "unchanged": lambda: item.scene,
         "wrong": lambda: wrong(rng, item, level),
         "damage": lambda: damage(rng, target, keep, level),
-        "other": lambda: half(rng, item, level),
+        "other": lambda: other_task(rng, item, level),
         "wrong+damage": lambda: damage(rng, wrong(rng, item, level), (), level),
         "damage+damage": lambda: damage(rng, damage(rng, target, keep, level), keep, level),
     }[kind]()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ def split_parameters(
 class Fit:
     """Trains `modules` for `steps` steps of `loss(step) -> {name: tensor}` (the entry "loss" is minimised).
 
-    Learning rates warm up over 100 steps and fall to a tenth along a cosine. State is saved in `out` every
+    Learning rates warm up over 100 steps and fall to a twentieth along a cosine. State is saved in `out` every
     `save_every` steps; a new Fit on the same folder goes on from there.
     """
 
@@ -48,13 +49,8 @@ class Fit:
         ema: float = 0.998,
         save_every: int = 200,
     ) -> None:
-        self.modules, self.out, self.steps, self.save_every, self.ema = (
-            nn.ModuleDict(modules),
-            out,
-            steps,
-            save_every,
-            ema,
-        )
+        self.modules, self.out = nn.ModuleDict(modules), out
+        self.steps, self.save_every, self.ema = steps, save_every, ema
         matrices, rest = split_parameters(modules.values(), hidden)
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
@@ -135,8 +131,6 @@ class Fit:
                     _, _, index, name = key.split(".", 3)
                     state.setdefault(int(index), {})[name] = value
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        from safetensors import safe_open
-
         with safe_open(path, "pt") as file:
             self.step = int(file.metadata()["step"])
 

@@ -28,7 +28,6 @@ SAMPLE_ITEMS, VERIFY_ITEMS = 540, 108
 def build_all(out: Path, *, seed: int, level: Level) -> None:
     """Train everything into `out` and gather what is shipped in `out`/weights, with its figures."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(max(1, torch.get_num_threads()))
     torch.set_flush_denormal(True)
     vae_dir, editor_dir, judge_dir = (out / name for name in ("vae", "editor", "judge"))
     if not (vae_dir / "vae").exists():

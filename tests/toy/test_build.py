@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from editr1.editors.editor import temporarily
 from editr1.judges.scoring import DIGITS, score_token_ids
+from editr1.toy import oracle
 from editr1.toy.build import vae as toy_vae
 from editr1.toy.build.editor import build_editor, encode_words, pack
 from editr1.toy.build.fit import Fit
-from editr1.toy.build.judge import IGNORE, Chat, build_judge, collate, describe, synthetic
+from editr1.toy.build.judge import IGNORE, Chat, build_judge, collate, describe, score_errors, synthetic
 from editr1.toy.build.language import edit_prompt, editor_template, equal_pictures
+from editr1.toy.build.patches import patch_labels, patches
 from editr1.toy.scene import Scene, Thing, draw, to_image
 from editr1.toy.world import make_item
 
@@ -101,6 +103,41 @@ def test_the_soft_label_sits_at_the_position_that_predicts_the_digit(judge) -> N
         else:
             assert said in digits
             assert batch.soft[row, :6] @ torch.arange(6.0) / 5 == pytest.approx(example.label, abs=1e-6)
+
+
+def test_a_patch_is_what_the_judges_token_of_that_place_sees(judge) -> None:  # type: ignore[no-untyped-def]
+    picture = np.zeros((64, 64), np.float32)
+    picture[16:32, 48:] = 1  # second row, fourth column
+    assert patches(picture).mean(1).tolist() == [float(place == 7) for place in range(16)]
+    processor = judge[1].image_processor
+    black, white = Image.new("RGB", (64, 64)), Image.fromarray((picture * 255).astype("uint8")).convert("RGB")
+    seen = [processor(images=[shown], return_tensors="pt")["pixel_values"] for shown in (black, white)]
+    differs = (seen[0] != seen[1]).any(1).view(16, 4)  # four patches merge into one token
+    assert differs.all(1).nonzero().flatten().tolist() == [7]
+
+
+def test_patch_labels_are_one_where_the_edit_is_the_target_and_tell_where_it_is_not() -> None:
+    item = make_item("small", "sft", 0, 0)
+    source, target = draw(item.scene), draw(item.edit.target)
+    right, undone = (patch_labels(item, shown, oracle.score(item, to_image(shown))) for shown in (target, source))
+    assert np.all(right[:, 48] == 1)
+    assert np.all(right[:, 50:] > 0.99)
+    assert np.array_equal(undone[:, 48], undone[:, 49])
+    assert undone[:, 48].min() < 1
+    thumbnail = to_image(target).resize((16, 16), Image.Resampling.BOX)
+    assert np.allclose(right[5, :48].reshape(4, 4, 3), np.asarray(thumbnail)[4:8, 4:8] / 255, atol=0.01)
+
+
+def test_the_order_error_is_the_mean_square_within_items_by_hand(judge) -> None:  # type: ignore[no-untyped-def]
+    examples = synthetic(np.random.default_rng(1), "small", 0, 3, Chat(judge[1]), told=False)
+    examples += synthetic(np.random.default_rng(2), "small", 0, 3, Chat(judge[1]), told=False)
+    batch = collate(examples, judge[1])
+    logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    value, order = score_errors(logits, batch)
+    said = logits.double().softmax(-1).numpy() @ np.arange(6) / 5
+    error = (said - [example.label for example in examples]).reshape(2, 3)
+    assert float(value) == pytest.approx(np.mean(error**2), rel=1e-4)
+    assert float(order) == pytest.approx(np.mean((error - error.mean(1, keepdims=True)) ** 2), rel=1e-4)
 
 
 def test_a_description_names_what_is_seen_by_place() -> None:

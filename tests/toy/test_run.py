@@ -15,14 +15,16 @@ from editr1.toy.world import ToyDataset
 def test_a_build_of_few_steps_leaves_models_that_load_and_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"VAE": 1, "EDITOR": 4, "JUDGE": 3}.items():
+    for name, value in {"VAE": 1, "EDITOR": 4}.items():
         monkeypatch.setattr(run, f"{name}_STEPS", value)
-    monkeypatch.setattr(run, "JUDGE_LOOK", 1)
-    monkeypatch.setattr(run, "JUDGE_ALONE", 2)
-    monkeypatch.setattr(run, "SAMPLE_ITEMS", 9)
-    monkeypatch.setattr(run, "VERIFY_ITEMS", 9)
+    for name, value in {"LOOK": 1, "ALONE": 2, "FIRST": 3, "STEPS": 4}.items():
+        monkeypatch.setattr(run, f"JUDGE_{name}", value)
+    monkeypatch.setattr(run, "PUSH_STEPS", 1)
+    for name in ("SAMPLE", "PUSHED", "VERIFY"):
+        monkeypatch.setattr(run, f"{name}_ITEMS", 9)
     monkeypatch.setattr(editor_build, "FIRST", 64)
     run.build_all(tmp_path, seed=0, level="small")
+    assert {path.stem for path in (tmp_path / "samples").glob("*.json")} == {"base", "pushed"}
     weights = tmp_path / "weights"
     editor = Editor.load(weights / "qwen-image-edit", pixels=64 * 64)
     sample = ToyDataset("rl", 1)[0]

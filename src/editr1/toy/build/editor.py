@@ -27,9 +27,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from editr1.toy.build.corrupt import noisy_target
 from editr1.toy.build.fit import Fit
 from editr1.toy.build.language import build_processor, build_qwen_vl, build_tokenizer, edit_prompt, equal_pictures
+from editr1.toy.build.samples import weighted_index
 from editr1.toy.build.vae import one_frame_convolutions
 from editr1.toy.scene import draw
-from editr1.toy.tasks import TASKS
 from editr1.toy.world import Level, ToyItem, make_item
 
 TEXT_PATCH = 16  # the text encoder sees a scene as 2x2 tokens, one a cell
@@ -38,7 +38,7 @@ CLEAN_WRONG = 0.15
 # Words decide at high noise only, where nothing of the answer can be seen yet; and some tasks hang on more words.
 TIME_MEAN, TIME_STD = 1.0, 1.2  # of the logit of t
 FIRST = 2048  # pairs that the pool begins with
-WEIGHTS = {"add": 3, "replace": 3, "adjust": 3, "compose": 2}
+WEIGHTS = {"add": 3.0, "replace": 3.0, "adjust": 3.0, "compose": 2.0, "style": 2.0}
 
 
 def build_editor(vae: AutoencoderKLQwenImage) -> QwenImageEditPlusPipeline:
@@ -117,13 +117,6 @@ class Encoder:
         return pack((z - self.mean) / self.std)
 
 
-def weighted_index(rng: np.random.Generator) -> int:
-    """The index of a random item, its task drawn by WEIGHTS."""
-    weights = np.array([WEIGHTS.get(task, 1) for task in TASKS])
-    task = rng.choice(len(TASKS), p=weights / weights.sum())
-    return int(rng.integers(1 << 26)) * len(TASKS) + int(task)
-
-
 def noisy_pair(rng: np.random.Generator, item: ToyItem, level: Level, wrong: float) -> np.ndarray:
     """(source, target) pictures; the target is wrong with probability `wrong` (kinds in the proportions of NOISE)."""
     scene = item.edit.target
@@ -197,7 +190,9 @@ def train_editor(
         torch.manual_seed(seed * 1_000_003 + step)
         if step == noisy_from:
             pool.clear()
-        items = [make_item(level, "sft", seed, weighted_index(rng)) for _ in range(fresh if pool.words else FIRST)]
+        items = [
+            make_item(level, "sft", seed, weighted_index(rng, WEIGHTS)) for _ in range(fresh if pool.words else FIRST)
+        ]
         add_pairs(pool, encoder, items, rng, level, CLEAN_WRONG if step < noisy_from else 0.5)
         size = len(pool.words)
         rows = [*range(size - fresh, size), *rng.integers(0, size, batch - fresh).tolist()]

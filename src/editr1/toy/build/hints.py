@@ -17,7 +17,7 @@ from editr1.toy.world import ToyItem
 Hint = str | float | None  # a word; the probability of "yes"; nothing known
 COUNT = 21
 SEEN = 11  # the first hints are of what is seen, the other words of what is wanted
-LAYERS = {"seen": 3, "wanted": 4, "right": 5}  # of 6, after which a kind of hint is read
+LAYERS = {"seen": 3, "wanted": 4, "right": 6}  # of 7, after which a kind of hint is read
 
 
 def hints(item: ToyItem, picture: np.ndarray, shown: Scene | None) -> list[Hint]:

@@ -25,6 +25,8 @@ from editr1.toy.build.corrupt import candidate
 from editr1.toy.build.fit import Fit
 from editr1.toy.build.hints import COUNT, LAYERS, SEEN, Hint, hints
 from editr1.toy.build.language import PICTURE, build_processor, build_qwen_vl, build_tokenizer, equal_pictures
+from editr1.toy.build.patches import PatchHeads, patch_labels
+from editr1.toy.build.samples import weighted_index
 from editr1.toy.scene import Scene, draw, to_array, to_image
 from editr1.toy.world import Level, ToyItem, item_from_key, make_item
 
@@ -32,7 +34,9 @@ PATCH = 8  # a 64x64 picture becomes 4x4 tokens
 DIGITS = "012345"
 METHODS: tuple[Method, ...] = ("score", "yes_no", "describe")
 SHARES = (0.6, 0.2, 0.2)
-TOLD = 0.2  # share of the batches in which the judge also describes both pictures; these take half as long again
+TOLD = 0.08  # share of the batches in which the judge also describes both pictures; these take half as long again
+EACH = 6  # edits of one item in a batch
+WEIGHTS = {"adjust": 5.0, "action": 3.0, "style": 1.5, "compose": 1.5}  # tasks that are hard to judge, more often
 TAIL = 5  # tokens between the question and the answer
 IGNORE = -100
 
@@ -48,6 +52,7 @@ class Example:
     label: float
     description: str
     hints: list[Hint]
+    patches: np.ndarray  # [16, 52]
 
 
 def describe(source: Scene, edit: Scene) -> str:
@@ -73,17 +78,18 @@ def synthetic(
     rng: np.random.Generator, level: Level, seed: int, per_item: int, chat: Chat, told: bool
 ) -> list[Example]:
     """`per_item` candidates of one random sft item, with their descriptions if `told`."""
-    item = make_item(level, "sft", seed, int(rng.integers(1 << 30)))
+    item = make_item(level, "sft", seed, weighted_index(rng, WEIGHTS))
     source = to_image(draw(item.scene))
     examples = []
     for _ in range(per_item):
         made = candidate(rng, item, level)
         picture = to_image(made.picture)
-        label = oracle.score(item, picture).score
+        score = oracle.score(item, picture)
         method: Method = METHODS[int(rng.choice(len(METHODS), p=SHARES))] if told else "score"
         description = describe(item.scene, made.scene) if told else ""
         noticed = hints(item, made.picture, made.scene)
-        examples.append(Example(chat(item, method), method, source, picture, label, description, noticed))
+        near = patch_labels(item, made.picture, score)
+        examples.append(Example(chat(item, method), method, source, picture, score.score, description, noticed, near))
     return examples
 
 
@@ -110,18 +116,21 @@ class Samples:
             images.append(load_file(path)["images"].numpy())
             self.keys += json.loads(path.with_suffix(".json").read_text())
         self.images = np.concatenate(images) if images else np.zeros((0, 1, 64, 64, 3), np.uint8)
+        shares = np.array([WEIGHTS.get(item_from_key(key).edit.task, 1.0) for key in self.keys])
+        self.shares = shares / shares.sum()
 
     def draw(self, rng: np.random.Generator, per_item: int, chat: Chat) -> list[Example]:
         """`per_item` different samples of one item."""
-        row = int(rng.integers(len(self.keys)))
+        row = int(rng.choice(len(self.keys), p=self.shares))
         item = item_from_key(self.keys[row])
         source = to_image(draw(item.scene))
         examples = []
         for column in rng.permutation(self.images.shape[1])[:per_item]:
             edit = Image.fromarray(self.images[row, column])
             method: Method = METHODS[int(rng.choice(2, p=[0.88, 0.12]))]
-            label, noticed = oracle.score(item, edit).score, hints(item, to_array(edit), None)
-            examples.append(Example(chat(item, method), method, source, edit, label, "", noticed))
+            score, noticed = oracle.score(item, edit), hints(item, to_array(edit), None)
+            near = patch_labels(item, to_array(edit), score)
+            examples.append(Example(chat(item, method), method, source, edit, score.score, "", noticed, near))
         return examples
 
 
@@ -158,6 +167,9 @@ class Batch:
     seen: Tensor  # [H, 3] row, position, token of each hint of what is seen
     wanted: Tensor  # [H', 3] the same of what is wanted
     bits: Tensor  # [H'', 3] row, position, probability of "yes" of each other hint
+    where: Tensor  # [B, 16] positions of the edits' tokens
+    patches: Tensor  # [B, 16, 52] their labels
+    group: Tensor  # [B] which examples are edits of one item
 
 
 def collate(examples: list[Example], processor: Qwen2VLProcessor) -> Batch:
@@ -190,15 +202,24 @@ def collate(examples: list[Example], processor: Qwen2VLProcessor) -> Batch:
     seen = torch.tensor([rest for i, *rest in words if i < SEEN])
     wanted = torch.tensor([rest for i, *rest in words if i >= SEEN])
     bits = torch.tensor([(row, at, hint) for _, row, at, hint in noticed if isinstance(hint, float)])
-    return Batch(dict(inputs), labels, torch.arange(len(examples)), places, soft, seen, wanted, bits)
+    pad = ids == tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    where = pad.nonzero()[:, 1].view(len(examples), 32)[:, 16:]
+    near = torch.from_numpy(np.stack([e.patches for e in examples]))
+    asked = [(e.prompt, e.source.tobytes()) for e in examples]
+    group = torch.tensor([asked.index(question) for question in asked])
+    rows = torch.arange(len(examples))
+    return Batch(dict(inputs), labels, rows, places, soft, seen, wanted, bits, where, near, group)
 
 
-def judge_loss(model: Qwen2_5_VLForConditionalGeneration, batch: Batch, tokens: Tensor) -> dict[str, Tensor]:
-    """Soft cross-entropy at the score token, plus the losses of hints and description."""
+def judge_loss(
+    model: Qwen2_5_VLForConditionalGeneration, heads: PatchHeads, batch: Batch, tokens: Tensor
+) -> dict[str, Tensor]:
+    """Losses of the score token, of the order among one item's edits, and of hints, patches and description."""
     states = model.model(**batch.inputs, output_hidden_states=True).hidden_states
     hidden = states[-1]
     logits = model.lm_head(hidden[batch.rows, batch.places]).float()
     score = -(batch.soft * F.log_softmax(logits, -1)[:, tokens]).sum(-1).mean()
+    value, order = score_errors(logits[:, tokens[:6]], batch)
     where = batch.labels[:, 1:] != IGNORE  # at least the end of each answer
     told = model.lm_head(hidden[:, :-1][where]).float()
     words = F.cross_entropy(told, batch.labels[:, 1:][where])
@@ -211,14 +232,26 @@ def judge_loss(model: Qwen2_5_VLForConditionalGeneration, batch: Batch, tokens: 
     wanted = F.nll_loss(read("wanted", batch.wanted), batch.wanted[:, 2])
     no, yes = read("right", batch.bits)[:, tokens[6:]].unbind(1)
     bits = -(batch.bits[:, 2] * yes + (1 - batch.bits[:, 2]) * no).mean()
-    with torch.no_grad():
-        digits = F.softmax(logits[:, tokens[:6]], -1) @ torch.arange(6.0) / 5
-        label = batch.soft[:, :6] @ torch.arange(6.0) / 5
-        is_digit = batch.soft[:, :6].sum(-1) > 0
-        mae = (digits - label)[is_digit].abs().mean()
-    loss = 2 * score + 0.5 * words + seen + wanted + 2 * bits
-    parts = {"score": score, "words": words, "seen": seen, "wanted": wanted, "bits": bits, "mae": mae}
-    return {"loss": loss, **parts}
+    near = heads(states, batch.where, batch.patches)
+    loss = score + 8 * (value + order) + 0.3 * words + 0.5 * (seen + wanted) + bits
+    loss = loss + 8 * near["target"] + 4 * near["near"] + near["parts"]
+    parts = {"score": score, "value": value, "order": order, "words": words, "seen": seen, "wanted": wanted}
+    return {"loss": loss, **parts, "bits": bits, **near}
+
+
+def score_errors(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Mean squared errors of the expected score in [0, 1], and of its differences from its item's mean.
+
+    The first is lowered by telling easy items from hard ones; the second, which training by groups hangs on, is not.
+    """
+    label = batch.soft[:, :6] @ torch.arange(6.0) / 5
+    asked = (batch.soft[:, :6].sum(-1) > 0.5).float()  # [B] 0 for yes/no answers
+    error = (F.softmax(logits, -1) @ torch.arange(6.0) / 5 - label) * asked
+    count = torch.zeros(len(error)).index_add(0, batch.group, asked)
+    mean = torch.zeros(len(error)).index_add(0, batch.group, error) / count.clamp(min=1)
+    apart = (error - mean[batch.group]) * asked
+    total = asked.sum().clamp(min=1)
+    return error.square().sum() / total, apart.square().sum() / total
 
 
 def looking_loss(
@@ -242,7 +275,7 @@ def build_judge() -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor]
     model = build_qwen_vl(
         tokenizer,
         width=160,
-        layers=6,
+        layers=7,
         heads=5,
         patch=PATCH,
         vision_width=96,
@@ -264,7 +297,7 @@ def train_judge(
     samples: Path,
     minutes: float = math.inf,
     batch: int = 48,
-    share: float = 0.5,
+    share: float = 0.6,
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Train (or go on training) the judge and save it at `out`/judge.
 
@@ -277,8 +310,9 @@ def train_judge(
     tokenizer, chat = processor.tokenizer, Chat(processor)
     words = [*DIGITS, "no", "yes"]
     tokens = torch.tensor([tokenizer.convert_tokens_to_ids(word) for word in words])
-    hidden = ("layers", "blocks")
-    fit = Fit({"judge": model}, out / "fit", steps=steps, hidden=lambda name, _: any(part in name for part in hidden))
+    heads = PatchHeads(model.config.text_config.hidden_size)
+    modules = {"judge": model, "heads": heads}
+    fit = Fit(modules, out / "fit", steps=steps, hidden=lambda name, _: "layers" in name or "blocks" in name)
     pool = Samples(samples)
 
     def loss(step: int) -> dict[str, Tensor]:
@@ -290,9 +324,9 @@ def train_judge(
         told = rng.random() < TOLD
         while len(examples) < batch:
             made = step >= alone and rng.random() < share
-            examples += pool.draw(rng, 4, chat) if made else synthetic(rng, level, seed, 4, chat, told)
+            examples += pool.draw(rng, EACH, chat) if made else synthetic(rng, level, seed, EACH, chat, told)
         with torch.autocast("cpu", torch.bfloat16):
-            return judge_loss(model, collate(examples, processor), tokens)
+            return judge_loss(model, heads, collate(examples, processor), tokens)
 
     fit.run(loss, minutes)
     fit.load_average()

@@ -1,4 +1,7 @@
-"""All of the toy's training in order: VAE, editor, its samples, judge. Each phase resumes where it was stopped.
+"""All of the toy's training in order: VAE, editor, judge. Each phase resumes where it was stopped.
+
+The judge learns in three parts: from made-up edits; then from the editor's own too; then also from those of an editor
+that was trained by the judge so far, since what fools a judge is found by training on its scores.
 
 What is there already is not made again, so a phase can be redone by deleting its folder.
 """
@@ -13,6 +16,9 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLQwenImage
 
+from editr1.build import build_trainer
+from editr1.config import load_config
+from editr1.editors.adapters import use_policy
 from editr1.editors.editor import Editor
 from editr1.toy.build.editor import train_editor
 from editr1.toy.build.judge import train_judge
@@ -21,8 +27,10 @@ from editr1.toy.build.vae import train_vae
 from editr1.toy.verify import verify
 from editr1.toy.world import Level
 
-VAE_STEPS, EDITOR_STEPS, JUDGE_STEPS, JUDGE_LOOK, JUDGE_ALONE = 1500, 5000, 5000, 300, 1400
-SAMPLE_ITEMS, VERIFY_ITEMS = 540, 108
+VAE_STEPS, EDITOR_STEPS = 1500, 4200
+JUDGE_LOOK, JUDGE_ALONE, JUDGE_FIRST, JUDGE_STEPS = 300, 2400, 4500, 6000
+PUSH_STEPS = 40
+SAMPLE_ITEMS, PUSHED_ITEMS, VERIFY_ITEMS = 540, 216, 108
 
 
 def build_all(out: Path, *, seed: int, level: Level) -> None:
@@ -38,16 +46,29 @@ def build_all(out: Path, *, seed: int, level: Level) -> None:
     if not (out / "samples" / "base.json").exists():
         editor = Editor.load(editor_dir / "editor", pixels=64 * 64)
         make_samples(editor, out / "samples", "base", level=level, seed=seed, items=SAMPLE_ITEMS)
-    train_judge(
-        judge_dir,
-        level=level,
-        seed=seed,
-        steps=JUDGE_STEPS,
-        look=JUDGE_LOOK,
-        alone=JUDGE_ALONE,
-        samples=out / "samples",
-    )
+    for steps in (JUDGE_FIRST, JUDGE_STEPS):
+        train_judge(
+            judge_dir,
+            level=level,
+            seed=seed,
+            steps=steps,
+            look=JUDGE_LOOK,
+            alone=JUDGE_ALONE,
+            samples=out / "samples",
+        )
+        if not (out / "samples" / "pushed.json").exists():
+            push(out, seed=seed, level=level)
     gather(out, level)
+
+
+def push(out: Path, *, seed: int, level: Level) -> None:
+    """Train the editor by the judge as it is, and keep samples of what that makes."""
+    paths = [f"editor.path={out}/editor/editor", f"judge.path={out}/judge/judge", f"out={out}/push"]
+    config = load_config("toy", [*paths, f"steps={PUSH_STEPS}", f"seed={seed}", f"data.level={level}"])
+    trainer = build_trainer(config)
+    trainer.train()
+    with trainer.ema.swap(), use_policy(trainer.editor, "default"):
+        make_samples(trainer.editor, out / "samples", "pushed", level=level, seed=seed + 1, items=PUSHED_ITEMS)
 
 
 def gather(out: Path, level: Level) -> None:

@@ -1,4 +1,4 @@
-"""Edits by a toy editor on sft items, kept on disk for the judge to learn from."""
+"""Which items training draws, and edits of them by a toy editor, kept on disk for the judge to learn from."""
 
 from __future__ import annotations
 
@@ -12,9 +12,17 @@ from safetensors.torch import save_file
 
 from editr1.editors.editor import Editor
 from editr1.samplers import SchedulerName
+from editr1.toy.tasks import TASKS
 from editr1.toy.world import Level, ToyDataset
 
 log = logging.getLogger(__name__)
+
+
+def weighted_index(rng: np.random.Generator, weights: dict[str, float]) -> int:
+    """The index of a random item, its task drawn by `weights` (1 where it has none)."""
+    shares = np.array([weights.get(task, 1) for task in TASKS])
+    task = rng.choice(len(TASKS), p=shares / shares.sum())
+    return int(rng.integers(1 << 26)) * len(TASKS) + int(task)
 
 
 def make_samples(

@@ -13,7 +13,7 @@ from scipy import stats
 from editr1.errors import UserError
 from editr1.toy import commands
 from editr1.toy.assets import WEIGHTS, toy_path
-from editr1.toy.verify import Measured, editor_figures, judge_figures, spearman
+from editr1.toy.verify import Measured, editor_figures, judge_figures, spearman, verify
 
 scores = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]), min_size=5, max_size=30)
 
@@ -57,11 +57,19 @@ def test_a_toy_model_that_is_not_shipped_is_refused_with_the_ones_that_are() -> 
         toy_path("nothing")
 
 
-@pytest.mark.skipif(not (WEIGHTS / "verify.json").exists(), reason="no weights are shipped yet")
-def test_the_figures_beside_the_weights_have_the_promised_form() -> None:
+def test_the_figures_beside_the_weights_are_within_the_bounds_that_the_demo_needs() -> None:
     figures = json.loads((WEIGHTS / "verify.json").read_text())
+    editor, judge = figures["editor"], figures["judge"]
     assert figures["vae"]["psnr_db"] >= 26
-    assert {"oracle_mean", "within_group_std", "by_task"} == figures["editor"].keys()
-    assert {"spearman", "within_group_spearman", "by_task"} == figures["judge"].keys()
-    assert len(figures["editor"]["by_task"]) == len(figures["judge"]["by_task"]) == 9
+    assert 0.35 <= editor["oracle_mean"] <= 0.70 and editor["within_group_std"] >= 0.12
+    assert judge["spearman"] >= 0.80 and judge["within_group_spearman"] >= 0.60
+    assert all(task["within_group_spearman"] >= 0.40 for task in judge["by_task"].values())
+    assert len(editor["by_task"]) == len(judge["by_task"]) == 9
     assert sum(path.stat().st_size for path in WEIGHTS.rglob("*")) < 40e6
+
+
+def test_the_shipped_models_do_on_a_few_items_about_what_stands_beside_them() -> None:
+    stated = json.loads((WEIGHTS / "verify.json").read_text())
+    found = verify(toy_path("qwen-image-edit"), toy_path("judge"), items=18)
+    assert found["editor"]["oracle_mean"] == pytest.approx(stated["editor"]["oracle_mean"], abs=0.15)
+    assert found["judge"]["spearman"] > 0.6

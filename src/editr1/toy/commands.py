@@ -48,14 +48,12 @@ def verify(editor: Path | None = None, judge: Path | None = None, as_json: bool 
     from editr1.toy import verify as verification
     from editr1.toy.assets import toy_path
 
-    items = iter(track(range(108), "Measuring", disable=as_json))
+    items = iter(track(range(verification.ITEMS), "Measuring", disable=as_json))
 
     def count() -> None:
         next(items, None)
 
-    figures = verification.verify(
-        editor or toy_path("qwen-image-edit"), judge or toy_path("judge"), items=108, on_item=count
-    )
+    figures = verification.verify(editor or toy_path("qwen-image-edit"), judge or toy_path("judge"), on_item=count)
     if as_json:
         typer.echo(json.dumps(figures, indent=2))
         return

@@ -18,6 +18,7 @@ from editr1.toy import oracle
 from editr1.toy.build.vae import psnr
 from editr1.toy.world import Level, ToyDataset, item_from_key
 
+ITEMS = 216  # 24 of each task
 GROUP = 12
 STEPS = 6
 SPREAD = 0.05  # groups whose oracle scores spread less have no order to find
@@ -38,7 +39,7 @@ def verify(
     judge_path: Path,
     *,
     level: Level = "small",
-    items: int = 108,
+    items: int = ITEMS,
     on_item: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Measure editor, VAE and judge; the numbers that stand beside the weights."""

@@ -24,13 +24,14 @@ from editr1.toy.build.editor import train_editor
 from editr1.toy.build.judge import train_judge
 from editr1.toy.build.samples import make_samples
 from editr1.toy.build.vae import train_vae
+from editr1.toy.verify import ITEMS as VERIFY_ITEMS
 from editr1.toy.verify import verify
 from editr1.toy.world import Level
 
 VAE_STEPS, EDITOR_STEPS = 1500, 4200
 JUDGE_LOOK, JUDGE_ALONE, JUDGE_FIRST, JUDGE_STEPS = 300, 2400, 4500, 6000
 PUSH_STEPS = 40
-SAMPLE_ITEMS, PUSHED_ITEMS, VERIFY_ITEMS = 540, 216, 108
+SAMPLE_ITEMS, PUSHED_ITEMS = 540, 216
 
 
 def build_all(out: Path, *, seed: int, level: Level) -> None:

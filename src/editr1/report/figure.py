@@ -75,7 +75,7 @@ def _draw_edits(part: SubFigure, run: Run, pairs: list[Pair]) -> None:
             axes.imshow(open_image(run.folder / folder, name))
             axes.set_xlabel(caption, fontsize=8, color="#5d636d")
             axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
+            axes.spines[:].set_color("#d5d8dd")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def test_equal_pictures_give_what_the_stock_attention_gives(judge) -> None:  # t
 
 def test_the_soft_label_sits_at_the_position_that_predicts_the_digit(judge) -> None:  # type: ignore[no-untyped-def]
     _, processor = judge
-    examples = synthetic(np.random.default_rng(3), "small", 0, 12, Chat(processor), told=True)
+    examples = synthetic(np.random.default_rng(3), "small", 0, 24, Chat(processor), told=True)
     batch = collate(examples, processor)
     digits = set(score_token_ids(processor.tokenizer, DIGITS))
     assert {example.method for example in examples} == {"score", "yes_no", "describe"}

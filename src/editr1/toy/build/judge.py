@@ -1,7 +1,8 @@
 """The toy judge: a small Qwen2.5-VL that answers one digit to the scoring prompt.
 
 It learns from edits of every quality (`corrupt.candidate`, and samples of toy editors), labelled by the oracle. A digit
-alone teaches slowly, so it first learns to describe single pictures, and is then helped by `hints`.
+alone teaches slowly, so it first learns to describe single pictures, and is then helped by `hints` at the question's
+tokens and by `patches` at the edit's.
 """
 
 from __future__ import annotations

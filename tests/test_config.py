@@ -118,7 +118,7 @@ def test_a_file_that_is_no_mapping_is_refused(file: Path, text: str) -> None:
 def test_a_missing_key_and_a_missing_file_are_named(file: Path, tmp_path: Path) -> None:
     file.write_text("editor: {path: e}\ndata: {path: d}\n")
     assert f"{file}: judge is missing" in message(file)
-    assert "shipped presets: toy" in message(tmp_path / "none.yaml")
+    assert "shipped presets: " in message(tmp_path / "none.yaml")
 
 
 @pytest.mark.parametrize("text", ["steps", "=3", "a..b=1", ".a=1", "", "x=[1", 'x="a'])

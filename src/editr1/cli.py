@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar, cast
 
 import typer
 
-from editr1 import __version__
+from editr1 import __version__, editor_commands, export_commands
 from editr1.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ R = TypeVar("R")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 toy = typer.Typer(no_args_is_help=True, help="The embedded world: scenes, a tiny editor and a tiny judge.")
+editor = typer.Typer(no_args_is_help=True, help="Which diffusers pipelines can be trained, and how they are seen.")
 app.add_typer(toy, name="toy")
+app.add_typer(editor, name="editor")
 
 
 def main() -> None:
@@ -68,7 +70,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the run; one that was stopped goes on.")] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")] = 0,
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop training after so many minutes.")] = None,
-    editor: Annotated[str, typer.Option(help="Which toy editor.")] = "qwen-image-edit",
+    editor: Annotated[str, typer.Option(help="Which toy editor: qwen-image-edit or flux-kontext.")] = "qwen-image-edit",
 ) -> None:
     """Watch the embedded editor get better by reinforcement from the embedded judge, in minutes on a CPU."""
     from editr1.demo import run_demo
@@ -98,6 +100,12 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> Non
     from editr1.report import build as build_report
 
     typer.echo(build_report(run))
+
+
+app.command()(_reported(export_commands.export))
+app.command()(_reported(export_commands.edit))
+editor.command()(_reported(editor_commands.probe))
+editor.command("list")(_reported(editor_commands.list_editors))
 
 
 @toy.command()

@@ -36,6 +36,8 @@ class EditorConfig(_Section):
     """Guidance scale; null for the default of the editor's family."""
     pixels: int | None = Field(default=512 * 512, gt=0)
     """Area of source and edit in pixels; null for the pipeline's own."""
+    text_tokens: int | None = Field(default=None, gt=0)
+    """Length that prompts are padded or cut to (FLUX: 512 by default); null for the pipeline's own."""
 
 
 class JudgeConfig(_Section):
@@ -142,6 +144,25 @@ class AdapterConfig(_Section):
     """Names of the layers that get one; null for the attention projections of the editor's family."""
 
 
+class MemoryConfig(_Section):
+    """How the editor fits on the machine; docs/memory.md says what each saves and costs."""
+
+    gradient_checkpointing: bool = False
+    """Keep the inputs of the denoiser's blocks alone, and compute each block again in the backward pass."""
+    quantize: Literal["nf4", "int8"] | None = None
+    """Hold the denoiser's frozen weights in 4 bits (bitsandbytes, a GPU) or 8 (torchao); null as editor.dtype."""
+    offload: bool = False
+    """Text encoders and VAE live in main memory, and come to the GPU layer by layer while they compute."""
+    cache: Path | None = None
+    """Folder for the encodings of prompts and sources, computed once; runs may share it."""
+    vae_tiling: bool = False
+    """Encode and decode pictures larger than a tile of the VAE in overlapping tiles; changes them slightly."""
+    attention: str | None = None
+    """One of diffusers' attention backends, such as "flash" or "_native_cudnn"; null for its default."""
+    compile: bool = False
+    """Compile the denoiser's repeated blocks when they are first called."""
+
+
 class Config(_Section):
     """One run."""
 
@@ -152,6 +173,7 @@ class Config(_Section):
     algorithm: AlgorithmConfig = AlgorithmConfig()
     optim: OptimConfig = OptimConfig()
     adapter: AdapterConfig = AdapterConfig()
+    memory: MemoryConfig = MemoryConfig()
     ema: float = Field(default=0.9, ge=0, lt=1)
     """Decay of the averaged weights that evaluation uses."""
     steps: int = Field(default=1000, gt=0)
@@ -169,6 +191,15 @@ class Config(_Section):
     def timesteps_per_image(self) -> int:
         """Noise levels an edit is trained at."""
         return self.algorithm.timesteps_per_image or self.rollout.steps - 1
+
+    @model_validator(mode="after")
+    def _trainable_weights(self) -> Config:
+        if self.memory.quantize is not None and self.adapter.mode == "full":
+            raise ValueError(
+                f"memory.quantize={self.memory.quantize!r} holds weights that cannot be trained, which adapter.mode "
+                '"full" does; set it to null, or adapter.mode to "lora"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _enough_noise_levels(self) -> Config:
@@ -204,8 +235,10 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-FREE = {"steps", "save_every", "keep", "out", "editor.device", "judge.batch_size", "optim.micro_batch"}
-"""What may change when a run is continued."""
+FREE = {"steps", "save_every", "keep", "out", "editor.device", "judge.batch_size", "optim.micro_batch"} | {
+    f"memory.{name}" for name in MemoryConfig.model_fields if name != "quantize"
+}
+"""What may change when a run is continued, on another machine too."""
 
 
 def differences(before: dict[str, Any], config: Config) -> str:

@@ -31,6 +31,7 @@ class EditSample:
         instruction: what to do, in words.
         requirement: one sentence for the judge: what a right edit shows. May be empty.
         task: the task type that metrics and tables are split by, e.g. "add" or "remove".
+        references: further source images that the instruction speaks of, RGB, for editors that take several.
     """
 
     key: str
@@ -38,6 +39,7 @@ class EditSample:
     instruction: str
     requirement: str = ""
     task: str = "edit"
+    references: tuple[Image, ...] = ()
 
 
 class EditDataset(Protocol):

@@ -20,6 +20,7 @@ from editr1.build import load_dataset, load_editor, load_judge
 from editr1.config import load_config
 from editr1.data import EditDataset
 from editr1.editors.adapters import use_policy
+from editr1.errors import UserError
 from editr1.evaluation.results import summarise
 from editr1.evaluation.rows import Row, write_text
 from editr1.evaluation.toy import EvalSettings, evaluate
@@ -32,6 +33,7 @@ from editr1.toy.world import ToyDataset, item_from_key
 from editr1.trainer import Trainer
 
 HELD_OUT = 144  # instructions, as many of each task
+PRESETS = {"qwen-image-edit": "toy", "flux-kontext": "toy_flux_kontext"}
 EVAL_STEPS = 10  # Euler steps of an edit when it is measured
 
 
@@ -54,9 +56,11 @@ def run_demo(out: Path, seed: int = 0, minutes: float | None = None, editor: str
         UserError: there is no such editor, or `out` holds a run with other settings.
         KeyboardInterrupt: stopped; everything done so far is kept.
     """
+    if editor not in PRESETS:
+        raise UserError(f"--editor {editor}: there is no such toy editor; there are {', '.join(PRESETS)}")
     console = Console(highlight=False)
     try:
-        config = load_config("toy", [f"editor.path=toy:{editor}", f"seed={seed}", f"out={out}"])
+        config = load_config(PRESETS[editor], [f"seed={seed}", f"out={out}"])
         console.print("[bold]1/5[/] Loading the toy editor and the toy judge that come with editr1 ...")
         trainer = Trainer(config, load_editor(config), load_judge(config), load_dataset(config.data), watch=oracle_of)
         show(trainer, ToyDataset("heldout", HELD_OUT, level=config.data.level), minutes, console)

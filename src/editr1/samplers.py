@@ -31,7 +31,8 @@ class FlowDPMSolver2M(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
         """From s to the next sigma t: x_t = (t/s) x_s + (alpha_t - t alpha_s / s) D, D = x0 extrapolated to midway.
 
         Args:
-            model_output: the velocity eps - x0 at `sample`, any shape.
+            model_output: the velocity eps - x0 at `sample`, any shape; x0 - eps where the scheduler's own times run
+                from noise up (`invert_sigmas`, as OmniGen's).
             timestep: one of `self.timesteps`.
             sample: x_s, same shape; the result has the dtype of `model_output`.
             return_dict: False gives a tuple, as pipelines ask for.
@@ -41,21 +42,24 @@ class FlowDPMSolver2M(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
             self._x0_before = None
         i = self.step_index
         x = sample.to(torch.promote_types(sample.dtype, torch.float32))
-        s, t = self.sigmas[i], self.sigmas[i + 1]
-        x0 = x - s * model_output
+        sign, levels = (-1, 1 - self.sigmas) if self.config.invert_sigmas else (1, self.sigmas)
+        s, t = levels[i], levels[i + 1]
+        x0 = x - s * (sign * model_output)
         is_last = i == len(self.timesteps) - 1
-        direction = x0 if self._x0_before is None or is_last else self._extrapolate(x0, self._x0_before, i)
+        direction = (
+            x0 if self._x0_before is None or is_last else _extrapolate(x0, self._x0_before, levels[i - 1 : i + 2])
+        )
         result = (t / s) * x + (1 - t - t * (1 - s) / s) * direction
         self._x0_before = x0
         self._step_index += 1
         result = result.to(model_output.dtype)
         return FlowMatchEulerDiscreteSchedulerOutput(prev_sample=result) if return_dict else (result,)
 
-    def _extrapolate(self, x0: Tensor, x0_before: Tensor, i: int) -> Tensor:
-        """D = x0 + h / (2 h_before) (x0 - x0_before), steps h in lambda: infinite from s = 1, so then D = x0."""
-        lambdas = torch.log((1 - self.sigmas[i - 1 : i + 2]) / self.sigmas[i - 1 : i + 2])
-        h_before, h = lambdas.diff().unbind()
-        return x0 + h / (2 * h_before) * (x0 - x0_before)
+
+def _extrapolate(x0: Tensor, x0_before: Tensor, levels: Tensor) -> Tensor:
+    """D = x0 + h / (2 h_before) (x0 - x0_before), steps h in lambda: infinite from s = 1, so then D = x0."""
+    h_before, h = torch.log((1 - levels) / levels).diff().unbind()
+    return x0 + h / (2 * h_before) * (x0 - x0_before)
 
 
 SCHEDULERS: dict[SchedulerName, type[FlowMatchEulerDiscreteScheduler]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageEditPlusPipeline
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as stock
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
-from editr1.editors.editor import Editor, EditorMismatch, temporarily
+from editr1.editors.editor import Editor, EditorMismatch, fit, temporarily
+from editr1.editors.records import FAMILIES
+from editr1.editors.tap import largest_difference
 from editr1.errors import UserError
 from tests.tiny import LATENT_CHANNELS, PIXELS, TEMPLATE_PREFIX, build_tokenizer, tiny_sample
 
@@ -117,8 +122,8 @@ def test_replay_equals_every_call_of_the_pipeline_bit_for_bit(
 @pytest.mark.parametrize("scheduler", ["dpm2", "euler"])
 def test_velocity_leads_from_the_last_latents_to_x0(tiny_editor: Editor, scheduler: Any) -> None:
     rollout = tiny_editor.rollout(tiny_sample(), 2, steps=3, seed=3, scheduler=scheduler)
-    x_t = rollout.last_call.arguments["hidden_states"][:, :16]
-    assert rollout.last_call.arguments["timestep"].tolist() == pytest.approx([0.02, 0.02], abs=1e-6)  # shift_terminal
+    x_t = rollout.calls[-1].arguments["hidden_states"][:, :16]
+    assert rollout.calls[-1].arguments["timestep"].tolist() == pytest.approx([0.02, 0.02], abs=1e-6)  # shift_terminal
     velocity = tiny_editor.velocity(rollout.conditioning, x_t, torch.full((2,), 0.02))
     torch.testing.assert_close(rollout.latents, x_t - 0.02 * velocity, rtol=0, atol=1e-6)
 
@@ -251,16 +256,82 @@ def test_wrong_paths_and_unknown_pipelines_are_user_errors(tmp_path: Path) -> No
         Editor.load(tmp_path / "missing")
     with pytest.raises(UserError, match="no diffusers pipeline there"):
         Editor.load(tmp_path)
-    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
-    with pytest.raises(
-        UserError, match="no family record for StableDiffusionPipeline; known: QwenImageEditPlusPipeline"
-    ):
-        Editor.load(tmp_path)
     (tmp_path / "model_index.json").write_text("{not json")
     with pytest.raises(UserError, match="no diffusers pipeline there"):
         Editor.load(tmp_path)
 
 
-def test_guidance_is_refused_where_there_is_none(tiny_editor_path: Path) -> None:
-    with pytest.raises(UserError, match=r"editor\.guidance=3\.5: qwen-image-edit-plus takes no guidance"):
-        Editor.load(tiny_editor_path, guidance=3.5)
+def write_index(folder: Path, pipeline: str, **components: list[str]) -> Path:
+    index = {"_class_name": pipeline, "_diffusers_version": "0.42.1", **components}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_a_denoiser_that_predicts_noise_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    write_index(tmp_path, "StableDiffusionInstructPix2PixPipeline", scheduler=["diffusers", "DDIMScheduler"])
+    with pytest.raises(UserError, match="samples by DDIMScheduler, so its denoiser predicts no flow-matching velocity"):
+        Editor.load(tmp_path)
+
+
+def test_a_pipeline_of_another_diffusers_and_one_without_scheduler_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"this diffusers \(.*\) has no FutureEditPipeline"):
+        Editor.load(write_index(tmp_path, "FutureEditPipeline"))
+    with pytest.raises(UserError, match="has no scheduler"):
+        Editor.load(write_index(tmp_path, "FluxKontextPipeline"))
+
+
+def test_a_broken_weights_file_is_one_line(tiny_editor_path: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_editor_path, broken)
+    weights = next((broken / "transformer").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"broken.*cannot load the pipeline: ") as caught:
+        Editor.load(broken)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipeline_without_a_denoiser_is_refused(tiny_editor: Editor) -> None:
+    tiny_editor.pipe.transformer = None
+    with pytest.raises(UserError, match="has no 'transformer', so there is nothing to train"):
+        Editor(tiny_editor.pipe, tiny_editor.family)
+
+
+def test_a_text_length_is_refused_where_there_is_none(tiny_editor: Editor) -> None:
+    with pytest.raises(UserError, match=r"editor\.text_tokens=9: longcat-image-edit has no such setting"):
+        Editor(tiny_editor.pipe, FAMILIES["LongCatImageEditPipeline"], text_tokens=9)
+
+
+def test_guidance_is_refused_where_there_is_none(tiny_editor: Editor) -> None:
+    with pytest.raises(UserError, match=r"editor\.guidance=3\.5: flux2-klein-kv takes no guidance"):
+        Editor(tiny_editor.pipe, FAMILIES["Flux2KleinKVPipeline"], guidance=3.5)
+
+
+@given(
+    width=st.integers(16, 8000),
+    height=st.integers(16, 8000),
+    pixels=st.integers(64 * 64, 2048 * 2048),
+    multiple=st.sampled_from([16, 32]),
+)
+def test_a_bucket_keeps_shape_and_area_to_half_a_multiple(width: int, height: int, pixels: int, multiple: int) -> None:
+    exact = (pixels * width / height) ** 0.5, (pixels * height / width) ** 0.5
+    size = fit((width, height), pixels, multiple)
+    for side, wanted in zip(size, exact, strict=True):
+        assert side % multiple == 0
+        assert abs(side - wanted) <= multiple / 2 + 1e-6
+
+
+def test_guided_rollouts_call_twice_and_keep_the_conditional_call(tiny_editor_path: Path) -> None:
+    editor = Editor.load(tiny_editor_path, pixels=PIXELS, guidance=4.0)
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    editor.denoiser.register_forward_hook(count)
+    rollout = editor.rollout(tiny_sample(), 2, steps=3, seed=0, every_call=True)
+    assert calls == 6
+    assert editor.self_check(rollout) == [0.0, 0.0, 0.0]
+    free = Editor.load(tiny_editor_path, pixels=PIXELS).rollout(tiny_sample(), 2, steps=3, seed=0)
+    for name, row in rollout.conditioning.rows.items():
+        assert largest_difference(row, free.conditioning.rows[name]) == 0

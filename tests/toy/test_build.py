@@ -11,15 +11,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from editr1.editors.editor import temporarily
+from editr1.data import EditSample
+from editr1.editors.editor import Editor, temporarily
+from editr1.editors.records import FAMILIES
 from editr1.judges.scoring import DIGITS, score_token_ids
 from editr1.toy import oracle
+from editr1.toy.build import flux_layout, qwen_layout
 from editr1.toy.build import vae as toy_vae
-from editr1.toy.build.editor import build_editor, encode_words, pack
+from editr1.toy.build.editor import Encoder, pack
 from editr1.toy.build.fit import Fit
+from editr1.toy.build.flux_text import build_clip_tokenizer, build_t5_tokenizer
 from editr1.toy.build.judge import IGNORE, Chat, build_judge, collate, describe, score_errors, synthetic
-from editr1.toy.build.language import edit_prompt, editor_template, equal_pictures
+from editr1.toy.build.language import editor_template, equal_pictures
 from editr1.toy.build.patches import patch_labels, patches
+from editr1.toy.build.qwen_layout import encode_words
 from editr1.toy.scene import Scene, Thing, draw, to_image
 from editr1.toy.world import make_item
 
@@ -27,7 +32,7 @@ from editr1.toy.world import make_item
 @pytest.fixture(scope="module")
 def editor():  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
-    return build_editor(toy_vae.build_vae())
+    return qwen_layout.build(toy_vae.build_qwen_vae())
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +58,45 @@ def test_training_encodes_prompts_as_the_pipeline_does(editor) -> None:  # type:
     pictures = [to_image(draw(item.scene)) for item in items]
     pixels = [torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures]
     with torch.no_grad(), temporarily(module, CONDITION_IMAGE_SIZE=64 * 64):
-        rows, mask = encode_words(editor, [edit_prompt(item.edit.instruction) for item in items], pixels)
+        rows, mask = encode_words(editor, [item.edit.instruction for item in items], pixels)
         for row, keep, item, picture in zip(rows, mask, items, pictures, strict=True):
             own, _ = editor.encode_prompt(prompt=item.edit.instruction, image=[picture], device="cpu")
             assert torch.allclose(row[keep.bool()], own[0], atol=1e-5)
 
 
+def test_the_flux_layout_trains_on_what_its_pipeline_computes() -> None:
+    """Text states, places of the tokens and time: the velocity in training is the one of the tapped pipeline."""
+    torch.manual_seed(0)
+    vae = toy_vae.build_flux_vae()
+    vae.register_to_config(shift_factor=0.1, scaling_factor=0.9)
+    pipe = flux_layout.build(vae.eval())
+    nn.init.normal_(pipe.transformer.proj_out.weight, std=0.1)
+    item = make_item("small", "sft", 0, 8)
+    sample = EditSample("flux", to_image(draw(item.scene)), item.edit.instruction)
+    editor = Editor(pipe, FAMILIES["FluxKontextPipeline"], pixels=64 * 64)
+    rollout = editor.rollout(sample, 2, steps=2, seed=0, scheduler="euler")
+    source = Encoder(vae)(draw(item.scene)[None])
+    torch.testing.assert_close(rollout.conditioning.source, source, rtol=0, atol=0.02)  # 8 bits a colour
+    source = rollout.conditioning.source
+    t = torch.tensor([0.3, 0.8])
+    with torch.no_grad(), temporarily(flux_layout, GUIDANCE=(2.5, 2.5)):
+        trained = flux_layout.velocity(
+            pipe, rollout.latents, t, source.expand(2, -1, -1), [item.edit.instruction] * 2, []
+        )
+        sampled = editor.velocity(rollout.conditioning, rollout.latents, t)
+    torch.testing.assert_close(trained, sampled, rtol=1e-5, atol=1e-5)
+
+
+def test_clip_and_t5_know_every_word_as_one_token() -> None:
+    words = "Replace the guitar with a mushroom and then paint the background purple."
+    count = len(words.split()) + 1
+    assert len(build_clip_tokenizer().tokenize(words)) == len(build_t5_tokenizer().tokenize(words)) == count
+    assert build_clip_tokenizer().get_vocab() == build_clip_tokenizer().get_vocab()
+
+
 def test_one_frame_convolutions_give_what_the_causal_ones_give() -> None:
     torch.manual_seed(0)
-    vae, x = toy_vae.build_vae(), torch.randn(2, 3, 1, 64, 64)
+    vae, x = toy_vae.build_qwen_vae(), torch.randn(2, 3, 1, 64, 64)
     with torch.no_grad():
         slow = vae.encoder(x), vae.decode(torch.ones(2, 16, 1, 8, 8)).sample
         toy_vae.one_frame_convolutions(vae)
@@ -71,7 +106,7 @@ def test_one_frame_convolutions_give_what_the_causal_ones_give() -> None:
 
 
 def test_packing_keeps_each_2x2_block_in_one_token() -> None:
-    latents = torch.arange(64.0).view(1, 1, 1, 8, 8).expand(1, 16, 1, 8, 8)
+    latents = torch.arange(64.0).view(1, 1, 8, 8).expand(1, 16, 8, 8)
     assert pack(latents)[0, 5, :4].tolist() == [18, 19, 26, 27]
 
 

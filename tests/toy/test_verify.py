@@ -58,7 +58,7 @@ def test_a_toy_model_that_is_not_shipped_is_refused_with_the_ones_that_are() -> 
 
 
 def test_the_figures_beside_the_weights_are_within_the_bounds_that_the_demo_needs() -> None:
-    figures = json.loads((WEIGHTS / "verify.json").read_text())
+    figures = json.loads((WEIGHTS / "verify.qwen-image-edit.json").read_text())
     editor, judge = figures["editor"], figures["judge"]
     assert figures["vae"]["psnr_db"] >= 26
     assert 0.35 <= editor["oracle_mean"] <= 0.70 and editor["within_group_std"] >= 0.12
@@ -69,7 +69,7 @@ def test_the_figures_beside_the_weights_are_within_the_bounds_that_the_demo_need
 
 
 def test_the_shipped_models_do_on_a_few_items_about_what_stands_beside_them() -> None:
-    stated = json.loads((WEIGHTS / "verify.json").read_text())
+    stated = json.loads((WEIGHTS / "verify.qwen-image-edit.json").read_text())
     found = verify(toy_path("qwen-image-edit"), toy_path("judge"), items=18)
     assert found["editor"]["oracle_mean"] == pytest.approx(stated["editor"]["oracle_mean"], abs=0.15)
     assert found["judge"]["spearman"] > 0.6

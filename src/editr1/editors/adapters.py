@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
-from peft import LoraConfig
+from diffusers.loaders.lora_base import LoraBaseMixin
+from diffusers.loaders.peft import PeftAdapterMixin
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -48,9 +50,9 @@ class Policies(Protocol):
 class LoraPolicies:
     """LoRA adapters in float32; both start as the same adapter, which changes nothing."""
 
-    def __init__(self, denoiser: Any, *, rank: int, alpha: float, targets: Sequence[str], seed: int) -> None:
+    def __init__(self, denoiser: Any, name: str, *, rank: int, alpha: float, targets: Sequence[str], seed: int) -> None:
         _check_targets(denoiser, targets)
-        self.denoiser = denoiser
+        self.denoiser, self.name = denoiser, name
         self.active: PolicyName = "default"
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # two adapters are meant
@@ -59,7 +61,7 @@ class LoraPolicies:
                 config = LoraConfig(
                     r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights="gaussian"
                 )
-                denoiser.add_adapter(config, policy)
+                add_adapter(denoiser, config, policy)
         self.weights = {policy: _adapter_weights(denoiser, policy) for policy in ("default", "old")}
         _copy(self.weights["default"], self.weights["old"])
         for weight in self.weights["old"].values():
@@ -75,12 +77,23 @@ class LoraPolicies:
         self.active = policy
 
     def save(self, pipe: Any, folder: Path, policy: PolicyName) -> None:
-        """Write what `pipe.load_lora_weights(folder)` loads; rank and alpha stand in the metadata."""
+        """Write what `pipe.load_lora_weights(folder)` loads; rank and alpha stand in the metadata.
+
+        The file is the same where the pipeline has no such method; `editr1 edit --lora` takes it then, and diffusers'
+        `denoiser.load_lora_adapter`, where the denoiser has that.
+        """
         settings = self.denoiser.peft_config[policy].to_dict()
         settings = {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()}
-        layers = {name: weight.detach() for name, weight in self.weights[policy].items()}
-        pipe.save_lora_weights(
-            folder, transformer_lora_layers=layers, transformer_lora_adapter_metadata=settings, safe_serialization=True
+        settings = {f"{self.name}.{name}": value for name, value in settings.items()}
+        layers = {f"{self.name}.{name}": weight.detach() for name, weight in self.weights[policy].items()}
+        LoraBaseMixin.write_lora_layers(
+            state_dict=layers,
+            save_directory=folder,
+            is_main_process=True,
+            weight_name=None,
+            save_function=None,
+            safe_serialization=True,
+            lora_adapter_metadata=settings,
         )
 
 
@@ -112,6 +125,14 @@ class FullPolicies:
             self.denoiser.save_pretrained(folder)
 
 
+def add_adapter(denoiser: Any, config: LoraConfig, name: str) -> None:
+    """Put an adapter into a denoiser, also one without diffusers' adapter methods (JoyImage's)."""
+    if isinstance(denoiser, PeftAdapterMixin):
+        denoiser.add_adapter(config, name)
+    else:
+        inject_adapter_in_model(config, denoiser, name)
+
+
 def add_policies(
     editor: Editor,
     *,
@@ -138,7 +159,9 @@ def add_policies(
         editor.policies = FullPolicies(editor.denoiser)
     else:
         names = editor.family.lora_targets if targets is None else targets
-        editor.policies = LoraPolicies(editor.denoiser, rank=rank, alpha=alpha, targets=names, seed=seed)
+        editor.policies = LoraPolicies(
+            editor.denoiser, editor.family.denoiser, rank=rank, alpha=alpha, targets=names, seed=seed
+        )
 
 
 @contextmanager
@@ -186,7 +209,9 @@ def load_lora(editor: Editor, folder: Path, policy: PolicyName) -> None:
         files = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read the weights in {folder}: {error}") from error
-    tensors = {name.removeprefix("transformer."): tensor for file in files for name, tensor in file.items()}
+    tensors = {
+        name.removeprefix(f"{editor.family.denoiser}."): tensor for file in files for name, tensor in file.items()
+    }
     weights = _policies(editor).weights[policy]
     wrong = sorted(name for name in weights.keys() | tensors.keys() if _shape(weights, name) != _shape(tensors, name))
     if wrong:

@@ -8,9 +8,10 @@ Letters: G edits of a group, B rows of a replay, N target tokens, C channels of 
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,21 +19,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from PIL.Image import Image
+from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
 from editr1.data import EditSample
-from editr1.editors.families import FAMILIES, Family, Size
+from editr1.editors.families import Family, Size
+from editr1.editors.loading import find_family, load_pipeline
 from editr1.editors.tap import (
-    TIME,
-    TOKENS,
     Call,
     Conditioning,
+    Tap,
     arguments_for,
     condition,
+    conditional_rows,
+    final_target,
     largest_difference,
+    noise_levels,
+    predicted,
     replay,
     tapped,
+    target_of,
+    time_argument,
 )
 from editr1.errors import UserError
 from editr1.samplers import SCHEDULERS, SchedulerName
@@ -53,15 +60,15 @@ class Rollout:
         conditioning: what the denoiser was told; one row, since all G edits share it.
         latents: clean results x0 of the sampler, [G, N, C], float32.
         images: the decoded edits, G of them, RGB.
-        times: at which the sampler called the denoiser, falling, in [0, 1], [steps], float32.
-        last_call: the denoiser call of the last step, all G rows, for `Editor.self_check`.
+        times: noise levels at which the sampler called the denoiser, falling, in [0, 1], [steps], float32.
+        calls: denoiser calls, all rows: the first and the last one, or all of them, for `Editor.self_check`.
     """
 
     conditioning: Conditioning
     latents: Tensor
     images: list[Image]
     times: Tensor
-    last_call: Call
+    calls: list[Call]
 
 
 class Editor:
@@ -72,19 +79,32 @@ class Editor:
         family: its record.
         guidance: None for the family's default.
         pixels: area of source and edit; None for the pipeline's own.
+        text_tokens: length that prompts are padded or cut to; None for the pipeline's own, or its tokenizer's if less.
 
     Raises:
-        UserError: `guidance` is given for an editor that takes none.
+        UserError: `guidance` or `text_tokens` is given for an editor that takes none, or there is no denoiser.
     """
 
     def __init__(
-        self, pipe: DiffusionPipeline, family: Family, *, guidance: float | None = None, pixels: int | None = None
+        self,
+        pipe: DiffusionPipeline,
+        family: Family,
+        *,
+        guidance: float | None = None,
+        pixels: int | None = None,
+        text_tokens: int | None = None,
     ) -> None:
-        if guidance is not None and family.guidance is None:
+        if guidance is not None and family.guidance_arg is None:
             raise UserError(f"editor.guidance={guidance}: {family.name} takes no guidance; leave it out.")
+        if text_tokens is not None and family.text_tokens is None:
+            raise UserError(f"editor.text_tokens={text_tokens}: {family.name} has no such setting; leave it out.")
+        denoiser = getattr(pipe, family.denoiser, None)
+        if not isinstance(denoiser, nn.Module):
+            raise UserError(f"this {family.pipeline} has no {family.denoiser!r}, so there is nothing to train.")
         self.pipe, self.family, self.pixels = pipe, family, pixels
+        self.text_tokens = _text_limit(pipe, family) if text_tokens is None else text_tokens
         self.guidance = family.guidance if guidance is None else guidance
-        self.denoiser: nn.Module = pipe.transformer
+        self.denoiser: nn.Module = denoiser
         self.policies: Policies | None = None
         for component in pipe.components.values():
             if isinstance(component, nn.Module):
@@ -100,8 +120,9 @@ class Editor:
         device: str | torch.device = "cpu",
         guidance: float | None = None,
         pixels: int | None = None,
+        text_tokens: int | None = None,
     ) -> Editor:
-        """Load a pipeline folder, or a model by its hub id, and find its family record.
+        """Load a pipeline folder, or a model by its hub id, and find its family record; derive one where there is none.
 
         Args:
             path_or_id: what `DiffusionPipeline.from_pretrained` takes.
@@ -109,16 +130,28 @@ class Editor:
             device: where the whole pipeline goes.
             guidance: None for the family's default.
             pixels: area of source and edit; None for the pipeline's own.
+            text_tokens: length that prompts are padded or cut to; None for the pipeline's own.
 
         Raises:
-            UserError: nothing is there, or no family record fits it.
+            UserError: nothing is there, it cannot be read, or it is no flow-matching editor.
         """
         family = find_family(path_or_id)
-        pipe = DiffusionPipeline.from_pretrained(path_or_id, dtype=dtype).to(device)
-        return cls(pipe, family, guidance=guidance, pixels=pixels)
+        pipe = load_pipeline(path_or_id, dtype, device)
+        if family is None:
+            from editr1.editors.probe import derive_family
+
+            family = derive_family(pipe, pixels=pixels)
+        return cls(pipe, family, guidance=guidance, pixels=pixels, text_tokens=text_tokens)
 
     def rollout(
-        self, sample: EditSample, num_edits: int, *, steps: int, seed: int, scheduler: SchedulerName = "dpm2"
+        self,
+        sample: EditSample,
+        num_edits: int,
+        *,
+        steps: int,
+        seed: int,
+        scheduler: SchedulerName = "dpm2",
+        every_call: bool = False,
     ) -> Rollout:
         """Make `num_edits` edits with the active policy; edit i depends on (seed, i) alone, not on `num_edits`.
 
@@ -128,32 +161,60 @@ class Editor:
             steps: denoiser calls.
             seed: at least 0; other seeds give independent noise.
             scheduler: the sampler.
+            every_call: keep every denoiser call, not the first and the last only.
 
         Raises:
-            UserError: the source is too elongated for the editor's area, or the sampler gives NaN or infinity.
+            UserError: the source is too elongated for the editor's area, there are more source images than the editor
+                takes, or the sampler gives NaN or infinity.
         """
-        latents: list[Tensor] = []
-
-        def keep(_: Any, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            latents[:] = [tensors["latents"]]
-            return {}
-
-        with self._scoped(scheduler), tapped(self.denoiser) as tap:
-            images = self.pipe(
-                **self.family.call(sample, self._size(sample), self.guidance),
-                num_images_per_prompt=num_edits,
-                num_inference_steps=steps,
-                generator=[_generator(seed, i) for i in range(num_edits)],
-                callback_on_step_end=keep,
-            ).images
-        if not latents[0].isfinite().all():
+        family = self.family
+        images, tap = self.sample_tapped(
+            sample, num_edits, steps=steps, seed=seed, scheduler=scheduler, every_call=every_call
+        )
+        conditioning = condition(tap, family, num_edits)
+        assert tap.sample is not None, "the scheduler has stepped"
+        latents = final_target(tap.sample, family, conditioning.shape)
+        if not latents.isfinite().all():
             raise UserError(
                 f"sample {sample.key!r}: the sampler gave NaN or infinite latents; take at least 2 rollout.steps, and "
                 "bfloat16 or float32 instead of float16."
             )
-        assert tap.first is not None and tap.last is not None, "the pipeline has called its denoiser"
-        conditioning = condition(tap.first, self.family, latents[0].shape[1])
-        return Rollout(conditioning, latents[0].float(), images, torch.stack(tap.times), tap.last)
+        latents = latents.reshape(num_edits, conditioning.shape[0], -1).float()
+        return Rollout(conditioning, latents, images, noise_levels(tap.times, family), tap.calls)
+
+    @torch.no_grad()
+    def sample_tapped(
+        self,
+        sample: EditSample,
+        num_edits: int,
+        *,
+        steps: int,
+        seed: int,
+        scheduler: SchedulerName,
+        every_call: bool,
+    ) -> tuple[list[Image], Tap]:
+        """The call of the pipeline, and what was seen of its denoiser and scheduler; arguments as in `rollout`."""
+        size = self._size(sample.source, sample.key)
+        arguments = self.family.call(
+            sample,
+            self._sources(sample),
+            num_edits,
+            size=size,
+            guidance=self.guidance,
+            text_tokens=self.text_tokens,
+        )
+        with (
+            self._scoped(scheduler, size),
+            tapped(self.denoiser, self.pipe.scheduler, self.family, every=every_call) as tap,
+        ):
+            images = self.pipe(
+                **arguments,
+                num_inference_steps=steps,
+                generator=[_generator(seed, i) for i in range(num_edits)],
+            )[0]
+        if not tap.steps or tap.sample is None:
+            raise UserError(f"{self.family.pipeline} called {self.family.denoiser!r} never: is this its denoiser?")
+        return [image if image.mode == "RGB" else image.convert("RGB") for image in images], tap
 
     def velocity(self, conditioning: Conditioning, x_t: Tensor, t: Tensor) -> Tensor:
         """Velocity eps - x0 of the active policy at x_t = (1 - t) x0 + t eps; gradients flow.
@@ -166,23 +227,38 @@ class Editor:
         Returns:
             [B, N, C], float32.
         """
-        return replay(self.denoiser, conditioning, x_t, t).float()
+        time = time_argument(conditioning, self.family, t)
+        return replay(self.denoiser, conditioning, self.family, x_t, time).float()
 
     @torch.no_grad()
-    def self_check(self, rollout: Rollout) -> None:
-        """Replay the last denoiser call of a rollout, under the same policy; the result must be equal bit for bit.
+    def self_check(self, rollout: Rollout) -> list[float]:
+        """Replay recorded denoiser calls of a rollout under the same policy: the results must be equal bit for bit.
+
+        Families that cache the source's keys and values after the first step are compared by their tolerance there.
+
+        Returns:
+            The largest difference of each call.
 
         Raises:
-            EditorMismatch: it is not.
+            EditorMismatch: one is not equal.
         """
-        arguments, recorded = rollout.last_call.arguments, rollout.last_call.output
-        tokens = rollout.latents.shape[1]
-        x_t, t = arguments[TOKENS][:, :tokens], arguments[TIME]
-        replayed = self.velocity(rollout.conditioning, x_t, t)
-        off = largest_difference(replayed, recorded[:, :tokens].float())
-        if off > 0:
-            replay_arguments = arguments_for(rollout.conditioning, x_t, t)
-            raise EditorMismatch(self._explain(off, arguments, replay_arguments))
+        family, shape, edits = self.family, rollout.conditioning.shape, len(rollout.images)
+        length = shape[family.axis - 1 if family.axis > 0 else family.axis]
+        differences = []
+        for index, call in enumerate(rollout.calls):
+            latents = call.arguments[family.latents]
+            rows = conditional_rows(latents, family, edits)
+            blocks = len(latents) // edits  # unconditional rows are filled by the conditional one
+            x_t = target_of(latents, family, length)[rows].repeat(blocks, *[1] * len(shape))
+            time = call.arguments[family.time][rows].repeat(blocks)
+            replayed = replay(self.denoiser, rollout.conditioning, family, x_t, time)[:edits]
+            recorded = predicted(call.output, family, shape)[rows]
+            differences.append(largest_difference(replayed, recorded))
+            allowed = family.tolerance * float(recorded.abs().max()) if index else 0.0
+            if not differences[-1] <= allowed:
+                replay_arguments = arguments_for(rollout.conditioning, family, x_t, time)
+                raise EditorMismatch(self._explain(differences[-1], call.arguments, replay_arguments))
+        return differences
 
     def _explain(self, off: float, recorded: dict[str, Any], replayed: dict[str, Any]) -> str:
         """Which argument differs between the recorded call and its replay, if any does."""
@@ -196,67 +272,113 @@ class Editor:
         )
         return f"replaying a recorded denoiser call gives another velocity (largest difference {off:.3g}); {hint}"
 
-    def _size(self, sample: EditSample) -> Size | None:
+    def _sources(self, sample: EditSample) -> list[Image]:
+        """The sample's source images, as the pipeline is given them."""
+        sources, most = [sample.source, *sample.references], self.family.sources
+        if most is not None and len(sources) > max(most, 1):
+            raise UserError(
+                f"sample {sample.key!r} has {len(sources)} source images, {self.family.name} takes {most}: drop its "
+                "references, or use an editor that takes several (`editr1 editor list`)."
+            )
+        if most == 0:  # text to image: the picture gives the shape alone
+            return []
+        sources = [source.convert("RGB") for source in sources]
+        if not self.family.fitted or self.pixels is None:
+            return sources
+        sizes = [self._size(source, sample.key) for source in sources]
+        return [source.resize(size, Resampling.LANCZOS) for source, size in zip(sources, sizes, strict=True) if size]
+
+    def _size(self, source: Image, key: str) -> Size | None:
         """Width and height of the edit: the editor's area in the source's shape; None for the pipeline's own choice."""
         if self.pixels is None:
             return None
-        width, height = sample.source.size
-        ratio, multiple = width / height, self.family.multiple
-        exact = (self.pixels * ratio) ** 0.5
-        size = round(exact / multiple) * multiple, round(exact / ratio / multiple) * multiple
+        size = fit(source.size, self.pixels, self.family.multiple)
         if 0 in size:
+            width, height = source.size
             raise UserError(
-                f"sample {sample.key!r}: a source of {width}x{height} is too elongated for "
+                f"sample {key!r}: a source of {width}x{height} is too elongated for "
                 f"editor.pixels={self.pixels}; raise editor.pixels or crop the source."
             )
         return size
 
     @contextmanager
-    def _scoped(self, scheduler: SchedulerName) -> Iterator[None]:
+    def _scoped(self, scheduler: SchedulerName, size: Size | None = None) -> Iterator[None]:
         """The pipeline with another scheduler and other source areas, put back at the end whatever happens."""
         module, pipe, family = sys.modules[type(self.pipe).__module__], self.pipe, self.family
-        areas: dict[str, int] = {}
+        areas: dict[str, object] = {}
         if self.pixels is not None:
             areas |= dict.fromkeys(family.source_areas, self.pixels)
             areas |= {name: min(self.pixels, getattr(module, name)) for name in family.preview_areas}
-        sampler = SCHEDULERS[scheduler].from_config(pipe.scheduler.config)
-        with temporarily(pipe, scheduler=sampler), temporarily(module, **areas):
+            areas |= {name: _with_area(getattr(module, name), self.pixels) for name in family.area_functions}
+        own: dict[str, object] = {"scheduler": SCHEDULERS[scheduler].from_config(pipe.scheduler.config)}
+        with ExitStack() as stack:
+            stack.enter_context(temporarily(pipe, **own))
+            stack.enter_context(temporarily(module, **areas))
+            for name, value in (family.scoped(size) if family.scoped and size else {}).items():
+                place, _, attribute = name.rpartition(":")
+                stack.enter_context(temporarily(sys.modules[place] if place else pipe, **{attribute: value}))
+            if family.mean_source:
+                stack.enter_context(temporarily(pipe.vae, encode=_encoding_means(pipe.vae)))
             yield
 
 
-def find_family(path_or_id: str | Path) -> Family:
-    """The record for a pipeline folder or hub id.
+def fit(size: Size, pixels: int, multiple: int) -> Size:
+    """The bucket of a picture: width and height, multiples of `multiple`, nearest to its shape with `pixels` of area.
 
-    Raises:
-        UserError: nothing is there, or there is no record for its pipeline class.
+    A side is 0 where the picture is too elongated for the area.
     """
-    try:
-        index = DiffusionPipeline.load_config(path_or_id)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"editor.path={str(path_or_id)!r}: no diffusers pipeline there; give a folder with a model_index.json, "
-            "or a hub id."
-        ) from error
-    name = index.get("_class_name")
-    if name not in FAMILIES:
-        raise UserError(f"editor.path={str(path_or_id)!r}: no family record for {name}; known: {', '.join(FAMILIES)}.")
-    return FAMILIES[name]
+    width, height = size
+    exact = (pixels * width / height) ** 0.5
+    return round(exact / multiple) * multiple, round(exact * height / width / multiple) * multiple
 
 
 @contextmanager
 def temporarily(target: object, **values: object) -> Iterator[None]:
     """Set attributes of `target` that it has already, and put the old values back at the end."""
-    before = {name: getattr(target, name) for name in values}
+    own = vars(target)
+    before = {name: own[name] if name in own else getattr(target, name) for name in values}
+    inherited = [name for name in values if name not in own and callable(before[name])]  # a method of its class
     try:
         for name, value in values.items():
             setattr(target, name, value)
         yield
     finally:
         for name, value in before.items():
-            setattr(target, name, value)
+            if name in inherited:
+                delattr(target, name)
+            else:
+                setattr(target, name, value)
 
 
 def _generator(seed: int, index: int) -> torch.Generator:
     """Noise of edit `index`: made on the CPU, so that it is the same on every device."""
     state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
     return torch.Generator("cpu").manual_seed(int(state[0]))
+
+
+def _with_area(function: Callable[..., Any], pixels: int) -> Callable[..., Any]:
+    """`function` (area, ratio) with a fixed area."""
+    return lambda area, ratio: function(pixels, ratio)
+
+
+def _encoding_means(vae: Any) -> Callable[..., Any]:
+    """A VAE's `encode` whose posterior is sampled at its mean; it takes pictures of any dtype."""
+    encode = vae.encode
+
+    def encode_mean(pictures: Tensor, *args: Any, **kwargs: Any) -> Any:
+        output = encode(pictures.to(vae.dtype), *args, **kwargs)
+        posterior = output[0]
+        posterior.sample = lambda generator=None: posterior.mode().clone()
+        return output
+
+    return encode_mean
+
+
+def _text_limit(pipe: DiffusionPipeline, family: Family) -> int | None:
+    """The length that the pipeline's last tokenizer is made for, where the pipeline would pad to more."""
+    if family.text_tokens is None:
+        return None
+    names = [name for name in pipe.components if name.startswith("tokenizer")]
+    made_for = getattr(pipe.components[names[-1]], "model_max_length", None) if names else None
+    own = inspect.signature(pipe.__call__).parameters[family.text_tokens].default
+    return made_for if isinstance(own, int) and isinstance(made_for, int) and made_for < own else None

@@ -1,4 +1,4 @@
-"""All of the toy's training in order: VAE, editor, judge. Each phase resumes where it was stopped.
+"""All of the toy's training in order: for each editor its VAE and itself, then the judge. Each phase resumes where it was stopped.
 
 The judge learns in three parts: from made-up edits; then from the editor's own too; then also from those of an editor
 that was trained by the judge so far, since what fools a judge is found by training on its scores.
@@ -14,13 +14,12 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLQwenImage
 
 from editr1.build import build_trainer
 from editr1.config import load_config
 from editr1.editors.adapters import use_policy
 from editr1.editors.editor import Editor
-from editr1.toy.build.editor import train_editor
+from editr1.toy.build.editor import LAYOUTS, Layout, train_editor
 from editr1.toy.build.judge import train_judge
 from editr1.toy.build.samples import make_samples
 from editr1.toy.build.vae import train_vae
@@ -28,7 +27,8 @@ from editr1.toy.verify import ITEMS as VERIFY_ITEMS
 from editr1.toy.verify import verify
 from editr1.toy.world import Level
 
-VAE_STEPS, EDITOR_STEPS = 1500, 4200
+VAE_STEPS, EDITOR_STEPS = 2000, 4200
+SAMPLED = "qwen-image-edit"  # whose edits the judge learns from
 JUDGE_LOOK, JUDGE_ALONE, JUDGE_FIRST, JUDGE_STEPS = 300, 2400, 4500, 6000
 PUSH_STEPS = 40
 SAMPLE_ITEMS, PUSHED_ITEMS = 540, 216
@@ -38,14 +38,11 @@ def build_all(out: Path, *, seed: int, level: Level) -> None:
     """Train everything into `out` and gather what is shipped in `out`/weights, with its figures."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_flush_denormal(True)
-    vae_dir, editor_dir, judge_dir = (out / name for name in ("vae", "editor", "judge"))
-    if not (vae_dir / "vae").exists():
-        train_vae(vae_dir, level=level, seed=seed, steps=VAE_STEPS)
-    vae = AutoencoderKLQwenImage.from_pretrained(vae_dir / "vae")
-    if not (editor_dir / "editor").exists():
-        train_editor(editor_dir, vae, level=level, seed=seed, steps=EDITOR_STEPS)
+    for name, layout in LAYOUTS.items():
+        build_editor(out / name, layout, level=level, seed=seed)
+    judge_dir = out / "judge"
     if not (out / "samples" / "base.json").exists():
-        editor = Editor.load(editor_dir / "editor", pixels=64 * 64)
+        editor = Editor.load(out / SAMPLED / "editor" / "editor", pixels=64 * 64)
         make_samples(editor, out / "samples", "base", level=level, seed=seed, items=SAMPLE_ITEMS)
     for steps in (JUDGE_FIRST, JUDGE_STEPS):
         train_judge(
@@ -62,9 +59,19 @@ def build_all(out: Path, *, seed: int, level: Level) -> None:
     gather(out, level)
 
 
+def build_editor(out: Path, layout: Layout, *, seed: int, level: Level) -> None:
+    """Train the VAE of a layout, then the editor."""
+    vae_dir, editor_dir = out / "vae", out / "editor"
+    if not (vae_dir / "vae").exists():
+        train_vae(vae_dir, layout.build_vae, level=level, seed=seed, steps=VAE_STEPS)
+    vae = type(layout.build_vae()).from_pretrained(vae_dir / "vae")
+    if not (editor_dir / "editor").exists():
+        train_editor(editor_dir, layout, vae, level=level, seed=seed, steps=EDITOR_STEPS)
+
+
 def push(out: Path, *, seed: int, level: Level) -> None:
     """Train the editor by the judge as it is, and keep samples of what that makes."""
-    paths = [f"editor.path={out}/editor/editor", f"judge.path={out}/judge/judge", f"out={out}/push"]
+    paths = [f"editor.path={out}/{SAMPLED}/editor/editor", f"judge.path={out}/judge/judge", f"out={out}/push"]
     config = load_config("toy", [*paths, f"steps={PUSH_STEPS}", f"seed={seed}", f"data.level={level}"])
     trainer = build_trainer(config)
     trainer.train()
@@ -75,7 +82,8 @@ def push(out: Path, *, seed: int, level: Level) -> None:
 def gather(out: Path, level: Level) -> None:
     """Copy what is shipped into `out`/weights and measure it."""
     weights = out / "weights"
-    shutil.copytree(out / "editor" / "editor", weights / "qwen-image-edit", dirs_exist_ok=True)
     shutil.copytree(out / "judge" / "judge", weights / "judge", dirs_exist_ok=True)
-    figures = verify(weights / "qwen-image-edit", weights / "judge", level=level, items=VERIFY_ITEMS)
-    (weights / "verify.json").write_text(json.dumps(figures, indent=2) + "\n")
+    for name in LAYOUTS:
+        shutil.copytree(out / name / "editor" / "editor", weights / name, dirs_exist_ok=True)
+        figures = verify(weights / name, weights / "judge", level=level, items=VERIFY_ITEMS)
+        (weights / f"verify.{name}.json").write_text(json.dumps(figures, indent=2) + "\n")

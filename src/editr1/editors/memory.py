@@ -1,0 +1,207 @@
+"""Fitting an editor on the hardware that is there: what diffusers offers for it, switched on from outside.
+
+Two things are settled while the weights are loaded, in `editors/loading.py`: how the denoiser's frozen weights are held
+(`quantization`) and where each component lives (`place`). `apply_memory` does the rest on a loaded editor: tiling,
+attention, checkpointing, the cache of encodings, and compilation at last.
+
+Nothing here knows the adapters: a block is compiled when it is first called, and again when a LoRA is put into it or
+another policy becomes active, because torch guards on the attributes that PEFT switches. What each setting saves and
+what it costs stands in docs/memory.md.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from diffusers import BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizationConfig, TorchAoConfig
+from diffusers.hooks import apply_group_offloading
+from diffusers.models import AttentionBackendName, attention_backend
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from editr1.editors.adapters import use_policy
+from editr1.editors.encodings import cache_encodings
+from editr1.errors import UserError
+
+if TYPE_CHECKING:
+    from editr1.config import MemoryConfig
+    from editr1.editors.editor import Editor
+
+Quantization = Literal["nf4", "int8"]
+PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao"}
+RECOMPILES = 64
+"""Versions of a compiled block: three policies, with and without gradient, each for several shapes; torch's own 8 are
+too few, and beyond its limit torch falls back to the uncompiled block without an error."""
+
+
+def apply_memory(editor: Editor, settings: MemoryConfig) -> None:
+    """Switch on what `settings` ask for beyond quantisation and offloading, which come with loading.
+
+    The order matters: the cache's keys hold the VAE's tiling; compilation sees the attention that was chosen.
+
+    Raises:
+        UserError: this editor or this machine cannot do one of them.
+    """
+    if settings.vae_tiling:
+        tile_vae(editor.pipe)
+    if settings.attention is not None:
+        set_attention(editor.denoiser, settings.attention)
+    if settings.gradient_checkpointing:
+        checkpoint_blocks(editor)
+    if settings.cache is not None:
+        cache_encodings(editor.pipe, editor.denoiser, settings.cache)
+    if settings.compile:
+        compile_blocks(editor.denoiser)
+
+
+def quantization(kind: Quantization, denoiser: str, dtype: torch.dtype) -> PipelineQuantizationConfig:
+    """What `DiffusionPipeline.from_pretrained` takes to quantise the linear layers of the denoiser, and nothing else.
+
+    Args:
+        kind: "nf4": 4-bit NormalFloat (bitsandbytes); "int8": 8-bit integers, weight only (torchao).
+        denoiser: its name among the pipeline's components.
+        dtype: that the layers compute in.
+
+    Raises:
+        UserError: the package or the GPU that it takes is missing.
+    """
+    package = PACKAGES[kind]
+    if find_spec(package) is None:
+        raise UserError(f"memory.quantize={kind!r} takes the package {package}: pip install {package}")
+    if kind == "int8":
+        int8 = TorchAoConfig(import_module("torchao.quantization").Int8WeightOnlyConfig())
+        return PipelineQuantizationConfig(quant_mapping={denoiser: int8})
+    if not torch.cuda.is_available():  # diffusers asks for one before it lets bitsandbytes quantise
+        raise UserError("memory.quantize='nf4': there is no GPU here; use int8, which works on a CPU too, or null.")
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    return PipelineQuantizationConfig(quant_mapping={denoiser: nf4})
+
+
+def place(pipe: DiffusionPipeline, device: str | torch.device, denoiser: str | None = None) -> DiffusionPipeline:
+    """Put a pipeline on a device; where `denoiser` is named, that alone.
+
+    Every other model then lives on the CPU and each of its layers comes to the device while it computes: text
+    encoders and the VAE are entered by `encode` and `decode` too, which hooks of whole models do not see.
+    """
+    if denoiser is None:
+        return pipe.to(device)
+    getattr(pipe, denoiser).to(device)
+    for name, component in pipe.components.items():
+        if name != denoiser and isinstance(component, nn.Module):
+            apply_group_offloading(component, onload_device=torch.device(device), offload_type="leaf_level")
+    return pipe
+
+
+def tile_vae(pipe: Any) -> None:
+    """Let the VAE encode and decode large pictures in overlapping tiles.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        pipe.vae.enable_tiling()
+    except (AttributeError, NotImplementedError) as error:
+        raise UserError(f"memory.vae_tiling: {type(pipe).__name__} has no VAE that tiles; set it to false.") from error
+
+
+def set_attention(denoiser: Any, name: str) -> None:
+    """Compute the denoiser's attention by another of diffusers' backends; other models keep theirs.
+
+    Raises:
+        UserError: there is no such backend, it does not run here, or it gives no gradients.
+    """
+    weight = next(denoiser.parameters())
+    dtype = weight.dtype if weight.is_floating_point() else torch.bfloat16
+    try:
+        with attention_backend(name):  # which restores the backend of all other models
+            denoiser.set_attention_backend(name)
+        _try_attention(name, weight.device, dtype)
+    except (ValueError, RuntimeError, ImportError, OSError, TypeError, AssertionError) as error:
+        denoiser.reset_attention_backend()
+        usable = ", ".join(usable_attention(weight.device, dtype))
+        raise UserError(
+            f"memory.attention={name!r} cannot train this editor on {weight.device.type} in {dtype}: "
+            f"{_first_line(error)}; available: {usable}, or null for diffusers' default."
+        ) from error
+
+
+def usable_attention(device: torch.device, dtype: torch.dtype) -> list[str]:
+    """Names of the backends that run here and give gradients; not those that would be downloaded."""
+    found = []
+    for backend in AttentionBackendName:
+        if backend.value.endswith("_hub"):
+            continue
+        try:
+            _try_attention(backend.value, device, dtype)
+        except (ValueError, RuntimeError, ImportError, OSError, TypeError, AssertionError):
+            continue
+        found.append(backend.value)
+    return found
+
+
+def _try_attention(name: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Attend once and go back, as training does; a kernel for inference alone would drop gradients silently."""
+    inputs = [torch.ones(1, 16, 2, 64, device=device, dtype=dtype, requires_grad=True) for _ in range(3)]  # 1 N H C
+    with torch.enable_grad(), attention_backend(name), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        output = dispatch_attention_fn(*inputs)
+        if not output.requires_grad:
+            raise RuntimeError("it computes no gradients")
+        output.float().sum().backward()
+    if any(tensor.grad is None for tensor in inputs):
+        raise RuntimeError("it computes no gradients")
+
+
+def checkpoint_blocks(editor: Editor) -> None:
+    """Keep the inputs of the denoiser's blocks alone and compute each block again in the backward pass.
+
+    A block is computed again by the policy that computed it first, whichever is active at the backward pass.
+
+    Raises:
+        UserError: the denoiser does not support it.
+    """
+
+    def run(block: Callable[..., Any], *args: Any) -> Any:
+        policy = "reference" if editor.policies is None else editor.policies.active
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), use_policy(editor, policy)
+
+        return checkpoint(block, *args, use_reentrant=False, context_fn=contexts)
+
+    denoiser: Any = editor.denoiser
+    try:
+        denoiser.enable_gradient_checkpointing(run)
+    except ValueError as error:
+        raise UserError(
+            f"memory.gradient_checkpointing: {type(denoiser).__name__} does not support it; set it to false and lower "
+            "optim.micro_batch."
+        ) from error
+
+
+def compile_blocks(denoiser: Any, backend: str = "inductor") -> None:
+    """Compile the denoiser's repeated blocks when they are first called.
+
+    Raises:
+        UserError: the denoiser's class does not say which of its blocks repeat.
+    """
+    from torch._dynamo import config as dynamo  # slow to import
+
+    try:
+        denoiser.compile_repeated_blocks(fullgraph=False, backend=backend)
+    except ValueError as error:
+        raise UserError(
+            f"memory.compile: diffusers names no repeated blocks of {type(denoiser).__name__}; set it to false."
+        ) from error
+    dynamo.recompile_limit = max(dynamo.recompile_limit, RECOMPILES)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")

@@ -1,0 +1,343 @@
+"""The probe: run a pipeline a few times, look at what its denoiser is told, and derive its family record from that.
+
+Two runs with groups of 2 and of 3 tell which arguments carry the batch; two steps of one run, where the target's
+latents stand and which argument is time; the scheduler, what the time means and the sign of the prediction; two
+instructions under guidance, which calls or rows are the conditional ones. The record then has to prove itself: every
+denoiser call of a rollout is replayed from it.
+
+Letters: G edits of a group, R rows of a denoiser call.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from torch import Tensor, nn
+
+from editr1.data import EditSample
+from editr1.editors.editor import Editor, EditorMismatch, fit
+from editr1.editors.families import End, Family
+from editr1.editors.tap import (
+    Tap,
+    final_target,
+    largest_difference,
+    map_tensors,
+    predicted,
+    target_length,
+    target_of,
+)
+from editr1.errors import UserError
+
+STEPS = 3
+PIXELS = 256 * 256
+IMAGE_ARGUMENTS = ("image", "images", "input_images", "reference_images", "ref_images", "source_image")
+GUIDANCE_ARGUMENTS = ("true_cfg_scale", "guidance_scale")
+DENOISERS = ("transformer", "unet", "denoiser", "dit")
+TIMES = ((1.0, 0.0), (1000.0, 0.0), (-1.0, 1.0), (-1000.0, 1000.0), (1000.0, -1.0))
+"""Meanings of a time argument that pipelines have: (scale, shift)."""
+INSTRUCTIONS = ("replace the red ball by a cat", "replace the red ball by a dog")  # as many tokens
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the probe found.
+
+    Attributes:
+        family: the derived record.
+        known: editr1's own record of this pipeline class, if it has one.
+        disagreements: fields in which the two differ, as "field: derived, recorded".
+        calls: denoiser calls a step, rows of a call for each edit, without guidance.
+        guided: the same with classifier-free guidance on; None where it cannot be switched on.
+        differences: largest difference of each replayed call from the pipeline's own, under the record that is used.
+        error: why the replay failed; None where it did not.
+    """
+
+    family: Family
+    known: Family | None
+    disagreements: list[str]
+    calls: tuple[int, int]
+    guided: tuple[int, int] | None
+    differences: list[float]
+    error: str | None
+
+
+def probe(pipe: DiffusionPipeline, *, known: Family | None = None, pixels: int | None = None) -> Probe:
+    """Derive the record of a pipeline, compare it with the `known` one, and replay a rollout by the record to be used.
+
+    Raises:
+        UserError: the pipeline cannot be called by what its signature tells, or its calls are of no known form.
+    """
+    draft = known or draft_family(pipe)
+    family, plain, guided = _derive(pipe, draft, pixels)
+    used = known or family
+    editor, error, differences = Editor(pipe, used, pixels=pixels), None, []
+    try:
+        rollout = editor.rollout(_sample(used, pixels), 2, steps=STEPS, seed=0, scheduler="euler", every_call=True)
+        differences = editor.self_check(rollout)
+    except EditorMismatch as mismatch:
+        error = str(mismatch)
+    return Probe(family, known, _disagreements(family, known, plain), _shape(plain, family), guided, differences, error)
+
+
+def derive_family(pipe: DiffusionPipeline, *, pixels: int | None = None) -> Family:
+    """The record of a pipeline that editr1 does not know.
+
+    Raises:
+        UserError: it cannot be derived, or its replay is not what the pipeline computes.
+    """
+    found = probe(pipe, pixels=pixels)
+    if found.error is not None:
+        raise UserError(f"{found.family.pipeline} has no family record, and the derived one fails: {found.error}")
+    return found.family
+
+
+def draft_family(pipe: DiffusionPipeline) -> Family:
+    """How a pipeline is called, as its signature and its module tell.
+
+    Raises:
+        UserError: it has no denoiser.
+    """
+    parameters = inspect.signature(pipe.__call__).parameters
+    module = vars(sys.modules[type(pipe).__module__])
+    image = next((name for name in IMAGE_ARGUMENTS if name in parameters), None)
+    denoiser = next((name for name in DENOISERS if isinstance(getattr(pipe, name, None), nn.Module)), None)
+    if denoiser is None:
+        raise UserError(f"{type(pipe).__name__} has no denoiser: none of its components is called {DENOISERS}.")
+    guidance_arg = next((name for name in GUIDANCE_ARGUMENTS if name in parameters), None)
+    embedded = bool(getattr(pipe, denoiser).config.get("guidance_embeds"))
+    if embedded and "guidance_scale" in parameters:
+        guidance_arg = "guidance_scale"
+    areas = [name for name, value in module.items() if name.isupper() and isinstance(value, int) and value >= 256**2]
+    functions = ("calculate_dimensions",) if callable(module.get("calculate_dimensions")) else ()
+    return Family(
+        name=re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(pipe).__name__.removesuffix("Pipeline")).lower(),
+        pipeline=type(pipe).__name__,
+        image=image,
+        sources=1 if image else 0,
+        negative=" " if "negative_prompt" in parameters else None,
+        guidance_arg=guidance_arg,
+        guidance=None if guidance_arg is None else parameters[guidance_arg].default if embedded else 1.0,
+        takes_size={"width", "height"} <= parameters.keys(),
+        repeats="num_images_per_prompt" in parameters,
+        text_tokens="max_sequence_length" if "max_sequence_length" in parameters else None,
+        multiple=2 * getattr(pipe, "vae_scale_factor", 8),
+        fitted=image is not None and not areas and not functions,
+        source_areas=tuple(name for name in areas if "CONDITION" not in name),
+        preview_areas=tuple(name for name in areas if "CONDITION" in name),
+        area_functions=functions,
+        denoiser=denoiser,
+        batch_args=(),
+        lora_targets=attention_projections(getattr(pipe, denoiser)),
+    )
+
+
+def attention_projections(denoiser: nn.Module) -> tuple[str, ...]:
+    """Names of the linear layers inside attention modules, as LoRA targets: no name ends that of any other module."""
+    names: dict[str, None] = {}
+    others = [name for name, module in denoiser.named_modules() if not isinstance(module, nn.Linear)]
+    for module in denoiser.modules():
+        if "attention" in type(module).__name__.lower() or "attn" in type(module).__name__.lower():
+            names |= {name: None for name, part in module.named_modules() if isinstance(part, nn.Linear)}
+    plain = [n for n in names if not any(other == n or other.endswith(f".{n}") for other in others)]
+    return tuple(n for n in plain if not any(n != other and n.endswith(f".{other}") for other in plain))
+
+
+def record_source(family: Family) -> str:
+    """The record as Python code, without the fields that have their defaults."""
+    default = Family(name="", pipeline="", batch_args=(), lora_targets=())
+    changed = [f.name for f in fields(Family) if getattr(family, f.name) != getattr(default, f.name)]
+    lines = [f"    {name}={getattr(family, name)!r}," for name in changed]
+    return "\n".join(["Family(", *lines, ")"])
+
+
+def _derive(pipe: DiffusionPipeline, draft: Family, pixels: int | None) -> tuple[Family, Tap, tuple[int, int] | None]:
+    """The draft with what its denoiser's calls tell, a run without guidance, and `_shape` of one with guidance."""
+    two, three = (_run(pipe, draft, pixels, edits) for edits in (2, 3))
+    first, second = (call.arguments for call in two.calls[:2])
+    changing = [name for name in first if name in second and largest_difference(first[name], second[name]) > 0]
+    times = [name for name in changing if isinstance(first[name], Tensor) and first[name].ndim <= 1]
+    latents = max((n for n in changing if n not in times), key=lambda n: _numel(first[n]), default=None)
+    if latents is None or not times:
+        raise UserError(
+            f"{draft.pipeline}: no arguments of its denoiser look like latents and time; these change from step to "
+            f"step: {', '.join(changing) or 'none'}."
+        )
+    scale, shift = _time_meaning(draft, [call.arguments[times[0]] for call in two.calls], two.sigmas, _inverted(pipe))
+    axis, target, length = _place(first[latents], second[latents], two.given[0][1])
+    others = [name for name in first if name not in (latents, times[0])]
+    rows = len(first[latents]), len(three.calls[0].arguments[latents])
+    pairs = {name: (first[name], three.calls[0].arguments.get(name)) for name in others}
+    family = replace(
+        draft,
+        latents=latents,
+        time=times[0],
+        time_scale=scale,
+        time_shift=shift,
+        axis=axis,
+        target=target,
+        length=length,
+        batch_args=tuple(name for name, (a, b) in pairs.items() if _batched(a, b, rows)),
+        list_args=tuple(name for name, (a, b) in pairs.items() if _listed(a, b, rows)),
+    )
+    family = replace(family, sign=_sign(family, two, _inverted(pipe)))
+    if family.guidance_arg is None or family.guidance is None or family.guidance > 1:
+        return family, two, None
+    strong = [_run(pipe, draft, pixels, 2, guidance=3.0, instruction=text) for text in INSTRUCTIONS]
+    return replace(family, conditional=_conditional(family, *strong)), two, _shape(strong[0], family)
+
+
+def _run(
+    pipe: DiffusionPipeline,
+    family: Family,
+    pixels: int | None,
+    edits: int,
+    guidance: float | None = None,
+    instruction: str = INSTRUCTIONS[0],
+) -> Tap:
+    """Call the pipeline as the editor does, recording everything."""
+    editor = Editor(pipe, family, guidance=guidance, pixels=pixels)
+    sample = _sample(family, pixels, instruction)
+    try:
+        tap = editor.sample_tapped(sample, edits, steps=STEPS, seed=0, scheduler="euler", every_call=True)[1]
+    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{family.pipeline} cannot be called as its signature suggests: {type(error).__name__}: {error}"
+        ) from error
+    if len(tap.steps) < 2:
+        raise UserError(f"{family.pipeline} does not call {family.denoiser!r} and its scheduler at every step.")
+    return tap
+
+
+def _sample(family: Family, pixels: int | None, instruction: str = INSTRUCTIONS[0]) -> EditSample:
+    """A source of smooth colours, not square, of the editor's area."""
+    coarse = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    size = fit((3, 2), pixels or PIXELS, family.multiple)
+    return EditSample("probe", Image.fromarray(coarse).resize(size), instruction)
+
+
+def _inverted(pipe: DiffusionPipeline) -> bool:
+    """Whether the scheduler counts from noise up: its own time is 1 - t, its velocity x0 - eps."""
+    return bool(pipe.scheduler.config.get("invert_sigmas"))
+
+
+def _numel(value: Any) -> int:
+    tensors: list[Tensor] = []
+    map_tensors(value, lambda tensor: tensors.append(tensor) or tensor)  # type: ignore[func-returns-value]
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def _time_meaning(family: Family, times: list[Tensor], sigmas: Tensor | None, inverted: bool) -> tuple[float, float]:
+    """(scale, shift) of the time argument."""
+    assert sigmas is not None, "the scheduler has stepped"
+    levels = [1 - float(sigma) if inverted else float(sigma) for sigma in sigmas[: len(times)]]
+    values = [float(time.flatten()[0]) for time in times]
+    for scale, shift in TIMES:
+        wrong = [abs(level * scale + shift - value) for level, value in zip(levels, values, strict=True)]
+        if max(wrong) <= 0.01 * abs(scale):  # bfloat16 has 8 bits
+            return scale, shift
+    raise UserError(f"{family.pipeline}: its denoiser's times {values} mean none of the noise levels {levels}.")
+
+
+def _place(first: Any, second: Any, sample: Tensor) -> tuple[int, End, int | None]:
+    """(axis, end, length) of what changes in the latents' argument from step to step."""
+    if isinstance(first, list):
+        return 1, "last", None
+    if first.shape != second.shape:  # the source was seen in the first step only
+        axis = next(i for i in range(1, first.ndim) if first.shape[i] != second.shape[i])
+        at_start = torch.equal(first.narrow(axis, 0, second.shape[axis]).float(), sample.reshape(second.shape).float())
+        return axis, "first" if at_start else "last", None
+    for axis in range(first.ndim - 1, 0, -1):
+        changed = (first != second).transpose(0, axis).flatten(1).any(dim=1)
+        count = int(changed.sum())
+        if count == len(changed):
+            continue
+        end: End = "first" if bool(changed[:count].all()) else "last"
+        scheduled = sample.ndim == first.ndim and sample.shape[axis] == count
+        return (axis - first.ndim if axis == first.ndim - 1 and axis > 2 else axis), end, None if scheduled else count
+    return 1, "first", None
+
+
+def _batched(two: Any, three: Any, rows: tuple[int, int]) -> bool:
+    """Whether every tensor of an argument has one row for each row of the call; None may become a mask for others."""
+    if two is None:
+        return True
+    shapes: tuple[list[int], list[int]] = ([], [])
+    for value, found in zip((two, three), shapes, strict=True):
+        map_tensors(value, lambda t, found=found: found.append(len(t) if t.ndim else 0) or t)  # type: ignore[misc]
+    return bool(shapes[0]) and all(set(found) == {count} for found, count in zip(shapes, rows, strict=True))
+
+
+def _listed(two: Any, three: Any, rows: tuple[int, int]) -> bool:
+    """Whether an argument is a list with one entry for each row of the call."""
+    if _batched(two, three, rows):
+        return False
+    return all(isinstance(value, list) and len(value) == count for value, count in zip((two, three), rows, strict=True))
+
+
+def _sign(family: Family, tap: Tap, inverted: bool) -> Literal[1, -1]:
+    """+1 where the denoiser predicts eps - x0: compares its output with what the scheduler was given."""
+    (given, sample), output = tap.given[0], tap.calls[0].output
+    shape = tuple(target_of(tap.calls[0].arguments[family.latents], family, _extent(family, tap)).shape[1:])
+    target = predicted(output, replace(family, sign=1), shape)[: len(sample)].float()
+    along = float((target.flatten() * final_target(given, family, shape).flatten().float()).sum())
+    if along == 0:
+        raise UserError(f"{family.pipeline}: what its scheduler is given is not what its denoiser predicts.")
+    return 1 if (along > 0) != inverted else -1
+
+
+def _extent(family: Family, tap: Tap) -> int:
+    return target_length(tap.calls[0].arguments, family, tap.given[0][1])
+
+
+def _conditional(family: Family, one: Tap, other: Tap) -> End:
+    """Which rows of a call change with the instruction, where guided rows share one call.
+
+    Raises:
+        UserError: the first call of a step is not the conditional one.
+    """
+    a, b = (tap.calls[0].arguments for tap in (one, other))
+    blocks = len(a[family.latents]) // 2
+
+    def differ(block: int) -> bool:
+        rows = slice(2 * block, 2 * block + 2)
+        named = [name for name in family.batch_args if isinstance(a.get(name), Tensor)]
+        return any(largest_difference(a[name][rows], b[name][rows]) > 0 for name in named) or any(
+            largest_difference(a[name][rows], b[name][rows]) > 0 for name in family.list_args if a.get(name)
+        )
+
+    if blocks == 1 and not differ(0):
+        raise UserError(f"{family.pipeline}: the first denoiser call of a step does not see the instruction.")
+    return "last" if blocks > 1 and not differ(0) else "first"
+
+
+def _shape(tap: Tap, family: Family) -> tuple[int, int]:
+    """Denoiser calls a step, and rows of a call for each of two edits."""
+    return len(tap.steps[-1]), len(tap.calls[-1].arguments[family.latents]) // 2
+
+
+def _disagreements(family: Family, known: Family | None, tap: Tap) -> list[str]:
+    """Where the derived record says another thing of the denoiser's call than the known one."""
+    if known is None:
+        return []
+    names = ("latents", "time", "time_scale", "time_shift", "sign", "target", "conditional")
+    found = [f"{n}: {getattr(family, n)!r}, recorded {getattr(known, n)!r}" for n in names if _differ(family, known, n)]
+    seen = tap.calls[0].arguments
+    for name in ("batch_args", "list_args"):
+        derived, recorded = ({a for a in getattr(f, name) if _numel(seen.get(a)) > 0} for f in (family, known))
+        if recorded != derived:
+            found.append(f"{name}: {sorted(derived)}, recorded {sorted(recorded)}")
+    return found
+
+
+def _differ(family: Family, known: Family, name: str) -> bool:
+    return bool(getattr(family, name) != getattr(known, name))

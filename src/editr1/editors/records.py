@@ -1,0 +1,301 @@
+"""The family records: one for each pipeline class that editr1 knows.
+
+The LoRA targets are the attention projections, as in Edit-R1 (arXiv 2510.16888); guidance is off by default where it is
+classifier-free (one denoiser call a step, as in DiffusionNFT, arXiv 2509.16117).
+"""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from typing import Any
+
+from editr1.editors.families import Family
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+JOINT_ATTENTION = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+JOY_ATTENTION = ("img_attn_qkv", "img_attn_proj", "txt_attn_qkv", "txt_attn_proj")
+QWEN_ARGS = ("encoder_hidden_states", "encoder_hidden_states_mask", "guidance")
+
+QWEN_IMAGE_EDIT = Family(
+    name="qwen-image-edit",
+    pipeline="QwenImageEditPipeline",
+    negative=" ",
+    guidance_arg="true_cfg_scale",
+    guidance=1.0,
+    multiple=32,
+    area_functions=("calculate_dimensions",),
+    batch_args=QWEN_ARGS,
+    lora_targets=JOINT_ATTENTION,
+)
+
+QWEN_IMAGE_EDIT_PLUS = Family(
+    name="qwen-image-edit-plus",
+    pipeline="QwenImageEditPlusPipeline",
+    sources=None,
+    negative=" ",
+    guidance_arg="true_cfg_scale",
+    guidance=1.0,
+    multiple=32,
+    source_areas=("VAE_IMAGE_SIZE",),
+    preview_areas=("CONDITION_IMAGE_SIZE",),
+    batch_args=QWEN_ARGS,
+    lora_targets=JOINT_ATTENTION,
+)
+
+QWEN_IMAGE = Family(
+    name="qwen-image",
+    pipeline="QwenImagePipeline",
+    image=None,
+    sources=0,
+    negative=" ",
+    guidance_arg="true_cfg_scale",
+    guidance=1.0,
+    batch_args=QWEN_ARGS,
+    lora_targets=JOINT_ATTENTION,
+)
+
+FLUX_KONTEXT = Family(
+    name="flux-kontext",
+    pipeline="FluxKontextPipeline",
+    guidance_arg="guidance_scale",
+    guidance=2.5,
+    settings={"_auto_resize": False},
+    sized=lambda size: {"max_area": prod(size)},
+    fitted=True,
+    batch_args=("encoder_hidden_states", "pooled_projections", "guidance"),
+    lora_targets=JOINT_ATTENTION,
+)
+
+FLUX = Family(
+    name="flux",
+    pipeline="FluxPipeline",
+    image=None,
+    sources=0,
+    guidance_arg="guidance_scale",
+    guidance=3.5,
+    batch_args=("encoder_hidden_states", "pooled_projections", "guidance"),
+    lora_targets=JOINT_ATTENTION,
+)
+
+QWEN_IMAGE_21 = Family(
+    name="qwen-image-2.1",
+    pipeline="QwenImage21Pipeline",
+    sources=None,
+    negative=" ",
+    guidance_arg="true_cfg_scale",
+    guidance=1.0,
+    settings={"use_kv_cache": False},
+    text_tokens=None,
+    multiple=32,
+    area_functions=("calculate_dimensions",),
+    target="last",
+    batch_args=("encoder_hidden_states", "encoder_hidden_states_mask"),
+    lora_targets=ATTENTION,
+)
+
+FLUX2 = Family(
+    name="flux2",
+    pipeline="Flux2Pipeline",
+    sources=None,
+    guidance_arg="guidance_scale",
+    guidance=4.0,
+    fitted=True,
+    batch_args=("encoder_hidden_states", "txt_ids", "img_ids", "guidance"),
+    lora_targets=(*JOINT_ATTENTION, "to_qkv_mlp_proj"),
+)
+
+FLUX2_KLEIN = Family(
+    name="flux2-klein",
+    pipeline="Flux2KleinPipeline",
+    sources=None,
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    fitted=True,
+    batch_args=("encoder_hidden_states", "txt_ids", "img_ids"),
+    lora_targets=(*JOINT_ATTENTION, "to_qkv_mlp_proj"),
+)
+
+FLUX2_KLEIN_KV = Family(
+    name="flux2-klein-kv",
+    pipeline="Flux2KleinKVPipeline",
+    sources=None,
+    fitted=True,
+    target="last",
+    batch_args=("encoder_hidden_states", "txt_ids", "img_ids"),
+    lora_targets=(*JOINT_ATTENTION, "to_qkv_mlp_proj"),
+)
+
+LONGCAT_IMAGE_EDIT = Family(
+    name="longcat-image-edit",
+    pipeline="LongCatImageEditPipeline",
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    takes_size=False,
+    text_tokens=None,
+    area_functions=("calculate_dimensions",),
+    batch_args=("encoder_hidden_states",),
+    lora_targets=JOINT_ATTENTION,
+)
+
+BRIA_FIBO_EDIT = Family(
+    name="bria-fibo-edit",
+    pipeline="BriaFiboEditPipeline",
+    sources=None,
+    prompt=lambda text: json.dumps({"edit_instruction": text}),
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    settings={"_auto_resize": False},
+    fitted=True,
+    time_scale=1000.0,
+    batch_args=("encoder_hidden_states", "text_encoder_layers", "joint_attention_kwargs"),
+    conditional="last",
+    lora_targets=JOINT_ATTENTION,
+)
+
+BRIA_FIBO_2 = Family(
+    name="bria-fibo-2",
+    pipeline="BriaFibo2Pipeline",
+    sources=5,
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    text_tokens=None,
+    fitted=True,
+    scoped=lambda size: {"default_sample_size": round(prod(size) ** 0.5 / 8)},
+    batch_args=("encoder_hidden_states", "encoder_attention_mask", "context_latents"),
+    lora_targets=ATTENTION,
+)
+
+JOYIMAGE_EDIT = Family(
+    name="joyimage-edit",
+    pipeline="JoyImageEditPipeline",
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    scoped=lambda size: {"diffusers.pipelines.joyimage.image_processor:BUCKETS": {1024: [size[::-1]]}},
+    mean_source=True,
+    time_scale=1000.0,
+    target="last",
+    length=1,
+    batch_args=("encoder_hidden_states",),
+    lora_targets=JOY_ATTENTION,
+)
+
+JOYIMAGE_EDIT_PLUS = Family(
+    name="joyimage-edit-plus",
+    pipeline="JoyImageEditPlusPipeline",
+    image="images",
+    sources=None,
+    listed=True,
+    repeats=False,
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    scoped=lambda size: {"diffusers.pipelines.joyimage.image_processor:BUCKETS": {1024: [size[::-1]]}},
+    time_scale=1000.0,
+    length=lambda arguments: prod(arguments["shape_list"][0][0]),
+    batch_args=("encoder_hidden_states", "encoder_hidden_states_mask"),
+    list_args=("shape_list",),
+    conditional="last",
+    lora_targets=JOY_ATTENTION,
+)
+
+KANDINSKY5_I2I = Family(
+    name="kandinsky5-i2i",
+    pipeline="Kandinsky5I2IPipeline",
+    repeats=False,
+    negative="blurry, low quality, distorted, deformed, artifacts",  # an empty one leaves it without tokens
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    text_tokens=None,
+    scoped=lambda size: {"resolutions": [size]},
+    mean_source=True,
+    time_scale=1000.0,
+    axis=-1,
+    batch_args=("encoder_hidden_states", "pooled_projections"),
+    lora_targets=("to_query", "to_key", "to_value", "self_attention.out_layer", "cross_attention.out_layer"),
+)
+
+Z_IMAGE_OMNI = Family(
+    name="z-image-omni",
+    pipeline="ZImageOmniPipeline",
+    sources=None,
+    listed=True,
+    guidance_arg="guidance_scale",
+    guidance=0.0,
+    fitted=True,
+    mean_source=True,
+    latents="x",
+    time="t",
+    time_scale=-1.0,
+    time_shift=1.0,
+    sign=-1,
+    target="last",
+    batch_args=(),
+    list_args=("cap_feats", "siglip_feats", "image_noise_mask"),
+    lora_targets=ATTENTION,
+)
+
+
+def _omnigen_rows(arguments: dict[str, Any], rows: int) -> dict[str, Any]:
+    """OmniGen's sources stand in one list; a dict tells where each row's are in its text."""
+    places = arguments["input_image_sizes"].get(0, [])
+    return {
+        "input_image_sizes": dict.fromkeys(range(rows), places) if places else {},
+        "input_img_latents": arguments["input_img_latents"][: len(places)] * rows,
+    }
+
+
+OMNIGEN = Family(
+    name="omnigen",
+    pipeline="OmniGenPipeline",
+    image="input_images",
+    sources=3,
+    listed=True,
+    tag="<img><|image_{}|></img> ",
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    settings={"img_guidance_scale": 1.0},
+    text_tokens=None,
+    fitted=True,
+    mean_source=True,
+    time_scale=-1.0,
+    time_shift=1.0,
+    sign=-1,
+    batch_args=("input_ids", "attention_mask", "position_ids"),
+    expand=_omnigen_rows,
+    lora_targets=ATTENTION,
+)
+
+STABLE_DIFFUSION_3 = Family(
+    name="stable-diffusion-3",
+    pipeline="StableDiffusion3Pipeline",
+    image=None,
+    sources=0,
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    time_scale=1000.0,
+    batch_args=("encoder_hidden_states", "pooled_projections"),
+    conditional="last",
+    lora_targets=JOINT_ATTENTION,
+)
+
+RECORDS = (
+    QWEN_IMAGE_EDIT,
+    QWEN_IMAGE_EDIT_PLUS,
+    QWEN_IMAGE_21,
+    FLUX_KONTEXT,
+    FLUX2,
+    FLUX2_KLEIN,
+    FLUX2_KLEIN_KV,
+    LONGCAT_IMAGE_EDIT,
+    BRIA_FIBO_EDIT,
+    BRIA_FIBO_2,
+    JOYIMAGE_EDIT,
+    JOYIMAGE_EDIT_PLUS,
+    KANDINSKY5_I2I,
+    Z_IMAGE_OMNI,
+    OMNIGEN,
+    QWEN_IMAGE,
+    FLUX,
+    STABLE_DIFFUSION_3,
+)
+FAMILIES = {family.pipeline: family for family in RECORDS}

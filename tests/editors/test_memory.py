@@ -1,0 +1,408 @@
+"""Settings that save memory or time: what they give is what the editor gives without them."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, FluxTransformer2DModel
+from diffusers.hooks.group_offloading import _GROUP_OFFLOADING, GroupOffloadingHook
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+
+from editr1.build import load_editor
+from editr1.config import Config, MemoryConfig, differences
+from editr1.editors import memory as memory_module
+from editr1.editors.adapters import add_policies, trainable_parameters, use_policy
+from editr1.editors.editor import Editor, Rollout
+from editr1.editors.loading import find_family, load_pipeline
+from editr1.editors.memory import (
+    apply_memory,
+    checkpoint_blocks,
+    compile_blocks,
+    place,
+    quantization,
+    set_attention,
+    tile_vae,
+    usable_attention,
+)
+from editr1.errors import UserError
+from tests.editors.tiny_denoisers import build_flux_1, build_flux_2, output
+from tests.tiny import PIXELS, build_vae, tiny_sample
+
+POLICIES: tuple[Any, ...] = ("default", "old", "reference")
+
+
+def config(path: Path, **memory: Any) -> Config:
+    tree = {"editor": {"path": str(path), "dtype": "float32", "device": "cpu", "pixels": PIXELS}, "memory": memory}
+    return Config.model_validate({**tree, "judge": {"path": "j"}, "data": {"path": "d"}})
+
+
+def make(editor: Editor, edits: int = 2) -> Rollout:
+    return editor.rollout(tiny_sample(), edits, steps=2, seed=0)
+
+
+def inputs_of(editor: Editor) -> tuple[Any, Tensor, Tensor]:
+    rollout = make(editor)
+    return rollout.conditioning, rollout.latents, torch.tensor([0.3, 0.8])
+
+
+def with_lora(editor: Editor, shake: float = 0.05) -> Editor:
+    """Policies, "default" away from the others."""
+    add_policies(editor, rank=3, alpha=12)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _, weight in trainable_parameters(editor):
+            weight += shake * torch.randn(weight.shape, generator=generator)
+    return editor
+
+
+def gradients(editor: Editor, inputs: Any, during: Any = None) -> list[Tensor]:
+    """Of "default", by a velocity; `during` surrounds the backward pass."""
+    weights = [weight for _, weight in trainable_parameters(editor)]
+    loss = editor.velocity(*inputs).square().sum()
+    with during or nullcontext():
+        return [grad.clone() for grad in torch.autograd.grad(loss, weights, allow_unused=True) if grad is not None]
+
+
+def same(rollout: Rollout, other: Rollout) -> bool:
+    pictures = zip(rollout.images, other.images, strict=True)
+    return torch.equal(rollout.latents, other.latents) and all(a.tobytes() == b.tobytes() for a, b in pictures)
+
+
+def relative(found: Tensor, right: Tensor) -> float:
+    return float((found - right).norm() / right.norm())
+
+
+# Loading, settings
+
+
+def test_all_is_off_by_default_and_a_config_reaches_the_editor(tiny_editor_path: Path, tmp_path: Path) -> None:
+    plain = load_editor(config(tiny_editor_path))
+    assert not plain.denoiser.is_gradient_checkpointing and not plain.pipe.vae.use_tiling
+    assert set(MemoryConfig().model_dump().values()) == {None, False}
+    on = {"gradient_checkpointing": True, "vae_tiling": True, "attention": "_native_math", "cache": tmp_path}
+    fitted = load_editor(config(tiny_editor_path, offload=True, **on))
+    assert fitted.denoiser.is_gradient_checkpointing and fitted.pipe.vae.use_tiling
+    assert relative(make(fitted).latents, make(plain).latents) < 1e-5
+    assert list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_run_may_go_on_with_other_settings_but_not_with_other_weights(tmp_path: Path) -> None:
+    before = config(tmp_path).model_dump(mode="json")
+    changed = config(tmp_path, offload=True, cache="c", vae_tiling=True, attention="flex", compile=True)
+    assert differences(before, changed) == ""
+    assert "memory.quantize: None there, int8 here" in differences(before, config(tmp_path, quantize="int8"))
+    del before["memory"]  # of a run by an older version
+    assert differences(before, config(tmp_path)) == ""
+
+
+def test_quantised_weights_are_not_trained_whole(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r'adapter\.mode to "lora"'):
+        Config.model_validate({**config(tmp_path, quantize="nf4").model_dump(), "adapter": {"mode": "full"}})
+
+
+# Number formats
+
+
+def test_lora_is_float32_on_a_bfloat16_base_and_keeps_what_bfloat16_would_lose(tiny_editor_path: Path) -> None:
+    editor = with_lora(Editor.load(tiny_editor_path, dtype=torch.bfloat16, pixels=PIXELS))
+    trained = {id(weight) for policy in ("default", "old") for weight in editor.policies.weights[policy].values()}  # type: ignore[union-attr]
+    assert {p.dtype for p in editor.denoiser.parameters() if id(p) in trained} == {torch.float32}
+    assert {p.dtype for p in editor.denoiser.parameters() if id(p) not in trained} == {torch.bfloat16}
+    editor.velocity(*inputs_of(editor)).square().mean().backward()
+    moved = [weight for _, weight in trainable_parameters(editor) if weight.grad is not None and weight.grad.any()]
+    assert moved and all(weight.grad.isfinite().all() for weight in moved)  # type: ignore[union-attr]
+    before = [weight.detach().clone() for weight in moved]
+    torch.optim.AdamW(moved, lr=1e-6, weight_decay=0).step()
+    for weight, was in zip(moved, before, strict=True):
+        assert torch.allclose(weight - was, -1e-6 * weight.grad.sign(), rtol=0, atol=1e-6)  # type: ignore[union-attr]
+        assert not torch.equal(weight, was)
+    lost = [
+        torch.equal(w.bfloat16()[big], b.bfloat16()[big])
+        for w, b in zip(moved, before, strict=True)
+        if (big := b.abs() > 0.01).any()
+    ]
+    assert sum(lost) > len(lost) / 2  # the same step is nothing in bfloat16
+
+
+@pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed")
+def test_int8_denoiser_is_near_the_float_one_and_its_lora_is_trained(tiny_editor_path: Path) -> None:
+    right = with_lora(Editor.load(tiny_editor_path, pixels=PIXELS))
+    editor = load_editor(config(tiny_editor_path, quantize="int8"))
+    kept = {n for n, p in editor.denoiser.named_parameters() if type(p) in (Tensor, nn.Parameter)}
+    linear = {f"{n}.weight" for n, m in editor.denoiser.named_modules() if isinstance(m, nn.Linear)}
+    assert linear and not linear & kept
+    assert all(type(p) is nn.Parameter for p in editor.pipe.text_encoder.parameters())
+    inputs = inputs_of(right)
+    with torch.no_grad(), use_policy(right, "reference"):
+        assert 1e-6 < relative(editor.velocity(*inputs), right.velocity(*inputs)) < 0.02
+    with_lora(editor)
+    found, expected = gradients(editor, inputs), gradients(right, inputs)
+    assert relative(torch.cat([g.flatten() for g in found]), torch.cat([g.flatten() for g in expected])) < 0.05
+    with use_policy(editor, "old"):
+        editor.self_check(make(editor))
+
+
+def test_nf4_is_asked_for_as_qlora_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """diffusers refuses to quantise by bitsandbytes without a GPU: only what is asked is tested."""
+    monkeypatch.setattr(memory_module, "find_spec", lambda name: name == "bitsandbytes")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="no GPU here; use int8"):
+            quantization("nf4", "transformer", torch.bfloat16)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    mapping = quantization("nf4", "transformer", torch.bfloat16).quant_mapping
+    assert [*mapping] == ["transformer"]
+    asked = mapping["transformer"]
+    assert asked.load_in_4bit and asked.bnb_4bit_quant_type == "nf4"
+    assert asked.bnb_4bit_compute_dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("kind", "package"), [("nf4", "bitsandbytes"), ("int8", "torchao")])
+def test_a_missing_package_is_named_with_its_command(
+    monkeypatch: Any, tiny_editor_path: Path, kind: Any, package: str
+) -> None:
+    monkeypatch.setattr(memory_module, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=f"pip install {package}"):
+        load_pipeline(tiny_editor_path, torch.float32, "cpu", quantize=kind)
+
+
+def test_quantisation_reaches_from_pretrained_with_the_denoisers_name(monkeypatch: Any, tiny_editor_path: Path) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("editr1.editors.loading.quantization", lambda *asked: asked)
+    load = DiffusionPipeline.from_pretrained
+
+    def watched(path: Any, **settings: Any) -> Any:
+        given.update(settings)
+        return load(path, dtype=settings["dtype"])
+
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", watched)
+    load_pipeline(tiny_editor_path, torch.float32, "cpu", quantize="nf4")
+    assert given["quantization_config"] == ("nf4", "transformer", torch.float32)
+
+
+# Where things live
+
+
+def test_offloading_changes_no_bit_and_hooks_all_but_the_denoiser(tiny_editor: Editor, tiny_editor_path: Path) -> None:
+    pipe = load_pipeline(tiny_editor_path, torch.float32, "cpu", offload=True)
+    family = find_family(tiny_editor_path)
+    assert family is not None
+    editor = Editor(pipe, family, pixels=PIXELS)
+    assert _hooked(pipe.text_encoder) and _hooked(pipe.vae)
+    assert not any(_hooked(module) for module in editor.denoiser.modules())
+    assert same(make(editor), make(tiny_editor))
+    assert pipe._execution_device == torch.device("cpu")
+
+
+def test_only_the_denoiser_goes_to_the_device(tiny_editor: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, moved = tiny_editor.pipe, list[tuple[nn.Module, Any]]()
+    for module in (pipe.transformer, pipe.text_encoder, pipe.vae):
+        monkeypatch.setattr(module, "to", lambda device, module=module: moved.append((module, device)))
+    place(pipe, "cuda:1", "transformer")
+    assert moved == [(pipe.transformer, "cuda:1")]
+    assert pipe._execution_device == torch.device("cuda:1")
+    assert {p.device.type for p in [*pipe.text_encoder.parameters(), *pipe.vae.parameters()]} == {"cpu"}
+
+
+def _hooked(model: nn.Module) -> bool:
+    """Whether a layer with weights in it is brought to the device when it is called."""
+    registries = [module._diffusers_hook for module in model.modules() if hasattr(module, "_diffusers_hook")]
+    return any(isinstance(registry.get_hook(_GROUP_OFFLOADING), GroupOffloadingHook) for registry in registries)
+
+
+# Checkpointing
+
+
+def test_checkpointing_changes_no_gradient(tiny_editor: Editor) -> None:
+    inputs = inputs_of(with_lora(tiny_editor))
+    right, calls = gradients(tiny_editor, inputs), _count(tiny_editor.denoiser.transformer_blocks[0])
+    checkpoint_blocks(tiny_editor)
+    found = gradients(tiny_editor, inputs)
+    assert len(calls) == 2  # once forward, once again
+    assert len(found) == len(right) and all(map(torch.equal, found, right))
+
+
+def test_a_block_is_computed_again_by_the_policy_of_its_forward_pass(tiny_editor: Editor) -> None:
+    inputs = inputs_of(with_lora(tiny_editor))
+    right = gradients(tiny_editor, inputs)
+    checkpoint_blocks(tiny_editor)
+    for policy in ("old", "reference"):
+        found = gradients(tiny_editor, inputs, during=use_policy(tiny_editor, policy))  # type: ignore[arg-type]
+        assert all(map(torch.equal, found, right))
+
+
+@pytest.mark.parametrize("build", [build_flux_1, build_flux_2])
+def test_checkpointing_changes_no_gradient_of_flux(build: Any) -> None:
+    answers = []
+    for on in (False, True):
+        editor = Editor(build(), _flux_family(build))
+        if on:
+            checkpoint_blocks(editor)
+        with_lora(editor)
+        calls = _count(editor.denoiser.single_transformer_blocks[1])
+        with torch.enable_grad():
+            loss = output.__wrapped__(editor.denoiser).square().sum()  # type: ignore[attr-defined]
+        weights = [weight for _, weight in trainable_parameters(editor)]
+        answers.append([g for g in torch.autograd.grad(loss, weights, allow_unused=True) if g is not None])
+        assert len(calls) == 1 + on
+    assert len(answers[0]) > 10 and all(map(torch.equal, *answers))
+
+
+def test_a_denoiser_that_cannot_is_refused(tiny_editor: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(tiny_editor.denoiser), "_supports_gradient_checkpointing", False)
+    monkeypatch.setattr(type(tiny_editor.denoiser), "_repeated_blocks", [])
+    with pytest.raises(UserError, match="QwenImageTransformer2DModel does not support it"):
+        apply_memory(tiny_editor, MemoryConfig(gradient_checkpointing=True))
+    with pytest.raises(UserError, match="no repeated blocks of QwenImageTransformer2DModel"):
+        apply_memory(tiny_editor, MemoryConfig(compile=True))
+
+
+def _flux_family(build: Any) -> Any:
+    from editr1.editors.records import FLUX2_KLEIN, FLUX_KONTEXT
+
+    return FLUX_KONTEXT if build is build_flux_1 else FLUX2_KLEIN
+
+
+def _count(module: nn.Module) -> list[None]:
+    """A list that grows by every call of a module, those of a backward pass included."""
+    calls: list[None] = []
+    module.register_forward_pre_hook(lambda *_: calls.append(None))
+    return calls
+
+
+# Tiles
+
+
+def _kl() -> AutoencoderKL:
+    torch.manual_seed(0)
+    channels, blocks = (8, 8, 8, 8), 4
+    return AutoencoderKL(
+        block_out_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
+        norm_num_groups=2,
+        sample_size=256,
+    ).eval()
+
+
+class _Holder:
+    def __init__(self, vae: Any) -> None:
+        self.vae = vae
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("build", "time"), [(_kl, ()), (build_vae, (1,))], ids=["kl", "qwen"])
+def test_tiles_agree_with_the_whole_and_small_pictures_are_not_cut(build: Any, time: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    whole = build()
+    tiled = build()
+    tiled.load_state_dict(whole.state_dict())
+    tile_vae(_Holder(tiled))
+    small = torch.rand(1, 4, *time, 16, 32)
+    assert torch.equal(tiled.decode(small).sample, whole.decode(small).sample)
+    large = torch.nn.functional.interpolate(torch.randn(1, 4, 4, 4), (48, 48), mode="bicubic").reshape(
+        1, 4, *time, 48, 48
+    )
+    right, found = whole.decode(large).sample, tiled.decode(large).sample
+    assert found.shape == right.shape
+    assert 0 < relative(found, right) < 0.1
+
+
+def test_a_pipeline_without_tiles_is_refused() -> None:
+    with pytest.raises(UserError, match="no VAE that tiles"):
+        tile_vae(build_flux_1())
+
+
+# Attention
+
+
+def test_math_attention_is_near_the_default_and_stays_the_denoisers_own(tiny_editor: Editor) -> None:
+    inputs, before = inputs_of(tiny_editor), _AttentionBackendRegistry._active_backend
+    with torch.no_grad():
+        right, state = tiny_editor.velocity(*inputs), torch.get_rng_state()
+        set_attention(tiny_editor.denoiser, "_native_math")
+        assert torch.allclose(tiny_editor.velocity(*inputs), right, rtol=0, atol=1e-5)
+    assert {b.attn.processor._attention_backend for b in tiny_editor.denoiser.transformer_blocks} == {"_native_math"}
+    assert _AttentionBackendRegistry._active_backend == before
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", ["nonsense", "_flash_3", "sage", "sage_hub"])
+def test_attention_that_is_not_there_is_refused_with_what_is(tiny_editor: Editor, name: str) -> None:
+    with pytest.raises(UserError, match=r"available: .*native.*_native_math") as caught:
+        apply_memory(tiny_editor, MemoryConfig(attention=name))
+    assert "\n" not in str(caught.value)
+    assert name not in usable_attention(torch.device("cpu"), torch.float32)
+    assert tiny_editor.denoiser.transformer_blocks[0].attn.processor._attention_backend is None
+
+
+def test_attention_without_gradients_is_refused(tiny_editor: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_module, "dispatch_attention_fn", lambda q, k, v: torch.zeros_like(q))
+    with pytest.raises(UserError, match="it computes no gradients"):
+        set_attention(tiny_editor.denoiser, "native")
+
+
+# Compilation
+
+
+def test_policies_switch_in_compiled_blocks(tiny_editor: Editor) -> None:
+    """Compiled before the LoRA is put in, called before and after, with every policy, with and without gradient."""
+    torch.compiler.reset()
+    inputs = inputs_of(tiny_editor)
+    compile_blocks(tiny_editor.denoiser, backend="aot_eager")
+    before = _velocities(tiny_editor, inputs, ("reference",))
+    with_lora(tiny_editor)
+    found = [_velocities(tiny_editor, inputs) for _ in range(2)]
+    trained = gradients(tiny_editor, inputs)
+    tiny_editor.self_check(make(tiny_editor))
+    for module in tiny_editor.denoiser.modules():
+        module._compiled_call_impl = None
+    right = _velocities(tiny_editor, inputs)
+    assert (right["default"] - right["old"]).abs().max() > 1e-3
+    for policy in POLICIES:
+        assert all(torch.allclose(answer[policy], right[policy], rtol=0, atol=1e-4) for answer in found)
+    assert torch.allclose(before["reference"], right["reference"], rtol=0, atol=1e-4)
+    expected = gradients(tiny_editor, inputs)
+    assert relative(torch.cat([g.flatten() for g in trained]), torch.cat([g.flatten() for g in expected])) < 1e-4
+
+
+def test_blocks_of_one_class_share_what_was_compiled() -> None:
+    """Else 60 blocks would meet torch's limit of recompilations."""
+    graphs = []
+    for layers in (3, 6):
+        torch.compiler.reset()
+        counters.clear()
+        denoiser = FluxTransformer2DModel(
+            num_layers=layers,
+            num_single_layers=layers,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=24,
+            in_channels=16,
+            pooled_projection_dim=8,
+            axes_dims_rope=(4, 6, 6),
+        )
+        editor = Editor(build_flux_1(), _flux_family(build_flux_1))
+        editor.denoiser = denoiser.requires_grad_(False)
+        compile_blocks(denoiser, backend="eager")
+        with_lora(editor)
+        for policy in POLICIES:
+            with use_policy(editor, policy):
+                output(denoiser)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[1]
+
+
+@torch.no_grad()
+def _velocities(editor: Editor, inputs: Any, policies: tuple[Any, ...] = POLICIES) -> dict[str, Tensor]:
+    answers = {}
+    for policy in policies:
+        with use_policy(editor, policy):
+            answers[policy] = editor.velocity(*inputs)
+    return answers

@@ -63,6 +63,8 @@ def test_pictures_stand_upright(tmp_path: Path) -> None:
         ({"source": "../a.png", "instruction": "go"}, "outside"),
         ({"source": "/etc/hostname", "instruction": "go"}, "outside"),
         ({"source": "link.png", "instruction": "go"}, "outside"),
+        ({"source": "a.png", "instruction": "go", "references": ["../a.png"]}, "outside"),
+        ({"source": "a.png", "instruction": "go", "references": "a.png"}, "references"),
     ],
 )
 def test_a_wrong_line_is_named_with_file_and_number(tmp_path: Path, line: object, problem: str) -> None:
@@ -137,3 +139,11 @@ def test_derived_seeds_are_fixed_for_ever_and_do_not_collide() -> None:
     }
     assert len(seeds) == 3 * 2 * 20 * 20
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_references_are_opened_in_their_order(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path, {"source": "a.png", "instruction": "go", "references": ["b.png", "a.png"]})
+    for name, colour in {"a.png": (1, 2, 3), "b.png": (4, 5, 6)}.items():
+        Image.new("RGB", (4, 4), colour).save(folder / name)
+    sample = JsonlDataset(folder)[0]
+    assert [picture.getpixel((0, 0)) for picture in sample.references] == [(4, 5, 6), (1, 2, 3)]

@@ -60,13 +60,15 @@ class _Line(BaseModel):
     requirement: str = ""
     task: str = Field(default="edit", min_length=1)
     key: str | None = Field(default=None, min_length=1)
+    references: list[str] = []
 
 
 class JsonlDataset:
     """A folder with pictures and a `data.jsonl`, one item a line.
 
-    {"source", "instruction", "requirement", "task", "key"}: `source` is a path inside the folder; the last three may be
-    left out (the key is then "line-<number>"). All lines are checked here; a picture is opened when it is asked for.
+    {"source", "instruction", "requirement", "task", "key", "references"}: `source` and the list `references` (further
+    source images) are paths inside the folder; all but the first two may be left out (the key is then "line-<number>").
+    All lines are checked here; a picture is opened when it is asked for.
 
     Raises:
         UserError: a line is wrong (its file and number are named), a path leaves the folder, or a picture is missing.
@@ -84,30 +86,26 @@ class JsonlDataset:
         return len(self._items)
 
     def __getitem__(self, index: int) -> EditSample:
-        """The item with its picture, turned upright as its EXIF data say and converted to RGB.
+        """The item with its pictures, turned upright as their EXIF data say and converted to RGB.
 
         Raises:
-            UserError: the picture cannot be read.
+            UserError: a picture cannot be read.
         """
-        line, key, path = self._items[index]
-        try:
-            with Images.open(path) as image:
-                source = ImageOps.exif_transpose(image).convert("RGB")
-        except (OSError, SyntaxError, ValueError, Images.DecompressionBombError) as error:
-            raise UserError(
-                f"cannot read the picture {path} of item {key!r}: {error}; replace it or drop the line"
-            ) from error
-        return EditSample(key, source, line.instruction, line.requirement, line.task)
+        line, key, paths = self._items[index]
+        source, *references = (_open(path, key) for path in paths)
+        return EditSample(key, source, line.instruction, line.requirement, line.task, tuple(references))
 
-    def _read(self) -> Iterator[tuple[_Line, str, Path]]:
+    def _read(self) -> Iterator[tuple[_Line, str, list[Path]]]:
         try:
             lines = self.file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read the dataset {self.file}: {error}") from error
         for number, text in enumerate(lines, start=1):
             if text.strip():
-                line = _parse(text, f"{self.file}:{number}")
-                yield line, line.key or f"line-{number}", self._inside(line.source, f"{self.file}:{number}")
+                where = f"{self.file}:{number}"
+                line = _parse(text, where)
+                paths = [self._inside(picture, where) for picture in (line.source, *line.references)]
+                yield line, line.key or f"line-{number}", paths
 
     def _inside(self, source: str, where: str) -> Path:
         path = (self.folder / source).resolve()
@@ -122,6 +120,14 @@ class JsonlDataset:
         if len(set(keys)) < len(keys):
             repeated = next(key for key in keys if keys.count(key) > 1)
             raise UserError(f"{self.file}: the key {repeated!r} stands on more than one line; keys must be unique")
+
+
+def _open(path: Path, key: str) -> Image:
+    try:
+        with Images.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Images.DecompressionBombError) as error:
+        raise UserError(f"cannot read the picture {path} of item {key!r}: {error}; replace it or drop the line") from error
 
 
 def _parse(text: str, where: str) -> _Line:

@@ -1,4 +1,4 @@
-"""Every family: the probe agrees, rollouts are the stock pipeline's, replays are bit-equal, LoRA and full steps work."""
+"""Every family: the probe agrees, rollouts are the stock pipeline's, replays are bit-equal, steps train."""
 
 from __future__ import annotations
 

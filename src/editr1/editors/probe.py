@@ -75,7 +75,7 @@ def probe(pipe: DiffusionPipeline, *, known: Family | None = None, pixels: int |
     Raises:
         UserError: the pipeline cannot be called by what its signature tells, or its calls are of no known form.
     """
-    draft = known or draft_family(pipe)
+    draft = known or _unguided(pipe, draft_family(pipe), pixels)
     family, plain, guided = _derive(pipe, draft, pixels)
     used = known or family
     editor, error, differences = Editor(pipe, used, pixels=pixels), None, []
@@ -158,6 +158,19 @@ def record_source(family: Family) -> str:
     return "\n".join(["Family(", *lines, ")"])
 
 
+def _unguided(pipe: DiffusionPipeline, draft: Family, pixels: int | None) -> Family:
+    """The draft with the guidance that needs the fewest rows: some pipelines switch it off at 1, some at 0."""
+    if draft.guidance != 1.0:
+        return draft
+    rows = {value: _rows(_run(pipe, draft, pixels, 1, guidance=value)) for value in (1.0, 0.0)}
+    return draft if rows[1.0] <= rows[0.0] else replace(draft, guidance=0.0)
+
+
+def _rows(tap: Tap) -> int:
+    """Rows of all denoiser calls of a step."""
+    return sum(len(next(v for v in call.arguments.values() if isinstance(v, Tensor | list))) for call in tap.steps[-1])
+
+
 def _derive(pipe: DiffusionPipeline, draft: Family, pixels: int | None) -> tuple[Family, Tap, tuple[int, int] | None]:
     """The draft with what its denoiser's calls tell, a run without guidance, and `_shape` of one with guidance."""
     two, three = (_run(pipe, draft, pixels, edits) for edits in (2, 3))
@@ -188,7 +201,7 @@ def _derive(pipe: DiffusionPipeline, draft: Family, pixels: int | None) -> tuple
         list_args=tuple(name for name, (a, b) in pairs.items() if _listed(a, b, rows)),
     )
     family = replace(family, sign=_sign(family, two, _inverted(pipe)))
-    if family.guidance_arg is None or family.guidance is None or family.guidance > 1:
+    if family.guidance_arg is None or family.guidance is None or family.guidance > 1:  # none, or embedded
         return family, two, None
     strong = [_run(pipe, draft, pixels, 2, guidance=3.0, instruction=text) for text in INSTRUCTIONS]
     return replace(family, conditional=_conditional(family, *strong)), two, _shape(strong[0], family)

@@ -1,4 +1,4 @@
-"""All of the toy's training in order: for each editor its VAE and itself, then the judge. Each phase resumes where it was stopped.
+"""All of the toy's training in order: each editor after its VAE, then the judge. A phase resumes where it was stopped.
 
 The judge learns in three parts: from made-up edits; then from the editor's own too; then also from those of an editor
 that was trained by the judge so far, since what fools a judge is found by training on its scores.

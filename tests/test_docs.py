@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from editr1.config import AdapterConfig, Config, OptimConfig, RolloutConfig, load_config
+from editr1.config import AdapterConfig, Config, OptimConfig, RolloutConfig, load_config, presets
 from editr1.data import JsonlDataset
+from editr1.editors.catalogue import catalogue
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/editors.md", "docs/memory.md")
 
 
 def block(language: str) -> str:
@@ -47,6 +48,24 @@ def test_links_and_named_paths_exist(name: str) -> None:
     links = [link for link in re.findall(r"(?<!!)\[[^\]]*\]\(([^)]+)\)", text) if not link.startswith("https://")]
     paths = re.findall(r"`((?:src|tests|docs|benchmarks)/[\w/.]+)`", text)
     assert [path for path in [*links, *paths] if not (ROOT / path).exists()] == []
+
+
+def test_the_table_of_editors_is_that_of_the_catalogue_and_all_of_it_passed() -> None:
+    table = (ROOT / "docs" / "editors.md").read_text(encoding="utf-8")
+    assert "FAILED" not in table
+    for row in catalogue():
+        shown = re.findall(rf"^\| {row['pipeline']} \| (.*) \|$", table, re.MULTILINE)
+        if row["supported"]:
+            sources = "any" if row["source_images"] is None else row["source_images"]
+            assert [line.split(" | ")[:3] for line in shown] == [[row["family"], str(sources), str(row["lines"])]]
+            assert shown[0].split(" | ")[3:8] == ["yes"] * 5
+        else:
+            assert shown == [row["reason"]]
+
+
+def test_presets_that_the_readme_names_exist() -> None:
+    named = set(re.findall(r"`((?:qwen|flux|longcat)\w*_\w+)`", README))
+    assert named == {name for name in presets() if not name.startswith("toy")}
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -9,9 +9,7 @@ import torch
 from editr1.config import Config, DataConfig
 from editr1.data import EditDataset, JsonlDataset
 from editr1.editors.editor import Editor
-from editr1.editors.loading import find_family, load_pipeline
 from editr1.editors.memory import apply_memory
-from editr1.editors.probe import derive_family
 from editr1.errors import UserError
 from editr1.judges.base import Judge
 from editr1.judges.transformers_backend import TransformersJudge
@@ -30,12 +28,16 @@ def build_trainer(config: Config) -> Trainer:
 def load_editor(config: Config) -> Editor:
     """The editor that a config names, fitted on the machine as its `memory` says."""
     settings, memory = config.editor, config.memory
-    path, dtype, device = locate(settings.path), getattr(torch, settings.dtype), pick_device(settings.device)
-    family = find_family(path)
-    pipe = load_pipeline(path, dtype, device, quantize=memory.quantize, offload=memory.offload)
-    if family is None:
-        family = derive_family(pipe, pixels=settings.pixels)
-    editor = Editor(pipe, family, guidance=settings.guidance, pixels=settings.pixels, text_tokens=settings.text_tokens)
+    editor = Editor.load(
+        locate(settings.path),
+        dtype=getattr(torch, settings.dtype),
+        device=pick_device(settings.device),
+        guidance=settings.guidance,
+        pixels=settings.pixels,
+        text_tokens=settings.text_tokens,
+        quantize=memory.quantize,
+        offload=memory.offload,
+    )
     apply_memory(editor, memory)
     return editor
 

@@ -127,7 +127,9 @@ def _open(path: Path, key: str) -> Image:
         with Images.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, SyntaxError, ValueError, Images.DecompressionBombError) as error:
-        raise UserError(f"cannot read the picture {path} of item {key!r}: {error}; replace it or drop the line") from error
+        raise UserError(
+            f"cannot read the picture {path} of item {key!r}: {error}; replace it or drop the line"
+        ) from error
 
 
 def _parse(text: str, where: str) -> _Line:

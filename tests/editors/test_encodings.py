@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 from safetensors import safe_open
@@ -95,7 +96,7 @@ def test_what_a_result_depends_on_is_in_its_key(tiny_editor_path: Path, tmp_path
         (lambda pipe: pipe.text_encoder.get_input_embeddings().weight.mul_(1.5), {"text"}),
         (lambda pipe: pipe.vae.encoder.conv_in.weight.mul_(1.5), {"text", "vae"}),
         (lambda pipe: pipe.tokenizer.add_tokens(["hippopotamus"]), {"text"}),
-        (lambda pipe: pipe.text_encoder.to(torch.bfloat16), {"text"}),
+        (lambda pipe: pipe.to(torch.bfloat16), {"text", "vae"}),
         (lambda pipe: pipe.vae.enable_tiling(), {"text", "vae"}),
         (lambda pipe: pipe.transformer.proj_out.weight.mul_(1.5), set()),  # it encodes nothing
     ],
@@ -175,7 +176,7 @@ def test_nests_come_back_as_they_were(tmp_path: Path) -> None:
 def test_latents_are_drawn_anew_from_what_was_kept(tmp_path: Path) -> None:
     torch.manual_seed(0)
     vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=2, sample_size=16).eval()
-    pipe = DiffusionPipeline()
+    pipe = SimpleNamespace(_execution_device=CPU)
     picture = torch.rand(2, 3, 16, 16)
     encode = remembered(pipe, vae.encode, tmp_path, "")
     encode(picture)
@@ -190,7 +191,7 @@ def test_latents_are_drawn_anew_from_what_was_kept(tmp_path: Path) -> None:
 
 
 def test_calls_that_cannot_be_kept_go_through(tmp_path: Path) -> None:
-    pipe, calls = DiffusionPipeline(), list[Any]()
+    pipe, calls = SimpleNamespace(_execution_device=CPU), list[Any]()
 
     def encode(x: Any) -> Any:
         calls.append(x)

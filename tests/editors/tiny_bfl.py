@@ -49,6 +49,7 @@ HEAD = 16
 ROPE_3D = (4, 6, 6)
 ROPE_4D = (4, 4, 4, 4)
 GATES = (AdaLayerNormZero, AdaLayerNormZeroSingle, AdaLayerNormContinuous, Flux2Modulation)
+QUERY_KEY_NORMS = ("norm_q", "norm_k", "norm_added_q", "norm_added_k")
 QWEN3_LAYERS = 28  # the pipeline reads layers 9, 18 and 27
 QWEN3_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -78,8 +79,10 @@ def build_dynamic_scheduler() -> FlowMatchEulerDiscreteScheduler:
 
 
 def open_flux_gates(transformer: nn.Module) -> None:
-    """Make every modulation loud: in a new model time and gates are near zero, and the blocks hardly count."""
-    for module in transformer.modules():
+    """Make modulation and attention loud: in a new model gates are near zero, and every token is looked at alike."""
+    for name, module in transformer.named_modules():
+        if name.rpartition(".")[-1] in QUERY_KEY_NORMS:
+            nn.init.constant_(module.weight, 2.0)  # at 1 the source's few tokens drown among 512 of text
         if isinstance(module, GATES):
             nn.init.normal_(module.linear.weight, std=0.3)
             if module.linear.bias is not None:

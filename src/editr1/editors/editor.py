@@ -46,6 +46,7 @@ from editr1.samplers import SCHEDULERS, SchedulerName
 
 if TYPE_CHECKING:
     from editr1.editors.adapters import Policies
+    from editr1.editors.memory import Quantization
 
 
 class EditorMismatch(UserError):
@@ -121,22 +122,26 @@ class Editor:
         guidance: float | None = None,
         pixels: int | None = None,
         text_tokens: int | None = None,
+        quantize: Quantization | None = None,
+        offload: bool = False,
     ) -> Editor:
         """Load a pipeline folder, or a model by its hub id, and find its family record; derive one where there is none.
 
         Args:
             path_or_id: what `DiffusionPipeline.from_pretrained` takes.
-            dtype: of all weights.
-            device: where the whole pipeline goes.
+            dtype: of all weights that are not quantised.
+            device: where the pipeline goes.
             guidance: None for the family's default.
             pixels: area of source and edit; None for the pipeline's own.
             text_tokens: length that prompts are padded or cut to; None for the pipeline's own.
+            quantize: how the denoiser's weights are held; None: as `dtype`.
+            offload: all but the denoiser stay on the CPU and come to `device` while they compute.
 
         Raises:
             UserError: nothing is there, it cannot be read, or it is no flow-matching editor.
         """
         family = find_family(path_or_id)
-        pipe = load_pipeline(path_or_id, dtype, device)
+        pipe = load_pipeline(path_or_id, dtype, device, quantize=quantize, offload=offload)
         if family is None:
             from editr1.editors.probe import derive_family
 

@@ -123,6 +123,8 @@ def set_attention(denoiser: Any, name: str) -> None:
         with attention_backend(name):  # which restores the backend of all other models
             denoiser.set_attention_backend(name)
         _try_attention(name, weight.device, dtype)
+        if not any(getattr(processor, "_attention_backend", None) == name for processor in _processors(denoiser)):
+            raise ValueError(f"{type(denoiser).__name__} has attention of its own")
     except (ValueError, RuntimeError, ImportError, OSError, TypeError, AssertionError) as error:
         denoiser.reset_attention_backend()
         usable = ", ".join(usable_attention(weight.device, dtype))
@@ -130,6 +132,11 @@ def set_attention(denoiser: Any, name: str) -> None:
             f"memory.attention={name!r} cannot train this editor on {weight.device.type} in {dtype}: "
             f"{_first_line(error)}; available: {usable}, or null for diffusers' default."
         ) from error
+
+
+def _processors(denoiser: nn.Module) -> list[object]:
+    """What computes the attention of diffusers' attention layers."""
+    return [module.processor for module in denoiser.modules() if hasattr(module, "processor")]
 
 
 def usable_attention(device: torch.device, dtype: torch.dtype) -> list[str]:

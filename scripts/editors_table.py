@@ -1,0 +1,80 @@
+"""Run the matrix of tests/editors and write its outcome as the table of docs/editors.md.
+
+Usage: python scripts/editors_table.py docs/editors.md
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+from editr1.editors.catalogue import catalogue
+
+COLUMNS = {
+    "probe": "test_the_probe_agrees_with_the_record_and_every_call_is_replayed_bit_for_bit",
+    "rollout": "test_a_rollout_is_what_the_stock_pipeline_gives",
+    "replay": "test_the_clean_latents_continue_the_last_call_by_its_velocity",
+    "LoRA step, save, load": "test_a_lora_step_changes_the_policy_alone_and_is_loaded_by_the_stock_loader",
+    "full step, save, load": "test_a_full_step_changes_the_policy_and_is_loaded_by_the_denoisers_class",
+    "record derived": "test_the_record_can_be_derived_without_knowing_it",
+}
+HEAD = """# Editors
+
+Each pipeline class below is built in the tests as a tiny one of its real classes, saved, loaded and tried: the probe
+agrees with its record and every denoiser call of a rollout is replayed bit for bit (probe), the rollout is the stock
+pipeline's own call (rollout), clean latents are what the replayed velocity leads to (replay), one DiffusionNFT step
+with a LoRA and one with all weights, saved and loaded again with equal outputs. "Record derived": `editr1 editor probe`
+finds the record by itself; "-" where it cannot, since the pipeline's signature does not tell how it wants to be called.
+Sources: how many source images it takes. Lines: of its record in `src/editr1/editors/records.py`.
+
+This table is written by `python scripts/editors_table.py docs/editors.md`, which runs the tests.
+"""
+TAIL = """
+## Not supported
+
+| Pipeline | Why |
+| --- | --- |
+"""
+OTHER = """
+## A pipeline that is not listed
+
+`editr1 editor probe PATH` runs it a few times and derives its record; `editr1 train` does the same at its start. What
+the probe cannot find by itself is how a pipeline wants to be called where its signature does not tell; then write a
+record.
+"""
+
+
+def outcomes() -> dict[tuple[str, str], str]:
+    """Passed or failed, by test and pipeline."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "matrix.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "tests/editors/test_matrix.py", f"--junitxml={report}"]
+        subprocess.run(command, check=False)
+        found = {}
+        for case in ElementTree.parse(report).iter("testcase"):
+            if match := re.fullmatch(r"(\w+)\[(\w+)\]", case.attrib["name"]):
+                found[match[1], match[2]] = "FAILED" if len(case) else "yes"
+        return found
+
+
+def main(out: Path) -> None:
+    """Write the table."""
+    found = outcomes()
+    rows = catalogue()
+    names = ["Pipeline", "Family", "Sources", "Lines", *COLUMNS]
+    lines = [HEAD, f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
+    for row in rows:
+        if row["supported"]:
+            sources = "any" if row["source_images"] is None else row["source_images"]
+            cells = [found.get((test, row["pipeline"]), "-") for test in COLUMNS.values()]
+            lines.append(f"| {row['pipeline']} | {row['family']} | {sources} | {row['lines']} | {' | '.join(cells)} |")
+    refused = [f"| {row['pipeline']} | {row['reason']} |" for row in rows if not row["supported"]]
+    out.write_text("\n".join(lines) + "\n" + TAIL + "\n".join(refused) + "\n" + OTHER, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

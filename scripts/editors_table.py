@@ -31,6 +31,11 @@ with a LoRA and one with all weights, saved and loaded again with equal outputs.
 finds the record by itself; "-" where it cannot, since the pipeline's signature does not tell how it wants to be called.
 Sources: how many source images it takes. Lines: of its record in `src/editr1/editors/records.py`.
 
+Three of them draw the source's latents at random, anew for each edit (JoyImage-Edit, Kandinsky 5, OmniGen); here the
+mean is taken, so that all edits of a group share their source. Classifier-free guidance is off unless
+`editor.guidance` is above 1; then rollouts are guided, and the conditional velocity is trained. A source keeps its
+shape: `editor.pixels` is the area, and each side is rounded to the multiple that the pipeline takes.
+
 This table is written by `python scripts/editors_table.py docs/editors.md`, which runs the tests.
 """
 TAIL = """

@@ -1,6 +1,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,25 @@ def test_a_policy_is_asked_only_where_its_answer_is_used(make: Make, kl: float, 
     group = [trained] + [reference] * (kl > 0)
     late = [trained] + [old] * (old_rate > 0) + [reference] * (kl > 0)
     assert calls == 2 * group + 2 * group + 2 * late  # the old policy is the trained one in the first two steps
+
+
+def test_pictures_of_several_shapes_train_in_one_step_each_in_its_own(
+    tiny_editor_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Shapes(Colours):
+        def __getitem__(self, index: int) -> EditSample:
+            sample = super().__getitem__(index)
+            return replace(sample, source=sample.source.resize([(32, 32), (96, 32), (32, 96)][index % 3]))
+
+    editor = Editor.load(tiny_editor_path, pixels=64 * 64)
+    trainer = Trainer(settings(rollout__groups_per_step=3, steps=1), editor, RedJudge(), Shapes(), tmp_path)
+    seen: list[tuple[int, ...]] = []
+    velocity = editor.velocity
+    monkeypatch.setattr(editor, "velocity", lambda c, x, t: seen.append(tuple(c.shape)) or velocity(c, x, t))
+    trainer.train()
+    row = read_rows(tmp_path / "metrics.jsonl")[0]
+    assert (row["groups_kept"], len(set(seen))) == (3, 2)  # 4x4 tokens, and 2x6 either way round
+    assert row["grad_norm"] > 0
 
 
 def test_a_dropped_group_and_an_edit_without_reward_cost_no_call(make: Make) -> None:

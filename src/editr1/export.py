@@ -40,6 +40,7 @@ from editr1.editors.lora_format import (
     read_lora,
     refuse_differences,
     refuse_strangers,
+    remove_adapters,
 )
 from editr1.editors.original_names import Lora, listing, to_original
 from editr1.errors import UserError
@@ -322,7 +323,7 @@ def merge_lora(denoiser: Any, lora: Lora) -> None:
             wrong.append(name)
     if wrong:
         raise UserError(f"merging changed these layers to something else than W + scale B A: {listing(wrong)}")
-    denoiser.unload_lora()
+    remove_adapters(denoiser)
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:

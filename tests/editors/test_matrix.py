@@ -222,6 +222,17 @@ def test_the_catalogue_names_every_family_and_gives_a_reason_for_what_is_not_sup
         assert issubclass(getattr(__import__("diffusers"), row["pipeline"]), DiffusionPipeline)
 
 
+@pytest.mark.parametrize("name", ["Flux2KleinPipeline", "LongCatImageEditPipeline", "StableDiffusion3Pipeline"])
+def test_a_pipeline_without_a_record_is_probed_when_it_is_loaded(
+    pipeline_path: Paths, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delitem(FAMILIES, name)
+    editor = load(pipeline_path, name)
+    add_policies(editor, rank=2, alpha=4)
+    _, before, after = nft_step(editor, 1.0)
+    assert not torch.equal(before, after)
+
+
 @pytest.mark.parametrize("name", ["DreamLitePipeline", "DreamLiteMobilePipeline"])
 def test_a_pipeline_that_fails_for_a_group_is_refused_with_its_own_error(pipeline_path: Paths, name: str):
     with pytest.raises(UserError, match=f"{name} cannot be called as its signature suggests: RuntimeError"):

@@ -68,6 +68,14 @@ def test_the_figures_beside_the_weights_are_within_the_bounds_that_the_demo_need
     assert sum(path.stat().st_size for path in WEIGHTS.rglob("*")) < 40e6
 
 
+def test_the_second_editor_has_something_to_gain_and_the_judge_some_order_of_edits_it_never_saw() -> None:
+    figures = json.loads((WEIGHTS / "verify.flux-kontext.json").read_text())
+    assert figures["vae"]["psnr_db"] >= 26
+    assert 0.35 <= figures["editor"]["oracle_mean"] <= 0.70 and figures["editor"]["within_group_std"] >= 0.12
+    assert figures["judge"]["spearman"] >= 0.75 and figures["judge"]["within_group_spearman"] >= 0.45
+    assert sum(path.stat().st_size for path in (WEIGHTS / "flux-kontext").rglob("*")) <= 15e6
+
+
 def test_the_shipped_models_do_on_a_few_items_about_what_stands_beside_them() -> None:
     stated = json.loads((WEIGHTS / "verify.qwen-image-edit.json").read_text())
     found = verify(toy_path("qwen-image-edit"), toy_path("judge"), items=18)

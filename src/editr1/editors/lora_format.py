@@ -100,6 +100,16 @@ def inject(denoiser: Any, lora: Lora, adapter: str = "lora") -> None:
     refuse_differences(lora, injected(denoiser, adapter), "loaded into the denoiser")
 
 
+def remove_adapters(denoiser: Any) -> None:
+    """Take all adapters out of a denoiser; what was merged stays."""
+    if isinstance(denoiser, PeftAdapterMixin):
+        denoiser.unload_lora()
+        return
+    for name, module in list(denoiser.named_modules()):
+        if isinstance(module, LoraLayer):
+            denoiser.set_submodule(name, module.get_base_layer())
+
+
 def refuse_strangers(lora: Lora, denoiser: nn.Module) -> None:
     """See that every layer has a place in the denoiser.
 

@@ -150,6 +150,17 @@ def test_int8_denoiser_is_near_the_float_one_and_its_lora_is_trained(tiny_editor
         editor.self_check(make(editor))
 
 
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or find_spec("bitsandbytes") is None, reason="takes a GPU and bitsandbytes"
+)
+def test_nf4_denoiser_is_near_the_float_one(tiny_editor_path: Path) -> None:
+    right = Editor.load(tiny_editor_path, device="cuda", pixels=PIXELS)
+    editor = Editor.load(tiny_editor_path, device="cuda", pixels=PIXELS, quantize="nf4")
+    inputs = inputs_of(right)
+    with torch.no_grad():
+        assert 1e-6 < relative(editor.velocity(*inputs), right.velocity(*inputs)) < 0.3
+
+
 def test_nf4_is_asked_for_as_qlora_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """diffusers refuses to quantise by bitsandbytes without a GPU: only what is asked is tested."""
     monkeypatch.setattr(memory_module, "find_spec", lambda name: name == "bitsandbytes")

@@ -17,10 +17,11 @@ from torch import Tensor
 from editr1.algorithms.nft import NFTBatch, nft_loss
 from editr1.editors.adapters import add_policies, save_lora, trainable_parameters, use_policy
 from editr1.editors.catalogue import UNSUPPORTED, catalogue, record_lines
-from editr1.editors.editor import Editor, Rollout
+from editr1.editors.editor import Editor, Rollout, _generator
 from editr1.editors.lora_format import load_lora_into
 from editr1.editors.probe import derive_family, probe
 from editr1.editors.records import FAMILIES
+from editr1.editors.tap import conditional_rows, extent, target_of
 from editr1.errors import UserError
 from tests.tiny import tiny_sample
 
@@ -96,8 +97,6 @@ def test_a_rollout_is_what_the_stock_pipeline_gives(pipeline_path: Paths, name: 
     arguments = editor.family.call(
         SAMPLE, editor._sources(SAMPLE), 2, size=size, guidance=editor.guidance, text_tokens=editor.text_tokens
     )
-    from editr1.editors.editor import _generator
-
     with torch.no_grad(), editor._scoped("euler", size):
         stock = editor.pipe(**arguments, num_inference_steps=3, generator=[_generator(1, i) for i in range(2)])[0]
     for ours, theirs in zip(rollout.images, stock, strict=True):
@@ -113,12 +112,8 @@ def test_the_clean_latents_continue_the_last_call_by_its_velocity(pipeline_path:
     editor = load(pipeline_path, name)
     rollout = roll(editor, every_call=True)
     family, shape = editor.family, rollout.conditioning.shape
-    from editr1.editors.tap import target_of
-
-    length = shape[family.axis - 1 if family.axis > 0 else family.axis]
-    latents = target_of(rollout.calls[-1].arguments[family.latents], family, length)[-2:]
-    if family.conditional == "first":
-        latents = target_of(rollout.calls[-1].arguments[family.latents], family, length)[:2]
+    recorded = rollout.calls[-1].arguments[family.latents]
+    latents = target_of(recorded, family, extent(family, shape))[conditional_rows(recorded, family, 2)]
     x_t = latents.reshape(rollout.latents.shape).float()
     t = rollout.times[-1].expand(2)
     with torch.no_grad():

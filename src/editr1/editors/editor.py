@@ -32,6 +32,7 @@ from editr1.editors.tap import (
     arguments_for,
     condition,
     conditional_rows,
+    extent,
     final_target,
     largest_difference,
     noise_levels,
@@ -248,13 +249,12 @@ class Editor:
             EditorMismatch: one is not equal.
         """
         family, shape, edits = self.family, rollout.conditioning.shape, len(rollout.images)
-        length = shape[family.axis - 1 if family.axis > 0 else family.axis]
         differences = []
         for index, call in enumerate(rollout.calls):
             latents = call.arguments[family.latents]
             rows = conditional_rows(latents, family, edits)
             blocks = len(latents) // edits  # unconditional rows are filled by the conditional one
-            x_t = target_of(latents, family, length)[rows].repeat(blocks, *[1] * len(shape))
+            x_t = target_of(latents, family, extent(family, shape))[rows].repeat(blocks, *[1] * len(shape))
             time = call.arguments[family.time][rows].repeat(blocks)
             replayed = replay(self.denoiser, rollout.conditioning, family, x_t, time)[:edits]
             recorded = predicted(call.output, family, shape)[rows]

@@ -170,7 +170,7 @@ def replay(denoiser: nn.Module, conditioning: Conditioning, family: Family, x_t:
 def predicted(output: Any, family: Family, shape: tuple[int, ...]) -> Tensor:
     """The velocity of the target in what a denoiser returned, [R, *shape]."""
     whole = isinstance(output, Tensor) and output.shape[1:].numel() == torch.Size(shape).numel()
-    target = output if whole else target_of(output, family, shape[family.axis - 1 if family.axis > 0 else family.axis])
+    target = output if whole else target_of(output, family, extent(family, shape))
     return (target if family.sign > 0 else -target).reshape(-1, *shape)
 
 
@@ -187,6 +187,11 @@ def target_length(arguments: dict[str, Any], family: Family, sample: Tensor) -> 
     return 0 if isinstance(arguments[family.latents], list) else sample.shape[family.axis]
 
 
+def extent(family: Family, shape: tuple[int, ...]) -> int:
+    """Places along the family's axis of one edit's latents [*shape]."""
+    return shape[family.axis - 1 if family.axis > 0 else family.axis]
+
+
 def target_of(latents: Any, family: Family, length: int) -> Tensor:
     """The target in a latents' argument or in an output, [R, *shape]."""
     if isinstance(latents, list):
@@ -199,7 +204,7 @@ def final_target(sample: Tensor, family: Family, shape: tuple[int, ...]) -> Tens
     """The clean latents as the denoiser would take them, [G, *shape], of what the scheduler returned in the end."""
     if sample.shape[1:].numel() == torch.Size(shape).numel():
         return sample.reshape(-1, *shape)
-    return target_of(sample, family, shape[family.axis - 1 if family.axis > 0 else family.axis])
+    return target_of(sample, family, extent(family, shape))
 
 
 def largest_difference(a: Any, b: Any) -> float:

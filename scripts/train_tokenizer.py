@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import sys
 
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 
-from editr1.judges.prompts import messages
+from editr1.judges.base import JudgeRequest
+from editr1.judges.prompts import Question, load_prompt
 from editr1.toy.build.language import CHAT_TEMPLATE, SPECIAL, editor_template
 from editr1.toy.scene import BACKGROUNDS, COLOURS, SIDES, artwork
 from editr1.toy.world import make_item
@@ -20,9 +22,11 @@ from editr1.toy.world import make_item
 def corpus(count: int = 6000) -> list[str]:
     """Text that holds every word of the toy's language: the templates, instructions, requirements, descriptions."""
     texts = [editor_template(), "Picture 1: user assistant yes no", "0 1 2 3 4 5 0 1 2 3 4 5"]
-    for method in ("score", "yes_no", "describe"):
-        content = messages("None.", "None.", method)[0]["content"]
-        texts += [part["text"] for part in content if part["type"] == "text"]
+    prompt, blank = load_prompt("brief", "prefix"), Image.new("RGB", (64, 64))
+    questions: tuple[Question, ...] = ("score", "yes_no", "think")
+    for question in questions:
+        parts = prompt.parts(JudgeRequest(blank, blank, "None.", "None."), question)
+        texts += [part for part in parts if isinstance(part, str)]
     words = [*artwork(), *COLOURS, *BACKGROUNDS, *SIDES, "Source: Edit: Score: empty flipped turned, ; ."]
     texts += [" ".join(["", *words]), "yes\nno\n" * 2]
     for index in range(count):

@@ -30,6 +30,8 @@ HELD_OUT = 9
 class Brightness:
     """A "judge" that likes bright edits; `stop_at` interrupts it at that call."""
 
+    remote = False
+
     def __init__(self, stop_at: int | None = None) -> None:
         self.calls, self.stop_at = 0, stop_at
 

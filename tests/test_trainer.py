@@ -19,8 +19,9 @@ from editr1.editors.adapters import use_policy
 from editr1.editors.editor import Editor
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score
+from editr1.judging import rate, requests_of, reward
 from editr1.metrics import Row, RunLog, read_rows
-from editr1.trainer import Noised, Trainer, draw_levels, rate
+from editr1.trainer import Noised, Trainer, draw_levels
 
 TIMES = ("seconds", "images_per_s")
 G, STEPS, T = 2, 3, 2
@@ -43,6 +44,8 @@ def redness(request: JudgeRequest) -> float:
 
 class RedJudge:
     """The mean red of the edit; `disturb` may do something else at a call, counted from 0."""
+
+    remote = False
 
     def __init__(self, disturb: Callable[[int, list[Score]], list[Score]] = lambda call, scores: scores) -> None:
         self.disturb, self.calls = disturb, 0
@@ -75,7 +78,7 @@ def settings(**changes: Any) -> Config:
     }
     for key, value in changes.items():
         section, _, leaf = key.rpartition("__")
-        (tree[section] if section else tree)[leaf] = value
+        (tree.setdefault(section, {}) if section else tree)[leaf] = value
     return Config.model_validate(tree)
 
 
@@ -359,7 +362,7 @@ def test_all_levels_are_drawn_equally_often() -> None:
 def test_the_first_loss_is_the_formula_of_the_paper(make: Make) -> None:
     trainer = make(steps=1, rollout__groups_per_step=1, algorithm__kl=0.0)
     group, visited = trainer._rollout(trainer.dataset[trainer.sampler.indices(0)[0]], index=0)
-    trainer._reward(group)
+    reward(group, trainer.judge.score(requests_of(group)))
     rewards = group.rewards.double()
     r = ((rewards - rewards.mean()) / rewards.std(correction=0) / 5).clamp(-1, 1) / 2 + 0.5
     group.advantages = torch.zeros(G)
@@ -392,9 +395,23 @@ def test_training_raises_the_reward(make: Make) -> None:
 
 def test_a_judge_that_never_answers_stops_the_run_in_words(make: Make, tmp_path: Path) -> None:
     judge = RedJudge(lambda call, scores: [Score(None, "connection refused")] * len(scores))
-    with pytest.raises(UserError, match="no reward for any edit of this step: connection refused"):
-        make(judge=judge).train()
-    assert checkpoint.latest(tmp_path / "out" / "checkpoints") is None
+    with pytest.raises(
+        UserError, match=r"no reward for \d+ of the last step's \d+ edits.*last 2 steps: connection refused"
+    ):
+        make(judge=judge, steps=9, failures__steps=2).train()
+    saved = checkpoint.latest(tmp_path / "out" / "checkpoints")
+    assert saved is not None and saved.name == "step_000002"
+    assert [row["unscored"] for row in read_rows(tmp_path / "out" / "metrics.jsonl")] == [2 * G, 2 * G]
+
+
+def test_failing_steps_count_in_a_row_only_and_a_share_at_the_limit_does_not(make: Make) -> None:
+    half = [Score(None, "slow"), Score(0.1), Score(None, "slow"), Score(0.7)]
+    plans = {"whole": [Score(None, "dead")] * 4, "half": half, "good": [Score(i / 4) for i in range(4)]}
+    order = ["whole", "good", "whole", "half", "half", "whole"]
+    judge = RedJudge(lambda call, scores: plans[order[call]])
+    sizes = {"rollout__group_size": 4, "rollout__groups_per_step": 1}
+    make(judge=judge, steps=len(order), failures__steps=2, **sizes).train()
+    assert judge.calls == len(order)
 
 
 def test_a_judge_that_answers_too_few_is_not_believed(make: Make) -> None:

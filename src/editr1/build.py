@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import torch
+import yaml
+from pydantic import ValidationError
 
-from editr1.config import Config, DataConfig
+from editr1.config import Config, DataConfig, JudgeConfig, RewardConfig, load_config
 from editr1.data import EditDataset, JsonlDataset
 from editr1.editors.editor import Editor
 from editr1.editors.memory import apply_memory
 from editr1.errors import UserError
-from editr1.judges.base import Judge
-from editr1.judges.transformers_backend import TransformersJudge
+from editr1.judges.base import MLLM, Judge
+from editr1.judges.methods import METHODS
+from editr1.judges.mllm import MLLMJudge
+from editr1.judges.prompts import load_prompt
+from editr1.judges.scoring import score_token_ids
+from editr1.judges.transformers_backend import TransformersModel
 from editr1.trainer import Trainer
 
 
@@ -43,15 +52,117 @@ def load_editor(config: Config) -> Editor:
 
 
 def load_judge(config: Config) -> Judge:
-    """The judge that a config names, on the editor's device and in its number format."""
-    settings = config.judge
-    return TransformersJudge(
-        locate(settings.path),
+    """The judge that a config names, on the editor's device and in its number format; mixed with its `rewards`."""
+    device, dtype = pick_device(config.editor.device), getattr(torch, config.editor.dtype)
+    judge = build_judge(config.judge, device, dtype)
+    if not config.rewards:
+        return judge
+    from editr1.judges.rewards.mixed import MixedJudge
+
+    others = {name: (build_reward(reward, device, dtype), reward.weight) for name, reward in config.rewards.items()}
+    return MixedJudge({"judge": (judge, config.judge.weight), **others})
+
+
+def build_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Judge:
+    """One multimodal judge; judges that share a folder or servers share the model.
+
+    Raises:
+        UserError: there is no such model, template or criterion, or the model cannot give the scale's numbers.
+    """
+    if settings.endpoints:
+        from editr1.judges.openai_backend import OpenAIModel
+
+        model: MLLM = OpenAIModel(
+            settings.endpoints,
+            str(settings.model),
+            api_key_env=settings.api_key_env,
+            in_flight=settings.in_flight,
+            timeout=settings.timeout,
+            tries=settings.tries,
+            jpeg_quality=settings.jpeg_quality,
+        )
+    else:
+        model = _local_model(str(locate(str(settings.path))), settings.batch_size, device, dtype)
+    prompt = load_prompt(settings.template, settings.order)
+    if settings.method == "ranking":
+        from editr1.judges.rewards.ranking import RankingJudge
+
+        return RankingJudge(model)
+    choices = METHODS[settings.method].choices(settings.scale)
+    if isinstance(model, TransformersModel):  # a server is asked when it is there
+        score_token_ids(model.processor.tokenizer, choices)
+    for criterion in settings.criteria:
+        if criterion not in prompt.template.criteria:
+            known = ", ".join(prompt.template.criteria)
+            raise UserError(f"judge.criteria: the template {prompt.name} has no {criterion!r}; it has {known}")
+    return MLLMJudge(
+        model,
+        prompt,
         method=settings.method,
-        batch_size=settings.batch_size,
-        device=pick_device(config.editor.device),
-        dtype=getattr(torch, config.editor.dtype),
+        scale=settings.scale,
+        criteria=settings.criteria,
+        samples=settings.samples,
     )
+
+
+@lru_cache(maxsize=4)
+def _local_model(path: str, batch_size: int, device: torch.device | str, dtype: torch.dtype) -> TransformersModel:
+    return TransformersModel(path, batch_size=batch_size, device=device, dtype=dtype)
+
+
+def build_reward(settings: RewardConfig, device: torch.device | str, dtype: torch.dtype) -> Judge:
+    """One more reward."""
+    from editr1.judges.rewards.clip import ClipReward
+    from editr1.judges.rewards.function import FunctionReward
+    from editr1.judges.rewards.http import HttpReward
+    from editr1.judges.rewards.ocr import OcrReward
+    from editr1.judges.rewards.preservation import PreservationReward
+
+    if settings.judge is not None:
+        return build_judge(settings.judge, device, dtype)
+    path = settings.path or ""
+    made: dict[str, Callable[[], Judge]] = {
+        "preservation": PreservationReward,
+        "ocr": OcrReward,
+        "clip_image": lambda: ClipReward(path, kind="image", device=device, dtype=dtype),
+        "clip_direction": lambda: ClipReward(path, kind="direction", device=device, dtype=dtype),
+        "function": lambda: FunctionReward(path),
+        "http": lambda: HttpReward(path),
+    }
+    return made[settings.kind]()
+
+
+def judge_settings(text: str) -> JudgeConfig:
+    """What `--judge` names: "toy", a model's folder, a YAML file, or "openai:URL?model=NAME".
+
+    A YAML file holds the settings of a judge, or a run's config with a `judge`. After a "?" come any settings of the
+    judge: "toy?method=yes_no", "openai:http://127.0.0.1:8000/v1?model=qwen&order=prefix".
+
+    Raises:
+        UserError: it names nothing, or a setting is wrong.
+    """
+    name, _, query = text.partition("?")
+    settings = {key: yaml.safe_load(value) for key, value in parse_qsl(query)}
+    if name == "toy":
+        settings = {**load_config("toy").judge.model_dump(exclude_defaults=True), **settings}
+    elif name.startswith("openai:"):
+        settings["endpoints"] = name.removeprefix("openai:").split(",")
+    elif Path(name).suffix in (".yaml", ".yml"):
+        try:
+            tree = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"--judge {name}: cannot be read: {' '.join(str(error).split())}") from error
+        if not isinstance(tree, dict):
+            raise UserError(f"--judge {name}: holds no settings such as `path: FOLDER`")
+        settings = {**tree.get("judge", tree), **settings}
+    else:
+        settings["path"] = name
+    try:
+        return JudgeConfig.model_validate(settings)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        problem = detail["msg"].removeprefix("Value error, ")
+        raise UserError(f"--judge {name}: {'.'.join(map(str, detail['loc']))}: {problem}") from error
 
 
 def load_dataset(settings: DataConfig) -> EditDataset:

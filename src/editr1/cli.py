@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar, cast
 
 import typer
 
-from editr1 import __version__, editor_commands, export_commands
+from editr1 import __version__, editor_commands, export_commands, judge_commands
 from editr1.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,8 +24,10 @@ R = TypeVar("R")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 toy = typer.Typer(no_args_is_help=True, help="The embedded world: scenes, a tiny editor and a tiny judge.")
 editor = typer.Typer(no_args_is_help=True, help="Which diffusers pipelines can be trained, and how they are seen.")
+judge = typer.Typer(no_args_is_help=True, help="Score edits, serve a judge, measure how well it agrees with people.")
 app.add_typer(toy, name="toy")
 app.add_typer(editor, name="editor")
+app.add_typer(judge, name="judge")
 
 
 def main() -> None:
@@ -106,6 +108,10 @@ app.command()(_reported(export_commands.export))
 app.command()(_reported(export_commands.edit))
 editor.command()(_reported(editor_commands.probe))
 editor.command("list")(_reported(editor_commands.list_editors))
+judge.command()(_reported(judge_commands.score))
+judge.command()(_reported(judge_commands.serve))
+judge.command()(_reported(judge_commands.agree))
+judge.command()(_reported(judge_commands.arena))
 
 
 @toy.command()

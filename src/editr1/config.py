@@ -41,14 +41,82 @@ class EditorConfig(_Section):
 
 
 class JudgeConfig(_Section):
-    """The multimodal model that gives the reward."""
+    """The multimodal model that gives the reward, in this process or behind OpenAI-compatible servers."""
 
-    path: str
-    """A transformers model: folder, hub name, or "toy:NAME" for a shipped one."""
-    method: Literal["score_logit", "yes_no"] = "score_logit"
-    """How a reward is read: expectation over the logits of the digits 0 to 5, or P(yes) against no."""
+    path: str | None = None
+    """A transformers model in this process: a folder, or "toy:NAME" for a shipped one; null with endpoints."""
+    endpoints: tuple[str, ...] = ()
+    """Base URLs of OpenAI-compatible chat servers with logprobs, such as http://127.0.0.1:8000/v1."""
+    model: str | None = None
+    """The name under which the servers know the model."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the servers' key, if they want one."""
+    method: Literal["score_logit", "yes_no", "score_sampling", "cot_logit", "cot_sampling", "ranking"] = "score_logit"
+    """How a reward is read: expectation over the score tokens' logits, P(yes) against no, a written number, either
+    after thoughts (cot), or the share of its group that an edit beats in pairs (ranking)."""
+    scale: tuple[int, int] = (0, 5)
+    """Lowest and highest score that the model may give."""
+    criteria: dict[str, float] = Field(default_factory=lambda: {"overall": 1.0}, min_length=1)
+    """Weight of each criterion of the template: overall, instruction, preservation, quality."""
+    samples: int = Field(default=1, gt=0)
+    """Answers averaged, for the methods that draw them."""
+    template: str = "full"
+    """The words: "full", "brief" (the toy judge's), or a YAML file of your own."""
+    order: Literal["paper", "prefix"] = "paper"
+    """Source, edit, text (paper), or instruction, source, edit, question (prefix: servers cache what groups share)."""
     batch_size: int = Field(default=16, gt=0)
-    """Edits judged at once."""
+    """Edits judged at once, in this process."""
+    in_flight: int = Field(default=32, gt=0)
+    """Questions under way at once, an endpoint."""
+    timeout: float = Field(default=60.0, gt=0)
+    """Seconds that an endpoint may take for an answer."""
+    tries: int = Field(default=8, gt=0)
+    """How often a question is asked before its edit is left without reward."""
+    jpeg_quality: int | None = Field(default=None, ge=1, le=100)
+    """Send images as JPEG of this quality; null for PNG, which loses nothing."""
+    weight: float = Field(default=1.0, gt=0)
+    """In the mix with `rewards`."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> JudgeConfig:
+        if (self.path is None) == (not self.endpoints):
+            raise ValueError("judge: give either path (a model in this process) or endpoints (servers)")
+        if self.endpoints and not self.model:
+            raise ValueError("judge.model must say under which name the endpoints know the model")
+        if not 0 <= self.scale[0] < self.scale[1]:
+            raise ValueError(f"judge.scale must rise from a number that is not negative, not {list(self.scale)}")
+        return self
+
+
+class RewardConfig(_Section):
+    """One more reward, mixed with the judge's."""
+
+    kind: Literal["judge", "preservation", "clip_image", "clip_direction", "ocr", "function", "http"]
+    """Another judge; pixels kept outside the edited region; CLIP or SigLIP likeness to the source, or direction toward
+    the text; written text that must be readable; a Python function; an HTTP service."""
+    weight: float = Field(default=1.0, gt=0)
+    """In the mix."""
+    path: str | None = None
+    """Folder of the CLIP or SigLIP model; "pkg.module:name" of the function; URL of the service."""
+    judge: JudgeConfig | None = None
+    """Settings of the other judge, for kind "judge"."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> RewardConfig:
+        if (self.kind == "judge") != (self.judge is not None):
+            raise ValueError(f'kind {self.kind!r}: `judge` belongs to kind "judge", and only there')
+        if (self.kind in ("clip_image", "clip_direction", "function", "http")) != (self.path is not None):
+            raise ValueError(f"kind {self.kind!r}: path must name its model, function or URL, and only for these")
+        return self
+
+
+class FailureConfig(_Section):
+    """When a judge that fails stops the run."""
+
+    share: float = Field(default=0.5, gt=0, le=1)
+    """A step with more than this share of its edits unscored is a failing step."""
+    steps: int = Field(default=3, gt=0)
+    """So many failing steps one after the other stop the run, with a checkpoint."""
 
 
 class DataConfig(_Section):
@@ -174,6 +242,9 @@ class Config(_Section):
     optim: OptimConfig = OptimConfig()
     adapter: AdapterConfig = AdapterConfig()
     memory: MemoryConfig = MemoryConfig()
+    rewards: dict[str, RewardConfig] = Field(default_factory=dict)
+    """More rewards by name, each normalised on its own and mixed with the judge's by weight."""
+    failures: FailureConfig = FailureConfig()
     ema: float = Field(default=0.9, ge=0, lt=1)
     """Decay of the averaged weights that evaluation uses."""
     steps: int = Field(default=1000, gt=0)
@@ -235,9 +306,11 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-FREE = {"steps", "save_every", "keep", "out", "editor.device", "judge.batch_size", "optim.micro_batch"} | {
-    f"memory.{name}" for name in MemoryConfig.model_fields if name != "quantize"
-}
+FREE = (
+    {"steps", "save_every", "keep", "out", "editor.device", "optim.micro_batch", "failures.share", "failures.steps"}
+    | {f"judge.{name}" for name in ("batch_size", "endpoints", "api_key_env", "in_flight", "timeout", "tries")}
+    | {f"memory.{name}" for name in MemoryConfig.model_fields if name != "quantize"}
+)
 """What may change when a run is continued, on another machine too."""
 
 

@@ -25,6 +25,8 @@ class Group:
         images: the decoded edits, G of them, RGB.
         rewards: [G] in [0, 1]; NaN where the judge gave no reward (see `reasons`).
         reasons: for each edit, why it has no reward; None where it has one.
+        parts: the rewards that were mixed into `rewards`, by name, [G] each; NaN where one is missing.
+        prompts: versions of the words that the judges were asked with.
         advantages: [G], NaN where there is no reward; None until computed.
         dropped: why the filter dropped the group; None while it is kept.
     """
@@ -35,5 +37,7 @@ class Group:
     images: list[Image]
     rewards: Tensor | None = None
     reasons: list[str | None] = field(default_factory=list)
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    prompts: list[str] = field(default_factory=list)
     advantages: Tensor | None = None
     dropped: str | None = None

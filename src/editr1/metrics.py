@@ -95,7 +95,7 @@ def step_row(
 
 
 def reward_statistics(groups: Sequence[Group]) -> Row:
-    """Mean and spread of the rewards that are there, by task too, and how many are not."""
+    """Mean and spread of the rewards that are there, by task too, and how many are not and why."""
     rewards = [group.rewards[~group.rewards.isnan()].double() for group in groups if group.rewards is not None]
     every = torch.cat(rewards)
     tasks: dict[str, list[torch.Tensor]] = {}
@@ -108,7 +108,24 @@ def reward_statistics(groups: Sequence[Group]) -> Row:
         "reward_std_all": float(every.std(correction=0)) if len(every) else None,
         "reward_by_task": {task: _mean(torch.cat(parts)) for task, parts in sorted(tasks.items())},
         "unscored": sum(len(group.images) for group in groups) - len(every),
+        "reasons": [f"{count} x {reason}" for reason, count in _reasons(groups).most_common(5)],
+        "reward_parts": {name: _mean(torch.cat(parts)) for name, parts in sorted(_parts(groups).items())},
+        "prompts": sorted({prompt for group in groups for prompt in group.prompts}),
     }
+
+
+def _reasons(groups: Sequence[Group]) -> Counter[str]:
+    """How often each reason for having no reward was given."""
+    return Counter(reason for group in groups for reason in group.reasons if reason is not None)
+
+
+def _parts(groups: Sequence[Group]) -> dict[str, list[torch.Tensor]]:
+    """The values that are there of each mixed reward."""
+    parts: dict[str, list[torch.Tensor]] = {}
+    for group in groups:
+        for name, values in group.parts.items():
+            parts.setdefault(name, []).append(values[~values.isnan()].double())
+    return parts
 
 
 def _mean(values: torch.Tensor) -> float | None:
@@ -211,7 +228,7 @@ def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float
     for name, value in row.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}/")
-        elif value is not None and math.isfinite(value):
+        elif isinstance(value, (int, float)) and math.isfinite(value):
             yield prefix + name, value
 
 

@@ -34,16 +34,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from editr1 import checkpoint
-from editr1.algorithms.advantages import filter_groups, normalise
 from editr1.algorithms.nft import NFTBatch, nft_loss, optimality
 from editr1.algorithms.policy import EMA, old_decay
-from editr1.config import AlgorithmConfig, Config, differences, dump_config
+from editr1.config import Config, differences, dump_config
 from editr1.data import EditDataset, EditSample, GroupSampler, derive_seed
 from editr1.editors.adapters import add_policies, load_lora, save_lora, trainable_parameters, update_old, use_policy
 from editr1.editors.editor import Editor
 from editr1.errors import UserError
 from editr1.group import Group
-from editr1.judges.base import Judge, JudgeRequest
+from editr1.judges.base import Judge
+from editr1.judging import FailureWatch, Judging, rate
 from editr1.metrics import Row, RunLog, StepProgress, Stopwatch, edit_statistics, sample_grid, step_row
 
 LEVEL_MIN = 1e-3
@@ -118,6 +118,9 @@ class Trainer:
         self._step_seconds = 0.0
         self._whole = True  # the weights are those after `step` steps, not between two
         self._checked = False
+        self._failures = FailureWatch(config.failures.share, config.failures.steps)
+        others = {name: reward.weight for name, reward in config.rewards.items()}
+        self._weights = {"judge": config.judge.weight, **others} if others else None
         self._resume()
 
     def train(self, max_seconds: float | None = None, on_step: Callable[[Row], None] | None = None) -> Path:
@@ -129,7 +132,7 @@ class Trainer:
 
         Raises:
             KeyboardInterrupt: Ctrl-C or SIGTERM; the state is saved.
-            UserError: the judge gives no reward at all, gradients are not finite, a picture or the disk fails.
+            UserError: the judge failed too often, gradients are not finite, a picture or the disk fails.
         """
         self.out.mkdir(parents=True, exist_ok=True)
         checkpoint.write_file(self.out / "config.yaml", dump_config(self.config).encode())
@@ -159,16 +162,19 @@ class Trainer:
         levels: list[Tensor] = []
 
         # Edits by the sampling policy, each group judged as soon as it is made
-        for index, item in enumerate(self.sampler.indices(self.step)):
-            with clock("rollout"):
-                group, visited = self._rollout(self.dataset[item], index)
+        with Judging(self.judge, self.config.rollout.groups_per_step) as judging:
+            for index, item in enumerate(self.sampler.indices(self.step)):
+                with clock("rollout"):
+                    group, visited = self._rollout(self.dataset[item], index)
+                with clock("judge"):
+                    judging.start(group)
+                groups.append(group)
+                levels.append(visited)
             with clock("judge"):
-                self._reward(group)
-            groups.append(group)
-            levels.append(visited)
+                judging.finish()
 
         # Advantages within groups; groups without signal are dropped
-        rate(groups, self.config.algorithm)
+        rate(groups, self.config.algorithm, self._weights)
 
         # Gradient of the loss over all kept edits
         with clock("train"):
@@ -193,6 +199,7 @@ class Trainer:
             self.seconds += self._step_seconds
             if self.step % self.config.save_every == 0:
                 self.save()
+        self._failures.check(groups)
         return row
 
     def save(self) -> Path:
@@ -222,17 +229,6 @@ class Trainer:
                 self.editor.self_check(made)
                 self._checked = True
         return Group(sample, made.conditioning, made.latents, made.images), made.times
-
-    def _reward(self, group: Group) -> None:
-        """Ask the judge about every edit of a group."""
-        sample = group.sample
-        requests = [
-            JudgeRequest(sample.source, image, sample.instruction, sample.requirement, sample.task)
-            for image in group.images
-        ]
-        scores = [score for _, score in zip(requests, self.judge.score(requests), strict=True)]
-        group.rewards = torch.tensor([math.nan if score.value is None else score.value for score in scores])
-        group.reasons = [score.reason for score in scores]
 
     def _backward(self, groups: Sequence[Group], levels: Sequence[Tensor]) -> dict[str, float | None]:
         """Add up the gradient of the mean loss over all rows of the kept groups; the loss and its parts."""
@@ -353,21 +349,6 @@ class Trainer:
         checkpoint.restore_optimizer(self.optimizer, self.names, tensors)
         self.step, self.seconds, self.start = state["step"], state["seconds"], state["start"]
         self._step_seconds = self.seconds / max(self.step, 1)
-
-
-def rate(groups: Sequence[Group], settings: AlgorithmConfig) -> None:
-    """Give every group its advantages, and the ones without signal the reason why they are dropped.
-
-    Raises:
-        UserError: not one edit has a reward.
-    """
-    rewards = [group.rewards for group in groups if group.rewards is not None]
-    if all(reward.isnan().all() for reward in rewards):
-        raise UserError(f"the judge gave no reward for any edit of this step: {groups[0].reasons[0]}")
-    advantages = normalise(rewards, settings.std)
-    dropped = filter_groups(rewards, settings.filter, settings.tau_mu, settings.tau_sigma)
-    for group, advantage, reason in zip(groups, advantages, dropped, strict=True):
-        group.advantages, group.dropped = advantage, reason
 
 
 def _rewarded(group: Group) -> tuple[list[int], Tensor]:

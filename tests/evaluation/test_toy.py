@@ -49,6 +49,7 @@ class Grader:
     stop_at: int | None = None
     silent: str = ""
     batches: int = 0
+    remote: bool = False
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
         if self.batches == self.stop_at:

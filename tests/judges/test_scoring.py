@@ -1,25 +1,38 @@
-"""Score Logit against numpy, and the token ids against the tokenizer's vocabulary."""
+"""Score Logit against numpy and an exhaustive search, written numbers, and the token ids against the vocabulary."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
-import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from editr1.errors import UserError
-from editr1.judges.scoring import NO_YES, score_logit, score_token_ids
+from editr1.judges.base import Answer, Position
+from editr1.judges.scoring import (
+    BOUND_MAX,
+    NO_YES,
+    digits,
+    marked_position,
+    score_logit,
+    score_token_ids,
+    written_number,
+)
 from tests.judges.tiny_judge import WORDS
 from tests.tiny import build_tokenizer
 
-IDS = [7, 3, 11, 0, 5, 9]
+DIGITS = digits((0, 5))
+LOGPROB = st.floats(-30, 0)
 
 
 def test_ids_are_those_of_the_digits_in_the_vocabulary() -> None:
     tokenizer = build_tokenizer(WORDS)
     vocabulary = tokenizer.get_vocab()
-    assert score_token_ids(tokenizer) == [vocabulary[digit] for digit in "012345"]
+    assert score_token_ids(tokenizer, DIGITS) == [vocabulary[digit] for digit in "012345"]
     assert score_token_ids(tokenizer, NO_YES) == [vocabulary["no"], vocabulary["yes"]]
 
 
@@ -34,7 +47,7 @@ def test_digit_unknown_to_the_tokenizer_is_refused() -> None:
     without = {token: index for token, index in tokenizer.get_vocab().items() if token != "4" and len(token) == 1}
     tokenizer.backend_tokenizer.model = type(model)(vocab=without, merges=[])
     with pytest.raises(UserError, match="'4'"):
-        score_token_ids(tokenizer)
+        score_token_ids(tokenizer, DIGITS)
 
 
 def test_answer_that_becomes_the_unknown_token_is_refused() -> None:
@@ -42,49 +55,96 @@ def test_answer_that_becomes_the_unknown_token_is_refused() -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]")
     assert score_token_ids(tokenizer, NO_YES) == [1, 2]
     with pytest.raises(UserError, match=r"'0' as \['\[UNK\]'\]"):
-        score_token_ids(tokenizer)
+        score_token_ids(tokenizer, DIGITS)
 
 
-def test_value_is_the_expected_digit_over_five() -> None:
-    logits = torch.randn(8, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 5
-    value, probs = score_logit(logits, IDS)
-    weights = np.exp(logits.numpy()[:, IDS])
-    expected = weights / weights.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(probs, expected, rtol=1e-12)
-    np.testing.assert_allclose(value, expected @ np.arange(6) / 5, rtol=1e-12)
+def expected(logprobs: list[float]) -> float:
+    weights = np.exp(np.array(logprobs) - max(logprobs))
+    return float(weights @ np.arange(len(logprobs)) / weights.sum() / (len(logprobs) - 1))
+
+
+@given(st.lists(LOGPROB, min_size=6, max_size=6))
+def test_value_is_the_expected_digit_over_five(logprobs: list[float]) -> None:
+    score = score_logit(Position("3", dict(zip(DIGITS, logprobs, strict=True))), DIGITS)
+    assert score.value == pytest.approx(expected(logprobs), rel=1e-12)
+    assert score.bound == 0 and score.probs is not None
+    assert sum(score.probs) == pytest.approx(1)
 
 
 def test_a_certain_digit_gives_its_fifth() -> None:
-    logits = torch.full((6, 16), -50.0)
-    logits[torch.arange(6), torch.tensor(IDS)] = 50.0
-    torch.testing.assert_close(score_logit(logits, IDS)[0], torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]))
+    for place, digit in enumerate(DIGITS):
+        logprobs = dict.fromkeys(DIGITS, -90.0) | {digit: 0.0}
+        assert score_logit(Position(digit, logprobs), DIGITS).value == pytest.approx(place / 5)
 
 
 def test_two_answers_give_the_probability_of_the_better() -> None:
-    logits = torch.tensor([[0.3, -1.2, 2.0]], dtype=torch.float64)
-    value, _ = score_logit(logits, [1, 2])
-    assert value.item() == pytest.approx(1 / (1 + np.exp(-1.2 - 2.0)), rel=1e-12)
+    score = score_logit(Position("yes", {"no": -1.2, "yes": -0.4, "well": 0.0}), NO_YES)
+    assert score.value == pytest.approx(1 / (1 + np.exp(-1.2 + 0.4)), rel=1e-12)
 
 
-def test_other_tokens_and_a_common_shift_change_nothing() -> None:
-    logits = torch.randn(4, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    moved = logits + 300.0
-    moved[:, 1] = torch.inf
-    torch.testing.assert_close(score_logit(moved, IDS), score_logit(logits, IDS))
+@given(st.lists(LOGPROB, min_size=6, max_size=6), st.floats(-25, -3), st.integers(0, 63))
+def test_the_true_score_lies_within_the_bound_when_digits_are_missing(
+    logprobs: list[float], floor: float, hidden: int
+) -> None:
+    known = dict(zip(DIGITS, logprobs, strict=True))
+    listed = {d: v for i, (d, v) in enumerate(known.items()) if not (hidden >> i & 1 and v <= floor)}
+    score = score_logit(Position("3", listed, floor), DIGITS)
+    if not listed:
+        assert score.value is None and "none of the answers" in str(score.reason)
+    elif score.value is None:
+        assert "did not list" in str(score.reason)
+    else:
+        assert score.bound <= BOUND_MAX
+        assert abs(score.value - expected(logprobs)) <= score.bound + 1e-12
 
 
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-def test_a_row_with_a_bad_score_logit_is_nan_and_no_other(bad: float) -> None:
-    logits = torch.zeros(3, 16)
-    logits[1, IDS[2]] = bad
-    value, probs = score_logit(logits, IDS)
-    assert value.isnan().tolist() == [False, True, False]
-    assert probs[1].isnan().all()
-    assert value[[0, 2]].tolist() == pytest.approx([0.5, 0.5])
+def test_missing_digits_that_hardly_matter_are_bounded_and_others_are_no_reward() -> None:
+    listed = {"4": math.log(0.7), "5": math.log(0.25)}
+    small = score_logit(Position("4", listed, floor=math.log(1e-4)), DIGITS)
+    assert small.value == pytest.approx((4 * 0.7 + 5 * 0.25) / 0.95 / 5, abs=1e-3)
+    assert 0 < small.bound < 1e-3
+    large = score_logit(Position("4", listed, floor=math.log(0.05)), DIGITS)
+    assert large.value is None
+    assert "did not list 0, 1, 2, 3: the score lies anywhere in" in str(large.reason)
 
 
-def test_half_precision_logits_are_scored_in_float32() -> None:
-    logits = torch.randn(4, 16, generator=torch.Generator().manual_seed(2)).bfloat16()
-    value, probs = score_logit(logits, IDS)
-    assert value.dtype == probs.dtype == torch.float32
-    torch.testing.assert_close(value, score_logit(logits.float(), IDS)[0], rtol=0, atol=0)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_score_token_that_is_not_finite_is_no_reward(bad: float) -> None:
+    score = score_logit(Position("3", dict.fromkeys(DIGITS, -1.0) | {"2": bad}), DIGITS)
+    assert (score.value, score.reason) == (None, "a logit of a score token is not finite")
+
+
+@given(st.integers(0, 50), st.text(alphabet="abc .,:!\n答分", max_size=20), st.text(alphabet="abc .!\n分", max_size=20))
+def test_the_one_number_of_an_answer_is_found_in_any_prose(tenths: int, before: str, after: str) -> None:
+    number = f"{tenths / 10:g}"
+    assert written_number(f"{before} {number} {after}", (0, 5), marked=False).value == pytest.approx(tenths / 50)
+    thoughts = f"There were 3 cats, 2 are left. Score: 1? No. {before}\nScore: {number} {after}"
+    assert written_number(thoughts, (0, 5), marked=True).value == pytest.approx(tenths / 50)
+
+
+@pytest.mark.parametrize(
+    ("text", "scale", "marked", "reason"),
+    [
+        ("", (0, 5), False, "holds 0 numbers"),
+        ("good", (0, 5), False, "holds 0 numbers"),
+        ("4 or 5", (0, 5), False, "holds 2 numbers"),
+        ("7", (0, 5), False, "7 is not between 0 and 5"),
+        ("-1", (0, 5), False, "-1 is not between 0 and 5"),
+        ("0", (1, 5), False, "0 is not between 1 and 5"),
+        ("It is a 4.", (0, 5), True, "no line 'Score: N'"),
+        ("Score: none", (0, 5), True, "holds 0 numbers"),
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_a_reason(
+    text: str, scale: tuple[int, int], marked: bool, reason: str
+) -> None:
+    score = written_number(text, scale, marked)
+    assert score.value is None and reason in str(score.reason) and score.text == text
+
+
+def test_thoughts_are_read_at_the_digit_after_the_last_mark() -> None:
+    tokens = ["I", " see", " 3", " cats", ".", " Score", ":", " ", "4", "."]
+    positions = tuple(Position(token, {"4": -float(i)}) for i, token in enumerate(tokens))
+    assert marked_position(Answer(positions=positions), DIGITS) == positions[8]
+    assert marked_position(Answer(positions=positions[:5]), DIGITS) is None
+    assert marked_position(Answer(positions=positions[:8]), DIGITS) is None

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from editr1.editors.editor import Editor
-from editr1.judges.transformers_backend import TransformersJudge
+from editr1.judges.transformers_backend import TransformersModel
 from editr1.toy.build import editor as editor_build
 from editr1.toy.build import run
 from editr1.toy.world import ToyDataset
@@ -32,8 +32,10 @@ def test_a_build_of_few_steps_leaves_models_that_load_and_are_measured(
         editor.self_check(rollout)
         assert rollout.images[0].size == (64, 64) and rollout.latents.shape == (2, 16, 64)
         assert sum(path.stat().st_size for path in (weights / name).rglob("*")) < limit
-    judge = TransformersJudge(weights / "judge")
-    assert judge.score_ids == judge.processor.tokenizer.convert_tokens_to_ids(list("012345"))
+    judge = TransformersModel(weights / "judge")
+    assert [judge.token_id(digit) for digit in "012345"] == judge.processor.tokenizer.convert_tokens_to_ids(
+        list("012345")
+    )
     figures = json.loads((weights / "verify.qwen-image-edit.json").read_text())
     assert set(figures) == {"editor", "vae", "judge"} and len(figures["judge"]["by_task"]) == 9
     assert sum(path.stat().st_size for path in (weights / "judge").rglob("*")) < 20e6

@@ -1,32 +1,151 @@
-"""The words the judge sees. Own wording; the idea (task, requirement, one digit 0-5) is the paper's (arXiv 2510.16888).
+"""The words that a judge sees. A template holds them, a `Prompt` puts them around the images of one request.
 
-The message is text, source image, edited image, text: the instruction stands before the images so that a causal judge
-knows what to look for when it reads them.
+Two orders of the message. "paper" (arXiv 2510.16888): source, edit, text. "prefix": text, source, edit, question;
+everything before the edit is the same for a whole group, so a server's prefix cache reads it once, and a causal judge
+knows what to look for when it reads the edit.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import hashlib
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
 
-PROMPT_VERSION = "1"
+import yaml
+from PIL.Image import Image
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-Method = Literal["score", "yes_no", "describe"]
+from editr1.errors import UserError
+from editr1.judges.base import JudgeRequest
 
-_OPENING = "Judge an image edit. Instruction: {instruction} Requirement: {requirement} Source:"
-_QUESTION: dict[str, str] = {
-    "score": "Is the edit done and the rest kept? Answer with one digit, 0 (failed) to 5 (perfect).",
-    "yes_no": "Is the edit done and the rest kept? Answer yes or no.",
-    "describe": "Describe both images, then answer with one digit, 0 (failed) to 5 (perfect).",
-}
+Order = Literal["paper", "prefix"]
+Question = Literal["score", "yes_no", "think"]
+OVERALL = "overall"
+PLACES = {"instruction", "requirement", "criterion", "low", "high"}
 
 
-def messages(instruction: str, requirement: str, method: Method = "score") -> list[dict[str, Any]]:
-    """Chat messages with two image places (source, then edit), as transformers processors take them."""
-    content = [
-        {"type": "text", "text": _OPENING.format(instruction=instruction, requirement=requirement or "None.")},
-        {"type": "image"},
-        {"type": "text", "text": "Edit:"},
-        {"type": "image"},
-        {"type": "text", "text": _QUESTION[method]},
-    ]
-    return [{"role": "user", "content": content}]
+class Template(BaseModel):
+    """The words; in `opening`, `questions`, `criteria` and `tasks`, {instruction} and the other `PLACES` are filled in.
+
+    Attributes:
+        version: changes with the words.
+        opening: what is judged.
+        source: stands before the source image.
+        edit: stands before the edit.
+        questions: by how the answer is read: one score, yes or no, or thoughts and then a score.
+        criteria: what is asked about, "overall" at least.
+        tasks: what to look at, by editing task; a task without an entry adds nothing.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: str
+    opening: str
+    source: str = "Source:"
+    edit: str = "Edit:"
+    questions: dict[Question, str]
+    criteria: dict[str, str]
+    tasks: dict[str, str] = {}
+
+    @field_validator("opening", "questions", "criteria", "tasks")
+    @classmethod
+    def _known_places(cls, value: str | Mapping[str, str]) -> str | Mapping[str, str]:
+        for text in [value] if isinstance(value, str) else value.values():
+            for _, name, _, _ in string.Formatter().parse(text):
+                if name is not None and name not in PLACES:
+                    raise ValueError(f"{{{name}}} is not filled in; there are {', '.join(sorted(PLACES))}")
+        return value
+
+    @field_validator("criteria")
+    @classmethod
+    def _overall(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        if OVERALL not in value:
+            raise ValueError(f"{OVERALL!r} is missing")
+        return value
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A template in one order of the message.
+
+    Attributes:
+        template: the words.
+        name: of the template, with its version; a user's file is named with the hash of its content.
+        order: of the message.
+    """
+
+    template: Template
+    name: str
+    order: Order
+
+    @property
+    def version(self) -> str:
+        """What is recorded with every score."""
+        return f"{self.name}/{self.order}"
+
+    def parts(
+        self,
+        request: JudgeRequest,
+        question: Question = "score",
+        criterion: str = OVERALL,
+        scale: tuple[int, int] = (0, 5),
+    ) -> tuple[str | Image, ...]:
+        """Texts and images of the one message.
+
+        Raises:
+            UserError: the template has no such question or criterion.
+        """
+        words = self.template
+        for name, known in ((question, words.questions), (criterion, words.criteria)):
+            if name not in known:
+                raise UserError(f"the judge's template {self.name} has no {name!r}; it has {', '.join(known)}")
+        places = {
+            "instruction": request.instruction,
+            "requirement": request.requirement or "None.",
+            "criterion": words.criteria[criterion],
+            "low": str(scale[0]),
+            "high": str(scale[1]),
+        }
+        opening = " ".join(filter(None, (words.opening.format(**places), words.tasks.get(request.task, ""))))
+        asked = words.questions[question].format(**places)
+        if self.order == "prefix":
+            return f"{opening} {words.source}", request.source, words.edit, request.edit, asked
+        return words.source, request.source, words.edit, request.edit, f"{opening} {asked}"
+
+
+def load_prompt(template: str = "full", order: Order = "paper") -> Prompt:
+    """A shipped template by its name, or a user's YAML file.
+
+    Raises:
+        UserError: there is neither, or the file is no template.
+    """
+    folder = resources.files("editr1.judges") / "templates"
+    shipped = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    if template in shipped:
+        text = (folder / f"{template}.yaml").read_text(encoding="utf-8")
+        words = _parse(text, template)
+        return Prompt(words, f"{template}-{words.version}", order)
+    path = Path(template)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"judge.template {template!r} is neither a file ({error}) nor shipped ({', '.join(shipped)})"
+        ) from error
+    words = _parse(text, template)
+    return Prompt(words, f"{path.stem}-{words.version}-{hashlib.sha256(text.encode()).hexdigest()[:8]}", order)
+
+
+def _parse(text: str, where: str) -> Template:
+    try:
+        return Template.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise UserError(f"judge template {where}: not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place, message = ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
+        raise UserError(f"judge template {where}: {place}: {message}") from error

@@ -1,28 +1,39 @@
-"""Score Logit (arXiv 2510.16888, section 3.2): the expected score over the judge's answer tokens, not a sampled one.
+"""How an answer becomes a score: Score Logit (arXiv 2510.16888, section 3.2), or the number that was written.
 
-Letters: B requests, V vocabulary, S score tokens.
+Score Logit is the expected score over the judge's answer tokens, not a sampled one: S answers, worst first, with
+log-probabilities l_0 .. l_{S-1} at the answer position, give softmax(l) . (0, .., S-1) / (S-1).
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+import re
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from editr1.errors import UserError
+from editr1.judges.base import Answer, Position, Score
 
-DIGITS = "012345"
 NO_YES = ("no", "yes")
+BOUND_MAX = 0.02
+"""A Score Logit that may be off by more than this, as a server did not list all score tokens, is no reward."""
+MARK = re.compile(r"score\W{0,4}\s*", re.IGNORECASE)
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?![\w])")
 
 
-def score_token_ids(tokenizer: PreTrainedTokenizerBase, digits: Sequence[str] = DIGITS) -> list[int]:
+def digits(scale: tuple[int, int]) -> tuple[str, ...]:
+    """The answers of a scale, worst first."""
+    return tuple(str(number) for number in range(scale[0], scale[1] + 1))
+
+
+def score_token_ids(tokenizer: PreTrainedTokenizerBase, choices: Sequence[str]) -> list[int]:
     """The one token that stands for each answer.
 
     Args:
         tokenizer: the judge's.
-        digits: the answers, worst first; words too, as `NO_YES`.
+        choices: the answers, worst first; digits or words.
 
     Returns:
         One id an answer, in their order.
@@ -30,31 +41,89 @@ def score_token_ids(tokenizer: PreTrainedTokenizerBase, digits: Sequence[str] = 
     Raises:
         UserError: if an answer is not exactly one token, or is unknown to the tokenizer.
     """
-    ids = [tokenizer.encode(answer, add_special_tokens=False) for answer in digits]
-    for answer, tokens in zip(digits, ids, strict=True):
+    ids = [tokenizer.encode(answer, add_special_tokens=False) for answer in choices]
+    for answer, tokens in zip(choices, ids, strict=True):
         if len(tokens) != 1 or tokenizer.decode(tokens).strip() != answer:
             raise UserError(
                 f"the judge's tokenizer ({tokenizer.name_or_path or 'unnamed'}) writes the answer {answer!r} as "
-                f"{tokenizer.convert_ids_to_tokens(tokens)}, not as one token: choose a judge whose tokenizer does"
+                f"{tokenizer.convert_ids_to_tokens(tokens)}, not as one token: choose a scale or a judge where it is"
             )
     return [tokens[0] for tokens in ids]
 
 
-def score_logit(logits: Tensor, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Expected score over the S answers, divided by the best: softmax over their logits . (0, .., S-1) / (S-1).
+def score_logit(position: Position, choices: Sequence[str]) -> Score:
+    """Expected place of the answer among S choices, divided by the best place; for no, yes this is P(yes).
 
-    For the two answers no, yes this is P(yes). Computed in float32 at least.
+    A choice that the server did not list has a probability anywhere in [0, e^floor]. The value is then the middle of
+    what is possible, `bound` half of its width; above `BOUND_MAX` there is no reward.
 
     Args:
-        logits: [B, V] at the first answer position.
-        ids: S token ids, worst answer first.
-
-    Returns:
-        value [B] in [0, 1] and probs [B, S]; a row is NaN where one of its S logits is NaN or infinite.
+        position: log-probabilities at the answer position, up to a common constant.
+        choices: S answers, worst first.
     """
-    chosen = logits[:, list(ids)]  # B S
-    chosen = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
-    finite = chosen.isfinite().all(dim=1, keepdim=True)  # B 1
-    probs = chosen.softmax(dim=1).where(finite, torch.nan)
-    scores = torch.linspace(0, 1, len(ids), dtype=probs.dtype, device=probs.device)
-    return probs @ scores, probs
+    known = [position.logprobs.get(choice) for choice in choices]
+    listed = [logprob for logprob in known if logprob is not None]
+    if not all(math.isfinite(logprob) for logprob in listed):
+        return Score(None, "a logit of a score token is not finite")
+    if not listed:
+        return Score(None, f"none of the answers {', '.join(choices)} is among the likeliest tokens")
+    top = max(listed)
+    most = math.exp(min(position.floor - top, 0.0))
+    ranges = [(0.0, most) if logprob is None else (math.exp(logprob - top),) for logprob in known]
+    means = [_mean_place(weights) for weights in itertools.product(*ranges)]  # extremes lie at the ends of the ranges
+    low, high = min(means), max(means)
+    bound = (high - low) / 2
+    if bound > BOUND_MAX:
+        missing = ", ".join(choice for choice, logprob in zip(choices, known, strict=True) if logprob is None)
+        return Score(None, f"the server did not list {missing}: the score lies anywhere in {low:.2f} to {high:.2f}")
+    weights = [options[0] for options in ranges]
+    total = sum(weights)
+    return Score((low + high) / 2, probs=tuple(weight / total for weight in weights), bound=bound)
+
+
+def first_position(answer: Answer) -> Position | None:
+    """Where a judge that is asked for a score alone answers."""
+    return answer.positions[0] if answer.positions else None
+
+
+def marked_position(answer: Answer, choices: Sequence[str]) -> Position | None:
+    """The first of the choices that is written after the last "Score", where the judge thinks first."""
+    text, starts = "", []
+    for position in answer.positions:
+        starts.append(len(text))
+        text += position.token
+    marks = list(MARK.finditer(text))
+    if not marks:
+        return None
+    after = (p for start, p in zip(starts, answer.positions, strict=True) if start + len(p.token) > marks[-1].end())
+    return next((position for position in after if position.token.strip() in choices), None)
+
+
+def written_number(text: str, scale: tuple[int, int], marked: bool) -> Score:
+    """The number that the judge wrote, brought to [0, 1].
+
+    Args:
+        text: the answer.
+        scale: lowest and highest number.
+        marked: look after the last "Score" only, as thoughts may hold numbers; else at the whole text, which must hold
+            exactly one number.
+    """
+    if marked:
+        marks = list(MARK.finditer(text))
+        if not marks:
+            return Score(None, "the answer has no line 'Score: N'", text=text)
+        numbers = NUMBER.findall(text[marks[-1].end() :])[:1]
+    else:
+        numbers = NUMBER.findall(text)
+    if len(numbers) != 1:
+        return Score(None, f"the answer holds {len(numbers)} numbers, not one: {text.strip()[:60]!r}", text=text)
+    low, high = scale
+    number = float(numbers[0])
+    if not low <= number <= high:
+        return Score(None, f"the answer {numbers[0]} is not between {low} and {high}", text=text)
+    return Score((number - low) / (high - low), text=text)
+
+
+def _mean_place(weights: Sequence[float]) -> float:
+    """Mean place in [0, 1] under unnormalised weights."""
+    return math.fsum(place * weight for place, weight in enumerate(weights)) / (math.fsum(weights) * (len(weights) - 1))

@@ -1,97 +1,209 @@
-"""A judge in this process: any image-text-to-text model of transformers, read at its first answer position.
+"""A model in this process: any image-text-to-text model of transformers.
 
-One forward pass a batch, no generation: prompts are padded on the left, so the answer position is the last one of
-every row, and only its logits are computed. Nothing is downloaded, no remote code is run, no pickle is loaded.
+A question for one token is one forward pass a batch, no generation: prompts are padded on the left, so the answer
+position is the last one of every row, and only its logits are computed. Longer answers are generated. Nothing is
+downloaded, no remote code is run, no pickle is loaded.
+
+Letters: B questions, V vocabulary.
 """
 
 from __future__ import annotations
 
-import math
+import inspect
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from PIL.Image import Image
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
+from torch import Tensor
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LogitsProcessor,
+    LogitsProcessorList,
+    ProcessorMixin,
+)
 
 from editr1.errors import UserError
-from editr1.judges.base import JudgeRequest, Score
-from editr1.judges.prompts import PROMPT_VERSION, Method, messages
-from editr1.judges.scoring import DIGITS, NO_YES, score_logit, score_token_ids
-
-LogitMethod = Literal["score_logit", "yes_no"]
-
-_METHODS: dict[LogitMethod, tuple[Method, Sequence[str]]] = {
-    "score_logit": ("score", DIGITS),
-    "yes_no": ("yes_no", NO_YES),
-}
-"""The prompt of each method, and its answers, worst first."""
+from editr1.judges.base import Answer, Ask, Position
+from editr1.judges.scoring import score_token_ids
 
 
-class TransformersJudge:
-    """Scores edits by the logits of the answer tokens; see `editr1.judges.base.Judge`.
+class TransformersModel:
+    """Answers questions by a local model; see `editr1.judges.base.MLLM`.
 
-    A folder that does not hold such a model whole, or an answer that is not one token, is a `UserError`.
+    A folder that does not hold such a model whole is a `UserError`.
 
     Args:
         path: local folder with safetensors weights, processor and chat template.
-        method: "score_logit" expects the score over "0".."5"; "yes_no" takes P(yes) against no.
-        batch_size: requests a forward pass.
+        batch_size: questions a forward pass.
         device: where the model runs.
-        dtype: of the weights; scores are computed from its logits in float32 at least.
+        dtype: of the weights; probabilities are computed from its logits in float32 at least.
 
     Attributes:
-        judge_id: the folder's name and the method.
-        prompt_version: of the words that the judge is asked with.
+        name: the folder's.
     """
 
-    prompt_version = PROMPT_VERSION
+    remote = False
 
     def __init__(
         self,
         path: str | Path,
         *,
-        method: LogitMethod = "score_logit",
         batch_size: int = 16,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.path = Path(path)
-        self.judge_id = f"{self.path.resolve().name}:{method}"
-        self.prompt, answers = _METHODS[method]
+        self.name = self.path.resolve().name
         self.batch_size = batch_size
         self.processor = _load_processor(self.path)
-        self.score_ids = score_token_ids(self.processor.tokenizer, answers)
         self.model = _load_model(self.path, dtype).to(device).eval()
+        keeps = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        self._last_only = {"logits_to_keep": 1} if keeps else {}
 
-    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
-        """One score a request, in their order; a request whose logits are not finite gets a reason, not a number."""
-        scores: list[Score] = []
-        for start in range(0, len(requests), self.batch_size):
-            scores += self._score_batch(requests[start : start + self.batch_size])
-        return scores
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+        """One answer a question, in their order.
+
+        Raises:
+            UserError: a choice is not one token of this model.
+        """
+        return self.answer_top(asks, 0)
+
+    def answer_top(self, asks: Sequence[Ask], top: int) -> list[Answer]:
+        """As `answer`; positions list the `top` likeliest tokens too, for questions without choices as well."""
+        order = sorted(range(len(asks)), key=lambda i: asks[i].max_tokens)  # alike with alike; stable
+        answers: dict[int, Answer] = {}
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            answers.update(zip(batch, self._batch([asks[i] for i in batch], top), strict=True))
+        return [answers[i] for i in range(len(asks))]
+
+    def token_id(self, text: str) -> int:
+        """The one token that `text` is.
+
+        Raises:
+            UserError: it is none, or several.
+        """
+        return score_token_ids(self.processor.tokenizer, [text])[0]
+
+    def token_text(self, token: int) -> str:
+        """What a token looks like."""
+        return str(self.processor.tokenizer.decode([token]))
 
     @torch.inference_mode()
-    def _score_batch(self, requests: Sequence[JudgeRequest]) -> list[Score]:
-        inputs = self._inputs(requests).to(self.model.device, self.model.dtype)
-        logits = self.model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]  # B V
-        values, probs = score_logit(logits, self.score_ids)
-        return [_to_score(*row) for row in zip(values.tolist(), probs.tolist(), strict=True)]
+    def _batch(self, asks: Sequence[Ask], top: int) -> list[Answer]:
+        begun = time.perf_counter()
+        inputs = self._inputs(asks).to(self.model.device, self.model.dtype)
+        if max(ask.max_tokens for ask in asks) == 1:
+            logits = self.model(**inputs, **self._last_only, use_cache=False).logits[:, -1]  # B V
+            tokens = _drawn(logits.clone(), asks, 0).argmax(dim=1, keepdim=True)  # B 1
+            steps: Sequence[Tensor] = [logits]
+        else:
+            tokens, steps = self._generate(inputs, asks)
+        read = inputs["attention_mask"].sum(dim=1).tolist()
+        rows = [self._row(ask, tokens[i].tolist(), [step[i] for step in steps], top) for i, ask in enumerate(asks)]
+        seconds = time.perf_counter() - begun
+        return [
+            Answer(text, positions, reason, prompt_tokens=count, completion_tokens=len(positions), seconds=seconds)
+            for (text, positions, reason), count in zip(rows, read, strict=True)
+        ]
 
-    def _inputs(self, requests: Sequence[JudgeRequest]) -> Any:
-        """The model's arguments for these requests, padded on the left."""
-        chats = [messages(request.instruction, request.requirement, self.prompt) for request in requests]
-        texts = self.processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
-        images = [[request.source.convert("RGB"), request.edit.convert("RGB")] for request in requests]
-        return self.processor(text=texts, images=images, padding=True, return_tensors="pt")
+    def _generate(self, inputs: Any, asks: Sequence[Ask]) -> tuple[Tensor, Sequence[Tensor]]:
+        """New tokens [B, L], and the logits [B, V] of each of the L steps."""
+        made = self.model.generate(
+            **inputs,
+            max_new_tokens=max(ask.max_tokens for ask in asks),
+            do_sample=False,  # the draw is in the noise
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            repetition_penalty=None,
+            logits_processor=LogitsProcessorList([_Draw(asks, inputs["input_ids"].shape[1])]),
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        return made.sequences[:, inputs["input_ids"].shape[1] :], made.logits
+
+    def _row(
+        self, ask: Ask, tokens: list[int], steps: Sequence[Tensor], top: int
+    ) -> tuple[str, tuple[Position, ...], str | None]:
+        """Text and positions of one answer, up to its end; or why it cannot be read."""
+        tokenizer = self.processor.tokenizer
+        ends = self._ends()
+        count = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
+        count = min(count, ask.max_tokens)
+        if ask.max_tokens == 1:  # the probabilities at the first position count, whatever stands there
+            count = 1
+        ids = score_token_ids(tokenizer, ask.choices)
+        positions = []
+        for token, logits in zip(tokens[:count], steps, strict=False):
+            position = self._position(token, logits, dict(zip(ask.choices, ids, strict=True)), top)
+            if position is None:
+                return "", (), "a logit of a score token is not finite"
+            positions.append(position)
+        return tokenizer.decode(tokens[:count], skip_special_tokens=True), tuple(positions), None
+
+    def _position(self, token: int, logits: Tensor, ids: dict[str, int], top: int) -> Position | None:
+        """Log-probabilities of the choices and of the `top` likeliest tokens; None where one is not finite."""
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))  # V
+        total = wide.nan_to_num(nan=-torch.inf, posinf=torch.finfo(wide.dtype).max).logsumexp(dim=0)
+        found = wide[list(ids.values())].double() - total.double()
+        if not bool(found.isfinite().all()):
+            return None
+        logprobs = dict(zip(ids, found.tolist(), strict=True))
+        if top:
+            best = wide.topk(top)
+            likeliest = zip(best.indices.tolist(), (best.values - total).tolist(), strict=True)
+            logprobs = {**{self.token_text(index): value for index, value in likeliest}, **logprobs}
+        return Position(self.token_text(token), logprobs)
+
+    def _ends(self) -> set[int]:
+        """Tokens that end an answer."""
+        known = self.model.generation_config.eos_token_id
+        listed = known if isinstance(known, list) else [known]
+        return {token for token in [*listed, self.processor.tokenizer.eos_token_id] if token is not None}
+
+    def _inputs(self, asks: Sequence[Ask]) -> Any:
+        """The model's arguments for these questions, padded on the left."""
+        texts = self.processor.apply_chat_template(
+            [chat(ask) for ask in asks], add_generation_prompt=True, tokenize=False
+        )
+        images = [[part.convert("RGB") for part in ask.parts if isinstance(part, Image)] for ask in asks]
+        return self.processor(text=texts, images=images if any(images) else None, padding=True, return_tensors="pt")
 
 
-def _to_score(value: float, probs: list[float]) -> Score:
-    """NaN is no reward."""
-    if math.isnan(value):
-        return Score(None, "a logit of a score token is not finite")
-    return Score(value, probs=tuple(probs))
+def chat(ask: Ask) -> list[dict[str, Any]]:
+    """The question as chat messages with places for its images, as transformers processors take them."""
+    content = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in ask.parts]
+    return [{"role": "user", "content": content}]
+
+
+class _Draw(LogitsProcessor):  # type: ignore[misc]
+    """Makes the likeliest token a draw, for the rows whose temperature is above 0."""
+
+    def __init__(self, asks: Sequence[Ask], prompt: int) -> None:
+        self.asks, self.prompt = asks, prompt
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return _drawn(scores, self.asks, input_ids.shape[1] - self.prompt)
+
+
+def _drawn(logits: Tensor, asks: Sequence[Ask], place: int) -> Tensor:
+    """Logits [B, V] whose argmax is a draw from softmax(logits / temperature), by the Gumbel trick.
+
+    The noise of a row follows from its own seed and the place in the answer, so no draw depends on the batch.
+    """
+    for row, ask in enumerate(asks):
+        if ask.temperature > 0:
+            generator = torch.Generator().manual_seed(ask.seed * 4096 + place)
+            uniform = torch.rand(logits.shape[1], generator=generator).clamp(1e-20, 1 - 1e-7)
+            noise = -(-uniform.log()).log()
+            logits[row] = logits[row] / ask.temperature + noise.to(logits)
+    return logits
 
 
 def _load_processor(path: Path) -> Any:

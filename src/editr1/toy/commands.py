@@ -35,7 +35,11 @@ def sample(out: Path, count: int = 18, split: Split = "sft", seed: int = 0, leve
 
 def build(out: Path, seed: int = 0, level: Level = "small") -> None:
     """Train VAE, editor and judge anew; hours on a CPU, resumable: the same command goes on."""
+    import torch
+
     from editr1.toy.build.run import build_all
+
+    torch.set_flush_denormal(True)  # tiny numbers of a young model cost a CPU much time
 
     build_all(out, seed=seed, level=level)
     typer.echo(out)

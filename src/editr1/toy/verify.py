@@ -13,7 +13,9 @@ import numpy as np
 
 from editr1.editors.editor import Editor
 from editr1.judges.base import Judge, JudgeRequest
-from editr1.judges.transformers_backend import TransformersJudge
+from editr1.judges.mllm import MLLMJudge
+from editr1.judges.prompts import load_prompt
+from editr1.judges.transformers_backend import TransformersModel
 from editr1.toy import oracle
 from editr1.toy.build.vae import psnr
 from editr1.toy.world import Level, ToyDataset, item_from_key
@@ -44,7 +46,7 @@ def verify(
 ) -> dict[str, Any]:
     """Measure editor, VAE and judge; the numbers that stand beside the weights."""
     editor = Editor.load(editor_path, pixels=64 * 64)
-    judge = TransformersJudge(judge_path, batch_size=GROUP)
+    judge = MLLMJudge(TransformersModel(judge_path, batch_size=GROUP), load_prompt("brief", "prefix"))
     groups = measure(editor, judge, ToyDataset("heldout", items, SEED, level), on_item)
     return {
         "editor": editor_figures(groups),

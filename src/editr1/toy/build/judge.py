@@ -20,7 +20,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor
 
-from editr1.judges.prompts import Method, messages
+from editr1.judges.base import Ask, JudgeRequest
+from editr1.judges.prompts import Question, load_prompt
+from editr1.judges.transformers_backend import chat
 from editr1.toy import oracle
 from editr1.toy.build.corrupt import candidate
 from editr1.toy.build.fit import Fit
@@ -33,13 +35,14 @@ from editr1.toy.world import Level, ToyItem, item_from_key, make_item
 
 PATCH = 8  # a 64x64 picture becomes 4x4 tokens
 DIGITS = "012345"
-METHODS: tuple[Method, ...] = ("score", "yes_no", "describe")
+METHODS: tuple[Question, ...] = ("score", "yes_no", "think")
 SHARES = (0.6, 0.2, 0.2)
 TOLD = 0.08  # share of the batches in which the judge also describes both pictures; these take half as long again
 EACH = 6  # edits of one item in a batch
 WEIGHTS = {"adjust": 5.0, "action": 3.0, "style": 1.5, "compose": 1.5}  # tasks that are hard to judge, more often
 TAIL = 5  # tokens between the question and the answer
 IGNORE = -100
+BLANK = Image.new("RGB", (64, 64))
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Example:
     """One labelled edit: prompt text, both pictures, the oracle's score, a description (or ""), hints."""
 
     prompt: str
-    method: Method
+    method: Question
     source: Image.Image
     edit: Image.Image
     label: float
@@ -86,7 +89,7 @@ def synthetic(
         made = candidate(rng, item, level)
         picture = to_image(made.picture)
         score = oracle.score(item, picture)
-        method: Method = METHODS[int(rng.choice(len(METHODS), p=SHARES))] if told else "score"
+        method: Question = METHODS[int(rng.choice(len(METHODS), p=SHARES))] if told else "score"
         description = describe(item.scene, made.scene) if told else ""
         noticed = hints(item, made.picture, made.scene)
         near = patch_labels(item, made.picture, score)
@@ -128,7 +131,7 @@ class Samples:
         examples = []
         for column in rng.permutation(self.images.shape[1])[:per_item]:
             edit = Image.fromarray(self.images[row, column])
-            method: Method = METHODS[int(rng.choice(2, p=[0.88, 0.12]))]
+            method: Question = METHODS[int(rng.choice(2, p=[0.88, 0.12]))]
             score, noticed = oracle.score(item, edit), hints(item, to_array(edit), None)
             near = patch_labels(item, to_array(edit), score)
             examples.append(Example(chat(item, method), method, source, edit, score.score, "", noticed, near))
@@ -139,11 +142,13 @@ class Chat:
     """The judge's prompt as text, as the processor's chat template makes it."""
 
     def __init__(self, processor: Qwen2VLProcessor) -> None:
-        self.processor = processor
+        self.processor, self.prompt = processor, load_prompt("brief", "prefix")
 
-    def __call__(self, item: ToyItem, method: Method) -> str:
-        chat = messages(item.edit.instruction, item.edit.requirement, method)
-        return str(self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+    def __call__(self, item: ToyItem, method: Question) -> str:
+        edit = item.edit
+        request = JudgeRequest(BLANK, BLANK, edit.instruction, edit.requirement, edit.task)
+        asked = chat(Ask(self.prompt.parts(request, method)))
+        return str(self.processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False))
 
 
 def answer(example: Example) -> str:
@@ -151,7 +156,7 @@ def answer(example: Example) -> str:
     digit = str(round(example.label * 5))
     if example.method == "yes_no":
         return "yes" if example.label >= 0.5 else "no"
-    if example.method == "describe":
+    if example.method == "think":
         return f"{example.description} Score: {digit}"
     return f"{digit} {example.description}" if example.description else digit
 
@@ -189,7 +194,7 @@ def collate(examples: list[Example], processor: Qwen2VLProcessor) -> Batch:
         tail = len(tokenizer(answer(e) + "<|im_end|>")["input_ids"])
         start, end = int(lengths[row]) - tail, int(lengths[row])
         labels[row, start:end] = ids[row, start:end]
-        place = end - 2 if e.method == "describe" else start
+        place = end - 2 if e.method == "think" else start
         labels[row, place] = IGNORE
         places[row] = place - 1
         if e.method == "score":

@@ -37,7 +37,6 @@ SAMPLE_ITEMS, PUSHED_ITEMS = 540, 216
 def build_all(out: Path, *, seed: int, level: Level) -> None:
     """Train everything into `out` and gather what is shipped in `out`/weights, with its figures."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_flush_denormal(True)
     for name, layout in LAYOUTS.items():
         build_editor(out / name, layout, level=level, seed=seed)
     judge_dir = out / "judge"

@@ -1,0 +1,79 @@
+"""The ways to get a score out of a multimodal model: what is asked, and how the answer is read.
+
+score_logit, yes_no: the probabilities of the answers at the first answer position (arXiv 2510.16888, section 3.2).
+score_sampling: a number, drawn as the model writes. cot_sampling, cot_logit: the model thinks first, then the number or
+the probabilities at its place are read. The paper compares all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from editr1.judges.base import Answer, Score
+from editr1.judges.prompts import Question
+from editr1.judges.scoring import NO_YES, digits, first_position, marked_position, score_logit, written_number
+
+MethodName = Literal["score_logit", "yes_no", "score_sampling", "cot_logit", "cot_sampling"]
+Scale = tuple[int, int]
+SHORT = 8  # tokens of an answer that is one number
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to ask and to read.
+
+    Attributes:
+        question: which of the template's questions is asked.
+        sampled: the answer is drawn at random, so that several may be averaged.
+        max_tokens: longest answer; None where the judge's settings say (thoughts).
+        logits: the log-probabilities of the answers are needed.
+        read: answer and scale to score.
+    """
+
+    question: Question
+    sampled: bool
+    max_tokens: int | None
+    logits: bool
+    read: Callable[[Answer, Scale], Score]
+
+    def choices(self, scale: Scale) -> tuple[str, ...]:
+        """The answers whose probability is read, worst first."""
+        if not self.logits:
+            return ()
+        return NO_YES if self.question == "yes_no" else digits(scale)
+
+
+def _score_logit(answer: Answer, scale: Scale) -> Score:
+    position = first_position(answer)
+    return Score(None, "the answer is empty") if position is None else score_logit(position, digits(scale))
+
+
+def _yes_no(answer: Answer, scale: Scale) -> Score:
+    position = first_position(answer)
+    return Score(None, "the answer is empty") if position is None else score_logit(position, NO_YES)
+
+
+def _cot_logit(answer: Answer, scale: Scale) -> Score:
+    position = marked_position(answer, digits(scale))
+    if position is None:
+        return Score(None, "the answer has no line 'Score: N'", text=answer.text)
+    return replace(score_logit(position, digits(scale)), text=answer.text)
+
+
+def _sampling(answer: Answer, scale: Scale) -> Score:
+    return written_number(answer.text, scale, marked=False)
+
+
+def _cot_sampling(answer: Answer, scale: Scale) -> Score:
+    return written_number(answer.text, scale, marked=True)
+
+
+METHODS: dict[MethodName, Method] = {
+    "score_logit": Method("score", sampled=False, max_tokens=1, logits=True, read=_score_logit),
+    "yes_no": Method("yes_no", sampled=False, max_tokens=1, logits=True, read=_yes_no),
+    "score_sampling": Method("score", sampled=True, max_tokens=SHORT, logits=False, read=_sampling),
+    "cot_logit": Method("think", sampled=True, max_tokens=None, logits=True, read=_cot_logit),
+    "cot_sampling": Method("think", sampled=True, max_tokens=None, logits=False, read=_cot_sampling),
+}

@@ -1,0 +1,114 @@
+"""A judge made of a multimodal model, a prompt and a method: requests to questions, answers to scores."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from editr1.judges.base import MLLM, Answer, Ask, JudgeRequest, Score
+from editr1.judges.methods import METHODS, MethodName, Scale
+from editr1.judges.prompts import OVERALL, Prompt
+
+
+class MLLMJudge:
+    """Scores edits by what a multimodal model answers; see `editr1.judges.base.Judge`.
+
+    A score is the weighted mean over the criteria, each the mean over its samples. An edit has none where a criterion
+    has none, and a criterion has none where more than half of its samples cannot be read.
+
+    Args:
+        model: who is asked.
+        prompt: the words.
+        method: how a score is read from the answer.
+        scale: lowest and highest score that the model may give; scores are brought to [0, 1].
+        criteria: weight of each criterion of the prompt's template.
+        samples: answers drawn a criterion, where the method draws.
+        temperature: of the drawing.
+        max_tokens: longest answer where the model thinks first.
+    """
+
+    def __init__(
+        self,
+        model: MLLM,
+        prompt: Prompt,
+        *,
+        method: MethodName = "score_logit",
+        scale: Scale = (0, 5),
+        criteria: Mapping[str, float] | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        max_tokens: int = 512,
+    ) -> None:
+        self.model, self.prompt, self.scale = model, prompt, scale
+        self.method, self.method_name = METHODS[method], method
+        self.criteria = dict(criteria or {OVERALL: 1.0})
+        self.samples = samples if self.method.sampled else 1
+        self.temperature, self.max_tokens = temperature, max_tokens
+
+    @property
+    def remote(self) -> bool:
+        """Whether the model runs elsewhere."""
+        return self.model.remote
+
+    @property
+    def judge_id(self) -> str:
+        """Model, method and prompt in one line."""
+        return f"{self.model.name}:{self.method_name}:{self.prompt.version}"
+
+    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+        """One score a request, in their order; all questions are asked at once."""
+        asks = [ask for request in requests for ask in self.asks(request)]
+        answers = iter(self.model.answer(asks))
+        return [self._combine(answers) for _ in requests]
+
+    def asks(self, request: JudgeRequest) -> list[Ask]:
+        """The questions about one edit, samples of a criterion side by side.
+
+        The seed of a sample follows from the edit, so that a score depends on no other request.
+        """
+        method, content = self.method, zlib.crc32(request.edit.tobytes())
+        return [
+            Ask(
+                self.prompt.parts(request, method.question, criterion, self.scale),
+                choices=method.choices(self.scale),
+                max_tokens=method.max_tokens or self.max_tokens,
+                temperature=self.temperature if method.sampled else 0.0,
+                seed=zlib.crc32(f"{criterion}/{sample}".encode(), content) % 2**31,
+            )
+            for criterion in self.criteria
+            for sample in range(self.samples)
+        ]
+
+    def _combine(self, answers: Iterator[Answer]) -> Score:
+        """The next answers, as many as one request has questions, as its score."""
+        parts = {name: self._criterion(list(islice(answers, self.samples))) for name in self.criteria}
+        tokens, seconds = sum(part.tokens for part in parts.values()), sum(part.seconds for part in parts.values())
+        if len(parts) == 1:
+            return next(iter(parts.values()))
+        whole = Score(None, prompt=self.prompt.version, parts=parts, tokens=tokens, seconds=seconds)
+        for name, part in parts.items():
+            if part.value is None:
+                return replace(whole, reason=f"{name}: {part.reason}")
+        total = sum(self.criteria.values())
+        value = sum(weight * (parts[name].value or 0.0) for name, weight in self.criteria.items()) / total
+        return replace(whole, value=value, bound=max(part.bound for part in parts.values()))
+
+    def _criterion(self, answers: Sequence[Answer]) -> Score:
+        """Mean over the samples that can be read."""
+        read = [self._read(answer) for answer in answers]
+        scored = [score.value for score in read if score.value is not None]
+        first = next((score for score in read if score.value is None), read[0])
+        if 2 * len(scored) < len(read) or not scored:
+            score = first
+        elif len(read) == 1:
+            score = read[0]
+        else:
+            score = Score(sum(scored) / len(scored), text="\n---\n".join(score.text or "" for score in read))
+        tokens = sum(answer.prompt_tokens + answer.completion_tokens for answer in answers)
+        seconds = sum(answer.seconds for answer in answers)
+        return replace(score, prompt=self.prompt.version, tokens=tokens, seconds=seconds)
+
+    def _read(self, answer: Answer) -> Score:
+        return Score(None, answer.reason) if answer.reason is not None else self.method.read(answer, self.scale)

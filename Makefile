@@ -10,11 +10,11 @@ WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 BIN   := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test test-vllm check bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "Making .venv ..."; $(PYTHON) -m venv .venv; }
@@ -27,6 +27,9 @@ demo: $(STAMP)  ## train the toy editor against the toy judge and show before an
 
 test: $(STAMP)  ## run the tests (WORKERS processes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+test-vllm: $(STAMP)  ## one judge three ways, with a real vLLM (scripts/vllm_cpu_venv.sh makes one; or EDITR1_VLLM=/path/to/vllm)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m vllm -rs tests/judges/test_vllm.py
 
 check: $(STAMP)  ## lint (docstrings too), format, types
 	$(BIN)/ruff check .

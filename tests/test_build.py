@@ -4,10 +4,12 @@ import pytest
 import torch
 from PIL import Image
 
-from editr1.build import load_dataset, locate, pick_device
-from editr1.config import DataConfig
+from editr1.build import build_judge, judge_settings, load_dataset, load_judge, locate, pick_device
+from editr1.config import DataConfig, load_config
 from editr1.data import JsonlDataset
 from editr1.errors import UserError
+from editr1.judges.base import JudgeRequest
+from editr1.judges.mllm import MLLMJudge
 from editr1.toy.world import ToyDataset
 
 
@@ -37,3 +39,47 @@ def test_devices_that_are_not_there_are_refused() -> None:
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match="there is no GPU here"):
         pick_device("cuda:1")
+
+
+def test_a_judge_is_named_by_a_word_a_folder_a_file_or_servers(tmp_path: Path) -> None:
+    toy = judge_settings("toy?method=yes_no")
+    assert (toy.path, toy.method, toy.template, toy.order) == ("toy:judge", "yes_no", "brief", "prefix")
+    assert judge_settings("models/judge?scale=[1,9]").scale == (1, 9)
+    served = judge_settings("openai:http://a:1/v1,http://b:2/v1?model=qwen&in_flight=3")
+    assert (served.endpoints, served.model) == (("http://a:1/v1", "http://b:2/v1"), "qwen")
+    assert (served.path, served.in_flight) == (None, 3)
+    for text in ("path: here\nsamples: 4\n", "judge: {path: here, samples: 4}\nsteps: 3\n"):
+        (tmp_path / "judge.yaml").write_text(text)
+        assert (judge_settings(str(tmp_path / "judge.yaml")).path, judge_settings("x").samples) == ("here", 1)
+        assert judge_settings(str(tmp_path / "judge.yaml")).samples == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("openai:http://a/v1", "judge.model must say"),
+        ("toy?methods=all", "methods: Extra"),
+        ("nowhere.yaml", "cannot be read"),
+        ("toy?samples=0", "samples: Input should be greater"),
+    ],
+)
+def test_a_judge_that_is_named_wrongly_is_refused(name: str, problem: str) -> None:
+    with pytest.raises(UserError, match=f"--judge .*{problem}"):
+        judge_settings(name)
+
+
+def test_judges_of_one_folder_share_the_model_and_unknown_criteria_are_refused() -> None:
+    one, two = (build_judge(judge_settings(f"toy?method={method}")) for method in ("score_logit", "yes_no"))
+    assert isinstance(one, MLLMJudge) and isinstance(two, MLLMJudge) and one.model is two.model
+    with pytest.raises(UserError, match="has no 'beauty'; it has overall, instruction"):
+        build_judge(judge_settings("toy").model_copy(update={"criteria": {"beauty": 1.0}}))
+
+
+def test_a_config_with_rewards_makes_a_mix_of_named_parts() -> None:
+    config = load_config("toy", ["rewards={kept: {kind: preservation, weight: 0.5}}"])
+    item = load_dataset(config.data)[0]
+    request = JudgeRequest(item.source, item.source, item.instruction, item.requirement, item.task)
+    (score,) = load_judge(config).score([request])
+    judge, kept = score.parts["judge"].value, score.parts["kept"].value
+    assert judge is not None and kept == 1.0
+    assert score.value == pytest.approx((judge + 0.5 * kept) / 1.5)

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editr1.config import Config, dump_config, known_keys, load_config, parse_override, presets
+from editr1.config import Config, differences, dump_config, known_keys, load_config, parse_override, presets
 from editr1.errors import UserError
 
 MINIMAL = "editor: {path: e}\njudge: {path: j}\ndata: {path: d}\n"
@@ -163,3 +163,30 @@ def test_every_field_says_what_it_is() -> None:
     schema = Config.model_json_schema()
     for name, section in schema["$defs"].items():
         walk(section, name)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["judge.endpoints=[http://h/v1]", "judge.model=m"], "either path .* or endpoints"),
+        (["judge.path=null"], "either path .* or endpoints"),
+        (["judge.path=null", "judge.endpoints=[http://h/v1]"], "judge.model must say"),
+        (["judge.scale=[5, 5]"], "judge.scale must rise"),
+        (["rewards={ocr: {kind: ocr, path: x}}"], "path must name"),
+        (["rewards={kept: {kind: preservation, judge: {path: x}}}"], "belongs to kind"),
+        (["rewards={f: {kind: function}}"], "path must name"),
+        (["rewards={f: {kind: magic}}"], "rewards.f.kind"),
+    ],
+)
+def test_judges_that_cannot_be_are_refused(overrides: list[str], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        load_config("toy", overrides)
+
+
+def test_a_run_may_go_on_with_other_endpoints_but_not_with_another_method() -> None:
+    servers = ["judge.path=null", "judge.model=m"]
+    config = load_config("toy", [*servers, "judge.endpoints=[http://a/v1]"])
+    moved = load_config("toy", [*servers, "judge.endpoints=[http://b/v1, http://c/v1]", "judge.in_flight=4"])
+    assert differences(config.model_dump(mode="json"), moved) == ""
+    other = load_config("toy", [*servers, "judge.endpoints=[http://a/v1]", "judge.method=yes_no"])
+    assert differences(config.model_dump(mode="json"), other) == "judge.method: score_logit there, yes_no here"

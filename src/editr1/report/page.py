@@ -93,7 +93,7 @@ def facts(run: Run) -> dict[str, str]:
     trained = f"LoRA, rank {adapter['rank']}" if adapter["mode"] == "lora" else "all weights of the denoiser"
     return {
         "Editor": f"{config['editor']['path']} ({trained})",
-        "Judge": f"{config['judge']['path']} ({config['judge']['method']})",
+        "Judge": f"{config['judge']['path'] or config['judge']['model']} ({config['judge']['method']})",
         "Data": f"{data['kind']}: {data['path'] or data['split'] + ', level ' + data['level']}",
         "A step": f"{per_step}, {rollout['steps']} denoiser calls each",
         "Loss": f"DiffusionNFT, β {algorithm['beta']:g}, KL {algorithm['kl']:g}, filter “{algorithm['filter']}”",

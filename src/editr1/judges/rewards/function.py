@@ -1,0 +1,74 @@
+"""A reward that is a Python function of the user's."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from editr1.errors import UserError
+from editr1.judges.base import JudgeRequest, Score
+
+
+class FunctionReward:
+    """Calls `function(source, edit, instruction, requirement, task)`, which returns a number in [0, 1], or None.
+
+    What it raises, and what is no such number, is a reason.
+
+    Args:
+        name: "pkg.module:function"; modules of the current folder are found too.
+
+    Raises:
+        UserError: there is no such function.
+    """
+
+    remote = False
+
+    def __init__(self, name: str) -> None:
+        self.name, self.function = name, load_function(name)
+
+    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+        """One score a request."""
+        return [self._score(request) for request in requests]
+
+    def _score(self, request: JudgeRequest) -> Score:
+        try:
+            value = self.function(request.source, request.edit, request.instruction, request.requirement, request.task)
+        except Exception as error:  # noqa: BLE001  # whatever a user's function raises is a reason, not the run's end
+            return Score(None, f"{self.name}: {type(error).__name__}: {str(error).partition(chr(10))[0][:120]}")
+        return as_score(value, self.name)
+
+
+def as_score(value: Any, where: str) -> Score:
+    """A number in [0, 1] as a score; anything else as a reason that names it."""
+    if value is None:
+        return Score(None, f"{where}: nothing to say")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return Score(None, f"{where}: gave {type(value).__name__} {str(value)[:40]!r}, not a number in [0, 1]")
+    if not math.isfinite(value) or not 0 <= value <= 1:
+        return Score(None, f"{where}: gave {value}, which is not in [0, 1]")
+    return Score(float(value))
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """The function "pkg.module:function".
+
+    Raises:
+        UserError: there is none.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon or not module or not attribute:
+        raise UserError(f"reward function {name!r}: write it as pkg.module:function")
+    here = str(Path.cwd())
+    if here not in sys.path:  # as `python -m` does
+        sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise UserError(f"reward function {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise UserError(f"reward function {name!r} is a {type(found).__name__}, not a function")
+    return found

@@ -1,0 +1,60 @@
+"""How much of the picture outside the edit is kept, pixel by pixel.
+
+No mask says where the edit is, so it is found: the difference to the source, blurred, thresholded, and the region grown
+by a margin. Outside of it, small differences remain: noise, a shift of colour or brightness, loss of detail. An edit
+that changes nothing gets 1, so this reward must be mixed with one that wants the edit done; and a change of the whole
+picture (style, tone) has no outside, so the reward abstains there.
+
+Letters: H W height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from editr1.judges.base import JudgeRequest, Score
+
+CHANGED = 0.1
+"""Blurred absolute difference (mean over channels, in [0, 1]) above which a pixel belongs to the edit."""
+BLUR = 1 / 64
+"""Of the blur and of the margin around the edit, as a share of the longer side."""
+OUTSIDE_MIN = 0.1
+"""Share of the picture that must lie outside the edit."""
+GONE = 0.05
+"""Mean absolute difference outside the edit at which nothing counts as kept."""
+
+
+class PreservationReward:
+    """1 - min(1, d / GONE), d the mean absolute difference of edit and source outside the edited region."""
+
+    remote = False
+
+    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+        """One score a request."""
+        return [self._score(request) for request in requests]
+
+    def _score(self, request: JudgeRequest) -> Score:
+        edit = request.edit.convert("RGB")
+        source = request.source.convert("RGB").resize(edit.size, Image.Resampling.LANCZOS)
+        difference = np.abs(_pixels(edit) - _pixels(source)).mean(axis=-1)  # H W
+        outside = ~edited_region(difference)
+        if outside.mean() < OUTSIDE_MIN:
+            return Score(None, "the whole picture is edited: there is no outside to be kept")
+        return Score(1 - min(1.0, float(difference[outside].mean()) / GONE))
+
+
+def edited_region(difference: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Where the edit is, with a margin; difference and result [H, W]."""
+    radius = max(1, round(max(difference.shape) * BLUR))
+    picture = Image.fromarray((difference * 255).round().astype(np.uint8))
+    blurred = np.asarray(picture.filter(ImageFilter.BoxBlur(radius)))
+    region = Image.fromarray((blurred > 255 * CHANGED).astype(np.uint8) * 255)
+    return np.asarray(region.filter(ImageFilter.MaxFilter(2 * radius + 1))) > 0
+
+
+def _pixels(image: Image.Image) -> NDArray[np.float32]:
+    return np.asarray(image, np.float32) / np.float32(255)

@@ -1,0 +1,82 @@
+"""A judge that compares the edits of a group in pairs, where it finds it hard to score one alone.
+
+Each pair is shown in both orders, which cancels the liking that models have for one place. The score of an edit is the
+mean probability that it is the better one, over its opponents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+
+from PIL.Image import Image
+
+from editr1.judges.base import MLLM, Answer, Ask, JudgeRequest, Score
+from editr1.judges.scoring import first_position, score_logit
+
+PROMPT = "pairs-1"
+OPENING = "Compare two edits of one image. Instruction: {instruction} Requirement: {requirement} Source:"
+QUESTION = "Which edit does better what the instruction asks for, and keeps the rest? Answer with one digit, 1 or 2."
+CHOICES = ("2", "1")  # worst first: the score of a question is the probability that the first edit is better
+
+
+class RankingJudge:
+    """Scores the edits of a group beside each other; a group is what shares source image and instruction.
+
+    A comparison that fails is left out; an edit with fewer than half of its comparisons has no score, nor has one that
+    is alone.
+
+    Args:
+        model: who is asked.
+    """
+
+    def __init__(self, model: MLLM) -> None:
+        self.model = model
+
+    @property
+    def remote(self) -> bool:
+        """Whether the model runs elsewhere."""
+        return self.model.remote
+
+    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+        """One score a request, in their order; all pairs of all groups are asked at once."""
+        groups: dict[tuple[int, str], list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault((id(request.source), request.instruction), []).append(index)
+        pairs = [pair for members in groups.values() for pair in combinations(members, 2)]
+        shown = [order for one, two in pairs for order in ((one, two), (two, one))]
+        answers = self.model.answer([_ask(requests[first], requests[second].edit) for first, second in shown])
+        chances: list[list[float]] = [[] for _ in requests]
+        reasons: list[str] = ["it is alone in its group"] * len(requests)
+        tokens, asked = [0] * len(requests), [0] * len(requests)
+        for (first, second), answer in zip(shown, answers, strict=True):
+            chance, reason = _first_is_better(answer)
+            for index in (first, second):
+                asked[index] += 1
+                tokens[index] += (answer.prompt_tokens + answer.completion_tokens) // 2
+                if chance is None:
+                    reasons[index] = reason
+                else:
+                    chances[index].append(chance if index == first else 1 - chance)
+        return [
+            Score(math.fsum(found) / len(found), prompt=PROMPT, tokens=tokens[i])
+            if found and 2 * len(found) >= asked[i]
+            else Score(None, reasons[i], prompt=PROMPT, tokens=tokens[i])
+            for i, found in enumerate(chances)
+        ]
+
+
+def _ask(request: JudgeRequest, other: Image) -> Ask:
+    """Is the request's edit better than the other one?"""
+    opening = OPENING.format(instruction=request.instruction, requirement=request.requirement or "None.")
+    return Ask((opening, request.source, "Edit 1:", request.edit, "Edit 2:", other, QUESTION), CHOICES)
+
+
+def _first_is_better(answer: Answer) -> tuple[float | None, str]:
+    """Probability, or None and the reason."""
+    position = first_position(answer)
+    if answer.reason is not None or position is None:
+        return None, answer.reason or "the answer is empty"
+    found = score_logit(position, CHOICES)
+    return found.value, found.reason or ""

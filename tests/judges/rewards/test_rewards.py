@@ -1,0 +1,229 @@
+"""Each further reward against what is known of its pictures; failures are reasons."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFont
+
+from editr1.errors import UserError
+from editr1.judges.base import Answer, Ask, JudgeRequest, Position, Score
+from editr1.judges.rewards.function import FunctionReward
+from editr1.judges.rewards.http import HttpReward
+from editr1.judges.rewards.mixed import MixedJudge
+from editr1.judges.rewards.ocr import OcrReward, likeness, quoted
+from editr1.judges.rewards.preservation import GONE, PreservationReward
+from editr1.judges.rewards.ranking import RankingJudge
+
+BASE = Image.fromarray(np.random.default_rng(0).integers(60, 200, (8, 8, 3), np.uint8)).resize((128, 128))
+
+
+def request(edit: Image.Image, instruction: str = "edit it", requirement: str = "", source: Any = BASE) -> JudgeRequest:
+    return JudgeRequest(source, edit, instruction, requirement)
+
+
+class Fixed:
+    def __init__(self, *scores: Score, remote: bool = False) -> None:
+        self.scores, self.remote = list(scores), remote
+
+    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+        return self.scores
+
+
+def test_a_part_that_abstains_is_left_out_of_that_edits_mix() -> None:
+    judge = MixedJudge({
+        "judge": (Fixed(Score(0.8, prompt="p"), Score(0.2), Score(None, "dead"), remote=True), 3.0),
+        "ocr": (Fixed(Score(0.0), Score(None, "no quote"), Score(None, "no quote")), 1.0),
+    })  # fmt: skip
+    one, two, three = judge.score([request(BASE)] * 3)
+    assert (one.value, two.value, three.value) == (pytest.approx(0.6), pytest.approx(0.2), None)
+    assert three.reason == "judge: dead; ocr: no quote"
+    assert (two.parts["ocr"].reason, one.prompt, judge.remote) == ("no quote", "p", True)
+
+
+def changed(box: tuple[int, int, int, int], shift: int = 0) -> Image.Image:
+    edit = Image.fromarray((np.asarray(BASE).astype(int) + shift).clip(0, 255).astype(np.uint8))
+    ImageDraw.Draw(edit).rectangle(box, fill=(255, 0, 255))
+    return edit
+
+
+def test_preservation_looks_outside_the_edit_alone() -> None:
+    whole, local, drifted, style = PreservationReward().score([
+        request(BASE), request(changed((20, 20, 60, 60))), request(changed((20, 20, 60, 60), shift=4)),
+        request(Image.fromarray(255 - np.asarray(BASE))),
+    ])  # fmt: skip
+    assert (whole.value, local.value) == (1.0, pytest.approx(1.0, abs=0.02))
+    assert drifted.value == pytest.approx(1 - 4 / 255 / GONE, abs=0.02)
+    assert style.value is None and "no outside" in str(style.reason)
+
+
+def test_preservation_brings_the_source_to_the_size_of_the_edit() -> None:
+    (score,) = PreservationReward().score([request(BASE.resize((64, 64), Image.Resampling.LANCZOS))])
+    assert score.value == pytest.approx(1.0)
+
+
+MODULE = """
+import math
+def good(source, edit, instruction, requirement, task): return edit.width / 1000
+def silent(*_): return None
+def large(*_): return 1.5
+def nan(*_): return math.nan
+def text(*_): return "0.5"
+def raises(*_): raise KeyError("colour")
+constant = 3
+"""
+
+
+def test_a_function_of_ones_own_scores_or_gives_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_rewards.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    asked = [request(BASE)]
+    assert FunctionReward("own_rewards:good").score(asked) == [Score(0.128)]
+    for name, reason in {
+        "silent": "nothing to say", "large": "gave 1.5, which is not in", "nan": "gave nan", "text": "gave str '0.5'",
+        "raises": "KeyError: 'colour'",
+    }.items():  # fmt: skip
+        (score,) = FunctionReward(f"own_rewards:{name}").score(asked)
+        assert score.value is None and reason in str(score.reason)
+    for name in ("own_rewards", "own_rewards:none", "nowhere:f", "own_rewards:constant", ":f"):
+        with pytest.raises(UserError, match="reward function"):
+            FunctionReward(name)
+
+
+@contextmanager
+def service(replies: list[tuple[int, bytes]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A HTTP service that gives these replies in turn, the last for ever."""
+    asked: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            status, body = replies[min(len(asked), len(replies)) - 1]
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/score", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("replies", "value", "reason"),
+    [
+        ([(200, b'{"score": 0.25}')], 0.25, None),
+        ([(503, b""), (429, b""), (200, b'{"score": 1}')], 1.0, None),
+        ([(503, b"")], None, "HTTP 503 after 4 tries"),
+        ([(403, b"")], None, "HTTP 403"),
+        ([(200, b'{"score": null, "reason": "too dark"}')], None, "too dark"),
+        ([(200, b'{"score": 7}')], None, "gave 7"),
+        ([(200, b'{"score": NaN}')], None, "gave nan"),
+        ([(200, b"[0.5]")], None, 'no "score"'),
+        ([(200, b'{"sco')], None, "not JSON"),
+    ],
+)
+def test_a_service_scores_or_gives_its_reason(
+    replies: list[tuple[int, bytes]], value: float | None, reason: str | None
+) -> None:
+    with service(replies) as (url, asked):
+        (score,) = HttpReward(url, pause=0.001).score([request(BASE, "make it red", "It is red.")])
+    assert score.value == value and (reason is None or reason in str(score.reason))
+    assert asked[0]["instruction"] == "make it red" and asked[0]["edit"].startswith("data:image/png;base64,")
+
+
+def test_a_service_that_is_not_there_is_a_reason_and_a_password_in_its_url_is_refused() -> None:
+    (score,) = HttpReward("http://127.0.0.1:9/score", pause=0.001).score([request(BASE)])
+    assert score.value is None and "ConnectError after 4 tries" in str(score.reason)
+    with pytest.raises(UserError, match="without user or password") as caught:
+        HttpReward("http://me:hunter2@127.0.0.1/score")
+    assert "hunter2" not in str(caught.value)
+
+
+class Partial:
+    """A model that compares by brightness, and likes the first place."""
+
+    name, remote = "partial", False
+
+    def __init__(self, bias: float, deaf: set[int] | None = None) -> None:
+        self.bias, self.deaf = bias, deaf or set()
+
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+        return [self.one(ask) for ask in asks]
+
+    def one(self, ask: Ask) -> Answer:
+        first, second = (float(np.asarray(ask.parts[i]).mean()) for i in (3, 5))
+        if self.deaf & {round(first), round(second)}:
+            return Answer(reason="HTTP 500")
+        logit = (first - second) / 20 + self.bias
+        return Answer("1", (Position("1", {"1": logit, "2": 0.0}),), prompt_tokens=8, completion_tokens=1)
+
+
+def test_ranking_finds_the_order_whatever_place_the_model_likes() -> None:
+    levels = [40, 200, 90, 140]
+    asked = [request(Image.new("RGB", (4, 4), (level,) * 3)) for level in levels]
+    fair, biased = (RankingJudge(Partial(bias)).score(asked) for bias in (0.0, 1.5))
+    values = [score.value or 0.0 for score in fair]
+    assert np.argsort(values).tolist() == np.argsort(levels).tolist()
+    expected = [np.mean([1 / (1 + math.exp((b - a) / 20)) for b in levels if b != a]) for a in levels]
+    assert values == pytest.approx(expected)
+    assert np.argsort([score.value or 0.0 for score in biased]).tolist() == np.argsort(levels).tolist()
+    assert sum(score.value or 0.0 for score in biased) == pytest.approx(2.0)
+
+
+def test_ranking_keeps_groups_apart_and_leaves_failed_comparisons_out() -> None:
+    other = Image.new("RGB", (4, 4))
+    asked = [request(Image.new("RGB", (4, 4), (level,) * 3)) for level in (10, 50, 90)]
+    alone = request(Image.new("RGB", (4, 4), "red"), source=other)
+    scores = RankingJudge(Partial(0.0, deaf={90})).score([*asked, alone])
+    assert [score.value is None for score in scores] == [False, False, True, True]
+    assert scores[2].reason == "HTTP 500" and scores[3].reason == "it is alone in its group"
+
+
+def written(text: str) -> Image.Image:
+    image = Image.new("RGB", (360, 96), "white")
+    ImageDraw.Draw(image).text((20, 24), text, fill="black", font=ImageFont.load_default(40))
+    return image
+
+
+def test_quoted_text_must_be_readable() -> None:
+    pytest.importorskip("rapidocr_onnxruntime", reason="rapidocr-onnxruntime is not installed")
+    reward = OcrReward()
+    instruction = 'Replace "HELLO" with "WELCOME".'
+    right, wrong, none, unasked = reward.score([
+        request(written("WELCOME"), instruction), request(written("HELLO"), instruction),
+        request(Image.new("RGB", (360, 96), "white"), instruction), request(written("WELCOME"), "make it red"),
+    ])  # fmt: skip
+    assert (right.value, none.value) == (1.0, 0.0)
+    assert wrong.value is not None and wrong.value < 0.6
+    assert unasked.value is None and "quotes a text" in str(unasked.reason)
+
+
+def test_quotes_of_many_kinds_are_found_and_apostrophes_are_not() -> None:
+    text = """Change "one" to “two”, 「三」 and 'four', don't touch the cat's ear."""
+    assert quoted(text) == ["one", "two", "三", "four"]
+
+
+@given(st.text("abc ", max_size=8), st.text("abc ", max_size=8))
+def test_likeness_is_symmetric_and_one_for_equal_text(one: str, two: str) -> None:
+    assert likeness(one, two) == likeness(two, one)
+    assert 0 <= likeness(one, two) <= 1
+    assert (likeness(one, two) == 1) == (one.replace(" ", "") == two.replace(" ", ""))

@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from editr1.errors import UserError
+from editr1.judges.base import JudgeRequest
+from editr1.judges.prompts import load_prompt
+from editr1.toy.build.language import build_tokenizer
+
+SOURCE, EDIT = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
+REQUEST = JudgeRequest(SOURCE, EDIT, "remove the cat", "No cat is left.", "remove")
+
+
+def test_the_paper_shows_source_and_edit_and_then_asks() -> None:
+    parts = load_prompt("brief", "paper").parts(REQUEST)
+    assert parts[1] is SOURCE and parts[3] is EDIT
+    assert parts[4] == (
+        "Judge an image edit. Instruction: remove the cat Requirement: No cat is left. Is the edit done and the rest "
+        "kept? Answer with one digit, 0 (failed) to 5 (perfect)."
+    )
+
+
+def test_what_stands_before_the_edit_is_equal_for_a_group_in_prefix_order() -> None:
+    prompt = load_prompt("full", "prefix")
+    other = JudgeRequest(SOURCE, SOURCE, REQUEST.instruction, REQUEST.requirement, REQUEST.task)
+    one, two = prompt.parts(REQUEST), prompt.parts(other)
+    assert one[:3] == two[:3] and one[3] is EDIT and two[3] is SOURCE
+    assert "remove the cat" in str(one[0]) and "No cat is left." in str(one[0])
+
+
+def test_a_task_adds_its_own_words_and_an_unknown_one_none() -> None:
+    prompt = load_prompt("full", "paper")
+    words = prompt.template.tasks
+    assert words["remove"] in str(prompt.parts(REQUEST)[4])
+    unknown = JudgeRequest(SOURCE, EDIT, "remove the cat", task="new")
+    assert not any(text in str(prompt.parts(unknown)[4]) for text in words.values())
+    assert {"add", "remove", "replace", "adjust", "background", "style", "action", "extract", "compose"} <= set(words)
+
+
+def test_scale_and_criterion_are_filled_in() -> None:
+    text = str(load_prompt("full", "paper").parts(REQUEST, "score", "preservation", (1, 9))[4])
+    assert "1 means that it failed, 9 that" in text and "kept that the instruction does not" in text
+    assert "{" not in text
+
+
+def test_braces_in_an_instruction_stay_as_they_are() -> None:
+    odd = JudgeRequest(SOURCE, EDIT, "write {low} on it", task="text")
+    assert "write {low} on it" in str(load_prompt("full", "paper").parts(odd)[4])
+
+
+def test_every_word_of_the_toy_judges_prompt_is_one_token() -> None:
+    tokenizer = build_tokenizer()
+    for question in ("score", "yes_no", "think"):
+        for part in load_prompt("brief", "prefix").parts(REQUEST, question):
+            if isinstance(part, str):
+                assert len(tokenizer.tokenize(part)) <= len(part.replace(".", " .").replace(",", " ,").split()) + 14
+
+
+def test_a_template_of_ones_own_is_named_with_its_content(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    text = "version: '7'\nopening: 'Look: {instruction}'\nquestions: {score: '{criterion}'}\ncriteria: {overall: 'Good?'}\n"
+    file.write_text(text)
+    prompt = load_prompt(str(file), "paper")
+    assert prompt.parts(REQUEST)[4] == "Look: remove the cat Good?"
+    assert prompt.version.startswith("mine-7-") and prompt.version.endswith("/paper")
+    file.write_text(text.replace("Good", "Fine"))
+    assert load_prompt(str(file), "paper").version != prompt.version
+    with pytest.raises(UserError, match="has no 'yes_no'; it has score"):
+        prompt.parts(REQUEST, "yes_no")
+    with pytest.raises(UserError, match="has no 'quality'; it has overall"):
+        prompt.parts(REQUEST, "score", "quality")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("version: [", "not YAML"),
+        ("version: '1'", "opening: Field required"),
+        ("version: '1'\nopening: '{who}'\nquestions: {}\ncriteria: {overall: x}", r"opening: \{who\} is not filled in"),
+        ("version: '1'\nopening: x\nquestions: {}\ncriteria: {}", "criteria: 'overall' is missing"),
+        ("version: '1'\nopening: x\nquestions: {}\ncriteria: {overall: x}\nmore: 1", "more: Extra"),
+        ("version: '1'\nopening: '{'\nquestions: {}\ncriteria: {overall: x}", "opening: "),
+    ],
+)
+def test_a_broken_template_is_refused_with_its_place(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "t.yaml").write_text(text)
+    with pytest.raises(UserError, match=problem):
+        load_prompt(str(tmp_path / "t.yaml"))
+
+
+def test_a_template_that_is_not_there_names_the_shipped_ones() -> None:
+    with pytest.raises(UserError, match=r"'nope' is neither a file .* nor shipped \(brief, full\)"):
+        load_prompt("nope")

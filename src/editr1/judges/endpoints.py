@@ -1,0 +1,333 @@
+"""Several servers that answer the same questions: which one is asked next, what is tried again, when to give up.
+
+A call goes to the endpoint with the least expected wait, (calls in flight + 1) × mean latency. One that fails rests,
+each time twice as long, and then gets one call at a time until it answers; meanwhile the others are used. A call is
+given up when every endpoint has failed it often enough, so a dead endpoint costs no tries of the live one. What an
+answer says never depends on any of this, only when it comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, Generic, TypeVar
+
+import httpx
+
+T = TypeVar("T")
+LONGEST_REST = 30.0  # seconds of backoff
+LONGEST_WISH = 300.0  # seconds that a server may ask for by Retry-After
+CONNECT = 10.0  # seconds to connect, at most
+UNKNOWN_LATENCY = 2  # calls in flight at an endpoint that has not answered yet, where there are others
+GARBLED = 3  # unreadable answers in a row after which an endpoint rests
+REASON = 200  # characters
+NOT_FOR_ALL = frozenset({408, 409, 425, 429})  # client errors that may pass
+
+_log = logging.getLogger(__name__)
+
+
+class Fault(Exception):
+    """An endpoint did not answer as it should.
+
+    Args:
+        what: in a few words, as "HTTP 503".
+        detail: what the server or the system says about it.
+        status: of the HTTP answer, if there was one.
+        lasting: asking this endpoint the same again makes no sense.
+        garbled: there was an answer, but it cannot be used.
+        retry_after: seconds that the server wants to be left alone.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        detail: str = "",
+        *,
+        status: int = 0,
+        lasting: bool = False,
+        garbled: bool = False,
+        retry_after: float = 0.0,
+    ) -> None:
+        super().__init__(f"{what}: {detail}" if detail else what)
+        self.what, self.detail, self.status = what, detail, status
+        self.lasting, self.garbled, self.retry_after = lasting, garbled, retry_after
+
+
+class GivenUp(Exception):
+    """No endpoint answered a call; the text says why."""
+
+
+@dataclass(eq=False)
+class Endpoint:
+    """One server.
+
+    Attributes:
+        url: base of its interface, without a slash at the end.
+        client: HTTP client for it, with the credentials.
+        timeout: seconds for one call.
+        redact: takes secrets out of a text.
+        in_flight: calls that it works on.
+        latency: moving mean over its answers in seconds; None before the first.
+        failures: in a row; calls that fail together count as one.
+        refusing: its last answer was that it does not take such calls.
+    """
+
+    url: str
+    client: httpx.AsyncClient
+    timeout: float
+    redact: Callable[[str], str]
+    in_flight: int = 0
+    latency: float | None = None
+    failures: int = 0
+    refusing: bool = False
+    failed_at: float = 0.0
+    rests_until: float = 0.0
+    wished_until: float = 0.0
+    fault: Fault | None = None
+
+    @property
+    def host(self) -> str:
+        """Host and port, for messages."""
+        return httpx.URL(self.url).netloc.decode()
+
+    async def post(self, url: str, body: dict[str, Any]) -> Any:
+        """JSON for JSON.
+
+        Raises:
+            Fault: there is no usable answer.
+        """
+        try:
+            response = await asyncio.wait_for(self.client.post(url, json=body), self.timeout)
+        except (asyncio.TimeoutError, httpx.TimeoutException):
+            raise Fault("no answer", f"timeout of {self.timeout:g} s") from None
+        except httpx.RequestError as error:
+            raise Fault("no answer", self.redact(_cause(error))) from None
+        if response.status_code != 200:
+            raise self._http_fault(response)
+        kind = response.headers.get("content-type", "")
+        if "json" not in kind:
+            raise Fault("unusable answer", f"content type {self.redact(kind)!r} is not JSON", garbled=True)
+        try:
+            return json.loads(response.content)
+        except ValueError as error:  # UnicodeDecodeError too
+            raise Fault("unusable answer", f"JSON is damaged: {self.redact(str(error))}", garbled=True) from None
+
+    def _http_fault(self, response: httpx.Response) -> Fault:
+        status = response.status_code
+        return Fault(
+            f"HTTP {status}",
+            " ".join(self.redact(_server_words(response)).split()),
+            status=status,
+            lasting=status < 500 and status not in NOT_FOR_ALL,
+            retry_after=_retry_after(response.headers.get("retry-after", "")),
+        )
+
+
+@dataclass(eq=False)
+class _Call(Generic[T]):
+    """One call on its way: what it does at an endpoint, and how often it failed where."""
+
+    send: Callable[[Endpoint], Awaitable[T]]
+    result: asyncio.Future[T]
+    seen: dict[Endpoint, int]
+    failed: Counter[Endpoint] = field(default_factory=Counter)
+    refused: set[Endpoint] = field(default_factory=set)
+    last: Endpoint | None = None
+    fault: Fault | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class Endpoints:
+    """Makes calls at the endpoints; all methods run in one event loop.
+
+    Args:
+        endpoints: at least one.
+        in_flight: calls at one endpoint at a time, at most.
+        tries: failures of a call at one endpoint after which it is given up there.
+        backoff: seconds of the first rest; doubles with every failure in a row.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], *, in_flight: int, tries: int, backoff: float) -> None:
+        self.endpoints = tuple(endpoints)
+        self.in_flight, self.tries, self.backoff = in_flight, tries, backoff
+        self._waiting: deque[_Call[Any]] = deque()
+
+    async def call(self, send: Callable[[Endpoint], Awaitable[T]]) -> T:
+        """What `send` returns at an endpoint where it raises no `Fault`.
+
+        Raises:
+            GivenUp: it raised one everywhere; one line with the endpoint and the last reason.
+        """
+        seen = {endpoint: endpoint.failures for endpoint in self.endpoints}
+        call = _Call(send, asyncio.get_running_loop().create_future(), seen)
+        self._enqueue(call)
+        try:
+            return await call.result
+        finally:
+            if call.task is not None:
+                call.task.cancel()
+
+    def _enqueue(self, call: _Call[Any]) -> None:
+        self._waiting.append(call)
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Send every waiting call that an endpoint has room for, first come first served."""
+        kept: list[_Call[Any]] = []
+        dead = {endpoint for endpoint in self.endpoints if endpoint.failures >= self.tries}
+        while self._waiting:
+            call = self._waiting.popleft()
+            if call.result.done():
+                continue
+            usable = [endpoint for endpoint in self.endpoints if not self._is_over(call, endpoint)]
+            if len(usable) < len(self.endpoints):  # one has had its tries: nobody waits for a dead one any more
+                usable = [endpoint for endpoint in usable if endpoint not in dead]
+            if not usable:
+                call.result.set_exception(GivenUp(self._reason(call)))
+            elif endpoint := self._choose(call, usable):
+                endpoint.in_flight += 1
+                call.task = asyncio.get_running_loop().create_task(self._attempt(call, endpoint))
+            else:
+                kept.append(call)
+                if call.last is None and not dead:
+                    break  # nothing sets this call apart from the ones behind it: they must wait too
+        self._waiting.extendleft(reversed(kept))
+
+    def _choose(self, call: _Call[Any], usable: Sequence[Endpoint]) -> Endpoint | None:
+        """The endpoint with the least expected wait; None if none is awake or the best one is full."""
+        now = time.monotonic()
+        awake = [endpoint for endpoint in usable if endpoint.rests_until <= now]
+        others = [endpoint for endpoint in awake if endpoint is not call.last and not endpoint.failures]
+        known = [e for e in others or awake if self._room(e) or (e.latency is not None and not e.failures)]
+        if not known:
+            return None
+        best = min(known, key=lambda e: (e.refusing, (e.in_flight + 1) * (e.latency or 0.0)))
+        return best if self._room(best) else None
+
+    def _room(self, endpoint: Endpoint) -> bool:
+        if endpoint.failures:
+            return endpoint.in_flight < 1
+        if endpoint.latency is None and len(self.endpoints) > 1:
+            return endpoint.in_flight < min(UNKNOWN_LATENCY, self.in_flight)
+        return endpoint.in_flight < self.in_flight
+
+    def _is_over(self, call: _Call[Any], endpoint: Endpoint) -> bool:
+        """Whether the endpoint failed this call, or others while it waited, so often that it is not asked again."""
+        silent = endpoint.failures - call.seen[endpoint]
+        return endpoint in call.refused or call.failed[endpoint] >= self.tries or silent >= self.tries
+
+    async def _attempt(self, call: _Call[Any], endpoint: Endpoint) -> None:
+        """Make a call at an endpoint: settle it, or have it tried again."""
+        started = time.monotonic()
+        try:
+            result = await call.send(endpoint)
+        except Fault as fault:
+            self._failed(endpoint, fault, started)
+            self._try_again(call, endpoint, fault)
+        except Exception as error:
+            call.result.set_exception(error)
+            raise
+        else:
+            self._answered(endpoint, started)
+            if not call.result.done():
+                call.result.set_result(result)
+        finally:
+            endpoint.in_flight -= 1
+            self._dispatch()
+
+    def _answered(self, endpoint: Endpoint, started: float) -> None:
+        took = time.monotonic() - started
+        endpoint.latency = took if endpoint.latency is None else 0.8 * endpoint.latency + 0.2 * took
+        endpoint.failures, endpoint.refusing = 0, False
+        endpoint.rests_until = endpoint.wished_until
+
+    def _failed(self, endpoint: Endpoint, fault: Fault, started: float) -> None:
+        """Lay an endpoint to rest; a call that was under way when the last failure came brings nothing new."""
+        endpoint.fault, endpoint.refusing = fault, fault.lasting
+        now = time.monotonic()
+        if fault.retry_after:
+            endpoint.wished_until = max(endpoint.wished_until, now + min(fault.retry_after, LONGEST_WISH))
+            self._rest_until(endpoint, endpoint.wished_until)
+        if fault.lasting or started < endpoint.failed_at:
+            return
+        endpoint.failures, endpoint.failed_at = endpoint.failures + 1, now
+        if endpoint.latency is not None:
+            endpoint.latency = max(endpoint.latency, 0.8 * endpoint.latency + 0.2 * (now - started))
+        if not fault.garbled or endpoint.failures >= GARBLED:
+            self._rest_until(endpoint, now + self._pause(endpoint.failures))
+            _log.info("%s rests %.2f s: %s", endpoint.host, endpoint.rests_until - now, fault)
+
+    def _rest_until(self, endpoint: Endpoint, until: float) -> None:
+        endpoint.rests_until = max(endpoint.rests_until, until)
+        loop = asyncio.get_running_loop()
+        loop.call_later(max(0.0, endpoint.rests_until - time.monotonic()) + 1e-3, self._dispatch)
+
+    def _try_again(self, call: _Call[Any], endpoint: Endpoint, fault: Fault) -> None:
+        """Queue a call anew: at once where another endpoint may take it, else after a pause."""
+        call.last, call.fault = endpoint, fault
+        call.failed[endpoint] += 1
+        if fault.lasting:
+            call.refused.add(endpoint)
+        elsewhere = any(e is not endpoint and not e.failures and not self._is_over(call, e) for e in self.endpoints)
+        if fault.lasting or elsewhere or self._is_over(call, endpoint):
+            self._waiting.append(call)  # `_attempt` dispatches at its end
+        else:
+            asyncio.get_running_loop().call_later(self._pause(call.failed[endpoint]), self._enqueue, call)
+
+    def _pause(self, failures: int) -> float:
+        """Seconds to wait after so many failures in a row, of random length, lest many clients come back at once."""
+        return min(LONGEST_REST, self.backoff * 2.0 ** min(failures - 1, 30)) * random.uniform(0.5, 1.0)
+
+    def _reason(self, call: _Call[Any]) -> str:
+        endpoint = call.last or max(self.endpoints, key=lambda e: e.failures)
+        tries = call.failed[endpoint]
+        if endpoint not in call.refused:  # it waited while others failed there
+            tries = max(tries, min(endpoint.failures - call.seen[endpoint], self.tries))
+        fault = call.fault or endpoint.fault or Fault("no answer")
+        times = "1 try" if tries == 1 else f"{tries} tries"
+        return f"{fault.what} from {endpoint.host} after {times}: {fault.detail}"[:REASON].rstrip(": ")
+
+
+def _cause(error: BaseException) -> str:
+    """What lies at the root of an exception: httpx hides the system's words under its own."""
+    root: BaseException = error
+    while inner := root.__cause__ or root.__context__:
+        root = inner
+    words = str(root) or str(error)
+    if isinstance(root, ConnectionError) and root.errno:
+        words = os.strerror(root.errno)
+    return f"{type(error).__name__}, {words}" if words else type(error).__name__
+
+
+def _server_words(response: httpx.Response) -> str:
+    """The message in a server's error, in whatever form it sends it."""
+    try:
+        body = json.loads(response.content)
+    except ValueError:
+        return response.text[:1000]
+    error = body.get("error", body) if isinstance(body, dict) else body
+    words = error.get("message") or error.get("detail") if isinstance(error, dict) else None
+    return str(words or error)
+
+
+def _retry_after(value: str) -> float:
+    """Seconds in a Retry-After header, which holds seconds or a date; 0 for none."""
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())

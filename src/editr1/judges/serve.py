@@ -278,8 +278,8 @@ def _completion(name: str, body: Chat, answer: Answer) -> dict[str, Any]:
 def _token(position: Position, top: int | None) -> dict[str, Any]:
     ranked = sorted(position.logprobs.items(), key=lambda entry: -entry[1])[:top]
     own = position.logprobs.get(position.token, -9999.0)
-    top = [{"token": token, "logprob": logprob, "bytes": None} for token, logprob in ranked]
-    return {"token": position.token, "logprob": own, "bytes": None, "top_logprobs": top}
+    listed = [{"token": token, "logprob": logprob, "bytes": None} for token, logprob in ranked]
+    return {"token": position.token, "logprob": own, "bytes": None, "top_logprobs": listed}
 
 
 def _error(status: int, message: str, kind: str, headers: dict[str, str] | None = None) -> JSONResponse:

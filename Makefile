@@ -38,6 +38,7 @@ check: $(STAMP)  ## lint (docstrings too), format, types
 
 bench: $(STAMP)  ## seconds a step by part against bare calls, memory; writes benchmarks/results.json
 	@$(BIN)/python benchmarks/speed.py
+	@$(BIN)/python benchmarks/judge_client.py
 
 clean:  ## remove .venv and caches (runs and demo folders stay)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

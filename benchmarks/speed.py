@@ -68,7 +68,7 @@ class Tape:
         editor, judge = self.trainer.editor, self.trainer.judge
         pipe = editor.pipe
         encoders = {id(pipe.processor), id(pipe.text_encoder)}
-        processors = {type(pipe.processor), type(judge.processor)}
+        processors = {type(pipe.processor), type(judge.model.processor)}
         with ExitStack() as stack:
             watch = partial(self._watch, stack)
             for kind in processors:
@@ -77,7 +77,7 @@ class Tape:
             watch(pipe.vae, "encode", lambda _: "encode")
             watch(pipe.vae, "decode", lambda _: "decode")
             watch(editor.denoiser, "forward", lambda _: self.stage)
-            watch(judge.model, "forward", lambda _: "judge")
+            watch(judge.model.model, "forward", lambda _: "judge")
             watch(self.trainer.optimizer, "step", lambda _: "train")
             stack.enter_context(replaced(editor, "rollout", self._staged(editor.rollout)))
             yield
@@ -191,7 +191,9 @@ def main() -> int:
         "memory_last_over_early_of_100_steps": growth,
     }
     if not overrides:
-        (Path(__file__).parent / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        path = Path(__file__).parent / "results.json"
+        others = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        path.write_text(json.dumps({**others, **results}, indent=1) + "\n", encoding="utf-8")
 
     table = Table(title=f"A step of the toy preset, mean of {MEASURED}", title_justify="left")
     for name in ("part", "seconds", "share", "bare calls", "floor / step"):

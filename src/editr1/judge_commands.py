@@ -1,4 +1,4 @@
-"""The commands `editr1 judge score|serve|agree|arena`."""
+"""The commands `editr1 judge score|serve|agree`."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def agree(
 
     settings = judge_settings(judge)
     names = list(METHODS) if methods == "all" else methods.split(",") if methods else [settings.method]
-    judges = {}
+    judges: dict[str, Judge] = {}
     for name in names:
         if name not in METHODS:
             raise UserError(f"--methods {name}: there are {', '.join(METHODS)}, and all")
@@ -119,20 +119,6 @@ def agree(
 
         Console().print(table(result))
         typer.echo(out / "agreement.html")
-
-
-def arena(
-    run_a: Annotated[Path, typer.Argument(help="Folder of a run, or of its evaluated edits.")],
-    run_b: Annotated[Path, typer.Argument(help="Another one, on the same items.")],
-    out: Annotated[Path, typer.Option(help="The JSONL that votes are written to.")] = Path("arena.jsonl"),
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8100,
-    seed: Annotated[int, typer.Option(min=0, help="Which edit stands on the left.")] = 0,
-) -> None:
-    """Vote between the edits of two runs in the browser; `judge agree` reads the votes."""
-    from editr1.judges.arena.server import arena as run_arena
-
-    run_arena(run_a, run_b, out, host=host, port=port, seed=seed)
 
 
 def load_judge(text: str) -> Judge:

@@ -59,7 +59,8 @@ def test_every_word_of_the_toy_judges_prompt_is_one_token() -> None:
 
 def test_a_template_of_ones_own_is_named_with_its_content(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    text = "version: '7'\nopening: 'Look: {instruction}'\nquestions: {score: '{criterion}'}\ncriteria: {overall: 'Good?'}\n"
+    text = "version: '7'\nopening: 'Look: {instruction}'\nquestions: {score: '{criterion}'}\n"
+    text += "criteria: {overall: 'Good?'}\n"
     file.write_text(text)
     prompt = load_prompt(str(file), "paper")
     assert prompt.parts(REQUEST)[4] == "Look: remove the cat Good?"

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -78,16 +78,17 @@ class OpenAIModel:
         self._endpoints = Endpoints(made, in_flight=in_flight, tries=tries, backoff=backoff)
         self._exact = {endpoint: _TokenIds(endpoint, model, tries) for endpoint in made}
         self._asked: set[Future[Answer]] = set()
+        self._encoders = ThreadPoolExecutor(os.cpu_count(), "judge-images")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="judge-client", daemon=True)
         self._thread.start()
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         """One answer an ask, in their order; what was asked is withdrawn where the wait is interrupted."""
-        urls: dict[int, str] = {}
+        urls: dict[int, Future[str]] = {}
         futures: list[Future[Answer]] = []
         try:
-            for ask in asks:  # the first ones are under way while the images of the next are encoded
+            for ask in asks:  # each is under way as soon as its own images are encoded
                 content = [self._part(part, urls) for part in ask.parts]
                 futures.append(asyncio.run_coroutine_threadsafe(self._answer(ask, content), self._loop))
                 self._asked.add(futures[-1])
@@ -105,12 +106,14 @@ class OpenAIModel:
             future.cancel()
         for endpoint in self._endpoints.endpoints:
             asyncio.run_coroutine_threadsafe(endpoint.client.aclose(), self._loop).result()
+        self._encoders.shutdown(wait=False, cancel_futures=True)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    async def _answer(self, ask: Ask, content: list[dict[str, Any]]) -> Answer:
+    async def _answer(self, ask: Ask, parts: list[str | Future[str]]) -> Answer:
         started = time.monotonic()
+        content = [await _content(part) for part in parts]
         body = {
             "model": self.name,
             "messages": [{"role": "user", "content": content}],
@@ -153,13 +156,13 @@ class OpenAIModel:
         exact.give_up("does not know logprob_token_ids")
         return await endpoint.post(url, body)
 
-    def _part(self, part: str | Image, urls: dict[int, str]) -> dict[str, Any]:
-        """One piece of the message; an image that comes again is not encoded again."""
+    def _part(self, part: str | Image, urls: dict[int, Future[str]]) -> str | Future[str]:
+        """One piece of the message; an image is encoded in a thread, and not again where it comes again."""
         if isinstance(part, str):
-            return {"type": "text", "text": part}
+            return part
         if id(part) not in urls:
-            urls[id(part)] = _data_url(part, self.jpeg_quality)
-        return {"type": "image_url", "image_url": {"url": urls[id(part)]}}
+            urls[id(part)] = self._encoders.submit(_data_url, part, self.jpeg_quality)
+        return urls[id(part)]
 
 
 class _TokenIds:
@@ -218,6 +221,13 @@ class _TokenIds:
             _log.warning(
                 "%s writes %r as %d tokens: it is looked up in the list", self.endpoint.host, choice, len(tokens)
             )
+
+
+async def _content(part: str | Future[str]) -> dict[str, Any]:
+    """A piece of the message as servers take it."""
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    return {"type": "image_url", "image_url": {"url": await asyncio.shield(asyncio.wrap_future(part))}}
 
 
 def _read(reply: Any, ask: Ask, seconds: float, redact: Callable[[str], str]) -> Answer:

@@ -13,8 +13,6 @@ import logging
 import shutil
 from pathlib import Path
 
-import torch
-
 from editr1.build import build_trainer
 from editr1.config import load_config
 from editr1.editors.adapters import use_policy

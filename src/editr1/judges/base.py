@@ -112,7 +112,7 @@ class Answer:
         prompt_tokens: read by the model, images included; 0 where a server does not say.
         cached_tokens: of these, how many a server had in its prefix cache.
         completion_tokens: written.
-        seconds: from question to answer, waiting included.
+        seconds: from question to answer, waiting included; in this process, the share of a batch's time.
     """
 
     text: str = ""

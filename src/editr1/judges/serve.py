@@ -209,7 +209,7 @@ def make_app(model: Served, *, batch_size: int = 16, wait_ms: float = 5) -> Fast
         parts = await asyncio.to_thread(_parts, body.messages[0])
         tokens = body.max_completion_tokens or body.max_tokens or 256
         asks = [Ask(parts, choices, tokens, body.temperature, (body.seed + i) % 2**31) for i in range(body.n)]
-        top = max(body.top_logprobs, 1) if body.logprobs else 0
+        top = int(body.logprobs) if choices or not body.logprobs else max(body.top_logprobs, 1)
         answers = await _unless_gone(request, asyncio.gather(*(batcher.ask(ask, top) for ask in asks)))
         for answer in answers:
             if answer.reason is not None:
@@ -288,7 +288,7 @@ async def _unless_gone(request: Request, answers: asyncio.Future[T]) -> T:
     Raises:
         ClientDisconnect: it did.
     """
-    gone = asyncio.ensure_future(request.receive())  # the body has been read: what comes next is the end
+    gone = asyncio.create_task(_end(request))
     try:
         await asyncio.wait((gone, answers), return_when=asyncio.FIRST_COMPLETED)
         if not answers.done():
@@ -297,6 +297,12 @@ async def _unless_gone(request: Request, answers: asyncio.Future[T]) -> T:
     finally:
         gone.cancel()
         answers.cancel()
+
+
+async def _end(request: Request) -> None:
+    """Wait for the end of the connection; the body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _refusal(error: BaseException) -> Refused:

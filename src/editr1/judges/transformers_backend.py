@@ -106,7 +106,7 @@ class TransformersModel:
             tokens, steps = self._generate(inputs, asks)
         read = inputs["attention_mask"].sum(dim=1).tolist()
         rows = [self._row(ask, tokens[i].tolist(), [step[i] for step in steps], top) for i, ask in enumerate(asks)]
-        seconds = time.perf_counter() - begun
+        seconds = (time.perf_counter() - begun) / len(asks)
         return [
             Answer(text, positions, reason, prompt_tokens=count, completion_tokens=len(positions), seconds=seconds)
             for (text, positions, reason), count in zip(rows, read, strict=True)

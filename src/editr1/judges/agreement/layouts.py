@@ -296,7 +296,7 @@ def _parquet(file: Path) -> Any:
         UserError: it is none, or the library is missing.
     """
     try:
-        import pyarrow  # type: ignore[import-untyped]
+        import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise UserError(f"reading {file} needs pyarrow: pip install pyarrow") from error

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -42,7 +43,8 @@ class Kept:
         value: the score; None where there is none.
         reason: why there is none.
         tokens: of the answer; 0 where the score was known from another pair.
-        seconds: of the answer; as `tokens`.
+        seconds: from question to answer, waiting for others asked at the same time included; as `tokens`.
+        wall: the edit's share of the time that the call took in which it was judged; as `tokens`.
         prompt: what the judge was asked with.
     """
 
@@ -54,6 +56,7 @@ class Kept:
     reason: str | None
     tokens: int
     seconds: float
+    wall: float
     prompt: str
 
 
@@ -193,6 +196,7 @@ def _method(pairs: Sequence[Pair], kept: Sequence[tuple[Kept, Kept]], rule: Rule
         "ci95": statistics.bootstrap_interval(units, rule, pairs),
         "tie_rate": float((np.abs(difference[scored]) < EQUAL).mean()) if scored.any() else None,
         "seconds_per_pair": sum(one.seconds for both in kept for one in both) / len(pairs),
+        "wall_seconds_per_pair": sum(one.wall for both in kept for one in both) / len(pairs),
         "tokens_per_pair": sum(one.tokens for both in kept for one in both) / len(pairs),
         "spearman": statistics.spearman(difference[scored], label[scored].astype(float)),
         "kendall": statistics.kendall(difference[scored], label[scored].astype(float)),
@@ -233,26 +237,28 @@ def _ask(name: str, judge: Judge, pairs: Sequence[Pair], store: Store) -> list[K
             places.append((pair, side, edit))
             if (name, edit) not in store.by_edit:
                 requests.setdefault(edit, request)
+    started = time.perf_counter()
     scores = judge.score(list(requests.values())) if requests else []
+    wall = (time.perf_counter() - started) / max(len(requests), 1)
     known = {edit: one for _, _, edit in places if (one := store.by_edit.get((name, edit))) is not None}
     kept = []
     for edit, score in zip(requests, scores, strict=True):
         pair, side = next((pair, side) for pair, side, other in places if other == edit)
-        known[edit] = _kept(name, pair, side, edit, score)
+        known[edit] = _kept(name, pair, side, edit, score, wall)
         kept.append(known[edit])
     paid = {(one.pair, one.side) for one in kept}
     for pair, side, edit in places:
         if (pair.key, side) not in paid:
-            kept.append(replace(known[edit], pair=pair.key, side=side, tokens=0, seconds=0.0))
+            kept.append(replace(known[edit], pair=pair.key, side=side, tokens=0, seconds=0.0, wall=0.0))
     return kept
 
 
-def _kept(name: str, pair: Pair, side: str, edit: str, score: Score) -> Kept:
+def _kept(name: str, pair: Pair, side: str, edit: str, score: Score, wall: float) -> Kept:
     """One score as it is kept; a value that is no number is none."""
     value, reason = score.value, score.reason
     if value is not None and not math.isfinite(value):
         value, reason = None, f"the score is {value}"
-    return Kept(name, pair.key, side, edit, value, reason, score.tokens, score.seconds, score.prompt)
+    return Kept(name, pair.key, side, edit, value, reason, score.tokens, score.seconds, wall, score.prompt)
 
 
 def _chunks(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:

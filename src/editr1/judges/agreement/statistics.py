@@ -114,7 +114,7 @@ def calibration(difference: Floats, label: Ints, bins: int = 8) -> list[dict[str
     size = np.abs(difference[use])
     right = np.where(size == 0, 0.5, difference[use] * label[use] > 0)
     edges = np.unique(np.quantile(size, np.linspace(0, 1, bins + 1)[1:-1])) if len(size) else np.zeros(0)
-    where = np.searchsorted(edges, size, side="right")
+    where = np.searchsorted(edges, size, side="left")
     rows = [where == i for i in range(len(edges) + 1) if (where == i).any()]
     return [
         {"difference": float(size[row].mean()), "right": float(right[row].mean()), "pairs": int(row.sum())}

@@ -95,6 +95,13 @@ def test_scores_of_other_pairs_or_another_judge_are_refused(tmp_path: Path) -> N
             agree(pairs, {"m": judge}, out=tmp_path)
 
 
+def test_file_of_scores_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
+    for content in ("[3]\n", '{"pairs": 1}\n{"value": 1}\n', "no\n"):
+        (tmp_path / "scores.jsonl").write_text(content)
+        with pytest.raises(UserError, match=r"scores\.jsonl"):
+            agree(PAIRS, {"m": Brightness()}, out=tmp_path)
+
+
 def test_rule_is_official_exact_or_named(tmp_path: Path) -> None:
     genai = [pair(f"g{i}", "tie", (20, 20), layout="genai") for i in range(3)]
     shares = {rule: agree(genai, {"m": Brightness()}, rule=rule, out=tmp_path) for rule in ("official", "exact")}

@@ -71,4 +71,5 @@ def test_distribution_counts_fifths() -> None:
     scores = np.array([0, 0.1, 0.2, 0.5, 1.0, np.nan])
     assert statistics.distribution(scores) == pytest.approx([0.4, 0.2, 0.2, 0, 0.2])
     assert statistics.distribution(np.array([1.0, 4.0, 2.5]), 1, 4) == pytest.approx([1 / 3, 0, 1 / 3, 0, 1 / 3])
+    assert statistics.distribution(np.arange(6) / 5) == pytest.approx([1 / 6] * 4 + [1 / 3])  # 3 / 5 stands above 0.6
     assert statistics.distribution(np.array([np.nan])) == [0.0] * 5

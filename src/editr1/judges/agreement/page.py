@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich.table import Table
+from rich.text import Text
 
 from editr1.report.chart import HEIGHT, LEFT, WIDTH, Frame
 
@@ -49,27 +50,15 @@ def render(result: Mapping[str, Any]) -> str:
 def table(result: Mapping[str, Any]) -> Table:
     """The result for the terminal."""
     shown = Table(title=f"{result['pairs']} pairs, tie rule {result['tie_rule']}")
-    for column in (
-        "",
-        "accuracy %",
-        "95%",
-        "ties %",
-        "Spearman",
-        "Kendall",
-        "s/pair",
-        "waited",
-        "tokens/pair",
-        "failed",
-    ):
-        shown.add_column(column, justify="right" if column else "left")
+    for column in ("", "accuracy %", "ties %", "Spearman", "s/pair", "tokens", "failed"):
+        shown.add_column(column, justify="right" if column else "left", no_wrap=True)
     for name, m in result["methods"].items():
-        ends = "–" if m["ci95"] is None else f"{percent(m['ci95'][0])}–{percent(m['ci95'][1])}"
-        ranks = ["–" if m[key] is None else f"{m[key]:.3f}" for key in ("spearman", "kendall")]
-        cost = [f"{m[key]:.3f}" for key in ("wall_seconds_per_pair", "seconds_per_pair")]
-        cost += [f"{m['tokens_per_pair']:.0f}", str(m["failed"])]
-        shown.add_row(name, percent(m["accuracy"]), ends, percent(m["tie_rate"]), *ranks, *cost)
+        ends = "" if m["ci95"] is None else f" [{percent(m['ci95'][0])}, {percent(m['ci95'][1])}]"
+        rank = "–" if m["spearman"] is None else f"{m['spearman']:.3f}"
+        cost = [f"{m['wall_seconds_per_pair']:.3f}", f"{m['tokens_per_pair']:.0f}", str(m["failed"])]
+        shown.add_row(name, Text(percent(m["accuracy"]) + ends), percent(m["tie_rate"]), rank, *cost)
     for name, value in result["baselines"].items():
-        shown.add_row(name.replace("_", " "), percent(value), *[""] * 8, style="dim")
+        shown.add_row(name.replace("_", " "), percent(value), *[""] * 5, style="dim")
     return shown
 
 

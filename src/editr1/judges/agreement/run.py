@@ -75,12 +75,12 @@ class Store:
             raise UserError(f"{path} holds scores of other pairs or of another judge; take another folder or remove it")
         if head is not None:
             wanted["judges"] = head["judges"] | wanted["judges"]
-        text = "".join(json.dumps(line) + "\n" for line in (wanted, *lines))
+        text = "".join(json.dumps(line) + "\n" for line in (wanted, *map(asdict, lines)))
         write_file(path, text.encode())
         self.by_place: dict[tuple[str, str, str], Kept] = {}
         self.by_edit: dict[tuple[str, str], Kept] = {}
-        for line in lines:
-            self._know(Kept(**line))
+        for one in lines:
+            self._know(one)
 
     def add(self, kept: Sequence[Kept]) -> None:
         """Append scores; they are on the disk when this returns."""
@@ -289,15 +289,15 @@ def _identity(judge: Judge) -> str:
     return judge.judge_id if isinstance(judge, MLLMJudge) else type(judge).__name__
 
 
-def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+def _read(path: Path) -> tuple[dict[str, Any] | None, list[Kept]]:
     """First line and further lines of a file of scores; what a kill cut off has no line end and is left out."""
     if not path.exists():
         return None, []
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-    except (OSError, ValueError) as error:
+        return (dict(lines[0]), [Kept(**line) for line in lines[1:]]) if lines else (None, [])
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"cannot read the scores {path}: {error}; remove it to start again") from error
-    return (lines[0], lines[1:]) if lines else (None, [])
 
 
 def _goes_with(head: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

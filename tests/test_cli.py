@@ -144,3 +144,45 @@ def test_toy_sample_draws_a_picture(tmp_path: Path) -> None:
     )
     with Image.open(tmp_path / "a.png") as image:
         assert image.size == (2 * (2 * 160 + 24), 160 + 44)
+
+
+def test_judge_score_prints_score_probabilities_and_prompt(tmp_path: Path) -> None:
+    for name, colour in {"before": "red", "after": "blue"}.items():
+        Image.new("RGB", (64, 64), colour).save(tmp_path / f"{name}.png")
+    images = [str(tmp_path / "before.png"), str(tmp_path / "after.png")]
+    code, out, _ = invoke("judge", "score", *images, "Remove the cat.", "--json")
+    report = json.loads(out)
+    shares = report["probabilities"]
+    assert code == 0 and sum(shares.values()) == pytest.approx(1)
+    assert report["score"] == pytest.approx(sum(int(digit) * share for digit, share in shares.items()) / 5)
+    assert report["judge"] == "judge:score_logit:brief-1/prefix" and "<image>" in report["prompt"][0]
+    code, out, _ = invoke("judge", "score", *images, "Remove the cat.", "--judge", "toy?method=yes_no")
+    assert code == 0 and "yes" in out and "prompt       Judge an image edit." in out
+
+
+@pytest.mark.parametrize(
+    ("judge", "words"),
+    [
+        ("toy?method=magic", "--judge toy: method: Input should be"),
+        ("openai:http://127.0.0.1:9/v1", "--judge openai:http://127.0.0.1:9/v1: judge.model must say"),
+        ("openai:http://127.0.0.1:9/v1?model=m&tries=1", "no score: "),
+        ("nowhere", "judge: no folder at nowhere"),
+    ],
+)
+def test_a_judge_that_cannot_score_is_one_line_and_code_2(tmp_path: Path, judge: str, words: str) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    code, _, error = invoke("judge", "score", str(tmp_path / "a.png"), str(tmp_path / "a.png"), "go", "--judge", judge)
+    assert code == 2 and "Traceback" not in error
+    assert error.strip().splitlines()[-1].startswith(f"editr1: {words}")
+
+
+def test_judge_commands_refuse_wrong_input_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    for arguments, words in {
+        ("score", str(tmp_path / "text.png"), str(tmp_path / "text.png"), "go"): "not an image that can be read",
+        ("agree", str(tmp_path / "none.jsonl")): "none.jsonl",
+        ("agree", "toy", "--methods", "magic"): "--methods magic: there are score_logit",
+        ("serve", "--model", str(tmp_path / "none")): "no folder at",
+    }.items():
+        code, _, error = invoke("judge", *arguments)
+        assert code == 2 and words in error.strip().splitlines()[-1], error

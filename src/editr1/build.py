@@ -161,8 +161,9 @@ def judge_settings(text: str) -> JudgeConfig:
         return JudgeConfig.model_validate(settings)
     except ValidationError as error:
         detail = error.errors()[0]
+        where = ".".join(map(str, detail["loc"]))
         problem = detail["msg"].removeprefix("Value error, ")
-        raise UserError(f"--judge {name}: {'.'.join(map(str, detail['loc']))}: {problem}") from error
+        raise UserError(f"--judge {name}: {where + ': ' if where else ''}{problem}") from error
 
 
 def load_dataset(settings: DataConfig) -> EditDataset:

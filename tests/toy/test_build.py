@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from editr1.data import EditSample
 from editr1.editors.editor import Editor, temporarily
 from editr1.editors.records import FAMILIES
-from editr1.judges.scoring import DIGITS, score_token_ids
+from editr1.judges.scoring import digits as score_digits
+from editr1.judges.scoring import score_token_ids
 from editr1.toy import oracle
 from editr1.toy.build import flux_layout, qwen_layout
 from editr1.toy.build import vae as toy_vae
@@ -126,8 +127,8 @@ def test_the_soft_label_sits_at_the_position_that_predicts_the_digit(judge) -> N
     _, processor = judge
     examples = synthetic(np.random.default_rng(3), "small", 0, 24, Chat(processor), told=True)
     batch = collate(examples, processor)
-    digits = set(score_token_ids(processor.tokenizer, DIGITS))
-    assert {example.method for example in examples} == {"score", "yes_no", "describe"}
+    digits = set(score_token_ids(processor.tokenizer, score_digits((0, 5))))
+    assert {example.method for example in examples} == {"score", "yes_no", "think"}
     for row, example in enumerate(examples):
         place = int(batch.places[row])
         said = int(batch.inputs["input_ids"][row, place + 1])

@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -49,7 +50,9 @@ def render(result: Mapping[str, Any]) -> str:
 
 def table(result: Mapping[str, Any]) -> Table:
     """The result for the terminal."""
-    shown = Table(title=f"{result['pairs']} pairs, tie rule {result['tie_rule']}")
+    shown = Table(
+        title=f"{result['pairs']} pairs, tie rule {result['tie_rule']}", box=SIMPLE_HEAD, pad_edge=False, padding=0
+    )
     for column in ("", "accuracy %", "ties %", "Spearman", "s/pair", "tokens", "failed"):
         shown.add_column(column, justify="right" if column else "left", no_wrap=True)
     for name, m in result["methods"].items():

@@ -1,0 +1,1 @@
+"""Benchmarks of instruction-based editing: their items, questions, parsing rules and tables."""

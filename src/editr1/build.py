@@ -24,6 +24,8 @@ from editr1.judges.scoring import score_token_ids
 from editr1.judges.transformers_backend import TransformersModel
 from editr1.trainer import Trainer
 
+TOY_PIXELS = 64 * 64  # the only area that a toy editor knows
+
 
 def build_trainer(config: Config) -> Trainer:
     """Load all that a run needs; the trainer's `editor`, `judge` and `dataset` are there for evaluation too.
@@ -69,20 +71,7 @@ def build_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype
     Raises:
         UserError: there is no such model, template or criterion, or the model cannot give the scale's numbers.
     """
-    if settings.endpoints:
-        from editr1.judges.openai_backend import OpenAIModel
-
-        model: MLLM = OpenAIModel(
-            settings.endpoints,
-            str(settings.model),
-            api_key_env=settings.api_key_env,
-            in_flight=settings.in_flight,
-            timeout=settings.timeout,
-            tries=settings.tries,
-            jpeg_quality=settings.jpeg_quality,
-        )
-    else:
-        model = _local_model(str(locate(str(settings.path))), settings.batch_size, device, dtype)
+    model = build_model(settings, device, dtype)
     prompt = load_prompt(settings.template, settings.order)
     if settings.method == "ranking":
         from editr1.judges.rewards.ranking import RankingJudge
@@ -102,6 +91,27 @@ def build_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype
         scale=settings.scale,
         criteria=settings.criteria,
         samples=settings.samples,
+    )
+
+
+def build_model(settings: JudgeConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> MLLM:
+    """The multimodal model that a judge asks; equal folders share it.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if not settings.endpoints:
+        return _local_model(str(locate(str(settings.path))), settings.batch_size, device, dtype)
+    from editr1.judges.openai_backend import OpenAIModel
+
+    return OpenAIModel(
+        settings.endpoints,
+        str(settings.model),
+        api_key_env=settings.api_key_env,
+        in_flight=settings.in_flight,
+        timeout=settings.timeout,
+        tries=settings.tries,
+        jpeg_quality=settings.jpeg_quality,
     )
 
 
@@ -198,3 +208,28 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"editor.device={name!r}: there is no GPU here; use auto or cpu")
     return device
+
+
+def stock_editor(
+    name: str,
+    lora: Path | None = None,
+    *,
+    guidance: float | None = None,
+    pixels: int | None = None,
+    device: torch.device | None = None,
+) -> Editor:
+    """An editor as it is shipped, with a trained LoRA where one is named, for making edits.
+
+    Raises:
+        UserError: there is no such editor or LoRA.
+    """
+    from editr1.editors.lora_format import find_file, load_lora_into
+
+    file = None if lora is None else find_file(lora)  # before the editor, which may take minutes to load
+    place = device or pick_device("auto")
+    dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
+    area = TOY_PIXELS if pixels is None and name.startswith("toy:") else pixels
+    loaded = Editor.load(locate(name), dtype=dtype, device=place, guidance=guidance, pixels=area)
+    if file is not None:
+        load_lora_into(loaded.pipe, file)
+    return loaded

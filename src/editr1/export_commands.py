@@ -13,8 +13,6 @@ from editr1.errors import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-TOY_PIXELS = 64 * 64  # the only area that a toy editor knows
-
 
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
@@ -51,21 +49,11 @@ def edit(
     if to.resolve() == image.resolve():
         raise UserError(f"--out {to} is the source itself; give another name")
     source = _open(image)
-    import torch
-
-    from editr1.build import locate, pick_device
+    from editr1.build import stock_editor
     from editr1.checkpoint import write_file
     from editr1.data import EditSample
-    from editr1.editors.editor import Editor
-    from editr1.editors.lora_format import find_file, load_lora_into
 
-    file = None if lora is None else find_file(lora)  # before the editor, which may take minutes to load
-    device = pick_device("auto")
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    area = TOY_PIXELS if pixels is None and editor.startswith("toy:") else pixels
-    loaded = Editor.load(locate(editor), dtype=dtype, device=device, guidance=guidance, pixels=area)
-    if file is not None:
-        load_lora_into(loaded.pipe, file)
+    loaded = stock_editor(editor, lora, guidance=guidance, pixels=pixels)
     sample = EditSample(image.name, source, instruction)
     edits = loaded.rollout(sample, 1, steps=steps, seed=seed, scheduler="euler").images
     picture = io.BytesIO()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -16,7 +17,11 @@ from editr1.editors.tap import Conditioning
 from editr1.errors import UserError
 from editr1.group import Group
 from editr1.judges.base import JudgeRequest, Score
+from editr1.judges.mllm import MLLMJudge
+from editr1.judges.openai_backend import OpenAIModel
+from editr1.judges.prompts import load_prompt
 from editr1.judging import FailureWatch, Judging, rate, reward
+from tests.judges.fault_server import FaultServer
 
 
 def group(number: int, edits: int = 2) -> Group:
@@ -113,3 +118,18 @@ def test_the_watch_counts_failing_steps_in_a_row_and_names_the_commonest_reason(
     watch.check([bad])
     with pytest.raises(UserError, match=r"for 3 of the last step's 4 edits, .* more than 50% .* last 2 steps: dead"):
         watch.check([bad])
+
+
+def test_an_interrupt_does_not_wait_for_a_judge_that_hangs() -> None:
+    with FaultServer(latency=30) as server:
+        judge = MLLMJudge(OpenAIModel([server.url], "m", timeout=30), load_prompt())
+        begun = time.monotonic()
+        with pytest.raises(KeyboardInterrupt), Judging(judge, 2) as judging:
+            judging.start(group(1))
+            while not server.chats:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+        waiting = [thread for thread in threading.enumerate() if thread.name.startswith("judge_")]
+        for thread in waiting:
+            thread.join(10)
+        assert time.monotonic() - begun < 10

@@ -68,7 +68,8 @@ class FaultServer:
     Args:
         plan: faults of the chat requests.
         tokenize: faults of the requests for token ids.
-        mode: "exact" serves `logprob_token_ids`, "ignores" overlooks it, "refuses" answers 400, "plain" has no ids.
+        mode: "exact" serves `logprob_token_ids`, "ignores" overlooks it, "refuses" answers 400, "plain" has no ids,
+            "renamed" is as exact and takes `max_completion_tokens` only.
         latency: seconds before an answer.
         hang: seconds that a hanging request hangs.
         port: to listen on; 0 takes a free one.
@@ -128,8 +129,9 @@ class FaultServer:
         """A chat completion: one token, or as many as are asked for."""
         content = body["messages"][0]["content"]
         extra = {key: body[key] for key in ("seed", "temperature")} if body["temperature"] else {}
-        steps = [logprobs_of(json.dumps([content, extra, step])) for step in range(min(body["max_tokens"], 4))]
-        tokens = [_token(values, body, exact=self.mode == "exact") for values in steps]
+        length = body.get("max_tokens") or body["max_completion_tokens"]
+        steps = [logprobs_of(json.dumps([content, extra, step])) for step in range(min(length, 4))]
+        tokens = [_token(values, body, exact=self.mode in ("exact", "renamed")) for values in steps]
         choice: Reply = {
             "index": 0,
             "message": {"role": "assistant", "content": " ".join(token["token"] for token in tokens)},
@@ -197,6 +199,9 @@ class _Handler(BaseHTTPRequestHandler):
             owner.closing.wait(owner.latency)
             if owner.mode == "refuses" and "logprob_token_ids" in body:
                 self.send_json(400, {"error": {"message": "Unrecognized request argument: logprob_token_ids"}})
+            elif owner.mode == "renamed" and "max_tokens" in body:
+                words = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+                self.send_json(400, {"error": {"message": words}})
             else:
                 self._serve("chat", owner, lambda: owner.complete(body))
         finally:

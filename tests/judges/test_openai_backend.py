@@ -234,3 +234,12 @@ def test_several_threads_may_ask_and_close_frees_those_that_wait(right: list[Ans
         model.close()
         waiting.join(5)
         assert not waiting.is_alive() and raised
+
+
+def test_a_server_that_wants_max_completion_tokens_is_given_them() -> None:
+    with FaultServer(mode="renamed") as server, client(server.url) as model:
+        answers = model.answer(asks(3))
+        assert [answer.reason for answer in answers] == [None] * 3
+        refused = server.chats - 3
+        assert refused >= 1
+        assert model.answer(asks(3)) and server.chats == 6 + refused  # it is refused once, not every time

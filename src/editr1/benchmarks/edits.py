@@ -175,8 +175,8 @@ def _refuse_crash(ended: Sequence[BaseProcess]) -> None:
     for worker in ended:
         if worker.exitcode:
             raise UserError(
-                f"a process that made edits ended with code {worker.exitcode} (-9 is mostly a lack of memory: use fewer "
-                "--processes); finished edits are kept, the same command goes on"
+                f"a process that made edits ended with code {worker.exitcode} (-9 is mostly a lack of memory: use "
+                "fewer --processes); finished edits are kept, the same command goes on"
             )
 
 

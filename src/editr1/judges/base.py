@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL.Image import Image
 
@@ -64,6 +64,13 @@ class Judge(Protocol):
     def remote(self) -> bool: ...
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]: ...
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """A judge or a model that waits for another machine, and can be told to give up: whoever waits is let go."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)

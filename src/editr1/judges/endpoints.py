@@ -72,17 +72,20 @@ class Endpoint:
 
     Attributes:
         url: base of its interface, without a slash at the end.
-        client: HTTP client for it, with the credentials.
+        connect: makes an HTTP client for it, with the credentials. Every call in flight has a client of its own: one
+            client searches all of its connections for every call.
         timeout: seconds for one call.
         redact: takes secrets out of a text.
         in_flight: calls that it works on.
         latency: moving mean over its answers in seconds; None before the first.
         failures: in a row; calls that fail together count as one.
         refusing: its last answer was that it does not take such calls.
+        clients: all that were made.
+        idle: those that no call uses.
     """
 
     url: str
-    client: httpx.AsyncClient
+    connect: Callable[[], httpx.AsyncClient]
     timeout: float
     redact: Callable[[str], str]
     in_flight: int = 0
@@ -93,6 +96,8 @@ class Endpoint:
     rests_until: float = 0.0
     wished_until: float = 0.0
     fault: Fault | None = None
+    clients: list[httpx.AsyncClient] = field(default_factory=list)
+    idle: list[httpx.AsyncClient] = field(default_factory=list)
 
     @property
     def host(self) -> str:
@@ -105,12 +110,18 @@ class Endpoint:
         Raises:
             Fault: there is no usable answer.
         """
+        if not self.idle:
+            self.clients.append(self.connect())
+            self.idle.append(self.clients[-1])
+        client = self.idle.pop()
         try:
-            response = await asyncio.wait_for(self.client.post(url, json=body), self.timeout)
+            response = await asyncio.wait_for(client.post(url, json=body), self.timeout)
         except (asyncio.TimeoutError, httpx.TimeoutException):
             raise Fault("no answer", f"timeout of {self.timeout:g} s") from None
         except httpx.RequestError as error:
             raise Fault("no answer", self.redact(_cause(error))) from None
+        finally:
+            self.idle.append(client)
         if response.status_code != 200:
             raise self._http_fault(response)
         kind = response.headers.get("content-type", "")

@@ -30,6 +30,7 @@ PLACEHOLDER = -9999.0  # what servers write where they know no log-probability
 ROUNDING = 1e-4  # a log-probability may be this far above 0
 BROKEN_OFF = frozenset({"abort", "content_filter", "error"})
 NO_SUCH_CALL = 501
+RUN_LENGTHS = 3  # zlib's quickest strategy that still makes flat areas small
 
 _log = logging.getLogger(__name__)
 
@@ -74,9 +75,10 @@ class OpenAIModel:
         headers, self._redact = _credentials(api_key_env)
         for library in ("httpx", "httpcore"):  # they log a line a request, and what servers send in headers
             logging.getLogger(library).setLevel(logging.WARNING)
-        made = [Endpoint(url, _client(url, headers, timeout, in_flight), timeout, self._redact) for url in urls]
+        made = [Endpoint(url, _connect(url, headers, timeout), timeout, self._redact) for url in urls]
         self._endpoints = Endpoints(made, in_flight=in_flight, tries=tries, backoff=backoff)
         self._exact = {endpoint: _TokenIds(endpoint, model, tries) for endpoint in made}
+        self._renamed: set[Endpoint] = set()  # want `max_completion_tokens`, as OpenAI's own newer models do
         self._asked: set[Future[Answer]] = set()
         self._encoders = ThreadPoolExecutor(os.cpu_count(), "judge-images")
         self._loop = asyncio.new_event_loop()
@@ -105,7 +107,8 @@ class OpenAIModel:
         for future in list(self._asked):
             future.cancel()
         for endpoint in self._endpoints.endpoints:
-            asyncio.run_coroutine_threadsafe(endpoint.client.aclose(), self._loop).result()
+            for client in endpoint.clients:
+                asyncio.run_coroutine_threadsafe(client.aclose(), self._loop).result()
         self._encoders.shutdown(wait=False, cancel_futures=True)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -133,28 +136,40 @@ class OpenAIModel:
 
     async def _ask(self, endpoint: Endpoint, ask: Ask, body: dict[str, Any]) -> Any:
         """A server's reply, with the choices' own log-probabilities if it can give them, else with its likeliest."""
-        url = f"{endpoint.url}/chat/completions"
         if not ask.choices:
-            return await endpoint.post(url, body)
+            return await self._post(endpoint, body)
         body = {**body, "logprobs": True, "top_logprobs": self.top_logprobs}
         exact = self._exact[endpoint]
         ids = await exact.of(ask.choices)
         if ids is None:
-            return await endpoint.post(url, body)
+            return await self._post(endpoint, body)
         enough = max(self.top_logprobs, len(ids) + 1)  # the token that was written is listed too
         try:
-            reply = await endpoint.post(url, {**body, "logprob_token_ids": ids, "top_logprobs": enough})
+            reply = await self._post(endpoint, {**body, "logprob_token_ids": ids, "top_logprobs": enough})
         except Fault as fault:
             if fault.status not in (400, 422):
                 raise
-            reply = await endpoint.post(url, body)  # raises where it was not the parameter that was wrong
+            reply = await self._post(endpoint, body)  # raises where it was not the parameter that was wrong
             exact.give_up(f"refuses logprob_token_ids ({fault})")
             return reply
         answer = _read(reply, ask, 0.0, self._redact)
         if all(len(position.logprobs) == len(set(ask.choices)) for position in answer.positions):
             return reply
         exact.give_up("does not know logprob_token_ids")
-        return await endpoint.post(url, body)
+        return await self._post(endpoint, body)
+
+    async def _post(self, endpoint: Endpoint, body: dict[str, Any]) -> Any:
+        """A chat completion as the server sends it."""
+        url = f"{endpoint.url}/chat/completions"
+        if endpoint not in self._renamed:
+            try:
+                return await endpoint.post(url, body)
+            except Fault as fault:
+                if fault.status != 400 or "max_completion_tokens" not in fault.detail:
+                    raise
+            self._renamed.add(endpoint)
+        renamed = {"max_completion_tokens" if name == "max_tokens" else name: value for name, value in body.items()}
+        return await endpoint.post(url, renamed)
 
     def _part(self, part: str | Image, urls: dict[int, Future[str]]) -> str | Future[str]:
         """One piece of the message; an image is encoded in a thread, and not again where it comes again."""
@@ -311,7 +326,7 @@ def _count(usage: Any, *keys: str) -> int:
 def _data_url(image: Image, jpeg_quality: int | None) -> str:
     file = io.BytesIO()
     if jpeg_quality is None:
-        image.convert("RGB").save(file, "PNG", compress_level=1)
+        image.convert("RGB").save(file, "PNG", compress_level=1, compress_type=RUN_LENGTHS)
     else:
         image.convert("RGB").save(file, "JPEG", quality=jpeg_quality)
     kind = "png" if jpeg_quality is None else "jpeg"
@@ -344,13 +359,18 @@ def _credentials(api_key_env: str) -> tuple[dict[str, str], Callable[[str], str]
     return {"Authorization": f"Bearer {key}"}, lambda text: text.replace(key, "[key]")
 
 
-def _client(url: str, headers: Mapping[str, str], timeout: float, in_flight: int) -> httpx.AsyncClient:
+def _connect(url: str, headers: Mapping[str, str], timeout: float) -> Callable[[], httpx.AsyncClient]:
+    """Makes clients of a server; certificates are loaded once, and not at all without TLS."""
     parsed = httpx.URL(url)
     local = parsed.host in ("127.0.0.1", "localhost", "::1")
-    return httpx.AsyncClient(
-        headers=headers,
-        timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT), pool=None),
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=in_flight),
-        verify=parsed.scheme == "https",  # without TLS no certificates are loaded, which takes a while
-        trust_env=not local,  # a proxy of the environment does not lead to this machine
-    )
+    verify = httpx.create_ssl_context() if parsed.scheme == "https" else False
+
+    def connect() -> httpx.AsyncClient:  # not a partial, whose repr would tell the key
+        return httpx.AsyncClient(
+            headers=headers,
+            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT), pool=None),
+            verify=verify,
+            trust_env=not local,  # a proxy of the environment does not lead to this machine
+        )
+
+    return connect

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from editr1.judges.base import Judge, JudgeRequest, Score
+from editr1.judges.base import Closing, Judge, JudgeRequest, Score
 
 
 class MixedJudge:
@@ -28,6 +28,12 @@ class MixedJudge:
     def remote(self) -> bool:
         """Whether any part waits for another machine."""
         return any(judge.remote for judge, _ in self.parts.values())
+
+    def close(self) -> None:
+        """Withdraw what is asked of servers."""
+        for judge, _ in self.parts.values():
+            if isinstance(judge, Closing):
+                judge.close()
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
         """One mixed score a request; remote parts work while the others compute."""

@@ -12,7 +12,7 @@ from itertools import combinations
 
 from PIL.Image import Image
 
-from editr1.judges.base import MLLM, Answer, Ask, JudgeRequest, Score
+from editr1.judges.base import MLLM, Answer, Ask, Closing, JudgeRequest, Score
 from editr1.judges.scoring import first_position, score_logit
 
 PROMPT = "pairs-1"
@@ -38,6 +38,11 @@ class RankingJudge:
     def remote(self) -> bool:
         """Whether the model runs elsewhere."""
         return self.model.remote
+
+    def close(self) -> None:
+        """Withdraw what is asked of a server."""
+        if isinstance(self.model, Closing):
+            self.model.close()
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
         """One score a request, in their order; all pairs of all groups are asked at once."""

@@ -111,6 +111,7 @@ editor.command("list")(_reported(editor_commands.list_editors))
 judge.command()(_reported(judge_commands.score))
 judge.command()(_reported(judge_commands.serve))
 judge.command()(_reported(judge_commands.agree))
+judge.command()(_reported(judge_commands.arena))
 
 
 @toy.command()

@@ -1,4 +1,4 @@
-"""The commands `editr1 judge score|serve|agree`."""
+"""The commands `editr1 judge score|serve|agree|arena`."""
 
 from __future__ import annotations
 
@@ -119,6 +119,22 @@ def agree(
 
         Console().print(table(result))
         typer.echo(out / "agreement.html")
+
+
+def arena(
+    run_a: Annotated[Path, typer.Argument(help="A run that was evaluated, or the folder of an evaluation.")],
+    run_b: Annotated[Path, typer.Argument(help="Another, of the same items.")],
+    out: Annotated[Path, typer.Option(help="The preferences; voting goes on where it was stopped.")] = Path(
+        "votes.jsonl"
+    ),
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8100,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of the pairs and of the sides.")] = 0,
+) -> None:
+    """Collect preferences: a local web page shows two edits side by side, and you say which is better."""
+    from editr1.judges.arena.server import arena as run_arena
+
+    run_arena(run_a, run_b, out, host=host, port=port, seed=seed)
 
 
 def load_judge(text: str) -> Judge:

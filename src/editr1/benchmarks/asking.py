@@ -142,8 +142,8 @@ class AnswerStore:
             held = json.loads(lines[0])
             name = next(name for name in {**held, **asked} if held.get(name) != asked.get(name))
             raise UserError(
-                f"{self.path} holds answers with {name} {held.get(name)!r}, now it is {asked.get(name)!r}: give another "
-                "--out, or delete this file to have the same edits judged anew"
+                f"{self.path} holds answers with {name} {held.get(name)!r}, now it is {asked.get(name)!r}: give "
+                "another --out, or delete this file to have the same edits judged anew"
             )
         found = [Record(**json.loads(line)) for line in lines[1:]]
         self.records = {

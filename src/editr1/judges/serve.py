@@ -11,7 +11,6 @@ import base64
 import io
 import logging
 import random
-import socket
 import struct
 import time
 import uuid
@@ -30,6 +29,7 @@ from starlette.requests import ClientDisconnect
 
 from editr1.errors import UserError
 from editr1.judges.base import MLLM, Answer, Ask, Position
+from editr1.judges.listening import listen
 
 QUEUE = 1024
 BODY_MAX = 32 * 2**20
@@ -246,18 +246,9 @@ def serve(model: Served, *, host: str = "127.0.0.1", port: int = 8000, batch_siz
     Raises:
         UserError: the address is taken, or is not of this machine.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise UserError(f"cannot listen at {host}:{port} ({error}): choose another --port") from error
-    url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/v1"
+    listener, url = listen(host, port)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    _log.info("Serving %s at %s (Ctrl-C ends it)", model.name, url)
+    _log.info("Serving %s at %s (Ctrl-C ends it)", model.name, f"{url}/v1")
     config = uvicorn.Config(make_app(model, batch_size=batch_size), log_level="warning", access_log=False)
     uvicorn.Server(config).run(sockets=[listener])
 

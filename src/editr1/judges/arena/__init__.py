@@ -1,0 +1,1 @@
+"""People compare the edits of two runs on a local web page."""

@@ -157,8 +157,9 @@ class TransformersModel:
         logprobs = dict(zip(ids, found.tolist(), strict=True))
         if top:
             best = wide.topk(top)
-            likeliest = zip(best.indices.tolist(), (best.values - total).tolist(), strict=True)
-            logprobs = {**{self.token_text(index): value for index, value in likeliest}, **logprobs}
+            listed = [*zip(best.indices.tolist(), (best.values - total).tolist(), strict=True)]
+            texts = {self.token_text(index): value for index, value in reversed(listed)}  # of equal texts the likelier
+            logprobs = {**texts, **logprobs}
         return Position(self.token_text(token), logprobs)
 
     def _ends(self) -> set[int]:

@@ -123,6 +123,7 @@ def _local_model(path: str, batch_size: int, device: torch.device | str, dtype: 
 def build_reward(settings: RewardConfig, device: torch.device | str, dtype: torch.dtype) -> Judge:
     """One more reward."""
     from editr1.judges.rewards.clip import ClipReward
+    from editr1.judges.rewards.editscore import EditScoreReward, load_editscore
     from editr1.judges.rewards.function import FunctionReward
     from editr1.judges.rewards.http import HttpReward
     from editr1.judges.rewards.ocr import OcrReward
@@ -138,6 +139,7 @@ def build_reward(settings: RewardConfig, device: torch.device | str, dtype: torc
         "clip_direction": lambda: ClipReward(path, kind="direction", device=device, dtype=dtype),
         "function": lambda: FunctionReward(path),
         "http": lambda: HttpReward(path),
+        "editscore": lambda: EditScoreReward(load_editscore(Path(path), settings.lora)),
     }
     return made[settings.kind]()
 

@@ -91,13 +91,15 @@ class JudgeConfig(_Section):
 class RewardConfig(_Section):
     """One more reward, mixed with the judge's."""
 
-    kind: Literal["judge", "preservation", "clip_image", "clip_direction", "ocr", "function", "http"]
+    kind: Literal["judge", "preservation", "clip_image", "clip_direction", "ocr", "function", "http", "editscore"]
     """Another judge; pixels kept outside the edited region; CLIP or SigLIP likeness to the source, or direction toward
-    the text; written text that must be readable; a Python function; an HTTP service."""
+    the text; written text that must be readable; a Python function; an HTTP service; EditScore's package."""
     weight: float = Field(default=1.0, gt=0)
     """In the mix."""
     path: str | None = None
-    """Folder of the CLIP or SigLIP model; "pkg.module:name" of the function; URL of the service."""
+    """Folder of the CLIP or SigLIP model, or of EditScore's base; "pkg.module:name" of the function; the URL."""
+    lora: str | None = None
+    """Folder of EditScore's LoRA."""
     judge: JudgeConfig | None = None
     """Settings of the other judge, for kind "judge"."""
 
@@ -105,7 +107,9 @@ class RewardConfig(_Section):
     def _complete(self) -> RewardConfig:
         if (self.kind == "judge") != (self.judge is not None):
             raise ValueError(f'kind {self.kind!r}: `judge` belongs to kind "judge", and only there')
-        if (self.kind in ("clip_image", "clip_direction", "function", "http")) != (self.path is not None):
+        if self.lora is not None and self.kind != "editscore":
+            raise ValueError(f"kind {self.kind!r} takes no lora")
+        if (self.kind in ("clip_image", "clip_direction", "function", "http", "editscore")) != (self.path is not None):
             raise ValueError(f"kind {self.kind!r}: path must name its model, function or URL, and only for these")
         return self
 

@@ -183,6 +183,7 @@ def test_judge_commands_refuse_wrong_input_in_one_line(tmp_path: Path) -> None:
         ("agree", str(tmp_path / "none.jsonl")): "none.jsonl",
         ("agree", "toy", "--methods", "magic"): "--methods magic: there are score_logit",
         ("serve", "--model", str(tmp_path / "none")): "no folder at",
+        ("arena", str(tmp_path / "none"), str(tmp_path)): "holds no evaluation",
     }.items():
         code, _, error = invoke("judge", *arguments)
         assert code == 2 and words in error.strip().splitlines()[-1], error

@@ -1,0 +1,210 @@
+"""One benchmark, from edits to tables: `editr1 eval imgedit` and `editr1 eval gedit`.
+
+    items -> edits (best of N) -> questions -> raw answers -> the official rule -> official files, tables, page
+
+Every arrow's result lies in OUT, and what is there is not made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from editr1.benchmarks.asking import AnswerStore, Asker, Job, Record, by_score_logit, in_flight, written
+from editr1.benchmarks.base import Benchmark, Item, ItemResult, Summary
+from editr1.benchmarks.edits import (
+    EditSettings,
+    Open,
+    choose,
+    make_edits,
+    missing,
+    open_picture,
+    png,
+    prepare,
+    settings_dict,
+)
+from editr1.build import build_judge, build_model, judge_settings, pick_device
+from editr1.checkpoint import write_file
+from editr1.config import JudgeConfig
+from editr1.errors import UserError
+from editr1.judges.base import MLLM, Closing
+from editr1.judges.mllm import MLLMJudge
+from editr1.judges.prompts import load_prompt
+
+CRITERIA = {"instruction": 1.0, "preservation": 1.0, "quality": 1.0}
+PIXELS_PER_TOKEN = 28 * 28  # of Qwen2.5-VL; other judges differ
+LETTERS_PER_TOKEN = 4
+SAMPLED = 8  # items that the estimate looks at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Who judges, and how.
+
+    Attributes:
+        judge: what `--judge` says.
+        way: "written" (the official form) or "score_logit" (criterion by criterion).
+        reward: judge that picks among the candidates; None where there is one candidate.
+        price: dollars for a million tokens read, and written; None where nobody asked.
+    """
+
+    judge: str
+    way: str
+    reward: str | None = None
+    price: tuple[float, float] | None = None
+
+
+def evaluate(
+    open_benchmark: Open, settings: EditSettings, asked: Asked, out: Path, processes: int, console: Console
+) -> tuple[dict[str, Any], list[ItemResult], Summary]:
+    """Run a benchmark into `out`; the same command goes on where it was stopped.
+
+    Returns:
+        How it was made and judged, the items' scores, and the tables.
+
+    Raises:
+        UserError: something is not there or does not fit, or OUT holds a run with other settings.
+    """
+    benchmark = open_benchmark()
+    judge = judge_settings(asked.judge)
+    made_with = {"benchmark": benchmark.name, **settings_dict(settings), "reward": asked.reward}
+    prepare(out, made_with)
+    estimate(benchmark, settings, asked, out, console)
+
+    todo = len(missing(benchmark.items, settings, out))
+    with _bar(console, "edits", todo) as done:
+        failed = make_edits(open_benchmark, settings, out, processes, on_item=done)
+    if asked.reward is not None:
+        reward = build_judge(judge_settings(asked.reward), pick_device("auto"))
+        with _bar(console, "best of", len(benchmark.items)) as done:
+            failed |= choose(benchmark.items, reward, settings, out, on_item=done)
+
+    how = {"judge": judge.model or str(judge.path), "asked": asked.way, "prompts": benchmark.prompts}
+    asker, model, (width, chunk) = _asker(judge, benchmark, asked.way)
+    if asked.way == "score_logit":
+        how["prompts"] = load_prompt(judge.template, judge.order).version
+    store = AnswerStore(out, how)
+    try:
+        ask_all(benchmark, asker, store, out, console, width=width, chunk=chunk)
+    finally:
+        if isinstance(model, Closing):
+            model.close()  # else an interrupted run would wait for the server
+
+    results = score_all(benchmark, store.records, failed)
+    summary = benchmark.finish(results, out)
+    tokens = {
+        "prompt_tokens": sum(record.prompt_tokens for record in store.records.values()),
+        "completion_tokens": sum(record.completion_tokens for record in store.records.values()),
+    }
+    return {**made_with, **how, **tokens}, results, summary
+
+
+def ask_all(
+    benchmark: Benchmark, ask: Asker, store: AnswerStore, out: Path, console: Console, *, width: int, chunk: int
+) -> None:
+    """Have every edit judged that has not all of its answers; `width` chunks of items are under way at a time."""
+
+    def work(items: Sequence[Item]) -> list[Record]:
+        jobs = []
+        for item in items:
+            source, edit = item.source(), open_picture(out / item.edit_file)
+            if not (out / item.source_file).is_file():
+                write_file(out / item.source_file, png(source))
+            questions = benchmark.questions(item, source, edit)
+            left = {name: question for name, question in questions.items() if (item.key, name) not in store.records}
+            jobs.append(Job(item, source, edit, left))
+        return ask(jobs)
+
+    names = _question_names(benchmark)
+    todo = [
+        item
+        for item in benchmark.items
+        if (out / item.edit_file).is_file() and any((item.key, name) not in store.records for name in names)
+    ]
+    chunks = [todo[start : start + chunk] for start in range(0, len(todo), chunk)]
+    with _bar(console, "judged", len(todo)) as done:
+        for records in in_flight(chunks, work, width):
+            store.add(records)
+            for _ in {record.key for record in records}:
+                done()
+
+
+def score_all(benchmark: Benchmark, records: dict[tuple[str, str], Record], failed: dict[str, str]) -> list[ItemResult]:
+    """Scores of all items, from the raw answers alone."""
+    names = _question_names(benchmark)
+    results = []
+    for item in benchmark.items:
+        found = {name: records.get((item.key, name)) for name in names}
+        answers = {name: record.text if record else None for name, record in found.items()}
+        reasons = {
+            name: (record.reason if record else failed.get(item.key)) or "no edit"
+            for name, record in found.items()
+            if record is None or record.text is None
+        }
+        results.append(benchmark.score(item, answers, reasons))
+    return results
+
+
+def estimate(benchmark: Benchmark, settings: EditSettings, asked: Asked, out: Path, console: Console) -> None:
+    """Say what the run will ask for, before it starts."""
+    items = benchmark.items
+    looked = items[:: max(1, len(items) // SAMPLED)][:SAMPLED]
+    read = write = count = 0
+    for item in looked:
+        source = item.source()
+        for question in benchmark.questions(item, source, source).values():
+            parts = question.ask.parts
+            letters = sum(len(part) for part in parts if isinstance(part, str))
+            pixels = sum(part.width * part.height for part in parts if isinstance(part, Image))
+            read += letters // LETTERS_PER_TOKEN + pixels // PIXELS_PER_TOKEN
+            write += question.ask.max_tokens
+            count += 1
+    share = len(items) / len(looked)
+    left = len(missing(items, settings, out))
+    line = (
+        f"{benchmark.name}: {len(items)} items, {left} of them to edit ({settings.best_of} each), "
+        f"{round(count * share)} questions to {asked.judge.partition('?')[0]}: about {read * share / 1e6:.2f} million "
+        f"tokens read, at most {write * share / 1e6:.2f} million written"
+    )
+    if asked.price is not None:
+        dollars = (read * asked.price[0] + write * asked.price[1]) * share / 1e6
+        line += f", at most about ${dollars:.2f}"
+    console.print(f"{line}.", markup=False, soft_wrap=True)
+
+
+def _asker(judge: JudgeConfig, benchmark: Benchmark, way: str) -> tuple[Asker, MLLM, tuple[int, int]]:
+    """Who is asked, by which model, how many chunks at a time, and how many items a chunk."""
+    device = pick_device("auto")
+    if way == "score_logit":
+        found = build_judge(judge.model_copy(update={"method": "score_logit", "criteria": CRITERIA}), device)
+        if not isinstance(found, MLLMJudge):
+            raise UserError(f"the judge {judge.path} gives no Score Logit")
+        return by_score_logit(found), found.model, _width(found.model, judge)
+    model = build_model(judge, device)
+    return written(model, benchmark), model, _width(model, judge)
+
+
+def _width(model: MLLM, judge: JudgeConfig) -> tuple[int, int]:
+    return (judge.in_flight * len(judge.endpoints), 1) if model.remote else (1, judge.batch_size)
+
+
+def _question_names(benchmark: Benchmark) -> list[str]:
+    item = benchmark.items[0]
+    blank = item.source()
+    return list(benchmark.questions(item, blank, blank))
+
+
+@contextmanager
+def _bar(console: Console, name: str, total: int) -> Iterator[Any]:
+    """A progress bar with the time left; gives what is called after every item."""
+    columns = (TextColumn(name), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=total == 0) as progress:
+        task: TaskID = progress.add_task("", total=total)
+        yield lambda: progress.advance(task)

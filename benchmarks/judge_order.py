@@ -1,6 +1,6 @@
 """What the two orders of a judge's message cost at a server with a prefix cache.
 
-    vllm serve DIR --enable-prompt-tokens-details --block-size 16 ...
+    vllm serve DIR --enable-prompt-tokens-details --block-size 32 ...
     python benchmarks/judge_order.py http://127.0.0.1:8000/v1 MODEL
 
 Groups of 12 edits of toy items are judged by Score Logit, as in a training step, in the paper's order (source, edit,

@@ -60,7 +60,8 @@ class Question:
 
     Attributes:
         ask: what the judge is asked, temperature 0.
-        criteria: for a judge that cannot write the official answer: what to ask it, one by one, by name and in order.
+        criteria: for a judge that cannot write the official answer: which criterion of its own template stands for each
+            of the official ones, by name and in order.
         low: lowest number that a criterion is given.
         high: highest.
         write: numbers (one a criterion, low to high) as an answer in the official form.

@@ -6,6 +6,7 @@ lie in one folder OUT, in the layout of the official scripts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Protocol
 from PIL.Image import Image
 
 from editr1.judges.base import Ask
+
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""What a key must look like to become the name of a file."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,12 @@ class Item:
         key: unique in the benchmark.
         task: the official name of its type.
         instruction: what to do.
-        source: opens the image to edit, RGB; raises UserError where it cannot be read.
+        source: opens the source as the judge sees it, RGB; raises UserError where it cannot be read.
         edit_file: where the edit belongs, below OUT.
         source_file: where a copy of the source belongs, below OUT.
         subsets: the tables that it counts in, e.g. ("en full", "en intersection").
         requirement: what a good edit must show, where the benchmark says it.
+        original: opens the image that the editor gets, where it is not `source` but a larger one.
     """
 
     key: str
@@ -39,6 +44,7 @@ class Item:
     source_file: str
     subsets: tuple[str, ...] = ("all",)
     requirement: str = ""
+    original: Callable[[], Image] | None = None
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def _work(open_benchmark: Open, settings: EditSettings, out: Path, rank: int = 0
 
 def edit(editor: Editor, item: Item, settings: EditSettings) -> list[Image]:
     """The `best_of` edits of an item, in one call of the pipeline."""
-    sample = EditSample(item.key, item.source(), item.instruction, item.requirement, item.task)
+    sample = EditSample(item.key, (item.original or item.source)(), item.instruction, item.requirement, item.task)
     seed = zlib.crc32(f"{settings.seed}/{item.key}".encode())
     return editor.rollout(
         sample, settings.best_of, steps=settings.steps, seed=seed, scheduler=settings.scheduler

@@ -11,21 +11,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import yaml
-from PIL import Image as Images
-from PIL import ImageOps
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from editr1.benchmarks.base import Item, ItemResult, Line, Question, Reading, Summary
+from editr1.benchmarks.base import SAFE_NAME, Item, ItemResult, Line, Question, Reading, Summary
 from editr1.checkpoint import write_file
 from editr1.errors import UserError
 from editr1.judges.base import Ask
+from editr1.tables import open_picture
 
 TYPES = ("add", "adjust", "extract", "replace", "remove", "background", "style", "compose", "action")
 """In the order of the papers' tables; "compose" is their "Hybrid"."""
@@ -33,7 +33,6 @@ CRITERIA = ("instruction", "quality", "preservation")
 LOW, HIGH, MAX_TOKENS = 1, 5, 512
 NAME = re.compile(r"^(.{3,60}?): A number from 1 to 5", re.MULTILINE)
 CAREFUL = re.compile(r"^[^:：\n]{3,60}[:：]\W{0,6}([0-9]+(?:\.[0-9]+)?)(?:\s*/\s*5)?\W*$")
-SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class _Entry(BaseModel):
@@ -111,7 +110,7 @@ class ImgEdit:
 
     def _item(self, key: str, entry: _Entry) -> Item:
         where = f"{self.folder / 'basic_edit.json'}: {key!r}"
-        if not SAFE.fullmatch(key):
+        if not SAFE_NAME.fullmatch(key):
             raise UserError(f"{where}: a key must be usable as a file name")
         if entry.edit_type not in TYPES:
             raise UserError(f"{where}: edit_type {entry.edit_type!r}; there are {', '.join(TYPES)}")
@@ -120,7 +119,9 @@ class ImgEdit:
             raise UserError(f"{where}: id {entry.id!r} lies outside {self.folder}")
         if not path.is_file():
             raise UserError(f"{where}: there is no image {entry.id!r} in {self.folder}; unpack Benchmark.tar there")
-        return Item(key, entry.edit_type, entry.prompt, lambda: _open(path), f"{key}.png", f"sources/{key}.png")
+        return Item(
+            key, entry.edit_type, entry.prompt, partial(open_picture, path, where), f"{key}.png", f"sources/{key}.png"
+        )
 
 
 def official_numbers(text: str) -> tuple[float, ...]:
@@ -164,11 +165,3 @@ def _read(path: Path, kind: TypeAdapter[Any]) -> Any:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from error
-
-
-def _open(path: Path) -> Image:
-    try:
-        with Images.open(path) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Images.DecompressionBombError) as error:
-        raise UserError(f"cannot read the picture {path}: {error}") from error

@@ -12,7 +12,7 @@ import pytest
 
 from editr1.errors import UserError
 from editr1.judges.agreement.layouts import read_pairs
-from editr1.judges.agreement.pairs import Opener
+from editr1.tables import Opener
 from tests.judges.agreement.cases import grey
 
 pyarrow = pytest.importorskip("pyarrow")

@@ -17,49 +17,21 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL.Image import Image
 
 from editr1.errors import UserError
-from editr1.judges.agreement.pairs import Opener, Pair, Preference, picture, read_jsonl, read_text
+from editr1.judges.agreement.pairs import Pair, Preference, read_jsonl, read_text
+from editr1.tables import Opener, Row, columns_of, picture, place_of, read_rows
 
 SEED = 0
 OURS = frozenset({"source", "instruction", "edit_a", "edit_b", "preference"})
 VOTES: Mapping[str, Preference] = {"leftvote": "a", "rightvote": "b", "tievote": "tie", "bothbad_vote": "tie"}
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a published set.
-
-    Attributes:
-        cells: by column; those of pictures may be missing.
-        where: names the row in messages.
-        image: what opens the picture in a column, or in a place of a list in a column.
-    """
-
-    cells: Mapping[str, Any]
-    where: str
-    image: Callable[[str, int | None], Opener]
-
-    def text(self, column: str) -> str:
-        """A cell that must be text."""
-        value = self.cells.get(column)
-        if not isinstance(value, str) or not value:
-            raise UserError(f"{self.where}: {column} must be text, not {str(value)[:40]!r}")
-        return value
-
-    def number(self, column: str) -> float | None:
-        """A cell that may be a finite number."""
-        value = self.cells.get(column)
-        known = isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
-        return float(value) if known else None  # type: ignore[arg-type]
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -234,7 +206,7 @@ def _unknown(path: Path, files: Sequence[Path]) -> str:
 
 def _columns(file: Path) -> frozenset[str]:
     if file.suffix == ".parquet":
-        return frozenset(_parquet(file).schema_arrow.names)
+        return columns_of(file)
     if file.suffix == ".jsonl":
         first = next((line for line in read_text(file).splitlines() if line.strip()), "")
         found = _layout(_keys(first))
@@ -267,7 +239,7 @@ def _items(file: Path) -> list[Any]:
 
 def _rows(file: Path) -> list[Row]:
     if file.suffix == ".parquet":
-        return _parquet_rows(file)
+        return read_rows(file)
     rows = []
     for number, cells in enumerate(_items(file), start=1):
         where = f"{file}: pair {number}"
@@ -278,62 +250,4 @@ def _rows(file: Path) -> list[Row]:
 
 
 def _json_picture(cells: Mapping[str, Any], folder: Path, where: str, column: str, place: int | None) -> Opener:
-    return picture(_at(cells.get(column), place, where), folder, f"{where}: {column}")
-
-
-def _at(cell: Any, place: int | None, where: str) -> Any:
-    if place is None:
-        return cell
-    if not isinstance(cell, Sequence) or isinstance(cell, str) or len(cell) != 2:
-        raise UserError(f"{where}: expected a list of two pictures")
-    return cell[place]
-
-
-def _parquet(file: Path) -> Any:
-    """An open parquet file.
-
-    Raises:
-        UserError: it is none, or the library is missing.
-    """
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise UserError(f"reading {file} needs pyarrow: pip install pyarrow") from error
-    try:
-        return parquet.ParquetFile(file)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"cannot read {file}: {error}") from error
-
-
-def _parquet_rows(file: Path) -> list[Row]:
-    """All rows without their pictures, which stay on disk."""
-    opened = _parquet(file)
-    pictures = {"input_image", "output_images", "source_image", "candidate_1", "candidate_2", "winner", "loser"}
-    pictures |= {"left_output_image", "right_output_image"}
-    plain = [name for name in opened.schema_arrow.names if name not in pictures]
-    return [
-        Row(cells, f"{file}: row {i}", partial(_later, file, i))
-        for i, cells in enumerate(opened.read(columns=plain).to_pylist())
-    ]
-
-
-def _later(file: Path, row: int, column: str, place: int | None) -> Opener:
-    return partial(_stored, file, row, column, place)
-
-
-def _stored(file: Path, row: int, column: str, place: int | None) -> Image:
-    """The picture in one cell of a parquet file."""
-    where, metadata, group = f"{file}: row {row}: {column}", _parquet(file).metadata, 0
-    inside = row
-    while inside >= metadata.row_group(group).num_rows:
-        inside -= metadata.row_group(group).num_rows
-        group += 1
-    cell = _cells(file, group, column)[inside].as_py()
-    return picture(_at(cell, place, where), file.parent, where)()
-
-
-@lru_cache(maxsize=4)
-def _cells(file: Path, group: int, column: str) -> Any:
-    """One column of one row group: neighbours are asked for one after another."""
-    return _parquet(file).read_row_group(group, columns=[column]).column(column)
+    return picture(place_of(cells.get(column), place, where), folder, f"{where}: {column}")

@@ -5,23 +5,18 @@ Pictures are opened when they are asked for, so that thousands of pairs do not s
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from PIL import Image as Images
-from PIL import ImageOps
-from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from editr1.errors import UserError
+from editr1.tables import Opener, picture
 
 Preference = Literal["a", "b", "tie"]
-Opener = Callable[[], Image]
 SIGNS: Mapping[Preference, int] = {"a": 1, "tie": 0, "b": -1}
 
 
@@ -127,44 +122,3 @@ def read_text(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the preferences {file}: {error}") from error
-
-
-def picture(cell: Any, folder: Path, where: str) -> Opener:
-    """What opens a picture that a cell names: a path inside `folder`, or {"bytes", "path"} as datasets store it.
-
-    Raises:
-        UserError: the cell is neither, the path leaves the folder, or there is no such file.
-    """
-    if isinstance(cell, Mapping):
-        if isinstance(cell.get("bytes"), bytes):
-            return partial(decode, cell["bytes"], where)
-        cell = cell.get("path")
-    if not isinstance(cell, str) or not cell:
-        raise UserError(f"{where}: a picture must be a path or embedded bytes, not {str(cell)[:40]!r}")
-    path = (folder / cell).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise UserError(f"{where}: the picture {cell!r} lies outside {folder}; put it into the folder")
-    if not path.is_file():
-        raise UserError(f"{where}: there is no picture {cell!r} in {folder}")
-    return partial(_open, path, where)
-
-
-def decode(content: bytes, where: str) -> Image:
-    """The picture in an image file's bytes, upright, RGB.
-
-    Raises:
-        UserError: they are no picture.
-    """
-    try:
-        with Images.open(io.BytesIO(content)) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Images.DecompressionBombError) as error:
-        raise UserError(f"{where}: cannot read a picture: {error}; replace it or drop the pair") from error
-
-
-def _open(path: Path, where: str) -> Image:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{where}: cannot read the picture {path}: {error}") from error
-    return decode(content, f"{where}: {path.name}")

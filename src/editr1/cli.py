@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar, cast
 
 import typer
 
-from editr1 import __version__, editor_commands, export_commands, judge_commands
+from editr1 import __version__, editor_commands, eval_commands, export_commands, judge_commands
 from editr1.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,9 +25,11 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 toy = typer.Typer(no_args_is_help=True, help="The embedded world: scenes, a tiny editor and a tiny judge.")
 editor = typer.Typer(no_args_is_help=True, help="Which diffusers pipelines can be trained, and how they are seen.")
 judge = typer.Typer(no_args_is_help=True, help="Score edits, serve a judge, measure how well it agrees with people.")
+evaluation = typer.Typer(no_args_is_help=True, help="Run a benchmark, and set results beside each other.")
 app.add_typer(toy, name="toy")
 app.add_typer(editor, name="editor")
 app.add_typer(judge, name="judge")
+app.add_typer(evaluation, name="eval")
 
 
 def main() -> None:
@@ -112,6 +114,10 @@ judge.command()(_reported(judge_commands.score))
 judge.command()(_reported(judge_commands.serve))
 judge.command()(_reported(judge_commands.agree))
 judge.command()(_reported(judge_commands.arena))
+evaluation.command()(_reported(eval_commands.imgedit))
+evaluation.command()(_reported(eval_commands.gedit))
+evaluation.command("toy")(_reported(eval_commands.toy))
+evaluation.command()(_reported(eval_commands.compare))
 
 
 @toy.command()

@@ -75,9 +75,8 @@ def save(folder: Path, made: list[dict[str, Any]], kind: str = "parquet") -> Pat
     if kind == "parquet":
         parquet.write_table(table, folder / "data/train-00000-of-00001.parquet", row_group_size=4)
     else:
-        with pyarrow.OSFile(str(folder / "data/data-00000-of-00001.arrow"), "wb") as file:
-            with pyarrow.ipc.new_stream(file, table.schema) as writer:
-                writer.write_table(table)
+        with pyarrow.ipc.new_stream(str(folder / "data/data-00000-of-00001.arrow"), table.schema) as writer:
+            writer.write_table(table)
     return folder
 
 
@@ -155,10 +154,10 @@ def test_official_files_and_tables_equal_an_independent_computation(tmp_path: Pa
             for task in TYPES:
                 name = out / "qwen25vl/eval_results_new" / f"mine_{task}_gpt_score.csv"
                 for line in csv.DictReader(io.StringIO(name.read_text())):
-                    if line["instruction_language"] == language:
-                        if subset == "full" or line["intersection_exist"] == "True":
-                            product = float(line["sementics_score"]) * float(line["quality_score"])
-                            types.setdefault(task, []).append(math.sqrt(product))
+                    inside = subset == "full" or line["intersection_exist"] == "True"
+                    if line["instruction_language"] == language and inside:
+                        product = float(line["sementics_score"]) * float(line["quality_score"])
+                        types.setdefault(task, []).append(math.sqrt(product))
             *lines, overall = summary.tables[f"{language} {subset}"]
             assert {line.name: line.means["O"] for line in lines} == pytest.approx(
                 {task: float(np.mean(values)) for task, values in types.items()}

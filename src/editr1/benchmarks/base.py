@@ -106,7 +106,7 @@ class Line:
     Attributes:
         name: the task type, or "overall".
         items: that count in it, scored or not.
-        dropped: of these, how many have no primary score.
+        dropped: of these, how many have no primary score (of the toy world: none of the judge's).
         means: by metric; None where no item is left.
         careful: mean of the careful scores.
     """

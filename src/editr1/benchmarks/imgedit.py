@@ -119,9 +119,8 @@ class ImgEdit:
             raise UserError(f"{where}: id {entry.id!r} lies outside {self.folder}")
         if not path.is_file():
             raise UserError(f"{where}: there is no image {entry.id!r} in {self.folder}; unpack Benchmark.tar there")
-        return Item(
-            key, entry.edit_type, entry.prompt, partial(open_picture, path, where), f"{key}.png", f"sources/{key}.png"
-        )
+        source = partial(open_picture, path, where)
+        return Item(key, entry.edit_type, entry.prompt, source, f"{key}.png", f"sources/{key}.png")
 
 
 def official_numbers(text: str) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from editr1.benchmarks.asking import AnswerStore, Asker, Job, Record, by_score_logit, in_flight, written
-from editr1.benchmarks.base import Benchmark, Item, ItemResult, Summary
+from editr1.benchmarks.base import Benchmark, Item, ItemResult
 from editr1.benchmarks.edits import (
     EditSettings,
     Open,
@@ -30,6 +30,7 @@ from editr1.benchmarks.edits import (
     prepare,
     settings_dict,
 )
+from editr1.benchmarks.results import Result, frozen, rows_of
 from editr1.build import build_judge, build_model, judge_settings, pick_device
 from editr1.checkpoint import write_file
 from editr1.config import JudgeConfig
@@ -63,11 +64,8 @@ class Asked:
 
 def evaluate(
     open_benchmark: Open, settings: EditSettings, asked: Asked, out: Path, processes: int, console: Console
-) -> tuple[dict[str, Any], list[ItemResult], Summary]:
+) -> Result:
     """Run a benchmark into `out`; the same command goes on where it was stopped.
-
-    Returns:
-        How it was made and judged, the items' scores, and the tables.
 
     Raises:
         UserError: something is not there or does not fit, or OUT holds a run with other settings.
@@ -103,7 +101,15 @@ def evaluate(
         "prompt_tokens": sum(record.prompt_tokens for record in store.records.values()),
         "completion_tokens": sum(record.completion_tokens for record in store.records.values()),
     }
-    return {**made_with, **how, **tokens}, results, summary
+    return Result(
+        benchmark.name,
+        tuple(benchmark.metrics),
+        benchmark.best,
+        "types",
+        {**made_with, **how, **tokens},
+        frozen(summary),
+        rows_of(results, out),
+    )
 
 
 def ask_all(

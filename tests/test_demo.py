@@ -12,9 +12,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from editr1.benchmarks import toy as eval_toy
+from editr1.benchmarks.compare import compare
+from editr1.benchmarks.edits import EditSettings
+from editr1.benchmarks.results import write_result
+from editr1.benchmarks.toy import ToySettings, evaluate_toy
 from editr1.build import load_dataset, load_editor
 from editr1.config import load_config
-from editr1.demo import oracle_of, run_demo, show, table, verdict
+from editr1.demo import EVAL_STEPS, oracle_of, run_demo, show, table, verdict
+from editr1.editors.lora_format import find_file
 from editr1.errors import UserError
 from editr1.evaluation.results import summarise
 from editr1.evaluation.rows import read_rows
@@ -75,6 +81,28 @@ def test_results_are_those_of_the_rows_on_disk_and_the_edits_differ(finished: tu
     assert results["judge"]["before"] == pytest.approx(np.mean([row.judge for row in before]))
     assert results["judge"]["delta"] != 0
     assert results["train_seconds"] > 0
+
+
+def test_eval_toy_of_the_editor_and_of_the_run_reproduces_the_demos_table(
+    finished: tuple[Path, dict[str, Any], str],
+    tiny_editor_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, results, _ = finished
+    monkeypatch.setattr(eval_toy, "build_judge", lambda *_: Brightness())
+    loras = {"before": None, "after": str(find_file(out))}
+    for name, lora in loras.items():
+        settings = EditSettings(editor=str(tiny_editor_path), lora=lora, steps=EVAL_STEPS, pixels=64 * 64)
+        toy = ToySettings(items=HELD_OUT)
+        write_result(evaluate_toy(settings, toy, "toy", tmp_path / name, lambda count: None), tmp_path / name)
+    changes = compare([tmp_path / name for name in loras]).changes["after"]["all"]
+    for metric in ("oracle", "judge"):
+        lines = {**results["by_task"], "overall": results}
+        for line, figures in lines.items():
+            change = changes[metric][line]
+            assert (change.before, change.after) == (figures[metric]["before"], figures[metric]["after"])
+            assert (change.delta, list(change.ci95)) == (figures[metric]["delta"], figures[metric]["ci95"])
 
 
 def test_oracle_is_measured_at_every_training_step(finished: tuple[Path, dict[str, Any], str]) -> None:

@@ -13,7 +13,7 @@ from editr1.report.chart import nice_ticks
 TONES = ("quiet", "a", "b", "c")
 """Of the results in their order: the first is what the others are measured against."""
 ROW, NAMES, WIDE = 24, 230, 720  # of the bars
-SIZE, REACH = 420, 130  # of the radar: its side, and its radius
+SIZE, REACH = 420, 145  # of the radar: its side, and its radius
 
 
 def bars(title: str, values: Mapping[str, float], tones: Mapping[str, str], best: float) -> Markup:

@@ -239,7 +239,7 @@ def prepare(out: Path, made_with: Mapping[str, Any]) -> None:
         UserError: OUT holds other edits; it says in what they differ.
     """
     path = out / "edits.json"
-    if path.is_file():
+    if path.is_file() and next(out.rglob("*.png"), None) is not None:
         held = json.loads(path.read_text(encoding="utf-8"))
         for name, value in made_with.items():
             if held.get(name) != value:

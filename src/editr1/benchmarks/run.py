@@ -31,13 +31,14 @@ from editr1.benchmarks.edits import (
     settings_dict,
 )
 from editr1.benchmarks.results import Result, frozen, rows_of
-from editr1.build import build_judge, build_model, judge_settings, pick_device
+from editr1.build import build_judge, build_model, judge_settings, locate, pick_device
 from editr1.checkpoint import write_file
 from editr1.config import JudgeConfig
 from editr1.errors import UserError
 from editr1.judges.base import MLLM, Closing
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.prompts import load_prompt
+from editr1.judges.transformers_backend import load_processor
 
 CRITERIA = {"instruction": 1.0, "preservation": 1.0, "quality": 1.0}
 PIXELS_PER_TOKEN = 28 * 28  # of Qwen2.5-VL; other judges differ
@@ -73,6 +74,9 @@ def evaluate(
     benchmark = open_benchmark()
     judge = judge_settings(asked.judge)
     made_with = {"benchmark": benchmark.name, **settings_dict(settings), "reward": asked.reward}
+    for judged in (judge, asked.reward and judge_settings(asked.reward)):
+        if judged and not judged.endpoints:
+            load_processor(Path(locate(str(judged.path))))  # a judge that is not there is told before hours of edits
     prepare(out, made_with)
     estimate(benchmark, settings, asked, out, console)
 

@@ -60,7 +60,7 @@ class TransformersModel:
         self.path = Path(path)
         self.name = self.path.resolve().name
         self.batch_size = batch_size
-        self.processor = _load_processor(self.path)
+        self.processor = load_processor(self.path)
         self.model = _load_model(self.path, dtype).to(device).eval()
         keeps = "logits_to_keep" in inspect.signature(self.model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if keeps else {}
@@ -207,7 +207,7 @@ def _drawn(logits: Tensor, asks: Sequence[Ask], place: int) -> Tensor:
     return logits
 
 
-def _load_processor(path: Path) -> Any:
+def load_processor(path: Path) -> Any:
     """The folder's processor, padding on the left."""
     if not path.is_dir():
         raise UserError(f"judge: no folder at {path}: give the folder of a model saved with save_pretrained")

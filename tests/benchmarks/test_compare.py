@@ -173,7 +173,9 @@ def test_tables_of_all_kinds_hold_the_same_numbers(tmp_path: Path) -> None:
     assert [line["type"] for line in lines] == [*TYPES, "overall"]
     overall = f"{float(lines[-1]['score']):.2f}"
     ((title, columns, cells),) = grids({"a_b|c": made})
-    assert cells[0][-1] == overall and cells[1][1] == "careful" and columns == ["editor", "score", *TYPES, "overall"]
+    assert (
+        cells[0][-1] == overall and cells[1][1] == "careful" and columns == ["editor", "scored by", *TYPES, "overall"]
+    )
     assert f"| {overall} |\n" in markdown(title, columns, cells) and "a_b\\|c" in markdown(title, columns, cells)
     text = latex(title, columns, cells)
     assert f" & {overall} \\\\\n" in text and r"a\_b|c" in text and text.count("&") == 5 * 3

@@ -13,7 +13,7 @@ from editr1.report.chart import nice_ticks
 TONES = ("quiet", "a", "b", "c")
 """Of the results in their order: the first is what the others are measured against."""
 ROW, NAMES, WIDE = 24, 230, 720  # of the bars
-SIZE, REACH = 420, 145  # of the radar: its side, and its radius
+SIZE, REACH, MARGIN = 400, 160, 90  # of the radar: its height, its radius, the room for names at its sides
 
 
 def bars(title: str, values: Mapping[str, float], tones: Mapping[str, str], best: float) -> Markup:
@@ -41,7 +41,7 @@ def radar(title: str, types: Sequence[str], lines: Mapping[str, Sequence[float |
     if len(types) < 3 or not known:
         return Markup("")
     ticks = [tick for tick in nice_ticks(min(known), best) if tick <= best]
-    low = ticks[0] - (ticks[1] - ticks[0] if len(ticks) > 1 else best / 4)
+    low = max(0.0, ticks[0] - (ticks[1] - ticks[0] if len(ticks) > 1 else best / 4))
 
     def at(index: int, value: float) -> tuple[float, float]:
         angle = 2 * math.pi * index / len(types) - math.pi / 2
@@ -62,7 +62,9 @@ def radar(title: str, types: Sequence[str], lines: Mapping[str, Sequence[float |
         shape = "polygon" if len(points) == len(types) else "polyline"
         classes = f"line {TONES[index % len(TONES)]}"
         parts.append(f'<{shape} class="{classes}" points="{drawn}"><title>{escape(name)}</title></{shape}>')
-    head = f'<svg class="radar" viewBox="0 0 {SIZE} {SIZE}" role="img" aria-label="{escape(title)}">'
+    head = (
+        f'<svg class="radar" viewBox="{-MARGIN} 0 {SIZE + 2 * MARGIN} {SIZE}" role="img" aria-label="{escape(title)}">'
+    )
     return Markup(head + "".join(parts) + "</svg>")
 
 

@@ -127,7 +127,7 @@ def compare_tables(found: Comparison) -> Iterator[Table]:
 
 
 def _overall_table(found: Comparison, subset: str, title: str, metrics: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("overall")
     for metric in metrics:
         table.add_column(metric, justify="right")
@@ -140,7 +140,7 @@ def _overall_table(found: Comparison, subset: str, title: str, metrics: tuple[st
 
 
 def _change_table(title: str, lines: Mapping[str, Change]) -> Table:
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     for column in ("type", "items", "before", "after", "change [95%]", "better", "worse"):
         table.add_column(Text(column), justify="left" if column == "type" else "right", no_wrap=True)
     for line, c in lines.items():

@@ -13,7 +13,7 @@ from PIL import Image as Images
 from PIL import ImageOps
 from PIL.Image import Image
 
-from editr1.benchmarks.results import TITLES, Result, Row, cell_text
+from editr1.benchmarks.results import TITLES, Result, Row, cell_text, texts
 from editr1.checkpoint import write_file
 from editr1.report.page import SIDE, picture_url, signed
 
@@ -54,6 +54,7 @@ def environment() -> Environment:
     )
     made.filters["number"] = cell_text
     made.filters["signed"] = signed
+    made.filters["texts"] = texts
     return made
 
 

@@ -20,7 +20,7 @@ from editr1.checkpoint import write_file
 from editr1.errors import UserError
 
 FILE = "results.json"
-OVERALL = "overall"
+OVERALL, SCORE = "overall", "scored by"
 TITLES = {"imgedit": "ImgEdit-Bench", "gedit": "GEdit-Bench", "toy": "Toy world, held out"}
 
 
@@ -134,7 +134,7 @@ Grid = tuple[str, list[str], list[list[str]]]  # title, names of the columns, li
 def grids(
     results: Mapping[str, Result], published: Mapping[str, Mapping[str, Mapping[tuple[str, str], float]]] | None = None
 ) -> list[Grid]:
-    """A table for each subset as papers print it: a line an editor and score, a column a type.
+    """Tables for each subset as papers print them: a column a type, and where there are several scores one a score.
 
     Args:
         results: by name, all of one benchmark.
@@ -143,19 +143,37 @@ def grids(
     first = next(iter(results.values()))
     made: list[Grid] = []
     for subset in first.tables:
+        title = TITLES[first.benchmark] + (f", {subset}" if len(first.tables) > 1 else "")
+        papers = (published or {}).get(subset, {})
         names = list(dict.fromkeys(line.name for r in results.values() for line in r.tables.get(subset, ())))
         columns = [name for name in names if name != OVERALL] + [OVERALL]
-        lines = []
-        for name, row in (published or {}).get(subset, {}).items():
-            for metric in first.metrics:
-                cells = [row.get((metric, column)) for column in columns]
-                if any(cell is not None for cell in cells):
-                    lines.append([name, metric, *map(cell_text, cells)])
-        for name, result in results.items():
-            lines += _lines(name, result, subset, columns)
-        title = TITLES[first.benchmark] + (f", {subset}" if len(first.tables) > 1 else "")
-        made.append((title, ["editor", "score", *columns], lines))
+        lines = [line for name, result in results.items() for line in _lines(name, result, subset, columns)]
+        if len(first.metrics) > 1:
+            made.append((f"{title}: overall", ["editor", *first.metrics], _overall_lines(results, papers, subset)))
+        else:
+            (metric,) = first.metrics
+            above = {name: [cell_text(row.get((metric, column))) for column in columns] for name, row in papers.items()}
+            lines = [[name, metric, *cells] for name, cells in above.items()] + lines
+        made.append((title, ["editor", SCORE, *columns], lines))
     return made
+
+
+def _overall_lines(
+    results: Mapping[str, Result], papers: Mapping[str, Mapping[tuple[str, str], float]], subset: str
+) -> list[list[str]]:
+    """One line an editor, its scores beside each other."""
+    metrics = next(iter(results.values())).metrics
+    above = [[name, *(cell_text(row.get((m, OVERALL))) for m in metrics)] for name, row in papers.items()]
+    own = []
+    for name, result in results.items():
+        means = {line.name: line.means for line in result.tables.get(subset, ())}.get(OVERALL, {})
+        own.append([name, *(cell_text(means.get(metric)) for metric in metrics)])
+    return above + own
+
+
+def texts(columns: Sequence[str]) -> int:
+    """How many columns of a grid hold words; the others hold numbers."""
+    return 2 if SCORE in columns else 1
 
 
 def _lines(name: str, result: Result, subset: str, columns: Sequence[str]) -> list[list[str]]:
@@ -178,7 +196,7 @@ def markdown(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]])
     def row(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
-    rule = ["---", "---", *["---:"] * (len(columns) - 2)]
+    rule = ["---"] * texts(columns) + ["---:"] * (len(columns) - texts(columns))
     return f"**{title}**\n\n" + row(columns) + row(rule) + "".join(map(row, lines))
 
 
@@ -186,7 +204,7 @@ def latex(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) ->
     """A LaTeX tabular; its rows can be copied into a paper's table."""
     rows = "".join(" & ".join(map(_latex_text, cells)) + " \\\\\n" for cells in lines)
     head = " & ".join(map(_latex_text, columns))
-    form = "ll" + "r" * (len(columns) - 2)
+    form = "l" * texts(columns) + "r" * (len(columns) - texts(columns))
     return f"% {title}\n\\begin{{tabular}}{{{form}}}\n\\hline\n{head} \\\\\n\\hline\n{rows}\\hline\n\\end{{tabular}}\n"
 
 

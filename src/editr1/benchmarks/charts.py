@@ -62,9 +62,8 @@ def radar(title: str, types: Sequence[str], lines: Mapping[str, Sequence[float |
         shape = "polygon" if len(points) == len(types) else "polyline"
         classes = f"line {TONES[index % len(TONES)]}"
         parts.append(f'<{shape} class="{classes}" points="{drawn}"><title>{escape(name)}</title></{shape}>')
-    head = (
-        f'<svg class="radar" viewBox="{-MARGIN} 0 {SIZE + 2 * MARGIN} {SIZE}" role="img" aria-label="{escape(title)}">'
-    )
+    frame = f"{-MARGIN} 0 {SIZE + 2 * MARGIN} {SIZE}"
+    head = f'<svg class="radar" viewBox="{frame}" role="img" aria-label="{escape(title)}">'
     return Markup(head + "".join(parts) + "</svg>")
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -105,6 +105,22 @@ def write_file(path: Path, content: bytes) -> None:
         with suppress(OSError):  # its folder may be what is wrong
             part.unlink()
         raise UserError(f"cannot write {path}: {error}") from error
+
+
+def append_lines(path: Path, lines: Iterable[Any]) -> None:
+    """Append JSON lines and see them on the disk.
+
+    Raises:
+        UserError: the disk does not take them.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}; make room, and run the same command again") from error
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ The pictures of a row stay in the file until they are asked for, so that thousan
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -13,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image as Images
-from PIL import ImageOps
 from PIL.Image import Image
 
 from editr1.errors import UserError
+from editr1.pictures import decode, open_picture
 
 Opener = Callable[[], Image]
 
@@ -94,32 +92,6 @@ def picture(cell: Any, folder: Path, where: str) -> Opener:
     if not path.is_file():
         raise UserError(f"{where}: there is no picture {cell!r} in {folder}")
     return partial(open_picture, path, where)
-
-
-def decode(content: bytes, where: str) -> Image:
-    """The picture in an image file's bytes, upright, RGB.
-
-    Raises:
-        UserError: they are no picture.
-    """
-    try:
-        with Images.open(io.BytesIO(content)) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Images.DecompressionBombError) as error:
-        raise UserError(f"{where}: cannot read a picture: {error}; replace it or leave the row out") from error
-
-
-def open_picture(path: Path, where: str) -> Image:
-    """The picture in a file, upright, RGB.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{where}: cannot read the picture {path}: {error}") from error
-    return decode(content, f"{where}: {path.name}")
 
 
 def place_of(cell: Any, place: int | None, where: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 
@@ -142,7 +144,7 @@ def test_best_of_n_lays_the_best_rewarded_candidate_where_the_edit_belongs(imged
         candidate = tmp_path / f"candidates/{pick['key']}_{pick['picked']}.png"
         assert (tmp_path / f"{pick['key']}.png").read_bytes() == candidate.read_bytes()
     told = json.loads((tmp_path / "results.json").read_text())["made_with"]
-    assert told["best_of"] == 3 and told["reward"] == "toy"
+    assert told["best_of"] == 3 and told["reward"] == "toy:judge"
 
 
 class Writer(FaultServer):
@@ -218,6 +220,34 @@ def test_a_mistaken_editor_does_not_spoil_the_folder_for_the_right_one(imgedit: 
     for editor, code in (("toy:other", 2), ("toy", 0)):
         arguments = ("imgedit", "--data", imgedit, *FAST, "--limit", "1", "--out", tmp_path, "--editor", editor)
         assert invoke(*arguments)[0] == code
+
+
+def test_another_benchmark_in_the_same_folder_is_refused(imgedit: Path, whole: Path, tmp_path: Path) -> None:
+    other = imgedit_folder(tmp_path / "other", items=10)
+    code, _, error = invoke("imgedit", "--data", other, *FAST, "--out", whole)
+    assert code == 2 and "holds edits made with data '9 items" in error and "now it is '10 items" in error
+
+
+def test_a_full_disk_is_one_line_and_what_was_finished_stays(
+    imgedit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = [4]
+
+    def write(path: Path, content: bytes, write_bytes: Callable[[Path, bytes], int] = Path.write_bytes) -> int:
+        room[0] -= path.name.endswith(".png.part")
+        if room[0] < 0:
+            write_bytes(path, content[:10])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_bytes(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", write)
+        code, _, error = invoke("imgedit", "--data", imgedit, *FAST, "--out", tmp_path / "a")
+        assert code == 2 and "No space left on device" in error.splitlines()[-1]
+        code, _, error = invoke("toy", "--items", "9", "--steps", "2", "--out", tmp_path / "b")
+        assert code == 2 and "No space left on device" in error.splitlines()[-1]
+    assert len(list((tmp_path / "a").rglob("*.png"))) == 4 and not list(tmp_path.rglob("*.part"))
+    assert invoke("imgedit", "--data", imgedit, *FAST, "--out", tmp_path / "a")[0] == 0
 
 
 def test_other_settings_in_the_same_folder_are_refused_and_nothing_is_lost(imgedit: Path, whole: Path) -> None:

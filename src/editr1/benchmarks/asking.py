@@ -9,10 +9,7 @@ form.
 from __future__ import annotations
 
 import json
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ from typing import Any
 from PIL.Image import Image
 
 from editr1.benchmarks.base import Benchmark, Item, Question
-from editr1.checkpoint import write_file
+from editr1.checkpoint import append_lines, write_file
 from editr1.errors import UserError
 from editr1.judges.base import MLLM, JudgeRequest, Score
 from editr1.judges.mllm import MLLMJudge
@@ -160,28 +157,6 @@ class AnswerStore:
         Raises:
             UserError: the disk does not take them.
         """
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(asdict(record)) + "\n" for record in records)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error}; make room, and run the same command again") from error
+        records = list(records)
+        append_lines(self.path, map(asdict, records))
         self.records.update({(record.key, record.question): record for record in records})
-
-
-def in_flight(
-    jobs: Iterable[Sequence[Item]], work: Callable[[Sequence[Item]], list[Record]], width: int
-) -> Iterator[list[Record]]:
-    """`work` on all jobs, `width` at a time and at most twice as many begun: memory does not grow with their number."""
-    pool = ThreadPoolExecutor(width, "benchmark")
-    waiting: deque[Future[list[Record]]] = deque()
-    try:
-        for job in jobs:
-            waiting.append(pool.submit(work, job))
-            if len(waiting) == 2 * width:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)

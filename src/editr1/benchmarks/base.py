@@ -6,7 +6,9 @@ lie in one folder OUT, in the layout of the official scripts.
 
 from __future__ import annotations
 
+import json
 import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,6 +127,12 @@ class Summary:
     tables: Mapping[str, Sequence[Line]] = field(default_factory=dict)
 
 
+def digest_of(items: Sequence[Item]) -> str:
+    """What tells two sets of items apart."""
+    told = json.dumps([(item.key, item.task, item.instruction) for item in items])
+    return f"{len(items)} items, {zlib.crc32(told.encode()):08x}"
+
+
 class Benchmark(Protocol):
     """A benchmark on disk.
 
@@ -133,6 +141,7 @@ class Benchmark(Protocol):
         items: all of it, in official order; sources are opened when asked for.
         metrics: names of the scores, the primary one first.
         best: the best score of the primary metric, e.g. 5 or 10.
+        digest: of all of its items (not those of a limit alone): what edits were made for.
         prompts: "official" where the user's copy of the judge's prompts is used, else "own wording".
     """
 
@@ -147,6 +156,9 @@ class Benchmark(Protocol):
 
     @property
     def best(self) -> float: ...
+
+    @property
+    def digest(self) -> str: ...
 
     @property
     def prompts(self) -> str: ...

@@ -23,7 +23,7 @@ from editr1.errors import UserError
 from editr1.evaluation.results import RESAMPLES, figures
 
 Floats = NDArray[np.float64]
-ASKED = ("judge", "asked", "prompts", "order")  # what must be equal for numbers to be comparable
+ASKED = ("judge", "asked", "prompts")  # what must be equal for numbers to be comparable
 
 
 @dataclass(frozen=True)

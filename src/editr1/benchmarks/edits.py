@@ -6,7 +6,6 @@ processes there were, on what was made before, or on N.
 
 from __future__ import annotations
 
-import io
 import json
 import multiprocessing
 import queue
@@ -18,16 +17,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from PIL import Image as Images
 from PIL.Image import Image
 
 from editr1.benchmarks.base import Benchmark, Item
+from editr1.benchmarks.flight import in_flight
 from editr1.build import pick_device, stock_editor
-from editr1.checkpoint import write_file
+from editr1.checkpoint import append_lines, write_file
 from editr1.data import EditSample
 from editr1.editors.editor import Editor
 from editr1.errors import UserError
-from editr1.judges.base import Judge, JudgeRequest
+from editr1.judges.base import Judge, JudgeRequest, Score
+from editr1.pictures import open_picture, png
 from editr1.samplers import SchedulerName
 
 CANDIDATES = "candidates"
@@ -200,36 +200,60 @@ def choose(
     reward: Judge,
     settings: EditSettings,
     out: Path,
+    *,
+    width: int = 1,
     on_item: Callable[[], object] = lambda: None,
 ) -> dict[str, str]:
     """Lay the candidate with the highest reward where each item's edit belongs; the first of equals.
 
     A candidate without a reward is not chosen. What was chosen, and every reward, stands in OUT/picks.jsonl.
 
+    Args:
+        items: of which some may have their edit already.
+        reward: scores the candidates.
+        settings: how they were made.
+        out: the folder.
+        width: items that are scored at a time.
+        on_item: called after every item that had no edit yet.
+
     Returns:
         Why an item has no edit, by key: none of its candidates has a reward.
     """
+
+    def score(item: Item) -> tuple[Item, list[Score]]:
+        source = item.source()
+        edits = [open_edit(out / name) for name in files_of(item, settings)]
+        asked = [JudgeRequest(source, made, item.instruction, item.requirement, item.task) for made in edits]
+        return item, reward.score(asked)
+
     failed: dict[str, str] = {}
-    log = out / PICKS
-    for item in items:
-        names = files_of(item, settings)
-        if not (out / item.edit_file).is_file() and all((out / name).is_file() for name in names):
-            source = item.source()
-            edits = [open_picture(out / name) for name in names]
-            scores = reward.score(
-                [JudgeRequest(source, made, item.instruction, item.requirement, item.task) for made in edits]
-            )
-            values = [score.value for score in scores]
-            known = [value for value in values if value is not None]
-            if not known:
-                failed[item.key] = f"none of {len(names)} candidates has a reward: {scores[0].reason}"
-            else:
-                picked = values.index(max(known))
-                line = {"key": item.key, "picked": picked, "rewards": values, "reasons": [s.reason for s in scores]}
-                _append(log, line)
-                write_file(out / item.edit_file, (out / names[picked]).read_bytes())
+    for item, scores in in_flight(to_choose(items, settings, out), score, width):
+        values = [score.value for score in scores]
+        known = [value for value in values if value is not None]
+        if not known:
+            failed[item.key] = f"none of {len(values)} candidates has a reward: {scores[0].reason}"
+        else:
+            picked = values.index(max(known))
+            line = {"key": item.key, "picked": picked, "rewards": values, "reasons": [s.reason for s in scores]}
+            append_lines(out / PICKS, [line])
+            write_file(out / item.edit_file, (out / files_of(item, settings)[picked]).read_bytes())
         on_item()
     return failed
+
+
+def to_choose(items: Sequence[Item], settings: EditSettings, out: Path) -> list[Item]:
+    """The items with all candidates and no edit yet."""
+    done = {item.key for item in missing(items, settings, out)}
+    return [item for item in items if item.key not in done and not (out / item.edit_file).is_file()]
+
+
+def open_edit(path: Path) -> Image:
+    """An edit that was made before.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return open_picture(path, "an edit (delete it and run again)")
 
 
 def prepare(out: Path, made_with: Mapping[str, Any]) -> None:
@@ -257,32 +281,3 @@ def settings_dict(settings: EditSettings) -> dict[str, Any]:
     if settings.lora is not None:
         told["lora_crc32"] = f"{zlib.crc32(Path(settings.lora).read_bytes()):08x}"
     return told
-
-
-def png(image: Image) -> bytes:
-    """A picture as PNG."""
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
-
-
-def open_picture(path: Path) -> Image:
-    """An edit, in RGB.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        with Images.open(path) as opened:
-            return opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"cannot read the edit {path}: {error}; delete it and run again") from error
-
-
-def _append(path: Path, line: Mapping[str, Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error

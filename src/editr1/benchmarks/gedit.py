@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 from PIL.Image import Image
 
-from editr1.benchmarks.base import SAFE_NAME, Item, ItemResult, Line, Question, Reading, Summary
+from editr1.benchmarks.base import SAFE_NAME, Item, ItemResult, Line, Question, Reading, Summary, digest_of
 from editr1.checkpoint import write_file
 from editr1.errors import UserError
 from editr1.judges.base import Ask
@@ -95,10 +95,11 @@ class GEdit:
                 if language not in LANGUAGES:
                     raise UserError(f"{row.where}: instruction_language {language!r}; there are {', '.join(LANGUAGES)}")
                 by_language[language].append(_item(row, language, has_raw))
-        self.items = [item for items in by_language.values() for item in items[:limit]]
+        found = [item for items in by_language.values() for item in items]
+        self.items, self.digest = [item for items in by_language.values() for item in items[:limit]], digest_of(found)
         if not self.items:
             raise UserError(f"{folder} holds no item")
-        if len({item.key for item in self.items}) < len(self.items):
+        if len({item.key for item in found}) < len(found):
             raise UserError(f"{folder} holds an item twice; give one copy of the benchmark")
         self.templates, self.prompts = self._templates()
 

@@ -21,18 +21,18 @@ import yaml
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from editr1.benchmarks.base import SAFE_NAME, Item, ItemResult, Line, Question, Reading, Summary
+from editr1.benchmarks.base import SAFE_NAME, Item, ItemResult, Line, Question, Reading, Summary, digest_of
 from editr1.checkpoint import write_file
 from editr1.errors import UserError
 from editr1.judges.base import Ask
-from editr1.tables import open_picture
+from editr1.pictures import open_picture
 
 TYPES = ("add", "adjust", "extract", "replace", "remove", "background", "style", "compose", "action")
 """In the order of the papers' tables; "compose" is their "Hybrid"."""
 CRITERIA = ("instruction", "quality", "preservation")
 LOW, HIGH, MAX_TOKENS = 1, 5, 512
 NAME = re.compile(r"^(.{3,60}?): A number from 1 to 5", re.MULTILINE)
-CAREFUL = re.compile(r"^[^:：\n]{3,60}[:：]\W{0,6}([0-9]+(?:\.[0-9]+)?)(?:\s*/\s*5)?\W*$")
+CAREFUL = re.compile(r"^[^:：\n]{1,60}[:：]\W{0,6}([0-9]+(?:\.[0-9]+)?)(?:\s*/\s*5)?\W*$")
 
 
 class _Entry(BaseModel):
@@ -56,7 +56,8 @@ class ImgEdit:
         self.folder = folder.resolve()
         self.templates, self.prompts = self._templates()
         entries = _read(self.folder / "basic_edit.json", TypeAdapter(dict[str, _Entry]))
-        self.items = [self._item(key, entry) for key, entry in [*entries.items()][:limit]]
+        found = [self._item(key, entry) for key, entry in entries.items()]
+        self.items, self.digest = found[:limit], digest_of(found)
         if not self.items:
             raise UserError(f"{folder / 'basic_edit.json'} holds no item")
 

@@ -17,7 +17,7 @@ from PIL.Image import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from editr1.benchmarks.asking import AnswerStore, Asker, Job, Record, by_score_logit, in_flight, written
+from editr1.benchmarks.asking import AnswerStore, Asker, Job, Record, by_score_logit, written
 from editr1.benchmarks.base import Benchmark, Item, ItemResult
 from editr1.benchmarks.edits import (
     EditSettings,
@@ -25,11 +25,12 @@ from editr1.benchmarks.edits import (
     choose,
     make_edits,
     missing,
-    open_picture,
-    png,
+    open_edit,
     prepare,
     settings_dict,
+    to_choose,
 )
+from editr1.benchmarks.flight import in_flight
 from editr1.benchmarks.results import Result, frozen, rows_of
 from editr1.build import build_judge, build_model, judge_settings, locate, pick_device
 from editr1.checkpoint import write_file
@@ -39,6 +40,7 @@ from editr1.judges.base import MLLM, Closing
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.prompts import load_prompt
 from editr1.judges.transformers_backend import load_processor
+from editr1.pictures import png
 
 CRITERIA = {"instruction": 1.0, "preservation": 1.0, "quality": 1.0}
 PIXELS_PER_TOKEN = 28 * 28  # of Qwen2.5-VL; other judges differ
@@ -73,47 +75,72 @@ def evaluate(
     """
     benchmark = open_benchmark()
     judge = judge_settings(asked.judge)
-    made_with = {"benchmark": benchmark.name, **settings_dict(settings), "reward": asked.reward}
-    for judged in (judge, asked.reward and judge_settings(asked.reward)):
-        if judged and not judged.endpoints:
+    reward = None if asked.reward is None else judge_settings(asked.reward)
+    made_with = {"benchmark": benchmark.name, "data": benchmark.digest, **settings_dict(settings)}
+    made_with["reward"] = reward and name_of(reward)
+    for judged in filter(None, (judge, reward)):
+        if not judged.endpoints:
             load_processor(Path(locate(str(judged.path))))  # a judge that is not there is told before hours of edits
     prepare(out, made_with)
     estimate(benchmark, settings, asked, out, console)
 
-    todo = len(missing(benchmark.items, settings, out))
-    with _bar(console, "edits", todo) as done:
+    with _bar(console, "edits", len(missing(benchmark.items, settings, out))) as done:
         failed = make_edits(open_benchmark, settings, out, processes, on_item=done)
-    if asked.reward is not None:
-        reward = build_judge(judge_settings(asked.reward), pick_device("auto"))
-        with _bar(console, "best of", len(benchmark.items)) as done:
-            failed |= choose(benchmark.items, reward, settings, out, on_item=done)
-
-    how = {"judge": judge.model or str(judge.path), "asked": asked.way, "prompts": benchmark.prompts}
-    asker, model, (width, chunk) = _asker(judge, benchmark, asked.way)
-    if asked.way == "score_logit":
-        how["prompts"] = load_prompt(judge.template, judge.order).version
-    store = AnswerStore(out, how)
-    try:
-        ask_all(benchmark, asker, store, out, console, width=width, chunk=chunk)
-    finally:
-        if isinstance(model, Closing):
-            model.close()  # else an interrupted run would wait for the server
-
-    results = score_all(benchmark, store.records, failed)
+    if reward is not None:
+        failed |= _choose(benchmark, reward, settings, out, console)
+    records, how = _judge(benchmark, judge, asked.way, out, console)
+    results = score_all(benchmark, records, failed)
     summary = benchmark.finish(results, out)
-    tokens = {
-        "prompt_tokens": sum(record.prompt_tokens for record in store.records.values()),
-        "completion_tokens": sum(record.completion_tokens for record in store.records.values()),
-    }
     return Result(
         benchmark.name,
         tuple(benchmark.metrics),
         benchmark.best,
         "types",
-        {**made_with, **how, **tokens},
+        {**made_with, **how},
         frozen(summary),
         rows_of(results, out),
     )
+
+
+def name_of(judge: JudgeConfig) -> str:
+    """Who judges, for the record."""
+    return judge.model or str(judge.path)
+
+
+def _choose(
+    benchmark: Benchmark, settings_of_reward: JudgeConfig, settings: EditSettings, out: Path, console: Console
+) -> dict[str, str]:
+    """Have the reward pick among the candidates; why an item has none, by key."""
+    reward = build_judge(settings_of_reward, pick_device("auto"))
+    width = settings_of_reward.in_flight if reward.remote else 1
+    try:
+        with _bar(console, "best of", len(to_choose(benchmark.items, settings, out))) as done:
+            return choose(benchmark.items, reward, settings, out, width=width, on_item=done)
+    finally:
+        _close(reward)
+
+
+def _judge(
+    benchmark: Benchmark, judge: JudgeConfig, way: str, out: Path, console: Console
+) -> tuple[dict[tuple[str, str], Record], dict[str, Any]]:
+    """Have all edits judged; the answers, and who was asked how."""
+    how: dict[str, Any] = {"judge": name_of(judge), "asked": way, "prompts": benchmark.prompts}
+    asker, model, (width, chunk) = _asker(judge, benchmark, way)
+    if way == "score_logit":
+        how["prompts"] = load_prompt(judge.template, judge.order).version
+    store = AnswerStore(out, how)
+    try:
+        ask_all(benchmark, asker, store, out, console, width=width, chunk=chunk)
+    finally:
+        _close(model)
+    for name in ("prompt_tokens", "completion_tokens"):
+        how[name] = sum(getattr(record, name) for record in store.records.values())
+    return store.records, how
+
+
+def _close(model: object) -> None:
+    if isinstance(model, Closing):
+        model.close()  # else an interrupted run would wait for the server
 
 
 def ask_all(
@@ -124,7 +151,7 @@ def ask_all(
     def work(items: Sequence[Item]) -> list[Record]:
         jobs = []
         for item in items:
-            source, edit = item.source(), open_picture(out / item.edit_file)
+            source, edit = item.source(), open_edit(out / item.edit_file)
             if not (out / item.source_file).is_file():
                 write_file(out / item.source_file, png(source))
             questions = benchmark.questions(item, source, edit)

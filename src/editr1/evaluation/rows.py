@@ -7,13 +7,15 @@ pictures the rows name. An item's pictures are written before its lines, so a li
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image as Images
 from PIL.Image import Image
+
+from editr1.checkpoint import append_lines, write_file
+from editr1.pictures import png
 
 SOURCE = "source"
 
@@ -60,10 +62,7 @@ class RowStore:
 
     def add(self, rows: list[Row]) -> None:
         """Append the rows of one item or more, whose pictures are there already."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(self.path, map(asdict, rows))
         self.rows += rows
 
     def keep_items(self, edits: int) -> set[str]:
@@ -79,7 +78,7 @@ class RowStore:
     def save_image(self, key: str, which: int | str, image: Image) -> str:
         """Write one picture; returns its file name."""
         name = image_name(key, which)
-        image.save(self.folder / name)
+        write_file(self.folder / name, png(image))
         return name
 
     def _write(self, lines: list[Any]) -> None:
@@ -105,9 +104,7 @@ def open_image(folder: Path, name: str) -> Image:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_file(path, text.encode())
 
 
 def _settings(path: Path) -> Any:

@@ -36,55 +36,57 @@ Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take the firs
 Price = Annotated[str | None, typer.Option("--price", help="Dollars a million tokens, IN,OUT: the estimate names it.")]
 
 
-def imgedit(
-    data: Data,
-    editor: Editor,
-    judge: JudgeName,
-    out: Out,
-    lora: Lora = None,
-    steps: Steps = 28,
-    seed: Seed = 0,
-    guidance: Guidance = None,
-    pixels: Pixels = None,
-    scheduler: Scheduler = "euler",
-    processes: Processes = 1,
-    best_of: BestOf = 1,
-    reward: Reward = None,
-    ask: Way = "",
-    limit: Limit = None,
-    price: Price = None,
-) -> None:
-    """ImgEdit-Bench, basic suite: basic_edit.json, the images, and prompts.json if you have it."""
+def _command(open_with: Callable[[Path, int | None, str], Callable[[], Any]], about: str) -> Callable[..., None]:
+    """The command of a benchmark.
+
+    Args:
+        open_with: from --data, --limit and --judge to what opens the benchmark, in any process.
+        about: its help.
+    """
+
+    def command(
+        data: Data,
+        editor: Editor,
+        judge: JudgeName,
+        out: Out,
+        lora: Lora = None,
+        steps: Steps = 28,
+        seed: Seed = 0,
+        guidance: Guidance = None,
+        pixels: Pixels = None,
+        scheduler: Scheduler = "euler",
+        processes: Processes = 1,
+        best_of: BestOf = 1,
+        reward: Reward = None,
+        ask: Way = "",
+        limit: Limit = None,
+        price: Price = None,
+    ) -> None:
+        settings = _settings(editor, lora, steps, seed, guidance, pixels, scheduler, best_of)
+        _run(open_with(data, limit, judge), settings, judge, reward, ask, price, out, processes)
+
+    command.__doc__ = about
+    return command
+
+
+def _open_imgedit(data: Path, limit: int | None, judge: str) -> Callable[[], Any]:
     from editr1.benchmarks.imgedit import ImgEdit
 
-    settings = _settings(editor, lora, steps, seed, guidance, pixels, scheduler, best_of)
-    _run(partial(ImgEdit, data, limit), settings, judge, reward, ask, price, out, processes)
+    return partial(ImgEdit, data, limit)
 
 
-def gedit(
-    data: Data,
-    editor: Editor,
-    judge: JudgeName,
-    out: Out,
-    lora: Lora = None,
-    steps: Steps = 28,
-    seed: Seed = 0,
-    guidance: Guidance = None,
-    pixels: Pixels = None,
-    scheduler: Scheduler = "euler",
-    processes: Processes = 1,
-    best_of: BestOf = 1,
-    reward: Reward = None,
-    ask: Way = "",
-    limit: Limit = None,
-    price: Price = None,
-) -> None:
-    """GEdit-Bench, both languages: parquet files or a saved dataset, and vie_prompts.py if you have it."""
+def _open_gedit(data: Path, limit: int | None, judge: str) -> Callable[[], Any]:
     from editr1.benchmarks.gedit import GEdit
 
-    settings = _settings(editor, lora, steps, seed, guidance, pixels, scheduler, best_of)
-    backbone = "qwen25vl" if "qwen" in judge.lower() else "gpt4o"
-    _run(partial(GEdit, data, limit, backbone), settings, judge, reward, ask, price, out, processes)
+    return partial(GEdit, data, limit, "qwen25vl" if "qwen" in judge.lower() else "gpt4o")
+
+
+imgedit = _command(
+    _open_imgedit, "ImgEdit-Bench, basic suite: basic_edit.json, the images, and prompts.json if you have it."
+)
+gedit = _command(
+    _open_gedit, "GEdit-Bench, both languages: parquet files or a saved dataset, and vie_prompts.py if you have it."
+)
 
 
 def toy(

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from editr1.benchmarks.charts import TONES, bars, radar
 from editr1.benchmarks.compare import Change, Comparison
-from editr1.benchmarks.page import environment, thumbnail
+from editr1.benchmarks.page import templates, thumbnail
 from editr1.benchmarks.results import OVERALL, TITLES, Result, Row, cell_text, grids
 from editr1.checkpoint import write_file
 from editr1.report.chart import interval_bar
@@ -27,7 +27,7 @@ def write_compare_page(found: Comparison, out: Path) -> Path:
     first = next(iter(found.results.values()))
     papers = {found.published.subset: found.published.rows} if found.published else None
     page = (
-        environment()
+        templates()
         .get_template("compare.html.j2")
         .render(
             title=TITLES[first.benchmark],

@@ -99,12 +99,13 @@ def make_edits(
         UserError: the editor cannot be loaded, the disk is full, or a process died.
     """
     failed: dict[str, str] = {}
-    todo = len(missing(open_benchmark().items, settings, out))
-    if todo == 0:
+    todo = [item.key for item in missing(open_benchmark().items, settings, out)]
+    if not todo:
         return failed
-    messages = (
-        _work(open_benchmark, settings, out) if processes == 1 else _share(open_benchmark, settings, out, processes)
-    )
+    if processes == 1:
+        messages = _work(open_benchmark, settings, out, todo)
+    else:
+        messages = _share(open_benchmark, settings, out, [todo[rank::processes] for rank in range(processes)])
     for what, key, reason in messages:
         if what == "error":
             raise UserError(reason)
@@ -114,19 +115,25 @@ def make_edits(
     return failed
 
 
-def _work(open_benchmark: Open, settings: EditSettings, out: Path, rank: int = 0, of: int = 1) -> Iterator[Message]:
-    """Make every `of`-th of the missing edits, from the `rank`-th on."""
+def _work(
+    open_benchmark: Open, settings: EditSettings, out: Path, todo: Sequence[str], rank: int = 0
+) -> Iterator[Message]:
+    """Make the edits of the items whose keys are given."""
     lora = None if settings.lora is None else Path(settings.lora)
-    todo = missing(open_benchmark().items, settings, out)[rank::of]
+    items = {item.key: item for item in open_benchmark().items}
     editor = stock_editor(
         settings.editor, lora, guidance=settings.guidance, pixels=settings.pixels, device=_device(rank)
     )
-    for item in todo:
+    for item in map(items.__getitem__, todo):
         try:
             images = edit(editor, item, settings)
         except UserError as error:
             yield "no edit", item.key, str(error)
             continue
+        except torch.OutOfMemoryError as error:
+            remedy = "take fewer --pixels or a smaller --best-of"
+            yield "error", item.key, f"no memory left for {item.key}: {remedy} ({error})"
+            return
         for name, image in zip(files_of(item, settings), images, strict=True):
             write_file(out / name, png(image))
         yield "done", item.key, ""
@@ -146,13 +153,15 @@ def _device(rank: int) -> torch.device:
     return torch.device("cuda", rank % count) if count else pick_device("auto")
 
 
-def _share(open_benchmark: Open, settings: EditSettings, out: Path, processes: int) -> Iterator[Message]:
-    """The same, by several processes; they end when this one is interrupted."""
+def _share(
+    open_benchmark: Open, settings: EditSettings, out: Path, shares: Sequence[Sequence[str]]
+) -> Iterator[Message]:
+    """The same, by a process a share; they end when this one is interrupted."""
     context = multiprocessing.get_context("spawn")
     inbox: multiprocessing.Queue[Message] = context.Queue()
     workers = [
-        context.Process(target=_worker, args=(inbox, open_benchmark, settings, out, rank, processes), daemon=True)
-        for rank in range(processes)
+        context.Process(target=_worker, args=(inbox, open_benchmark, settings, out, todo, rank), daemon=True)
+        for rank, todo in enumerate(shares)
     ]
     for worker in workers:
         worker.start()
@@ -181,11 +190,16 @@ def _refuse_crash(ended: Sequence[BaseProcess]) -> None:
 
 
 def _worker(
-    inbox: multiprocessing.Queue[Message], open_benchmark: Open, settings: EditSettings, out: Path, rank: int, of: int
+    inbox: multiprocessing.Queue[Message],
+    open_benchmark: Open,
+    settings: EditSettings,
+    out: Path,
+    todo: Sequence[str],
+    rank: int,
 ) -> None:
     """One process; what is wrong becomes a message. Its messages are sent before it ends."""
     try:
-        for message in _work(open_benchmark, settings, out, rank, of):
+        for message in _work(open_benchmark, settings, out, todo, rank):
             inbox.put(message)
     except UserError as error:
         inbox.put(("error", "", str(error)))

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from PIL import Image as Images
 from PIL import ImageOps
 from PIL.Image import Image
 
 from editr1.benchmarks.results import TITLES, Result, Row, cell_text, texts
 from editr1.checkpoint import write_file
+from editr1.report.environment import environment
 from editr1.report.page import SIDE, picture_url, signed
 
 SHOWN = 6  # items of a type in the gallery
@@ -26,7 +27,7 @@ def write_page(result: Result, out: Path) -> Path:
     """Write OUT/index.html and return its path."""
     dropped = [row for row in result.items if row.scores[result.metrics[0]] is None]
     page = (
-        environment()
+        templates()
         .get_template("page.html.j2")
         .render(
             title=TITLES[result.benchmark],
@@ -43,18 +44,10 @@ def write_page(result: Result, out: Path) -> Path:
     return path
 
 
-def environment() -> Environment:
-    """Where the pages of benchmarks are made, with the style sheet of the reports."""
-    made = Environment(
-        loader=ChoiceLoader([PackageLoader("editr1.benchmarks", "."), PackageLoader("editr1.report")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["number"] = cell_text
-    made.filters["signed"] = signed
-    made.filters["texts"] = texts
+def templates() -> Environment:
+    """The templates of benchmarks."""
+    made = environment("editr1.benchmarks")
+    made.filters.update(number=cell_text, signed=signed, texts=texts)
     return made
 
 

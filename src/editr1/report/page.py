@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image as Images
 from PIL import ImageOps
@@ -21,6 +20,7 @@ from PIL.Image import Image
 from editr1 import __version__
 from editr1.evaluation.rows import open_image, write_text
 from editr1.report.chart import Line, interval_bar, line_chart, stack_chart
+from editr1.report.environment import environment
 from editr1.report.run import AFTER, BEFORE, Pair, Run, read_run
 
 SIDE = 256  # pixels of a picture's longer side: larger ones are made smaller, small ones enlarged by a whole number
@@ -59,16 +59,10 @@ def build(run_dir: str | Path) -> Path:
         UserError: if the folder holds no run.
     """
     run = read_run(Path(run_dir))
-    environment = Environment(
-        loader=PackageLoader("editr1.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
-    environment.filters["signed"] = signed
-    page = environment.get_template("report.html.j2").render(
+    templates = environment()
+    templates.filters["number"] = number
+    templates.filters["signed"] = signed
+    page = templates.get_template("report.html.j2").render(
         run=run,
         facts=facts(run),
         config=yaml.safe_dump(run.config, sort_keys=False),

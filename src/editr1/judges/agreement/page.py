@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from editr1.report.chart import HEIGHT, LEFT, WIDTH, Frame
+from editr1.report.environment import environment
 
 FIFTHS = ("0–.2", ".2–.4", ".4–.6", ".6–.8", ".8–1")
 TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -20,21 +20,15 @@ TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 def render(result: Mapping[str, Any]) -> str:
     """The page for what `agree` returns."""
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("editr1.judges.agreement", "."), PackageLoader("editr1.report")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
-    environment.filters["number"] = lambda value, places=2: "–" if value is None else f"{value:.{places}f}"
+    templates = environment("editr1.judges.agreement")
+    templates.filters["percent"] = percent
+    templates.filters["number"] = lambda value, places=2: "–" if value is None else f"{value:.{places}f}"
     methods = result["methods"]
     names = sorted({name for method in methods.values() for name in method["by_task"]})
     dimensions = sorted({name for method in methods.values() for name in method["by_dimension"]})
     rules = list(next(iter(methods.values()))["rules"])
     reference = result.get("reference")
-    return environment.get_template("page.html.j2").render(
+    return templates.get_template("page.html.j2").render(
         result=result,
         tasks=names,
         dimensions=dimensions,

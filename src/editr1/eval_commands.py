@@ -230,12 +230,19 @@ def _finish(result: Result, out: Path, console: Console) -> None:
         UserError: no item has a score.
     """
     from editr1.benchmarks.page import write_page
-    from editr1.benchmarks.results import FILE, terminal_tables, write_result
+    from editr1.benchmarks.results import FILE, misread, terminal_tables, write_result
 
     write_result(result, out)
     page = write_page(result, out)
     for table in terminal_tables(result):
         console.print(table)
+    unread = [row for row in misread(result) if not row.reasons]
+    if unread:
+        saved = sum(row.careful is not None for row in unread)
+        line = (
+            f"{len(unread)} answers are dropped or read in part by the official rule, a careful reader scores {saved}"
+        )
+        console.print(f"{line} of them (column careful; the page lists them).", markup=False, soft_wrap=True)
     unscored = [row for row in result.items if row.reasons]
     reasons = sorted({reason for row in unscored for reason in row.reasons.values()})
     if unscored:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import TypeAdapter
 from scipy import stats
 
 from editr1.benchmarks.base import Line
@@ -30,6 +31,7 @@ from editr1.benchmarks.results import (
     grids,
     latex,
     markdown,
+    misread,
     read_result,
     terminal_tables,
     write_result,
@@ -79,6 +81,19 @@ def test_a_result_is_read_as_it_was_written_and_a_damaged_one_is_told(tmp_path: 
     (tmp_path / "results.json").write_text('{"items": 144, "by_task": {}}')
     with pytest.raises(UserError, match="not the result of a benchmark: benchmark"):
         read_result(tmp_path)
+    rows = tuple(replace(row, scores={}) for row in made.items)
+    (tmp_path / "results.json").write_text(TypeAdapter(Result).dump_json(replace(made, items=rows)).decode())
+    with pytest.raises(UserError, match="damaged: a table, an item or a score is missing"):
+        read_result(tmp_path)
+
+
+def test_what_a_careful_reader_sees_otherwise_is_listed() -> None:
+    made = result()
+    rows = list(made.items)
+    rows[0] = replace(rows[0], scores={"score": 3.5}, careful=3.8)
+    rows[1] = replace(rows[1], scores={"score": None}, careful=None)
+    rows[2] = replace(rows[2], scores={"score": 3.33}, careful=10 / 3)
+    assert misread(replace(made, items=tuple(rows))) == rows[:2]
 
 
 def test_changes_are_of_the_items_that_both_have_and_the_overall_is_the_mean_of_the_types() -> None:
@@ -156,7 +171,7 @@ def test_page_of_a_result_shows_each_type_from_best_to_worst_and_lists_what_has_
     made = replace(made, items=tuple(rows))
     page = write_page(made, save(tmp_path / "a", made)).read_text()
     assert all(f"<h3>{task}</h3>" in page for task in TYPES)
-    assert "No &lt;idea&gt;." in page and "2 without a score" in page
+    assert "No &lt;idea&gt;." in page and "2 without a score" in page and "<p>2 items.</p>" in page
     assert page.count("data:image/jpeg") == 18 and not re.search(r'(?:src|href)="(?!data:)', page)
 
 

@@ -107,8 +107,13 @@ def test_a_run_that_is_killed_goes_on_by_two_processes_and_ends_as_one_that_is_n
     assert all((out / name).stat().st_mtime_ns == moment for name, moment in before.items())
 
 
-def test_gedit_writes_the_official_layout_and_its_tables_equal_an_independent_computation(tmp_path: Path) -> None:
+def test_gedit_killed_and_resumed_has_the_official_files_and_tables_that_equal_an_independent_computation(
+    tmp_path: Path,
+) -> None:
     data, out = gedit_folder(tmp_path / "data"), tmp_path / "mine"
+    arguments = command("gedit", "--data", data, *FAST, "--out", out)
+    killed(arguments, out / "fullset/motion_change/en/k3.png", signal.SIGKILL)
+    assert out.is_dir() and not (out / "results.json").exists()
     code, shown, error = invoke("gedit", "--data", data, *FAST, "--out", out)
     assert code == 0, error
     assert "GEdit-Bench, en full" in shown and "GEdit-Bench, cn intersection" in shown
@@ -193,7 +198,7 @@ def test_estimate_names_questions_and_price_before_anything_is_made(imgedit: Pat
         )
     first = shown.splitlines()[0]
     assert first.startswith("imgedit: 2 items, 2 of them to edit (1 each), 2 questions to openai:")
-    assert re.search(r"at most about \$\d+\.\d\d\.$", first)
+    assert re.search(r"at most about \$\d+\.\d\d where no answer is asked for twice\.$", first)
 
 
 @pytest.mark.parametrize(

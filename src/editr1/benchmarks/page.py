@@ -13,19 +13,19 @@ from PIL import Image as Images
 from PIL import ImageOps
 from PIL.Image import Image
 
-from editr1.benchmarks.results import TITLES, Result, Row, cell_text, texts
+from editr1.benchmarks.results import TITLES, Result, Row, cell_text, misread, texts
 from editr1.checkpoint import write_file
 from editr1.report.environment import environment
 from editr1.report.page import SIDE, picture_url, signed
 
 SHOWN = 6  # items of a type in the gallery
-TOLD = 60  # dropped answers that are shown in full
+TOLD = 60  # answers that the official rule drops or misreads, shown in full
 QUALITY = 85  # of the JPEG in the page; the files beside it are whole
 
 
 def write_page(result: Result, out: Path) -> Path:
     """Write OUT/index.html and return its path."""
-    dropped = [row for row in result.items if row.scores[result.metrics[0]] is None]
+    listed = misread(result)
     page = (
         templates()
         .get_template("page.html.j2")
@@ -35,8 +35,8 @@ def write_page(result: Result, out: Path) -> Path:
             result=result,
             made_with={key: value for key, value in result.made_with.items() if value is not None},
             gallery=gallery(result, out),
-            dropped=dropped[:TOLD],
-            dropped_count=len(dropped),
+            listed=listed[:TOLD],
+            listed_count=len(listed),
         )
     )
     path = out / "index.html"

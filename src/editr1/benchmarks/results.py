@@ -21,6 +21,7 @@ from editr1.errors import UserError
 
 FILE = "results.json"
 OVERALL, SCORE = "overall", "scored by"
+ROUNDING = 0.0051  # of official scores, to two decimals
 TITLES = {"imgedit": "ImgEdit-Bench", "gedit": "GEdit-Bench", "toy": "Toy world, held out"}
 
 
@@ -107,13 +108,17 @@ def read_result(path: Path) -> Result:
     """
     file = path / FILE if path.is_dir() else path
     try:
-        return TypeAdapter(Result).validate_json(file.read_bytes())
+        result: Result = TypeAdapter(Result).validate_json(file.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: no {FILE} there ({error.strerror}); give the folder of a finished eval") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"{file}: not the result of a benchmark: {where}: {first['msg']}") from error
+    numbers = [row.scores for row in result.items] + [line.means for lines in result.tables.values() for line in lines]
+    if not result.tables or not result.items or any(set(result.metrics) - set(found) for found in numbers):
+        raise UserError(f"{file}: damaged: a table, an item or a score is missing; run the eval again, it goes on")
+    return result
 
 
 def csv_text(result: Result) -> str:
@@ -126,6 +131,16 @@ def csv_text(result: Result) -> str:
             means = [line.means[metric] for metric in result.metrics]
             writer.writerow([subset, line.name, line.items, line.dropped, *means, line.careful])
     return text.getvalue()
+
+
+def misread(result: Result) -> list[Row]:
+    """The items that the official rule drops, or reads otherwise than a careful reader does."""
+    metric = result.metrics[0]
+    return [
+        row
+        for row in result.items
+        if (score := row.scores[metric]) is None or (row.careful is not None and abs(row.careful - score) > ROUNDING)
+    ]
 
 
 Grid = tuple[str, list[str], list[list[str]]]  # title, names of the columns, lines

@@ -212,7 +212,7 @@ def estimate(benchmark: Benchmark, settings: EditSettings, asked: Asked, out: Pa
     )
     if asked.price is not None:
         dollars = (read * asked.price[0] + write * asked.price[1]) * share / 1e6
-        line += f", at most about ${dollars:.2f}"
+        line += f", at most about ${dollars:.2f} where no answer is asked for twice"
     console.print(f"{line}.", markup=False, soft_wrap=True)
 
 

@@ -186,7 +186,9 @@ def test_a_judge_that_dies_leaves_the_edits_and_the_same_command_asks_only_for_w
     assert asked == 9 + 2 * len(dropped)
     assert {record["key"] for record in unread if len(record["unread"]) == 2} == set(dropped)
     with Writer() as server:
-        assert invoke(*arguments(server))[0] == 0 and server.chats == 0
+        code, shown, _ = invoke(*arguments(server))
+        assert code == 0 and server.chats == 0
+        assert shown.startswith("imgedit: 9 items, 0 of them to edit (1 each), 0 questions to openai:")
 
 
 def test_estimate_names_questions_and_price_before_anything_is_made(imgedit: Path, tmp_path: Path) -> None:

@@ -163,6 +163,8 @@ def test_answers_cut_off_by_a_crash_are_asked_anew_and_those_of_another_judge_re
     assert model.asked == 1 and store.path.read_text() == whole
     with pytest.raises(UserError, match="holds answers with judge 'x', now it is 'y'"):
         AnswerStore(out, {"judge": "y"})
+    for judge in ("mistaken", "y"):
+        AnswerStore(tmp_path, {"judge": judge})
 
 
 def test_an_item_without_an_edit_is_counted_with_its_reason(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ class AnswerStore:
     def __init__(self, out: Path, asked: Mapping[str, Any]) -> None:
         self.path = out / "answers.jsonl"
         lines = self.path.read_text(encoding="utf-8").split("\n")[:-1] if self.path.exists() else []
-        if lines and json.loads(lines[0]) != asked:
+        if len(lines) > 1 and json.loads(lines[0]) != asked:
             held = json.loads(lines[0])
             name = next(name for name in {**held, **asked} if held.get(name) != asked.get(name))
             raise UserError(
@@ -150,6 +150,11 @@ class AnswerStore:
         }
         kept = [dict(asked), *map(asdict, self.records.values())]
         write_file(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+    def tokens(self) -> dict[str, int]:
+        """What the judge read and wrote for the answers that are kept."""
+        names = ("prompt_tokens", "completion_tokens")
+        return {name: sum(getattr(record, name) for record in self.records.values()) for name in names}
 
     def add(self, records: Iterable[Record]) -> None:
         """Append answers.

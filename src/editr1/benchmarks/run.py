@@ -82,21 +82,25 @@ def evaluate(
         if not judged.endpoints:
             load_processor(Path(locate(str(judged.path))))  # a judge that is not there is told before hours of edits
     prepare(out, made_with)
-    estimate(benchmark, settings, asked, out, console)
+    how = {"judge": name_of(judge), "asked": asked.way, "prompts": benchmark.prompts}
+    if asked.way == "score_logit":
+        how["prompts"] = load_prompt(judge.template, judge.order).version
+    store = AnswerStore(out, how)
+    estimate(benchmark, settings, asked, store, out, console)
 
     with _bar(console, "edits", len(missing(benchmark.items, settings, out))) as done:
         failed = make_edits(open_benchmark, settings, out, processes, on_item=done)
     if reward is not None:
         failed |= _choose(benchmark, reward, settings, out, console)
-    records, how = _judge(benchmark, judge, asked.way, out, console)
-    results = score_all(benchmark, records, failed)
+    _judge(benchmark, judge, asked.way, store, out, console)
+    results = score_all(benchmark, store.records, failed)
     summary = benchmark.finish(results, out)
     return Result(
         benchmark.name,
         tuple(benchmark.metrics),
         benchmark.best,
         "types",
-        {**made_with, **how},
+        {**made_with, **how, **store.tokens()},
         frozen(summary),
         rows_of(results, out),
     )
@@ -120,22 +124,13 @@ def _choose(
         _close(reward)
 
 
-def _judge(
-    benchmark: Benchmark, judge: JudgeConfig, way: str, out: Path, console: Console
-) -> tuple[dict[tuple[str, str], Record], dict[str, Any]]:
-    """Have all edits judged; the answers, and who was asked how."""
-    how: dict[str, Any] = {"judge": name_of(judge), "asked": way, "prompts": benchmark.prompts}
+def _judge(benchmark: Benchmark, judge: JudgeConfig, way: str, store: AnswerStore, out: Path, console: Console) -> None:
+    """Have all edits judged that have not all of their answers."""
     asker, model, (width, chunk) = _asker(judge, benchmark, way)
-    if way == "score_logit":
-        how["prompts"] = load_prompt(judge.template, judge.order).version
-    store = AnswerStore(out, how)
     try:
         ask_all(benchmark, asker, store, out, console, width=width, chunk=chunk)
     finally:
         _close(model)
-    for name in ("prompt_tokens", "completion_tokens"):
-        how[name] = sum(getattr(record, name) for record in store.records.values())
-    return store.records, how
 
 
 def _close(model: object) -> None:
@@ -159,18 +154,19 @@ def ask_all(
             jobs.append(Job(item, source, edit, left))
         return ask(jobs)
 
-    names = _question_names(benchmark)
-    todo = [
-        item
-        for item in benchmark.items
-        if (out / item.edit_file).is_file() and any((item.key, name) not in store.records for name in names)
-    ]
+    todo = [item for item in unanswered(benchmark, store) if (out / item.edit_file).is_file()]
     chunks = [todo[start : start + chunk] for start in range(0, len(todo), chunk)]
     with _bar(console, "judged", len(todo)) as done:
         for records in in_flight(chunks, work, width):
             store.add(records)
             for _ in {record.key for record in records}:
                 done()
+
+
+def unanswered(benchmark: Benchmark, store: AnswerStore) -> list[Item]:
+    """The items that have not all of their answers."""
+    names = _question_names(benchmark)
+    return [item for item in benchmark.items if any((item.key, name) not in store.records for name in names)]
 
 
 def score_all(benchmark: Benchmark, records: dict[tuple[str, str], Record], failed: dict[str, str]) -> list[ItemResult]:
@@ -189,9 +185,11 @@ def score_all(benchmark: Benchmark, records: dict[tuple[str, str], Record], fail
     return results
 
 
-def estimate(benchmark: Benchmark, settings: EditSettings, asked: Asked, out: Path, console: Console) -> None:
+def estimate(
+    benchmark: Benchmark, settings: EditSettings, asked: Asked, store: AnswerStore, out: Path, console: Console
+) -> None:
     """Say what the run will ask for, before it starts."""
-    items = benchmark.items
+    items = unanswered(benchmark, store)
     looked = items[:: max(1, len(items) // SAMPLED)][:SAMPLED]
     read = write = count = 0
     for item in looked:
@@ -203,10 +201,10 @@ def estimate(benchmark: Benchmark, settings: EditSettings, asked: Asked, out: Pa
             read += letters // LETTERS_PER_TOKEN + pixels // PIXELS_PER_TOKEN
             write += question.ask.max_tokens
             count += 1
-    share = len(items) / len(looked)
-    left = len(missing(items, settings, out))
+    share = len(items) / max(len(looked), 1)
+    left = len(missing(benchmark.items, settings, out))
     line = (
-        f"{benchmark.name}: {len(items)} items, {left} of them to edit ({settings.best_of} each), "
+        f"{benchmark.name}: {len(benchmark.items)} items, {left} of them to edit ({settings.best_of} each), "
         f"{round(count * share)} questions to {asked.judge.partition('?')[0]}: about {read * share / 1e6:.2f} million "
         f"tokens read, at most {write * share / 1e6:.2f} million written"
     )

@@ -2,11 +2,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
-from editr1.build import build_judge, judge_settings, load_dataset, load_judge, locate, pick_device
+from editr1.build import build_judge, judge_settings, load_dataset, load_judge, locate, pick_device, stock_editor
 from editr1.config import DataConfig, load_config
-from editr1.data import JsonlDataset
+from editr1.data import EditSample, JsonlDataset
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest
 from editr1.judges.mllm import MLLMJudge
@@ -26,6 +27,22 @@ def test_only_shipped_names_are_looked_up() -> None:
     assert locate("black-forest-labs/FLUX.1-Kontext-dev") == "black-forest-labs/FLUX.1-Kontext-dev"
     with pytest.raises(UserError, match="nothing"):
         locate("toy:nothing")
+
+
+def test_a_runs_settings_name_its_editor_as_it_fits_on_the_machine(tiny_editor_path: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run.yaml"
+    editor = {"path": str(tiny_editor_path), "dtype": "float32", "pixels": 4096}
+    unused = {"judge": {"path": "x"}, "data": {"path": "x"}}
+    run.write_text(yaml.safe_dump({"editor": editor, "memory": {"vae_tiling": True}, **unused}))
+    plain, named = stock_editor(str(tiny_editor_path), pixels=4096), stock_editor(str(run))
+    assert named.pipe.vae.use_tiling and not plain.pipe.vae.use_tiling
+    sample = EditSample("a", Image.new("RGB", (32, 32), "red"), "Make it blue.")
+    edits = [editor.rollout(sample, 1, steps=2, seed=0).images[0] for editor in (plain, named)]
+    assert edits[0].tobytes() == edits[1].tobytes() and edits[0].size == (64, 64)
+    smaller = stock_editor(str(run), pixels=1024).rollout(sample, 1, steps=2, seed=0).images[0]
+    assert smaller.size == (32, 32)
+    with pytest.raises(UserError, match=r"nowhere\.yaml"):
+        stock_editor("nowhere.yaml")
 
 
 def test_devices_that_are_not_there_are_refused() -> None:

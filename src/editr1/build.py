@@ -222,16 +222,28 @@ def stock_editor(
 ) -> Editor:
     """An editor as it is shipped, with a trained LoRA where one is named, for making edits.
 
+    Args:
+        name: folder, hub name, "toy:NAME", or the YAML of a run, whose `editor` and `memory` are taken.
+        lora: what was trained.
+        guidance: its scale; None for the editor's own.
+        pixels: area of an edit; None for the editor's own.
+        device: where it runs; None for a GPU where there is one.
+
     Raises:
         UserError: there is no such editor or LoRA.
     """
     from editr1.editors.lora_format import find_file, load_lora_into
 
     file = None if lora is None else find_file(lora)  # before the editor, which may take minutes to load
-    place = device or pick_device("auto")
-    dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
-    area = TOY_PIXELS if pixels is None and name.startswith("toy:") else pixels
-    loaded = Editor.load(locate(name), dtype=dtype, device=place, guidance=guidance, pixels=area)
+    if Path(name).suffix in (".yaml", ".yml"):
+        given = {"editor.guidance": guidance, "editor.pixels": pixels, "editor.device": device}
+        overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+        loaded = load_editor(load_config(name, [*overrides, "memory.gradient_checkpointing=false"]))
+    else:
+        place = device or pick_device("auto")
+        dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
+        area = TOY_PIXELS if pixels is None and name.startswith("toy:") else pixels
+        loaded = Editor.load(locate(name), dtype=dtype, device=place, guidance=guidance, pixels=area)
     if file is not None:
         load_lora_into(loaded.pipe, file)
     return loaded

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TOY = "toy"
 Data = Annotated[Path, typer.Option("--data", help="Folder of the benchmark.")]
-Editor = Annotated[str, typer.Option("--editor", help="A diffusers pipeline: folder, hub name, toy:NAME or toy.")]
+Editor = Annotated[str, typer.Option("--editor", help="A pipeline's folder or hub name, toy, or a run's YAML.")]
 Lora = Annotated[Path | None, typer.Option("--lora", help="A LoRA (file or folder), a checkpoint or a run.")]
 JudgeName = Annotated[str, typer.Option("--judge", help='toy, a folder, a YAML file, or "openai:URL?model=NAME".')]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the result; one that was stopped goes on.")]

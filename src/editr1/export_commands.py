@@ -33,7 +33,7 @@ def export(
 def edit(
     image: Annotated[Path, typer.Argument(help="The picture to edit.")],
     instruction: Annotated[str, typer.Argument(help="What to do, in words.")],
-    editor: Annotated[str, typer.Option(help="A diffusers pipeline: folder, hub name, or toy:NAME.")],
+    editor: Annotated[str, typer.Option(help="A diffusers pipeline: folder, hub name, toy:NAME, or a run's YAML.")],
     lora: Annotated[
         Path | None, typer.Option(help="A LoRA (diffusers, PEFT or ComfyUI; file or folder), a checkpoint or a run.")
     ] = None,

@@ -115,6 +115,28 @@ def test_the_users_prompts_are_used_word_by_word_and_answers_written_in_their_fo
         ]
 
 
+@pytest.mark.parametrize(
+    ("names", "meant"),
+    [
+        (
+            ("Prompt Compliance", "Visual Seamlessness", "Physical Consistency"),
+            ["instruction", "quality", "preservation"],
+        ),
+        (("Style Fidelity", "Content Preservation", "Rendering Quality"), ["instruction", "preservation", "quality"]),
+    ],
+)
+def test_official_names_stand_for_the_criteria_that_they_mean(
+    tmp_path: Path, names: tuple[str, str, str], meant: list[str]
+) -> None:
+    folder = make_folder(tmp_path, prompts=True)
+    text = "Rate <edit_prompt>.\n" + "".join(f"{name}: A number from 1 to 5.\n" for name in names)
+    (folder / "prompts.json").write_text(json.dumps(dict.fromkeys(TYPES, text)))
+    bench = ImgEdit(folder, limit=1)
+    source = bench.items[0].source()
+    criteria = bench.questions(bench.items[0], source, source)["judge"].criteria
+    assert list(criteria) == list(names) and list(criteria.values()) == meant
+
+
 def test_what_is_wrong_in_a_folder_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="must be the benchmark's folder"):
         ImgEdit(tmp_path)

@@ -39,7 +39,7 @@ class EditSettings:
     """How edits are made.
 
     Attributes:
-        editor: folder, hub name or "toy:NAME".
+        editor: folder, hub name, "toy:NAME", or the YAML of a run.
         lora: file of a LoRA; None for the editor as it is.
         steps: denoiser calls.
         seed: of the starting noise.
@@ -290,8 +290,9 @@ def prepare(out: Path, made_with: Mapping[str, Any]) -> None:
 
 
 def settings_dict(settings: EditSettings) -> dict[str, Any]:
-    """The settings for the record, with what the LoRA's weights are (a run's newest ones change)."""
+    """The settings for the record, with what is in the files that they name (a run's newest weights change)."""
     told = asdict(settings)
-    if settings.lora is not None:
-        told["lora_crc32"] = f"{zlib.crc32(Path(settings.lora).read_bytes()):08x}"
+    for name in ("editor", "lora"):
+        if told[name] is not None and (file := Path(told[name])).is_file():
+            told[f"{name}_crc32"] = f"{zlib.crc32(file.read_bytes()):08x}"
     return told

@@ -66,7 +66,7 @@ class ImgEdit:
         template = self.templates[item.task]
         names = NAME.findall(template)
         text = template.replace("<edit_prompt>", item.instruction)
-        criteria = dict(zip(names if len(names) == len(CRITERIA) else CRITERIA, CRITERIA, strict=True))
+        criteria = _meant(names if len(names) == len(CRITERIA) else CRITERIA)
 
         def write(numbers: Sequence[float]) -> str:
             lines = zip(criteria, numbers, strict=True)
@@ -122,6 +122,13 @@ class ImgEdit:
             raise UserError(f"{where}: there is no image {entry.id!r} in {self.folder}; unpack Benchmark.tar there")
         source = partial(open_picture, path, where)
         return Item(key, entry.edit_type, entry.prompt, source, f"{key}.png", f"sources/{key}.png")
+
+
+def _meant(names: Sequence[str]) -> dict[str, str]:
+    """Which criterion of a template each official name means: its place tells, or that quality is asked for last."""
+    instruction, quality, preservation = CRITERIA
+    last = (preservation, quality) if "quality" in names[2].lower() else (quality, preservation)
+    return dict(zip(names, (instruction, *last), strict=True))
 
 
 def official_numbers(text: str) -> tuple[float, ...]:

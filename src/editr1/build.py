@@ -15,7 +15,7 @@ from editr1.config import Config, DataConfig, JudgeConfig, RewardConfig, load_co
 from editr1.data import EditDataset, JsonlDataset
 from editr1.editors.editor import Editor
 from editr1.editors.memory import apply_memory
-from editr1.errors import UserError
+from editr1.errors import UserError, first_problem
 from editr1.judges.base import MLLM, Judge
 from editr1.judges.methods import METHODS
 from editr1.judges.mllm import MLLMJudge
@@ -172,10 +172,7 @@ def judge_settings(text: str) -> JudgeConfig:
     try:
         return JudgeConfig.model_validate(settings)
     except ValidationError as error:
-        detail = error.errors()[0]
-        where = ".".join(map(str, detail["loc"]))
-        problem = detail["msg"].removeprefix("Value error, ")
-        raise UserError(f"--judge {name}: {where + ': ' if where else ''}{problem}") from error
+        raise UserError(f"--judge {name}: {first_problem(error)}") from error
 
 
 def load_dataset(settings: DataConfig) -> EditDataset:

@@ -116,7 +116,7 @@ def append_lines(path: Path, lines: Iterable[Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+            file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

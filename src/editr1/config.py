@@ -77,6 +77,11 @@ class JudgeConfig(_Section):
     weight: float = Field(default=1.0, gt=0)
     """In the mix with `rewards`."""
 
+    @property
+    def name(self) -> str:
+        """The model's name at its servers, or its folder."""
+        return self.model or str(self.path)
+
     @model_validator(mode="after")
     def _one_place(self) -> JudgeConfig:
         if (self.path is None) == (not self.endpoints):

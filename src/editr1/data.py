@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image as Images
-from PIL import ImageOps
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from editr1.errors import UserError
+from editr1.pictures import picture_file, read_picture
 
 
 @dataclass(frozen=True)
@@ -104,16 +103,8 @@ class JsonlDataset:
             if text.strip():
                 where = f"{self.file}:{number}"
                 line = _parse(text, where)
-                paths = [self._inside(picture, where) for picture in (line.source, *line.references)]
+                paths = [picture_file(self.folder, picture, where) for picture in (line.source, *line.references)]
                 yield line, line.key or f"line-{number}", paths
-
-    def _inside(self, source: str, where: str) -> Path:
-        path = (self.folder / source).resolve()
-        if not path.is_relative_to(self.folder):
-            raise UserError(f"{where}: source {source!r} lies outside {self.folder}; put the picture into the folder")
-        if not path.is_file():
-            raise UserError(f"{where}: there is no picture {source!r} in {self.folder}")
-        return path
 
     def _refuse_repeated_keys(self) -> None:
         keys = [key for _, key, _ in self._items]
@@ -123,13 +114,7 @@ class JsonlDataset:
 
 
 def _open(path: Path, key: str) -> Image:
-    try:
-        with Images.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Images.DecompressionBombError) as error:
-        raise UserError(
-            f"cannot read the picture {path} of item {key!r}: {error}; replace it or drop the line"
-        ) from error
+    return read_picture(path, f"cannot read the picture {path} of item {key!r}", "; replace it or drop the line")
 
 
 def _parse(text: str, where: str) -> _Line:

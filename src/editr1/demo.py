@@ -13,18 +13,19 @@ from statistics import fmean
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from editr1.build import load_dataset, load_editor, load_judge
+from editr1.checkpoint import write_file
 from editr1.config import load_config
 from editr1.data import EditDataset
 from editr1.editors.adapters import use_policy
 from editr1.errors import UserError
 from editr1.evaluation.results import summarise
-from editr1.evaluation.rows import Row, write_text
+from editr1.evaluation.rows import Row
 from editr1.evaluation.toy import EvalSettings, evaluate
 from editr1.group import Group
+from editr1.progress import progress
 from editr1.report import build
 from editr1.report.page import number, signed
 from editr1.report.run import AFTER, BEFORE
@@ -86,7 +87,7 @@ def show(trainer: Trainer, heldout: EditDataset, minutes: float | None, console:
     with trainer.ema.swap(), use_policy(editor, "default"):
         after = _measure(trainer, heldout, AFTER, checkpoint.name, console)
     results = summarise(before, after, trainer.config.seed, trainer.seconds)
-    write_text(out / "results.json", json.dumps(results, indent=1))
+    write_file(out / "results.json", json.dumps(results, indent=1).encode())
     console.print("[bold]5/5[/] Writing the report ...", table(results), verdict(results), sep="\n")
     for name, path in {"Report": build(out), "Figures": out / "results.json", "Weights": checkpoint / "ema"}.items():
         console.print(f"{name + ':':9}{path}", markup=False, soft_wrap=True)
@@ -119,16 +120,14 @@ def verdict(results: dict[str, Any]) -> str:
 def _measure(trainer: Trainer, heldout: EditDataset, name: str, weights: str, console: Console) -> list[Row]:
     """Evaluate the active weights into the folder `name` of the run, with a progress bar."""
     settings = EvalSettings(weights=weights, steps=EVAL_STEPS)
-    columns = (TextColumn("instructions"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("", total=len(heldout))
+    with progress(console, "instructions", len(heldout)) as done:
         return evaluate(
             trainer.editor,
             trainer.judge,
             heldout,
             out=trainer.out / name,
             settings=settings,
-            on_items=lambda count: progress.advance(bar, count),
+            on_items=done,
         )
 
 

@@ -1,4 +1,11 @@
-"""The one exception that means "the input is wrong, and here is how to mend it"."""
+"""The one exception that means "the input is wrong, and here is how to mend it", and words for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class UserError(Exception):
@@ -6,3 +13,10 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+def first_problem(error: ValidationError) -> str:
+    """What is wrong first in data that pydantic refused: "place: problem", without a place that is the whole."""
+    told = error.errors()[0]
+    where, problem = ".".join(map(str, told["loc"])), told["msg"].removeprefix("Value error, ")
+    return f"{where}: {problem}" if where else problem

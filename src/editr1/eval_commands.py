@@ -104,19 +104,16 @@ def toy(
 ) -> None:
     """The toy world's held-out items, as `editr1 demo` measures them: the oracle beside the judge."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from editr1.benchmarks.toy import ToySettings, evaluate_toy
+    from editr1.progress import progress
 
     settings = _settings(editor, lora, steps, seed, guidance, None, scheduler, best_of)
     console = Console(highlight=False)
-    columns = (TextColumn("instructions"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
 
     def work() -> Result:
-        with Progress(*columns, console=console) as progress:
-            bar = progress.add_task("", total=items)
-            world = ToySettings(items=items, edits=edits)
-            return evaluate_toy(settings, world, judge, out, on_items=lambda count: progress.advance(bar, count))
+        with progress(console, "instructions", items) as done:
+            return evaluate_toy(settings, ToySettings(items=items, edits=edits), judge, out, on_items=done)
 
     _finish(_resumable(work), out, console)
 

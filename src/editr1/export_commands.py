@@ -11,7 +11,7 @@ import typer
 from editr1.errors import UserError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 
 def export(
@@ -48,7 +48,9 @@ def edit(
     kind = _kind(to)
     if to.resolve() == image.resolve():
         raise UserError(f"--out {to} is the source itself; give another name")
-    source = _open(image)
+    from editr1.pictures import read_picture
+
+    source = read_picture(image, f"cannot read the picture {image}")
     from editr1.build import stock_editor
     from editr1.checkpoint import write_file
     from editr1.data import EditSample
@@ -60,18 +62,6 @@ def edit(
     edits[0].save(picture, kind)
     write_file(to, picture.getvalue())
     typer.echo(to)
-
-
-def _open(path: Path) -> Image:
-    """The picture, upright and in RGB."""
-    from PIL import Image as Images
-    from PIL import ImageOps
-
-    try:
-        with Images.open(path) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Images.DecompressionBombError) as error:
-        raise UserError(f"cannot read the picture {path}: {error}") from error
 
 
 def _kind(path: Path) -> str:

@@ -21,7 +21,7 @@ from editr1.algorithms.mixing import mix
 from editr1.config import AlgorithmConfig
 from editr1.errors import UserError
 from editr1.group import Group
-from editr1.judges.base import Closing, Judge, JudgeRequest, Score
+from editr1.judges.base import Judge, JudgeRequest, Score, close
 
 
 class Judging:
@@ -40,8 +40,8 @@ class Judging:
     ) -> None:
         if self._pool:
             self._pool.shutdown(wait=False, cancel_futures=True)
-            if isinstance(error, KeyboardInterrupt) and isinstance(self.judge, Closing):
-                self.judge.close()  # else the process would wait for its threads, and they for the servers
+            if isinstance(error, KeyboardInterrupt):
+                close(self.judge)  # else the process would wait for its threads, and they for the servers
 
     def start(self, group: Group) -> None:
         """Ask about the edits of a group."""

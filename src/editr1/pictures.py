@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image as Images
 from PIL import ImageOps
@@ -19,27 +20,53 @@ def png(image: Image) -> bytes:
     return file.getvalue()
 
 
-def decode(content: bytes, where: str) -> Image:
-    """The picture in an image file's bytes, upright, RGB.
+def read_picture(file: Path | BinaryIO, complaint: str, remedy: str = "") -> Image:
+    """The picture in a file, upright as its EXIF data say, RGB.
 
-    Raises:
-        UserError: they are no picture.
-    """
-    try:
-        with Images.open(io.BytesIO(content)) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Images.DecompressionBombError) as error:
-        raise UserError(f"{where}: cannot read a picture: {error}; replace it or leave it out") from error
-
-
-def open_picture(path: Path, where: str) -> Image:
-    """The picture in a file, upright, RGB.
+    Args:
+        file: a path, or an open file.
+        complaint: what the message begins with if it cannot be read.
+        remedy: what it ends with.
 
     Raises:
         UserError: it cannot be read.
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{where}: cannot read the picture {path}: {error}") from error
-    return decode(content, f"{where}: {path.name}")
+        with Images.open(file) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Images.DecompressionBombError) as error:
+        raise UserError(f"{complaint}: {error}{remedy}") from error
+
+
+def decode(content: bytes, where: str) -> Image:
+    """The picture in an image file's bytes; errors as of `read_picture`."""
+    return read_picture(io.BytesIO(content), f"{where}: cannot read a picture", "; replace it or leave it out")
+
+
+def open_picture(path: Path, where: str) -> Image:
+    """The picture in a file that `where` names; errors as of `read_picture`."""
+    return read_picture(path, f"{where}: {path.name}: cannot read a picture", "; replace it or leave it out")
+
+
+def inside(folder: Path, name: str, where: str) -> Path:
+    """The path of a picture that a data file names, which must lie in the data's folder.
+
+    Raises:
+        UserError: it does not.
+    """
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise UserError(f"{where}: the picture {name!r} lies outside {folder}; put it into the folder")
+    return path
+
+
+def picture_file(folder: Path, name: str, where: str) -> Path:
+    """As `inside`, of a picture that must be there.
+
+    Raises:
+        UserError: it lies outside, or is missing.
+    """
+    path = inside(folder, name, where)
+    if not path.is_file():
+        raise UserError(f"{where}: there is no picture {name!r} in {folder}")
+    return path

@@ -15,7 +15,7 @@ import numpy as np
 from PIL.Image import Image
 
 from editr1.errors import UserError
-from editr1.pictures import decode, open_picture
+from editr1.pictures import decode, open_picture, picture_file
 
 Opener = Callable[[], Image]
 
@@ -86,12 +86,7 @@ def picture(cell: Any, folder: Path, where: str) -> Opener:
         cell = cell.get("path")
     if not isinstance(cell, str) or not cell:
         raise UserError(f"{where}: a picture must be a path or embedded bytes, not {str(cell)[:40]!r}")
-    path = (folder / cell).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise UserError(f"{where}: the picture {cell!r} lies outside {folder}; put it into the folder")
-    if not path.is_file():
-        raise UserError(f"{where}: there is no picture {cell!r} in {folder}")
-    return partial(open_picture, path, where)
+    return partial(open_picture, picture_file(folder, cell, where), where)
 
 
 def place_of(cell: Any, place: int | None, where: str) -> Any:

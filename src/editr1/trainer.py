@@ -21,7 +21,6 @@ call, N tokens, C channels.
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +44,7 @@ from editr1.group import Group
 from editr1.judges.base import Judge
 from editr1.judging import FailureWatch, Judging, rate
 from editr1.metrics import Row, RunLog, StepProgress, Stopwatch, edit_statistics, sample_grid, step_row
+from editr1.pictures import png
 
 LEVEL_MIN = 1e-3
 TENSORS = "training.safetensors"
@@ -306,9 +306,8 @@ class Trainer:
     def _after_step(self, groups: Sequence[Group]) -> None:
         """A picture of samples, of the first step and with every checkpoint."""
         if self.step == 1 or self.step % self.config.save_every == 0:
-            picture = io.BytesIO()
-            sample_grid(groups).save(picture, "PNG")
-            checkpoint.write_file(self.out / "samples" / f"step_{self.step:06d}.png", picture.getvalue())
+            path = self.out / "samples" / f"step_{self.step:06d}.png"
+            checkpoint.write_file(path, png(sample_grid(groups)))
 
     def _fits(self, max_seconds: float | None) -> bool:
         return max_seconds is None or self.seconds + self._step_seconds < max_seconds

@@ -210,6 +210,7 @@ def test_a_gallery_is_spread_from_first_to_last(numbers: list[int], count: int) 
 def test_charts_name_every_result_and_break_where_a_type_is_missing() -> None:
     drawn = bars("O", {"mine": 3.0, "paper <x>": 4.0}, {"mine": "a"}, 5.0)
     assert drawn.index("paper &lt;x&gt;") < drawn.index("mine") and 'class="bar a"' in drawn and "paper" in drawn
-    web = radar("O", TYPES, {"mine": [1.0, 2.0, 3.0], "other": [1.0, None, 2.0]}, 5.0)
+    tones = {"mine": "quiet", "other": "a"}
+    web = radar("O", TYPES, {"mine": [1.0, 2.0, 3.0], "other": [1.0, None, 2.0]}, tones, 5.0)
     assert web.count('class="line quiet"') == 1 and "<polyline" in web and all(task in web for task in TYPES)
-    assert radar("O", TYPES[:2], {"mine": [1.0, 2.0]}, 5.0) == ""
+    assert radar("O", TYPES[:2], {"mine": [1.0, 2.0]}, tones, 5.0) == ""

@@ -146,7 +146,7 @@ def test_official_files_and_tables_equal_an_independent_computation(tmp_path: Pa
         for item in bench.items
     }
     answers[bench.items[0].key]["quality"] = "I cannot say."
-    summary = bench.finish([bench.score(item, answers[item.key], {}) for item in bench.items], out)
+    tables = bench.finish([bench.score(item, answers[item.key], {}) for item in bench.items], out)
 
     for language in ("en", "cn"):
         for subset in ("full", "intersection"):
@@ -158,12 +158,12 @@ def test_official_files_and_tables_equal_an_independent_computation(tmp_path: Pa
                     if line["instruction_language"] == language and inside:
                         product = float(line["sementics_score"]) * float(line["quality_score"])
                         types.setdefault(task, []).append(math.sqrt(product))
-            *lines, overall = summary.tables[f"{language} {subset}"]
+            *lines, overall = tables[f"{language} {subset}"]
             assert {line.name: line.means["O"] for line in lines} == pytest.approx(
                 {task: float(np.mean(values)) for task, values in types.items()}
             )
             assert overall.means["O"] == pytest.approx(np.mean([np.mean(values) for values in types.values()]))
-    assert [summary.tables[name][-1].dropped for name in ("en full", "en intersection", "cn full")] == [1, 1, 0]
+    assert [tables[name][-1].dropped for name in ("en full", "en intersection", "cn full")] == [1, 1, 0]
     both = list(
         csv.DictReader(io.StringIO((out / "qwen25vl/eval_results_new/mine_combined_gpt_score.csv").read_text()))
     )

@@ -81,7 +81,7 @@ def test_official_files_and_table_follow_from_the_raw_answers_alone(tmp_path: Pa
         bench.score(i, {"judge": answers.get(i.key)}, {} if i.key in answers else {"judge": "dead"})
         for i in bench.items
     ]
-    summary = bench.finish(results, tmp_path)
+    tables = bench.finish(results, tmp_path)
     assert json.loads((tmp_path / "result.json").read_text()) == answers
     averages = json.loads((tmp_path / "average_score.json").read_text())
     assert averages["5"] == round((1 + 3 + 4) / 3, 2) and "0" not in averages and averages["1"] == 4.0
@@ -91,7 +91,7 @@ def test_official_files_and_table_follow_from_the_raw_answers_alone(tmp_path: Pa
         for n, kind in enumerate(TYPES)
     }
     assert types == {kind: round(sum(scores) / len(scores), 2) for kind, scores in by_type.items()}
-    *lines, overall = summary.tables["all"]
+    *lines, overall = tables["all"]
     assert [line.name for line in lines] == list(TYPES) and overall.items == 18 and overall.dropped == 2
     assert overall.means["score"] == pytest.approx(fmean(fmean(scores) for scores in by_type.values()))
 

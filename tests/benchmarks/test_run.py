@@ -95,7 +95,7 @@ def test_737_items_at_a_server_hold_a_bounded_number_of_pictures_and_show_the_ti
     assert "judged" in shown and "737/737" in shown and "0:00:0" in shown
     results = score_all(bench, store.records, {})
     assert [result.scores["score"] for result in results] == [3.0] * SIZE
-    *_, overall = bench.finish(results, out).tables["all"]
+    *_, overall = bench.finish(results, out)["all"]
     assert overall.means["score"] == 3.0 and overall.items == SIZE and overall.dropped == 0
 
 

@@ -12,7 +12,7 @@ from PIL import ImageDraw
 
 from editr1.config import dump_config, load_config
 from editr1.evaluation.results import summarise
-from editr1.evaluation.rows import SOURCE, Row, RowStore, write_text
+from editr1.evaluation.rows import SOURCE, Row, RowStore
 
 TASKS = ("add", "adjust", "background", "compose", "extract", "move", "remove", "replace", "style")
 STEPS = 40
@@ -36,7 +36,7 @@ def write_demo(folder: Path, items: int = 36, unscored: int = 1) -> dict[str, An
     before = _evaluation(folder / "evaluation/before", items, 0.0, unscored)
     after = _evaluation(folder / "evaluation/after", items, 0.2, 0)
     results = summarise(before, after, seed=3, train_seconds=312.4)
-    write_text(folder / "results.json", json.dumps(results))
+    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
     (folder / "samples").mkdir()
     for step in (1, STEPS):
         picture(step).resize((1456, 280)).save(folder / "samples" / f"step_{step:04d}.png")

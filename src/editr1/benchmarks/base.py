@@ -10,7 +10,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -100,6 +100,11 @@ class ItemResult:
     scores: Mapping[str, float | None]
     careful: float | None
 
+    @property
+    def task(self) -> str:
+        """The item's type."""
+        return self.item.task
+
 
 @dataclass(frozen=True)
 class Line:
@@ -120,11 +125,8 @@ class Line:
     careful: float | None
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a benchmark makes of all results: its tables by subset; the last line of each is "overall"."""
-
-    tables: Mapping[str, Sequence[Line]] = field(default_factory=dict)
+Tables = dict[str, tuple[Line, ...]]
+"""By subset; the last line of each is "overall"."""
 
 
 def digest_of(items: Sequence[Item]) -> str:
@@ -142,6 +144,7 @@ class Benchmark(Protocol):
         metrics: names of the scores, the primary one first.
         best: the best score of the primary metric, e.g. 5 or 10.
         digest: of all of its items (not those of a limit alone): what edits were made for.
+        asks: names of its questions.
         prompts: "official" where the user's copy of the judge's prompts is used, else "own wording".
     """
 
@@ -161,10 +164,13 @@ class Benchmark(Protocol):
     def digest(self) -> str: ...
 
     @property
+    def asks(self) -> Sequence[str]: ...
+
+    @property
     def prompts(self) -> str: ...
 
     def questions(self, item: Item, source: Image, edit: Image) -> dict[str, Question]:
-        """What is asked about one edit, by name; for each, `read` must know the answer."""
+        """What is asked about one edit, by the names in `asks`; for each, `read` must know the answer."""
         ...
 
     def read(self, item: Item, question: str, text: str) -> Reading:
@@ -175,6 +181,6 @@ class Benchmark(Protocol):
         """One item's scores from its raw answers."""
         ...
 
-    def finish(self, results: Sequence[ItemResult], out: Path) -> Summary:
+    def finish(self, results: Sequence[ItemResult], out: Path) -> Tables:
         """Write the official files into OUT, from raw answers alone, and make the tables."""
         ...

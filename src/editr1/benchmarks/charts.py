@@ -10,8 +10,6 @@ from markupsafe import Markup
 
 from editr1.report.chart import nice_ticks
 
-TONES = ("quiet", "a", "b", "c")
-"""Of the results in their order: the first is what the others are measured against."""
 ROW, NAMES, WIDE = 24, 230, 720  # of the bars
 SIZE, REACH, MARGIN = 400, 160, 90  # of the radar: its height, its radius, the room for names at its sides
 
@@ -32,7 +30,13 @@ def bars(title: str, values: Mapping[str, float], tones: Mapping[str, str], best
     return Markup(head + "".join(parts) + "</svg>")
 
 
-def radar(title: str, types: Sequence[str], lines: Mapping[str, Sequence[float | None]], best: float) -> Markup:
+def radar(
+    title: str,
+    types: Sequence[str],
+    lines: Mapping[str, Sequence[float | None]],
+    tones: Mapping[str, str],
+    best: float,
+) -> Markup:
     """One closed line a result over the types; the rings begin below the least value, so that lines stand apart.
 
     A line is broken where a type has no value. "" for fewer than three types.
@@ -56,12 +60,11 @@ def radar(title: str, types: Sequence[str], lines: Mapping[str, Sequence[float |
     for tick in ticks:
         x, y = at(0, tick)
         parts.append(f'<text class="tick" x="{x + 4:.1f}" y="{y + 4:.1f}">{tick:g}</text>')
-    for index, (name, values) in enumerate(lines.items()):
+    for name, values in lines.items():
         points = [at(i, value) for i, value in enumerate(values) if value is not None]
         drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         shape = "polygon" if len(points) == len(types) else "polyline"
-        classes = f"line {TONES[index % len(TONES)]}"
-        parts.append(f'<{shape} class="{classes}" points="{drawn}"><title>{escape(name)}</title></{shape}>')
+        parts.append(f'<{shape} class="line {tones[name]}" points="{drawn}"><title>{escape(name)}</title></{shape}>')
     frame = f"{-MARGIN} 0 {SIZE + 2 * MARGIN} {SIZE}"
     head = f'<svg class="radar" viewBox="{frame}" role="img" aria-label="{escape(title)}">'
     return Markup(head + "".join(parts) + "</svg>")

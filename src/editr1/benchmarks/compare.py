@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from editr1.benchmarks.lines import OVERALL
 from editr1.benchmarks.published import Published, published
-from editr1.benchmarks.results import OVERALL, Result, Row, grids, latex, markdown, read_result
+from editr1.benchmarks.results import Result, Row, grids, latex, markdown, read_result
 from editr1.checkpoint import write_file
 from editr1.errors import UserError
 from editr1.evaluation.results import RESAMPLES, figures
@@ -67,6 +68,16 @@ class Comparison:
     published: Published | None
     notes: tuple[str, ...]
 
+    @property
+    def base(self) -> str:
+        """Name of the result that the others are measured against."""
+        return next(iter(self.results))
+
+    @property
+    def first(self) -> Result:
+        """That result."""
+        return self.results[self.base]
+
 
 def compare(paths: Sequence[Path]) -> Comparison:
     """Read results and set them beside each other.
@@ -101,18 +112,23 @@ def changes_of(first: Result, other: Result) -> dict[str, dict[str, dict[str, Ch
     }
 
 
+def paired(rows: Sequence[Row], theirs: Mapping[str, Row], metric: str) -> list[tuple[Row, Row, float, float]]:
+    """The items that both have scored: the two rows, score before and after."""
+    both = [(row, theirs[row.key]) for row in rows if row.key in theirs]
+    return [
+        (row, other, before, after)
+        for row, other in both
+        if (before := row.scores[metric]) is not None and (after := other.scores[metric]) is not None
+    ]
+
+
 def _changes(rows: Sequence[Row], theirs: Mapping[str, Row], metric: str, overall: str) -> dict[str, Change]:
-    found: list[tuple[str, float, float]] = []
-    for row in rows:
-        other = theirs.get(row.key)
-        before, after = row.scores[metric], other.scores[metric] if other else None
-        if before is not None and after is not None:
-            found.append((row.task, before, after))
+    found = paired(rows, theirs, metric)
     if not found:
         return {}
-    pairs = np.array([(before, after) for _, before, after in found])
-    tasks = np.array([task for task, _, _ in found])
-    by_type = {str(task): pairs[tasks == task] for task in dict.fromkeys(task for task, _, _ in found)}
+    pairs = np.array([(before, after) for _, _, before, after in found])
+    tasks = np.array([row.task for row, _, _, _ in found])
+    by_type = {task: pairs[tasks == task] for task in dict.fromkeys(row.task for row, _, _, _ in found)}
     lines = {task: _change(part, figures(part[:, 0], part[:, 1])) for task, part in by_type.items()}
     total = figures(pairs[:, 0], pairs[:, 1]) if overall == "items" else mean_of_types(list(by_type.values()))
     return {**lines, OVERALL: _change(pairs, total)}
@@ -138,8 +154,7 @@ def mean_of_types(types: Sequence[Floats], seed: int = 0) -> dict[str, Any]:
 
 def write_comparison(found: Comparison, out: Path) -> None:
     """Write compare.json, compare.md and compare.tex: all rows, published ones first, and the differences."""
-    papers = {found.published.subset: found.published.rows} if found.published else None
-    tables = grids(found.results, papers)
+    tables = grids(found.results, found.published)
     content = {
         "results": {name: {"folder": str(found.folders[name])} for name in found.results},
         "changes": TypeAdapter(Any).dump_python(found.changes, mode="json"),

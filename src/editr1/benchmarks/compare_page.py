@@ -11,34 +11,35 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from editr1.benchmarks.charts import TONES, bars, radar
-from editr1.benchmarks.compare import Change, Comparison
+from editr1.benchmarks.charts import bars, radar
+from editr1.benchmarks.compare import Change, Comparison, paired
+from editr1.benchmarks.lines import OVERALL
 from editr1.benchmarks.page import templates, thumbnail
-from editr1.benchmarks.results import OVERALL, TITLES, Result, Row, cell_text, grids
+from editr1.benchmarks.published import rows_in
+from editr1.benchmarks.results import TITLES, Row, cell_text, grids, overall_lines
 from editr1.checkpoint import write_file
 from editr1.report.chart import interval_bar
 from editr1.report.page import signed
 
 SHOWN = 8  # wins, and as many losses
+TONES = ("quiet", "a", "b", "c")  # of the results in their order; the first is what the others are measured against
 
 
 def write_compare_page(found: Comparison, out: Path) -> Path:
     """Write OUT/compare.html and return its path."""
-    first = next(iter(found.results.values()))
-    papers = {found.published.subset: found.published.rows} if found.published else None
+    tones = {name: TONES[i % len(TONES)] for i, name in enumerate(found.results)}
     page = (
         templates()
         .get_template("compare.html.j2")
         .render(
-            title=TITLES[first.benchmark],
-            first=next(iter(found.results)),
+            title=TITLES[found.first.benchmark],
             found=found,
-            tones={name: TONES[i % len(TONES)] for i, name in enumerate(found.results)},
-            charts=list(charts(found)),
-            grids=grids(found.results, papers),
+            tones=tones,
+            charts=list(charts(found, tones)),
+            grids=grids(found.results, found.published),
             changes=[(name, list(change_tables(found, name))) for name in found.changes],
             gallery=[(name, list(wins_and_losses(found, name))) for name in found.changes],
-            metric=first.metrics[0],
+            metric=found.first.metrics[0],
         )
     )
     path = out / "compare.html"
@@ -46,25 +47,23 @@ def write_compare_page(found: Comparison, out: Path) -> Path:
     return path
 
 
-def charts(found: Comparison) -> Iterator[tuple[str, Markup, Markup]]:
+def charts(found: Comparison, tones: Mapping[str, str]) -> Iterator[tuple[str, Markup, Markup]]:
     """For each table: its title, bars of the overall, a radar of the types."""
-    first = next(iter(found.results.values()))
+    first = found.first
     metric = first.metrics[0]
-    tones = {name: TONES[i % len(TONES)] for i, name in enumerate(found.results)}
     for subset in first.tables:
-        own = {name: _means(result, subset, metric) for name, result in found.results.items()}
+        own = {name: result.means(subset, metric) for name, result in found.results.items()}
         overall = {name: value for name, means in own.items() if (value := means.get(OVERALL)) is not None}
-        if found.published and found.published.subset == subset:
-            papers = {name: row.get((metric, OVERALL)) for name, row in found.published.rows.items()}
-            overall |= {name: value for name, value in papers.items() if value is not None and name not in overall}
+        printed = {name: row.get((metric, OVERALL)) for name, row in rows_in(found.published, subset).items()}
+        overall |= {name: value for name, value in printed.items() if value is not None and name not in overall}
         types = [line.name for line in first.tables[subset] if line.name != OVERALL]
         lines = {name: [means.get(task) for task in types] for name, means in own.items()}
         title = subset if len(first.tables) > 1 else "Overall"
-        yield title, bars(f"{title}: {metric}", overall, tones, first.best), radar(title, types, lines, first.best)
-
-
-def _means(result: Result, subset: str, metric: str) -> dict[str, float | None]:
-    return {line.name: line.means[metric] for line in result.tables.get(subset, ())}
+        yield (
+            title,
+            bars(f"{title}: {metric}", overall, tones, first.best),
+            radar(title, types, lines, tones, first.best),
+        )
 
 
 def change_tables(found: Comparison, name: str) -> Iterator[dict[str, Any]]:
@@ -79,23 +78,16 @@ def change_tables(found: Comparison, name: str) -> Iterator[dict[str, Any]]:
 
 def wins_and_losses(found: Comparison, name: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """The items that gained and lost most, with source and both edits."""
-    base = next(iter(found.results))
-    first, other = found.results[base], found.results[name]
-    metric = first.metrics[0]
-    theirs = {row.key: row for row in other.items}
-    changes: list[tuple[float, Row, Row]] = []
-    for row in first.items:
-        there = theirs.get(row.key)
-        before, after = row.scores[metric], there.scores[metric] if there else None
-        if there is not None and before is not None and after is not None and after != before:
-            changes.append((after - before, row, there))
-    ranked = sorted(changes, key=lambda change: change[0])
+    metric = found.first.metrics[0]
+    theirs = {row.key: row for row in found.results[name].items}
+    both = paired(found.first.items, theirs, metric)
+    ranked = sorted(((after - before, row, other) for row, other, before, after in both), key=lambda change: change[0])
     for title, shown in (
         ("Largest gains", [c for c in reversed(ranked) if c[0] > 0]),
         ("Largest losses", [c for c in ranked if c[0] < 0]),
     ):
-        folders = found.folders[base], found.folders[name]
-        yield title, [_card(change, folders, (base, name), metric) for change in shown[:SHOWN]]
+        folders = found.folders[found.base], found.folders[name]
+        yield title, [_card(change, folders, (found.base, name), metric) for change in shown[:SHOWN]]
 
 
 def _card(
@@ -116,26 +108,22 @@ def _card(
 
 def compare_tables(found: Comparison) -> Iterator[Table]:
     """The overall of all rows, and each result's changes by type, for a terminal of 80 columns."""
-    first = next(iter(found.results.values()))
-    metric = first.metrics[0]
-    for subset in first.tables:
-        title = TITLES[first.benchmark] + (f", {subset}" if len(first.tables) > 1 else "")
-        yield _overall_table(found, subset, title, first.metrics)
+    metric = found.first.metrics[0]
+    for subset in found.first.tables:
+        title = found.first.title(subset)
+        yield _overall_table(found, subset, title)
         for name, subsets in found.changes.items():
             if subsets[subset][metric]:
                 yield _change_table(f"{title}: {metric}, {name}", subsets[subset][metric])
 
 
-def _overall_table(found: Comparison, subset: str, title: str, metrics: tuple[str, ...]) -> Table:
+def _overall_table(found: Comparison, subset: str, title: str) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("overall")
-    for metric in metrics:
+    for metric in found.first.metrics:
         table.add_column(metric, justify="right")
-    if found.published and found.published.subset == subset:
-        for name, row in found.published.rows.items():
-            table.add_row(Text(name), *(cell_text(row.get((m, OVERALL))) for m in metrics), style="dim")
-    for name, result in found.results.items():
-        table.add_row(Text(name), *(cell_text(_means(result, subset, m).get(OVERALL)) for m in metrics), style="bold")
+    for name, *cells in overall_lines(found.results, found.published, subset):
+        table.add_row(Text(name), *cells, style="bold" if name in found.results else "dim")
     return table
 
 

@@ -119,11 +119,8 @@ def _work(
     open_benchmark: Open, settings: EditSettings, out: Path, todo: Sequence[str], rank: int = 0
 ) -> Iterator[Message]:
     """Make the edits of the items whose keys are given."""
-    lora = None if settings.lora is None else Path(settings.lora)
     items = {item.key: item for item in open_benchmark().items}
-    editor = stock_editor(
-        settings.editor, lora, guidance=settings.guidance, pixels=settings.pixels, device=_device(rank)
-    )
+    editor = open_editor(settings, _device(rank))
     for item in map(items.__getitem__, todo):
         try:
             images = edit(editor, item, settings)
@@ -137,6 +134,12 @@ def _work(
         for name, image in zip(files_of(item, settings), images, strict=True):
             write_file(out / name, png(image))
         yield "done", item.key, ""
+
+
+def open_editor(settings: EditSettings, device: torch.device) -> Editor:
+    """The editor that makes the edits, with its LoRA."""
+    lora = None if settings.lora is None else Path(settings.lora)
+    return stock_editor(settings.editor, lora, guidance=settings.guidance, pixels=settings.pixels, device=device)
 
 
 def edit(editor: Editor, item: Item, settings: EditSettings) -> list[Image]:

@@ -20,13 +20,13 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import yaml
 from PIL.Image import Image
 
-from editr1.benchmarks.base import SAFE_NAME, Item, ItemResult, Line, Question, Reading, Summary, digest_of
+from editr1.benchmarks.base import SAFE_NAME, Item, ItemResult, Question, Reading, Tables, digest_of
+from editr1.benchmarks.lines import type_table
 from editr1.checkpoint import write_file
 from editr1.errors import UserError
 from editr1.judges.base import Ask
@@ -83,7 +83,7 @@ class GEdit:
         UserError: there is nothing of the kind, or a row is wrong; it names the row.
     """
 
-    name, metrics, best = "gedit", ("O", "SC", "PQ"), 10.0
+    name, metrics, best, asks = "gedit", ("O", "SC", "PQ"), 10.0, ("consistency", "quality")
 
     def __init__(self, folder: Path, limit: int | None = None, backbone: str = "gpt4o") -> None:
         self.folder, self.backbone = folder, backbone
@@ -125,7 +125,7 @@ class GEdit:
         scores = {"O": overall, "SC": least[0] if known else None, "PQ": least[1] if known else None}
         return ItemResult(item, answers, reasons, scores, _overall(*careful))
 
-    def finish(self, results: Sequence[ItemResult], out: Path) -> Summary:
+    def finish(self, results: Sequence[ItemResult], out: Path) -> Tables:
         """Write the official CSV files, and make a table for each language, full and intersection."""
         folder = out / self.backbone / "eval_results_new"
         everything = []
@@ -135,8 +135,10 @@ class GEdit:
             write_file(folder / f"{out.resolve().name}_{task}_gpt_score.csv", _csv(lines))
         write_file(folder / f"{out.resolve().name}_combined_gpt_score.csv", _csv(everything))
         subsets = [f"{language} {name}" for language in LANGUAGES for name in ("full", "intersection")]
-        tables = {name: _table([r for r in results if name in r.item.subsets]) for name in subsets}
-        return Summary({name: table for name, table in tables.items() if table})
+        tables = {
+            name: type_table([r for r in results if name in r.item.subsets], TYPES, self.metrics) for name in subsets
+        }
+        return {name: table for name, table in tables.items() if table}
 
     def _templates(self) -> tuple[dict[str, str], str]:
         root = self.folder if self.folder.is_dir() else self.folder.parent
@@ -214,28 +216,6 @@ def _write(numbers: Sequence[float]) -> str:
 
 def _overall(sc: float | None, pq: float | None) -> float | None:
     return None if sc is None or pq is None else math.sqrt(sc * pq)
-
-
-def _table(results: Sequence[ItemResult]) -> list[Line]:
-    """A line for each type that is there, and their mean."""
-    lines = [line for task in TYPES if (line := _line(task, [r for r in results if r.item.task == task])).items]
-    if not lines:
-        return []
-    means = {name: _mean([line.means[name] for line in lines]) for name in GEdit.metrics}
-    careful = _mean([line.careful for line in lines])
-    total = sum(line.items for line in lines), sum(line.dropped for line in lines)
-    return [*lines, Line("overall", *total, means, careful)]
-
-
-def _line(name: str, results: Sequence[ItemResult]) -> Line:
-    dropped = sum(result.scores["O"] is None for result in results)
-    means = {metric: _mean([result.scores[metric] for result in results]) for metric in GEdit.metrics}
-    return Line(name, len(results), dropped, means, _mean([result.careful for result in results]))
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
 
 
 def _csv_line(result: ItemResult, out: Path) -> list[Any]:

@@ -21,11 +21,12 @@ import yaml
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from editr1.benchmarks.base import SAFE_NAME, Item, ItemResult, Line, Question, Reading, Summary, digest_of
+from editr1.benchmarks.base import SAFE_NAME, Item, ItemResult, Question, Reading, Tables, digest_of
+from editr1.benchmarks.lines import type_table
 from editr1.checkpoint import write_file
-from editr1.errors import UserError
+from editr1.errors import UserError, first_problem
 from editr1.judges.base import Ask
-from editr1.pictures import open_picture
+from editr1.pictures import inside, open_picture
 
 TYPES = ("add", "adjust", "extract", "replace", "remove", "background", "style", "compose", "action")
 """In the order of the papers' tables; "compose" is their "Hybrid"."""
@@ -50,7 +51,7 @@ class ImgEdit:
         UserError: a file is missing or wrong; it names the entry.
     """
 
-    name, metrics, best = "imgedit", ("score",), 5.0
+    name, metrics, best, asks = "imgedit", ("score",), 5.0, ("judge",)
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         self.folder = folder.resolve()
@@ -86,16 +87,15 @@ class ImgEdit:
         careful = fmean(reading.careful) if reading.careful else None
         return ItemResult(item, answers, reasons, {"score": score}, careful)
 
-    def finish(self, results: Sequence[ItemResult], out: Path) -> Summary:
+    def finish(self, results: Sequence[ItemResult], out: Path) -> Tables:
         """Write result.json, average_score.json and typescore.json, as the official scripts do."""
         raw = {result.item.key: result.answers["judge"] for result in results if result.answers["judge"] is not None}
         scores = {r.item.key: r.scores["score"] for r in results if r.scores["score"] is not None}
-        lines = [_line(name, [r for r in results if r.item.task == name]) for name in TYPES]
-        there = [line for line in lines if line.items]
-        typed = {line.name: round(line.means["score"], 2) for line in there if line.means["score"] is not None}
+        table = type_table(results, TYPES, self.metrics)
+        typed = {line.name: round(mean, 2) for line in table[:-1] if (mean := line.means["score"]) is not None}
         for name, content, indent in (("result", raw, 4), ("average_score", scores, 2), ("typescore", typed, 2)):
             write_file(out / f"{name}.json", json.dumps(content, indent=indent).encode())
-        return Summary({"all": [*there, _overall(there)]})
+        return {"all": table}
 
     def _templates(self) -> tuple[dict[str, str], str]:
         path = self.folder / "prompts.json"
@@ -115,9 +115,7 @@ class ImgEdit:
             raise UserError(f"{where}: a key must be usable as a file name")
         if entry.edit_type not in TYPES:
             raise UserError(f"{where}: edit_type {entry.edit_type!r}; there are {', '.join(TYPES)}")
-        path = (self.folder / entry.id).resolve()
-        if not path.is_relative_to(self.folder):
-            raise UserError(f"{where}: id {entry.id!r} lies outside {self.folder}")
+        path = inside(self.folder, entry.id, where)
         if not path.is_file():
             raise UserError(f"{where}: there is no image {entry.id!r} in {self.folder}; unpack Benchmark.tar there")
         source = partial(open_picture, path, where)
@@ -144,31 +142,10 @@ def careful_numbers(text: str) -> tuple[float, ...]:
     return tuple(found) if len(found) == len(CRITERIA) and all(LOW <= n <= HIGH for n in found) else ()
 
 
-def _line(name: str, results: Sequence[ItemResult]) -> Line:
-    scores = [score for result in results if (score := result.scores["score"]) is not None]
-    careful = [result.careful for result in results if result.careful is not None]
-    mean = sum(scores) / len(scores) if scores else None
-    return Line(name, len(results), len(results) - len(scores), {"score": mean}, fmean(careful) if careful else None)
-
-
-def _overall(lines: Sequence[Line]) -> Line:
-    means = [mean for line in lines if (mean := line.means["score"]) is not None]
-    careful = [line.careful for line in lines if line.careful is not None]
-    return Line(
-        "overall",
-        sum(line.items for line in lines),
-        sum(line.dropped for line in lines),
-        {"score": fmean(means) if means else None},
-        fmean(careful) if careful else None,
-    )
-
-
 def _read(path: Path, kind: TypeAdapter[Any]) -> Any:
     try:
         return kind.validate_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error}; --data must be the benchmark's folder") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from error
+        raise UserError(f"{path}: {first_problem(error)}") from error

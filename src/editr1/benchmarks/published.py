@@ -26,6 +26,11 @@ class Published:
     rows: Mapping[str, Mapping[tuple[str, str], float]]
 
 
+def rows_in(papers: Published | None, subset: str) -> Mapping[str, Mapping[tuple[str, str], float]]:
+    """The published rows of a table; none where nothing is published of it."""
+    return papers.rows if papers is not None and papers.subset == subset else {}
+
+
 def published(benchmark: str) -> Published | None:
     """The published rows of a benchmark; None where there are none."""
     text = (resources.files("editr1.benchmarks") / "published.yaml").read_text(encoding="utf-8")

@@ -15,12 +15,14 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from editr1 import __version__
-from editr1.benchmarks.base import ItemResult, Line, Summary
+from editr1.benchmarks.base import ItemResult, Tables
+from editr1.benchmarks.lines import OVERALL
+from editr1.benchmarks.published import Published, rows_in
 from editr1.checkpoint import write_file
-from editr1.errors import UserError
+from editr1.errors import UserError, first_problem
 
 FILE = "results.json"
-OVERALL, SCORE = "overall", "scored by"
+SCORE = "scored by"
 ROUNDING = 0.0051  # of official scores, to two decimals
 TITLES = {"imgedit": "ImgEdit-Bench", "gedit": "GEdit-Bench", "toy": "Toy world, held out"}
 
@@ -61,9 +63,17 @@ class Result:
     best: float
     overall: Literal["types", "items"]
     made_with: dict[str, Any]
-    tables: dict[str, tuple[Line, ...]]
+    tables: Tables
     items: tuple[Row, ...]
     version: str = __version__
+
+    def title(self, subset: str) -> str:
+        """Of one of its tables."""
+        return TITLES[self.benchmark] + (f", {subset}" if len(self.tables) > 1 else "")
+
+    def means(self, subset: str, metric: str) -> dict[str, float | None]:
+        """By line of one of its tables."""
+        return {line.name: line.means[metric] for line in self.tables.get(subset, ())}
 
 
 def rows_of(results: Sequence[ItemResult], out: Path) -> tuple[Row, ...]:
@@ -83,11 +93,6 @@ def rows_of(results: Sequence[ItemResult], out: Path) -> tuple[Row, ...]:
         )
         for r in results
     )
-
-
-def frozen(summary: Summary) -> dict[str, tuple[Line, ...]]:
-    """The tables as they are kept."""
-    return {name: tuple(lines) for name, lines in summary.tables.items()}
 
 
 def write_result(result: Result, out: Path) -> None:
@@ -112,9 +117,7 @@ def read_result(path: Path) -> Result:
     except OSError as error:
         raise UserError(f"{path}: no {FILE} there ({error.strerror}); give the folder of a finished eval") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{file}: not the result of a benchmark: {where}: {first['msg']}") from error
+        raise UserError(f"{file}: not the result of a benchmark: {first_problem(error)}") from error
     numbers = [row.scores for row in result.items] + [line.means for lines in result.tables.values() for line in lines]
     if not result.tables or not result.items or any(set(result.metrics) - set(found) for found in numbers):
         raise UserError(f"{file}: damaged: a table, an item or a score is missing; run the eval again, it goes on")
@@ -146,44 +149,36 @@ def misread(result: Result) -> list[Row]:
 Grid = tuple[str, list[str], list[list[str]]]  # title, names of the columns, lines
 
 
-def grids(
-    results: Mapping[str, Result], published: Mapping[str, Mapping[str, Mapping[tuple[str, str], float]]] | None = None
-) -> list[Grid]:
+def grids(results: Mapping[str, Result], papers: Published | None = None) -> list[Grid]:
     """Tables for each subset as papers print them: a column a type, and where there are several scores one a score.
 
     Args:
         results: by name, all of one benchmark.
-        published: by subset, rows of papers.
+        papers: their rows stand above.
     """
     first = next(iter(results.values()))
     made: list[Grid] = []
     for subset in first.tables:
-        title = TITLES[first.benchmark] + (f", {subset}" if len(first.tables) > 1 else "")
-        papers = (published or {}).get(subset, {})
+        title, printed = first.title(subset), rows_in(papers, subset)
         names = list(dict.fromkeys(line.name for r in results.values() for line in r.tables.get(subset, ())))
         columns = [name for name in names if name != OVERALL] + [OVERALL]
         lines = [line for name, result in results.items() for line in _lines(name, result, subset, columns)]
         if len(first.metrics) > 1:
-            made.append((f"{title}: overall", ["editor", *first.metrics], _overall_lines(results, papers, subset)))
+            made.append((f"{title}: overall", ["editor", *first.metrics], overall_lines(results, papers, subset)))
         else:
             (metric,) = first.metrics
-            above = {name: [cell_text(row.get((metric, column))) for column in columns] for name, row in papers.items()}
-            lines = [[name, metric, *cells] for name, cells in above.items()] + lines
+            above = {name: [row.get((metric, column)) for column in columns] for name, row in printed.items()}
+            lines = [[name, metric, *map(cell_text, cells)] for name, cells in above.items()] + lines
         made.append((title, ["editor", SCORE, *columns], lines))
     return made
 
 
-def _overall_lines(
-    results: Mapping[str, Result], papers: Mapping[str, Mapping[tuple[str, str], float]], subset: str
-) -> list[list[str]]:
-    """One line an editor, its scores beside each other."""
+def overall_lines(results: Mapping[str, Result], papers: Published | None, subset: str) -> list[list[str]]:
+    """One line an editor, published ones first, its scores beside each other."""
     metrics = next(iter(results.values())).metrics
-    above = [[name, *(cell_text(row.get((m, OVERALL))) for m in metrics)] for name, row in papers.items()]
-    own = []
-    for name, result in results.items():
-        means = {line.name: line.means for line in result.tables.get(subset, ())}.get(OVERALL, {})
-        own.append([name, *(cell_text(means.get(metric)) for metric in metrics)])
-    return above + own
+    printed = {name: [row.get((m, OVERALL)) for m in metrics] for name, row in rows_in(papers, subset).items()}
+    own = {name: [result.means(subset, m).get(OVERALL) for m in metrics] for name, result in results.items()}
+    return [[name, *map(cell_text, values)] for rows in (printed, own) for name, values in rows.items()]
 
 
 def texts(columns: Sequence[str]) -> int:
@@ -232,8 +227,7 @@ def terminal_tables(result: Result) -> list[Table]:
     """The tables for a terminal of 80 columns: a line a type."""
     made = []
     for subset, lines in result.tables.items():
-        title = TITLES[result.benchmark] + (f", {subset}" if len(result.tables) > 1 else "")
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(title=result.title(subset), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         careful = any(line.careful is not None for line in lines)
         for column in ("type", "items", "dropped", *result.metrics, *(["careful"] if careful else [])):
             table.add_column(column, justify="left" if column == "type" else "right", no_wrap=True)

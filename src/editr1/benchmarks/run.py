@@ -7,15 +7,12 @@ Every arrow's result lies in OUT, and what is there is not made again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL.Image import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from editr1.benchmarks.asking import AnswerStore, Asker, Job, Record, by_score_logit, written
 from editr1.benchmarks.base import Benchmark, Item, ItemResult
@@ -31,16 +28,17 @@ from editr1.benchmarks.edits import (
     to_choose,
 )
 from editr1.benchmarks.flight import in_flight
-from editr1.benchmarks.results import Result, frozen, rows_of
+from editr1.benchmarks.results import Result, rows_of
 from editr1.build import build_judge, build_model, judge_settings, locate, pick_device
 from editr1.checkpoint import write_file
 from editr1.config import JudgeConfig
 from editr1.errors import UserError
-from editr1.judges.base import MLLM, Closing
+from editr1.judges.base import MLLM, close
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.prompts import load_prompt
 from editr1.judges.transformers_backend import load_processor
 from editr1.pictures import png
+from editr1.progress import progress
 
 CRITERIA = {"instruction": 1.0, "preservation": 1.0, "quality": 1.0}
 PIXELS_PER_TOKEN = 28 * 28  # of Qwen2.5-VL; other judges differ
@@ -77,38 +75,32 @@ def evaluate(
     judge = judge_settings(asked.judge)
     reward = None if asked.reward is None else judge_settings(asked.reward)
     made_with = {"benchmark": benchmark.name, "data": benchmark.digest, **settings_dict(settings)}
-    made_with["reward"] = reward and name_of(reward)
+    made_with["reward"] = reward and reward.name
     for judged in filter(None, (judge, reward)):
         if not judged.endpoints:
             load_processor(Path(locate(str(judged.path))))  # a judge that is not there is told before hours of edits
     prepare(out, made_with)
-    how = {"judge": name_of(judge), "asked": asked.way, "prompts": benchmark.prompts}
+    how = {"judge": judge.name, "asked": asked.way, "prompts": benchmark.prompts}
     if asked.way == "score_logit":
         how["prompts"] = load_prompt(judge.template, judge.order).version
     store = AnswerStore(out, how)
     estimate(benchmark, settings, asked, store, out, console)
 
-    with _bar(console, "edits", len(missing(benchmark.items, settings, out))) as done:
+    with progress(console, "edits", len(missing(benchmark.items, settings, out))) as done:
         failed = make_edits(open_benchmark, settings, out, processes, on_item=done)
     if reward is not None:
         failed |= _choose(benchmark, reward, settings, out, console)
     _judge(benchmark, judge, asked.way, store, out, console)
     results = score_all(benchmark, store.records, failed)
-    summary = benchmark.finish(results, out)
     return Result(
         benchmark.name,
         tuple(benchmark.metrics),
         benchmark.best,
         "types",
         {**made_with, **how, **store.tokens()},
-        frozen(summary),
+        benchmark.finish(results, out),
         rows_of(results, out),
     )
-
-
-def name_of(judge: JudgeConfig) -> str:
-    """Who judges, for the record."""
-    return judge.model or str(judge.path)
 
 
 def _choose(
@@ -118,10 +110,10 @@ def _choose(
     reward = build_judge(settings_of_reward, pick_device("auto"))
     width = settings_of_reward.in_flight if reward.remote else 1
     try:
-        with _bar(console, "best of", len(to_choose(benchmark.items, settings, out))) as done:
+        with progress(console, "best of", len(to_choose(benchmark.items, settings, out))) as done:
             return choose(benchmark.items, reward, settings, out, width=width, on_item=done)
     finally:
-        _close(reward)
+        close(reward)  # else an interrupted run would wait for the server
 
 
 def _judge(benchmark: Benchmark, judge: JudgeConfig, way: str, store: AnswerStore, out: Path, console: Console) -> None:
@@ -130,12 +122,7 @@ def _judge(benchmark: Benchmark, judge: JudgeConfig, way: str, store: AnswerStor
     try:
         ask_all(benchmark, asker, store, out, console, width=width, chunk=chunk)
     finally:
-        _close(model)
-
-
-def _close(model: object) -> None:
-    if isinstance(model, Closing):
-        model.close()  # else an interrupted run would wait for the server
+        close(model)
 
 
 def ask_all(
@@ -156,7 +143,7 @@ def ask_all(
 
     todo = [item for item in unanswered(benchmark, store) if (out / item.edit_file).is_file()]
     chunks = [todo[start : start + chunk] for start in range(0, len(todo), chunk)]
-    with _bar(console, "judged", len(todo)) as done:
+    with progress(console, "judged", len(todo)) as done:
         for records in in_flight(chunks, work, width):
             store.add(records)
             for _ in {record.key for record in records}:
@@ -165,16 +152,15 @@ def ask_all(
 
 def unanswered(benchmark: Benchmark, store: AnswerStore) -> list[Item]:
     """The items that have not all of their answers."""
-    names = _question_names(benchmark)
-    return [item for item in benchmark.items if any((item.key, name) not in store.records for name in names)]
+    asks = benchmark.asks
+    return [item for item in benchmark.items if any((item.key, name) not in store.records for name in asks)]
 
 
 def score_all(benchmark: Benchmark, records: dict[tuple[str, str], Record], failed: dict[str, str]) -> list[ItemResult]:
     """Scores of all items, from the raw answers alone."""
-    names = _question_names(benchmark)
     results = []
     for item in benchmark.items:
-        found = {name: records.get((item.key, name)) for name in names}
+        found = {name: records.get((item.key, name)) for name in benchmark.asks}
         answers = {name: record.text if record else None for name, record in found.items()}
         reasons = {
             name: (record.reason if record else failed.get(item.key)) or "no edit"
@@ -228,18 +214,3 @@ def _asker(judge: JudgeConfig, benchmark: Benchmark, way: str) -> tuple[Asker, M
 
 def _width(model: MLLM, judge: JudgeConfig) -> tuple[int, int]:
     return (judge.in_flight * len(judge.endpoints), 1) if model.remote else (1, judge.batch_size)
-
-
-def _question_names(benchmark: Benchmark) -> list[str]:
-    item = benchmark.items[0]
-    blank = item.source()
-    return list(benchmark.questions(item, blank, blank))
-
-
-@contextmanager
-def _bar(console: Console, name: str, total: int) -> Iterator[Any]:
-    """A progress bar with the time left; gives what is called after every item."""
-    columns = (TextColumn(name), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=total == 0) as progress:
-        task: TaskID = progress.add_task("", total=total)
-        yield lambda: progress.advance(task)

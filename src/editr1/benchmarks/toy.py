@@ -12,11 +12,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from editr1.benchmarks.base import Line
-from editr1.benchmarks.edits import EditSettings, prepare, settings_dict
-from editr1.benchmarks.results import OVERALL, Result
+from editr1.benchmarks.edits import EditSettings, open_editor, prepare, settings_dict
+from editr1.benchmarks.lines import OVERALL, line
+from editr1.benchmarks.results import Result
 from editr1.benchmarks.results import Row as Kept
-from editr1.build import build_judge, judge_settings, pick_device, stock_editor
+from editr1.build import build_judge, judge_settings, pick_device
 from editr1.evaluation.rows import Row
 from editr1.evaluation.toy import EvalSettings, evaluate
 from editr1.toy.world import Level, ToyDataset
@@ -55,16 +55,14 @@ def evaluate_toy(
         "items": toy.items,
         "edits": toy.edits if settings.best_of == 1 else settings.best_of,
         "level": toy.level,
-        "judge": chosen.model or str(chosen.path),
+        "judge": chosen.name,
         "asked": chosen.method,
         "prompts": f"{chosen.template}/{chosen.order}",
     }
     prepare(out, made_with)
     device = pick_device("auto")
-    lora = None if settings.lora is None else Path(settings.lora)
-    editor = stock_editor(settings.editor, lora, guidance=settings.guidance, pixels=settings.pixels, device=device)
     rows = evaluate(
-        editor,
+        open_editor(settings, device),
         build_judge(chosen, device),
         ToyDataset("heldout", toy.items, level=toy.level),
         out=out / EDITS,
@@ -89,8 +87,8 @@ def toy_result(rows: Sequence[Row], made_with: dict[str, Any]) -> Result:
         by_item = {key: [_best(edits)] for key, edits in by_item.items()}
     items = tuple(_item(edits) for edits in by_item.values())
     tasks = sorted({item.task for item in items})
-    lines = [_line(task, [item for item in items if item.task == task]) for task in tasks]
-    tables = {"all": (*lines, _line(OVERALL, items))}
+    lines = [line(task, [item for item in items if item.task == task], METRICS, "judge") for task in tasks]
+    tables = {"all": (*lines, line(OVERALL, items, METRICS, "judge"))}
     return Result("toy", METRICS, 1.0, "items", made_with, tables, items)
 
 
@@ -112,11 +110,3 @@ def _item(edits: Sequence[Row]) -> Kept:
     reasons = {f"edit {row.seed}": row.reason for row in edits if row.reason is not None}
     source, edit = f"{EDITS}/{first.source}", f"{EDITS}/{first.image}"
     return Kept(first.key, first.task, ("all",), first.instruction, source, edit, scores, reasons=reasons)
-
-
-def _line(name: str, items: Sequence[Kept]) -> Line:
-    means = {}
-    for metric in METRICS:
-        known = [value for item in items if (value := item.scores[metric]) is not None]
-        means[metric] = fmean(known) if known else None
-    return Line(name, len(items), sum(item.scores["judge"] is None for item in items), means, None)

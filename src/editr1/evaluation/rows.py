@@ -82,7 +82,7 @@ class RowStore:
         return name
 
     def _write(self, lines: list[Any]) -> None:
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+        write_file(self.path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 def image_name(key: str, which: int | str) -> str:
@@ -100,11 +100,6 @@ def open_image(folder: Path, name: str) -> Image:
     """A picture of a row, in memory."""
     with Images.open(folder / name) as image:
         return image.convert("RGB")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    write_file(path, text.encode())
 
 
 def _settings(path: Path) -> Any:

@@ -73,6 +73,12 @@ class Closing(Protocol):
     def close(self) -> None: ...
 
 
+def close(asked: object) -> None:
+    """Withdraw what is asked of a server; nothing where `asked` waits for none."""
+    if isinstance(asked, Closing):
+        asked.close()
+
+
 @dataclass(frozen=True)
 class Ask:
     """One question to a multimodal model: one user message, one answer.

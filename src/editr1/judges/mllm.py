@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from editr1.judges.base import MLLM, Answer, Ask, Closing, JudgeRequest, Score
+from editr1.judges.base import MLLM, Answer, Ask, JudgeRequest, Score, close
 from editr1.judges.methods import METHODS, MethodName, Scale
 from editr1.judges.prompts import OVERALL, Prompt
 
@@ -54,8 +54,7 @@ class MLLMJudge:
 
     def close(self) -> None:
         """Withdraw what is asked of a server."""
-        if isinstance(self.model, Closing):
-            self.model.close()
+        close(self.model)
 
     @property
     def judge_id(self) -> str:

@@ -19,7 +19,7 @@ import yaml
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from editr1.errors import UserError
+from editr1.errors import UserError, first_problem
 from editr1.judges.base import JudgeRequest
 
 Order = Literal["paper", "prefix"]
@@ -146,6 +146,4 @@ def _parse(text: str, where: str) -> Template:
     except yaml.YAMLError as error:
         raise UserError(f"judge template {where}: not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        problem = error.errors()[0]
-        place, message = ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
-        raise UserError(f"judge template {where}: {place}: {message}") from error
+        raise UserError(f"judge template {where}: {first_problem(error)}") from error

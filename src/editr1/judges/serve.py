@@ -27,7 +27,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from editr1.errors import UserError
+from editr1.errors import UserError, first_problem
 from editr1.judges.base import MLLM, Answer, Ask, Position
 from editr1.judges.listening import listen
 
@@ -268,9 +268,7 @@ async def _read(request: Request, kind: type[Body]) -> Body:
     try:
         return kind.model_validate_json(bytes(held))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise Refused(400, f"{where}: {first['msg']}" if where else first["msg"]) from None
+        raise Refused(400, first_problem(error)) from None
 
 
 async def _unless_gone(request: Request, answers: asyncio.Future[T]) -> T:

@@ -18,7 +18,8 @@ from PIL import ImageOps
 from PIL.Image import Image
 
 from editr1 import __version__
-from editr1.evaluation.rows import open_image, write_text
+from editr1.checkpoint import write_file
+from editr1.evaluation.rows import open_image
 from editr1.report.chart import Line, interval_bar, line_chart, stack_chart
 from editr1.report.environment import environment
 from editr1.report.run import AFTER, BEFORE, Pair, Run, read_run
@@ -75,7 +76,7 @@ def build(run_dir: str | Path) -> Path:
         grids=[(path.stem.replace("_", " "), data_url(path)) for path in run.grids[:: max(1, len(run.grids) - 1)]],
     )
     path = run.folder / "report.html"
-    write_text(path, page)
+    write_file(path, page.encode())
     return path
 
 

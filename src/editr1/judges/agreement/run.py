@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
-from editr1.checkpoint import write_file
+from editr1.checkpoint import append_lines, write_file
 from editr1.errors import UserError
 from editr1.judges.agreement import page, statistics
 from editr1.judges.agreement.pairs import Pair
@@ -84,10 +83,7 @@ class Store:
 
     def add(self, kept: Sequence[Kept]) -> None:
         """Append scores; they are on the disk when this returns."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(one), allow_nan=False) + "\n" for one in kept)
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(self.path, map(asdict, kept))
         for one in kept:
             self._know(one)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from PIL.Image import Image
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score
 from editr1.judges.rewards.function import as_score
+from editr1.pictures import png
 
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
 
@@ -92,6 +92,4 @@ class HttpReward:
 
 def data_url(image: Image) -> str:
     """The image as a PNG data URL."""
-    file = io.BytesIO()
-    image.convert("RGB").save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(png(image.convert("RGB"))).decode()

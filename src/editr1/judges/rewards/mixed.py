@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from editr1.judges.base import Closing, Judge, JudgeRequest, Score
+from editr1.judges.base import Judge, JudgeRequest, Score, close
 
 
 class MixedJudge:
@@ -32,8 +32,7 @@ class MixedJudge:
     def close(self) -> None:
         """Withdraw what is asked of servers."""
         for judge, _ in self.parts.values():
-            if isinstance(judge, Closing):
-                judge.close()
+            close(judge)
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
         """One mixed score a request; remote parts work while the others compute."""

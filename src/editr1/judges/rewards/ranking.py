@@ -12,7 +12,7 @@ from itertools import combinations
 
 from PIL.Image import Image
 
-from editr1.judges.base import MLLM, Answer, Ask, Closing, JudgeRequest, Score
+from editr1.judges.base import MLLM, Answer, Ask, JudgeRequest, Score, close
 from editr1.judges.scoring import first_position, score_logit
 
 PROMPT = "pairs-1"
@@ -41,8 +41,7 @@ class RankingJudge:
 
     def close(self) -> None:
         """Withdraw what is asked of a server."""
-        if isinstance(self.model, Closing):
-            self.model.close()
+        close(self.model)
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
         """One score a request, in their order; all pairs of all groups are asked at once."""

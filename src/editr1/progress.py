@@ -1,0 +1,18 @@
+"""A progress bar with the time left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def progress(console: Console, name: str, total: int) -> Iterator[partial[None]]:
+    """Gives what is called after every item, or with a number after several; no bar where there is nothing to do."""
+    columns = (TextColumn(name), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=total == 0) as shown:
+        yield partial(shown.advance, shown.add_task("", total=total))

@@ -17,11 +17,10 @@ from editr1.benchmarks.lines import OVERALL, line
 from editr1.benchmarks.results import Result
 from editr1.benchmarks.results import Row as Kept
 from editr1.build import build_judge, judge_settings, pick_device
-from editr1.evaluation.rows import Row
+from editr1.evaluation.rows import EDITS, Row
 from editr1.evaluation.toy import EvalSettings, evaluate
 from editr1.toy.world import Level, ToyDataset
 
-EDITS = "edits"
 METRICS = ("oracle", "judge", "done", "preserved")
 
 

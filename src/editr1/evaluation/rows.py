@@ -18,6 +18,7 @@ from editr1.checkpoint import append_lines, write_file
 from editr1.pictures import png
 
 SOURCE = "source"
+EDITS = "edits"  # folder of the rows in what `editr1 eval toy` writes
 
 
 @dataclass(frozen=True)

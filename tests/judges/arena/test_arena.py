@@ -134,6 +134,12 @@ def test_only_the_page_itself_may_vote(runs: tuple[Path, Path], tmp_path: Path) 
         assert httpx.get(f"{url}/state").json()["done"] == 0
 
 
+def test_what_eval_toy_measured_is_compared_too(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    evaluation(tmp_path / "result/edits", 150)
+    (duel, *_) = read_duels(runs[0], tmp_path / "result")
+    assert duel.b.parent == tmp_path / "result/edits"
+
+
 def test_wrong_folders_and_foreign_votes_are_one_line(runs: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no evaluation"):
         arena(tmp_path / "none", runs[1], tmp_path / "v.jsonl")

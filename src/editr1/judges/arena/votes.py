@@ -14,7 +14,7 @@ import numpy as np
 
 from editr1.checkpoint import write_file
 from editr1.errors import UserError
-from editr1.evaluation.rows import Row, read_rows
+from editr1.evaluation.rows import EDITS, Row, read_rows
 from editr1.report.run import AFTER
 
 Preference = Literal["a", "b", "tie"]
@@ -131,11 +131,11 @@ class Votes:
 
 
 def _evaluation(run: Path) -> Path:
-    for folder in (run, run / AFTER):
+    for folder in (run, run / AFTER, run / EDITS):
         if (folder / "rows.jsonl").is_file():
             return folder
     raise UserError(
-        f"{run} holds no evaluation (no rows.jsonl): give a run that `editr1 demo` or `editr1 eval` measured"
+        f"{run} holds no evaluation (no rows.jsonl): give a run that `editr1 demo` or `editr1 eval toy` measured"
     )
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from editr1.judges.base import Ask
-from editr1.judges.openai_backend import OpenAIModel, _data_url
+from editr1.judges.models.remote import OpenAIModel, _data_url
 
 AT_ONCE, IN_FLIGHT, REQUESTS, ROUNDS, LEAST = 24, 32, 480, 3, 0.95
 WORK = {64: 0.25, 512: 1.0}  # seconds for a request, by the side of its images: 96 and 24 edits a second

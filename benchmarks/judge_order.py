@@ -20,7 +20,7 @@ from typing import Any
 
 from editr1.judges.base import Answer, JudgeRequest
 from editr1.judges.mllm import MLLMJudge
-from editr1.judges.openai_backend import OpenAIModel
+from editr1.judges.models.remote import OpenAIModel
 from editr1.judges.prompts import Order, load_prompt
 from editr1.toy.world import ToyDataset
 

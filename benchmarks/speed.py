@@ -31,10 +31,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from editr1.build import build_trainer
 from editr1.config import load_config
-from editr1.editors.adapters import use_policy
-from editr1.trainer import Trainer
+from editr1.training.open import open_trainer
+from editr1.training.trainer import Trainer
 
 WARM, MEASURED, LONG = 2, 5, 100  # steps
 PARTS = ("encode", "rollout", "decode", "judge", "train")
@@ -86,7 +85,7 @@ class Tape:
         """Make the recorded calls again, bare; seconds by part."""
         spent: Counter[str] = Counter()
         for call in self.calls:
-            with use_policy(self.trainer.editor, call.policy), torch.set_grad_enabled(call.gradient):
+            with self.trainer.editor.policies.using(call.policy), torch.set_grad_enabled(call.gradient):
                 start = time.perf_counter()
                 made = call.function(*call.args, **call.kwargs)
                 if call.gradient:
@@ -142,7 +141,7 @@ def measure_speed(overrides: list[str]) -> tuple[Counter[str], Counter[str]]:
     """Mean seconds by part of a step, "rest" included, and of its bare calls."""
     step, floor = Counter[str](), Counter[str]()
     with tempfile.TemporaryDirectory() as out:
-        trainer = build_trainer(load_config("toy", [*overrides, f"steps={WARM + MEASURED}", f"out={out}"]))
+        trainer = open_trainer(load_config("toy", [*overrides, f"steps={WARM + MEASURED}", f"out={out}"]))
         tape, before = Tape(trainer), 0.0
 
         def on_step(row: dict[str, Any]) -> None:
@@ -171,7 +170,7 @@ def measure_memory(overrides: list[str]) -> list[int]:
     held: list[int] = []
     process = psutil.Process()
     with tempfile.TemporaryDirectory() as out:
-        trainer = build_trainer(load_config("toy", [*overrides, *SMALL, f"steps={LONG}", f"out={out}"]))
+        trainer = open_trainer(load_config("toy", [*overrides, *SMALL, f"steps={LONG}", f"out={out}"]))
         trainer.train(on_step=lambda row: held.append(process.memory_info().rss))
     return held
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from editr1.toy.build.run import build_all
+from editr1.toy_models.recipe import build_all
 
 if __name__ == "__main__":
     build_all(Path(sys.argv[1]), seed=int(sys.argv[2]) if len(sys.argv) > 2 else 0, level="small")

@@ -14,9 +14,9 @@ from transformers import Qwen2Tokenizer
 
 from editr1.judges.base import JudgeRequest
 from editr1.judges.prompts import Question, load_prompt
-from editr1.toy.build.language import CHAT_TEMPLATE, SPECIAL, editor_template
 from editr1.toy.scene import BACKGROUNDS, COLOURS, SIDES, artwork
 from editr1.toy.world import make_item
+from editr1.toy_models.language import CHAT_TEMPLATE, SPECIAL, editor_template
 
 
 def corpus(count: int = 6000) -> list[str]:

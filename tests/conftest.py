@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from editr1.editors.editor import Editor
+from editr1.editors.open import open_editor
 from tests.tiny import PIXELS, build_tiny_editor
 
 
@@ -19,4 +20,4 @@ def tiny_editor_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_editor(tiny_editor_path: Path) -> Editor:
     """The tiny editor, loaded anew: a test may train it."""
-    return Editor.load(tiny_editor_path, pixels=PIXELS)
+    return open_editor(tiny_editor_path, pixels=PIXELS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from editr1.config import AdapterConfig, Config, OptimConfig, RolloutConfig, load_config, presets
-from editr1.data import JsonlDataset
+from editr1.data.samples import JsonlDataset
 from editr1.editors.catalogue import catalogue
 
 ROOT = Path(__file__).parent.parent

@@ -28,7 +28,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from editr1.data import EditSample
+from editr1.data.samples import EditSample
 
 SPECIAL_TOKENS = (
     "<|im_start|>",

@@ -366,7 +366,7 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _shipped() -> Any:
-    return resources.files("editr1") / "configs"
+    return resources.files("editr1") / "presets"
 
 
 def _read(path: str | Path) -> tuple[str, str]:

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from editr1.editors.editor import Editor, EditorMismatch, fit, temporarily
-from editr1.editors.records import FAMILIES
-from editr1.editors.tap import largest_difference
+from editr1.editors.families import FAMILIES
+from editr1.editors.open import open_editor
+from editr1.editors.recorder import largest_difference
 from editr1.errors import UserError
 from tests.tiny import LATENT_CHANNELS, PIXELS, TEMPLATE_PREFIX, build_tokenizer, tiny_sample
 
@@ -102,7 +103,7 @@ def test_conditioning_holds_one_row_and_the_encoded_source(tiny_editor: Editor) 
 def test_replay_equals_every_call_of_the_pipeline_bit_for_bit(
     tiny_editor_path: Path, scheduler: Any, dtype: torch.dtype
 ) -> None:
-    editor = Editor.load(tiny_editor_path, dtype=dtype, pixels=PIXELS)
+    editor = open_editor(tiny_editor_path, dtype=dtype, pixels=PIXELS)
     calls: list[tuple[Tensor, Tensor, Tensor]] = []
     handle = editor.denoiser.register_forward_hook(
         lambda m, a, k, out: calls.append((k["hidden_states"][:, :16], k["timestep"], out[0][:, :16])), with_kwargs=True
@@ -234,9 +235,9 @@ def test_edit_and_source_have_the_area_and_the_sources_shape(
 
 def test_text_encoders_copy_is_made_smaller_but_never_larger(tiny_editor_path: Path) -> None:
     for pixels, preview in ((64 * 64, 64 * 64), (512 * 512, 384 * 384)):
-        with Editor.load(tiny_editor_path, pixels=pixels)._scoped("euler"):
+        with open_editor(tiny_editor_path, pixels=pixels)._scoped("euler"):
             assert (pixels, preview) == (stock.VAE_IMAGE_SIZE, stock.CONDITION_IMAGE_SIZE)
-    with Editor.load(tiny_editor_path)._scoped("euler"):
+    with open_editor(tiny_editor_path)._scoped("euler"):
         assert (stock.VAE_IMAGE_SIZE, stock.CONDITION_IMAGE_SIZE) == (1024 * 1024, 384 * 384)
 
 
@@ -253,12 +254,12 @@ def test_loading_freezes_every_weight(tiny_editor: Editor) -> None:
 
 def test_wrong_paths_and_unknown_pipelines_are_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"missing.*no diffusers pipeline there"):
-        Editor.load(tmp_path / "missing")
+        open_editor(tmp_path / "missing")
     with pytest.raises(UserError, match="no diffusers pipeline there"):
-        Editor.load(tmp_path)
+        open_editor(tmp_path)
     (tmp_path / "model_index.json").write_text("{not json")
     with pytest.raises(UserError, match="no diffusers pipeline there"):
-        Editor.load(tmp_path)
+        open_editor(tmp_path)
 
 
 def write_index(folder: Path, pipeline: str, **components: list[str]) -> Path:
@@ -270,14 +271,14 @@ def write_index(folder: Path, pipeline: str, **components: list[str]) -> Path:
 def test_a_denoiser_that_predicts_noise_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
     write_index(tmp_path, "StableDiffusionInstructPix2PixPipeline", scheduler=["diffusers", "DDIMScheduler"])
     with pytest.raises(UserError, match="samples by DDIMScheduler, so its denoiser predicts no flow-matching velocity"):
-        Editor.load(tmp_path)
+        open_editor(tmp_path)
 
 
 def test_a_pipeline_of_another_diffusers_and_one_without_scheduler_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"this diffusers \(.*\) has no FutureEditPipeline"):
-        Editor.load(write_index(tmp_path, "FutureEditPipeline"))
+        open_editor(write_index(tmp_path, "FutureEditPipeline"))
     with pytest.raises(UserError, match="has no scheduler"):
-        Editor.load(write_index(tmp_path, "FluxKontextPipeline"))
+        open_editor(write_index(tmp_path, "FluxKontextPipeline"))
 
 
 def test_a_broken_weights_file_is_one_line(tiny_editor_path: Path, tmp_path: Path) -> None:
@@ -286,7 +287,7 @@ def test_a_broken_weights_file_is_one_line(tiny_editor_path: Path, tmp_path: Pat
     weights = next((broken / "transformer").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(UserError, match=r"broken.*cannot load the pipeline: ") as caught:
-        Editor.load(broken)
+        open_editor(broken)
     assert "\n" not in str(caught.value)
 
 
@@ -321,7 +322,7 @@ def test_a_bucket_keeps_shape_and_area_to_half_a_multiple(width: int, height: in
 
 
 def test_guided_rollouts_call_twice_and_keep_the_conditional_call(tiny_editor_path: Path) -> None:
-    editor = Editor.load(tiny_editor_path, pixels=PIXELS, guidance=4.0)
+    editor = open_editor(tiny_editor_path, pixels=PIXELS, guidance=4.0)
     calls = 0
 
     def count(*_: object) -> None:
@@ -332,6 +333,6 @@ def test_guided_rollouts_call_twice_and_keep_the_conditional_call(tiny_editor_pa
     rollout = editor.rollout(tiny_sample(), 2, steps=3, seed=0, every_call=True)
     assert calls == 6
     assert editor.self_check(rollout) == [0.0, 0.0, 0.0]
-    free = Editor.load(tiny_editor_path, pixels=PIXELS).rollout(tiny_sample(), 2, steps=3, seed=0)
+    free = open_editor(tiny_editor_path, pixels=PIXELS).rollout(tiny_sample(), 2, steps=3, seed=0)
     for name, row in rollout.conditioning.rows.items():
         assert largest_difference(row, free.conditioning.rows[name]) == 0

@@ -15,13 +15,13 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from editr1.algorithms.nft import NFTBatch, nft_loss
-from editr1.editors.adapters import add_policies, save_lora, trainable_parameters, use_policy
 from editr1.editors.catalogue import UNSUPPORTED, catalogue, record_lines
 from editr1.editors.editor import Editor, Rollout, _generator
-from editr1.editors.lora_format import load_lora_into
+from editr1.editors.families import FAMILIES
+from editr1.editors.lora.files import load_lora_into
+from editr1.editors.open import open_editor
 from editr1.editors.probe import derive_family, probe
-from editr1.editors.records import FAMILIES
-from editr1.editors.tap import conditional_rows, extent, target_of
+from editr1.editors.recorder import conditional_rows, extent, target_of
 from editr1.errors import UserError
 from tests.tiny import tiny_sample
 
@@ -41,7 +41,7 @@ Paths = Callable[[str], Path]
 
 
 def load(pipeline_path: Paths, name: str) -> Editor:
-    return Editor.load(pipeline_path(name), pixels=PIXELS)
+    return open_editor(pipeline_path(name), pixels=PIXELS)
 
 
 def roll(editor: Editor, edits: int = 2, *, every_call: bool = False) -> Rollout:
@@ -60,9 +60,9 @@ def nft_step(editor: Editor, lr: float) -> tuple[Rollout, Tensor, Tensor]:
     """One DiffusionNFT step on a rollout; the velocity before and after."""
     rollout = roll(editor)
     x0, x_t, t = noised(rollout)
-    optimizer = torch.optim.SGD([weight for _, weight in trainable_parameters(editor)], lr=lr)
+    optimizer = torch.optim.SGD([weight for _, weight in editor.policies.parameters()], lr=lr)
     v = editor.velocity(rollout.conditioning, x_t, t)
-    with torch.no_grad(), use_policy(editor, "reference"):
+    with torch.no_grad(), editor.policies.using("reference"):
         v_ref = editor.velocity(rollout.conditioning, x_t, t)
     batch = NFTBatch(x0, x_t, t, v, v.detach(), v_ref, torch.tensor([0.9, 0.2, 0.6]))
     nft_loss(batch, beta=1.0, kl=1e-4, adv_clip=5.0)[0].backward()
@@ -133,25 +133,25 @@ def test_a_lora_step_changes_the_policy_alone_and_is_loaded_by_the_stock_loader(
     pipeline_path: Paths, name: str, tmp_path: Path
 ):
     editor = load(pipeline_path, name)
-    add_policies(editor, rank=2, alpha=4)
+    editor.add_policies(rank=2, alpha=4)
     nft_step(editor, 1.0)  # the first step moves B alone, from zero
     rollout, before, after = nft_step(editor, 1.0)
     _, x_t, t = noised(rollout)
     assert after.isfinite().all()
     assert not torch.equal(before, after)
-    with torch.no_grad(), use_policy(editor, "old"):
+    with torch.no_grad(), editor.policies.using("old"):
         old = editor.velocity(rollout.conditioning, x_t, t)
-    save_lora(editor, tmp_path, "default")
-    fresh = Editor.load(pipeline_path(name), pixels=PIXELS)
+    editor.policies.save(tmp_path, "default")
+    fresh = open_editor(pipeline_path(name), pixels=PIXELS)
     if hasattr(fresh.pipe, "load_lora_weights"):
         fresh.pipe.load_lora_weights(tmp_path)
     else:
         load_lora_into(fresh.pipe, tmp_path)
     with torch.no_grad():
         loaded = fresh.velocity(rollout.conditioning, x_t, t)
-        with use_policy(editor, "default"):
+        with editor.policies.using("default"):
             assert torch.equal(loaded, editor.velocity(rollout.conditioning, x_t, t))
-        with use_policy(editor, "reference"):
+        with editor.policies.using("reference"):
             assert torch.equal(old, editor.velocity(rollout.conditioning, x_t, t))
 
 
@@ -160,13 +160,13 @@ def test_a_full_step_changes_the_policy_and_is_loaded_by_the_denoisers_class(
     pipeline_path: Paths, name: str, tmp_path: Path
 ):
     editor = load(pipeline_path, name)
-    add_policies(editor, mode="full")
+    editor.add_policies(mode="full")
     rollout, before, after = nft_step(editor, 1e-3)
     assert after.isfinite().all()
     assert not torch.equal(before, after)
-    save_lora(editor, tmp_path, "default")
+    editor.policies.save(tmp_path, "default")
     _, x_t, t = noised(rollout)
-    fresh = Editor.load(pipeline_path(name), pixels=PIXELS)
+    fresh = open_editor(pipeline_path(name), pixels=PIXELS)
     fresh.denoiser.load_state_dict(type(fresh.denoiser).from_pretrained(tmp_path).state_dict())
     with torch.no_grad():
         torch.testing.assert_close(fresh.velocity(rollout.conditioning, x_t, t), after, rtol=1e-5, atol=1e-6)
@@ -223,7 +223,7 @@ def test_a_pipeline_without_a_record_is_probed_when_it_is_loaded(
 ):
     monkeypatch.delitem(FAMILIES, name)
     editor = load(pipeline_path, name)
-    add_policies(editor, rank=2, alpha=4)
+    editor.add_policies(rank=2, alpha=4)
     _, before, after = nft_step(editor, 1.0)
     assert not torch.equal(before, after)
 

@@ -15,14 +15,11 @@ from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from editr1.build import load_editor
 from editr1.config import Config, MemoryConfig, differences
 from editr1.editors import memory as memory_module
-from editr1.editors.adapters import add_policies, trainable_parameters, use_policy
 from editr1.editors.editor import Editor, Rollout
-from editr1.editors.loading import find_family, load_pipeline
+from editr1.editors.families import FAMILIES
 from editr1.editors.memory import (
-    apply_memory,
     checkpoint_blocks,
     compile_blocks,
     place,
@@ -31,7 +28,7 @@ from editr1.editors.memory import (
     tile_vae,
     usable_attention,
 )
-from editr1.editors.records import FAMILIES
+from editr1.editors.open import apply_memory, find_family, load_pipeline, open_config_editor, open_editor
 from editr1.errors import UserError
 from tests.editors.tiny_denoisers import build_flux_1, build_flux_2, output
 from tests.tiny import PIXELS, build_vae, tiny_sample
@@ -55,17 +52,17 @@ def inputs_of(editor: Editor) -> tuple[Any, Tensor, Tensor]:
 
 def with_lora(editor: Editor, shake: float = 0.05) -> Editor:
     """Policies, "default" away from the others."""
-    add_policies(editor, rank=3, alpha=12)
+    editor.add_policies(rank=3, alpha=12)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for _, weight in trainable_parameters(editor):
+        for _, weight in editor.policies.parameters():
             weight += shake * torch.randn(weight.shape, generator=generator)
     return editor
 
 
 def gradients(editor: Editor, inputs: Any, during: Any = None) -> list[Tensor]:
     """Of "default", by a velocity; `during` surrounds the backward pass."""
-    weights = [weight for _, weight in trainable_parameters(editor)]
+    weights = [weight for _, weight in editor.policies.parameters()]
     loss = editor.velocity(*inputs).square().sum()
     with during or nullcontext():
         return [*torch.autograd.grad(loss, weights, materialize_grads=True)]  # zeros where a weight is not used
@@ -84,11 +81,11 @@ def relative(found: Tensor, right: Tensor) -> float:
 
 
 def test_all_is_off_by_default_and_a_config_reaches_the_editor(tiny_editor_path: Path, tmp_path: Path) -> None:
-    plain = load_editor(config(tiny_editor_path))
+    plain = open_config_editor(config(tiny_editor_path))
     assert not plain.denoiser.is_gradient_checkpointing and not plain.pipe.vae.use_tiling
     assert set(MemoryConfig().model_dump().values()) == {None, False}
     on = {"gradient_checkpointing": True, "vae_tiling": True, "attention": "_native_math", "cache": tmp_path}
-    fitted = load_editor(config(tiny_editor_path, offload=True, **on))
+    fitted = open_config_editor(config(tiny_editor_path, offload=True, **on))
     assert fitted.denoiser.is_gradient_checkpointing and fitted.pipe.vae.use_tiling
     assert relative(make(fitted).latents, make(plain).latents) < 1e-5
     assert list(tmp_path.rglob("*.safetensors"))
@@ -112,12 +109,12 @@ def test_quantised_weights_are_not_trained_whole(tmp_path: Path) -> None:
 
 
 def test_lora_is_float32_on_a_bfloat16_base_and_keeps_what_bfloat16_would_lose(tiny_editor_path: Path) -> None:
-    editor = with_lora(Editor.load(tiny_editor_path, dtype=torch.bfloat16, pixels=PIXELS))
+    editor = with_lora(open_editor(tiny_editor_path, dtype=torch.bfloat16, pixels=PIXELS))
     trained = {id(weight) for policy in ("default", "old") for weight in editor.policies.weights[policy].values()}  # type: ignore[union-attr]
     assert {p.dtype for p in editor.denoiser.parameters() if id(p) in trained} == {torch.float32}
     assert {p.dtype for p in editor.denoiser.parameters() if id(p) not in trained} == {torch.bfloat16}
     editor.velocity(*inputs_of(editor)).square().mean().backward()
-    moved = [weight for _, weight in trainable_parameters(editor) if weight.grad is not None and weight.grad.any()]
+    moved = [weight for _, weight in editor.policies.parameters() if weight.grad is not None and weight.grad.any()]
     assert moved and all(weight.grad.isfinite().all() for weight in moved)  # type: ignore[union-attr]
     before = [weight.detach().clone() for weight in moved]
     torch.optim.AdamW(moved, lr=1e-6, weight_decay=0).step()
@@ -134,19 +131,19 @@ def test_lora_is_float32_on_a_bfloat16_base_and_keeps_what_bfloat16_would_lose(t
 
 @pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed")
 def test_int8_denoiser_is_near_the_float_one_and_its_lora_is_trained(tiny_editor_path: Path) -> None:
-    right = with_lora(Editor.load(tiny_editor_path, pixels=PIXELS))
-    editor = load_editor(config(tiny_editor_path, quantize="int8"))
+    right = with_lora(open_editor(tiny_editor_path, pixels=PIXELS))
+    editor = open_config_editor(config(tiny_editor_path, quantize="int8"))
     kept = {n for n, p in editor.denoiser.named_parameters() if type(p) in (Tensor, nn.Parameter)}
     linear = {f"{n}.weight" for n, m in editor.denoiser.named_modules() if isinstance(m, nn.Linear)}
     assert linear and not linear & kept
     assert all(type(p) is nn.Parameter for p in editor.pipe.text_encoder.parameters())
     inputs = inputs_of(right)
-    with torch.no_grad(), use_policy(right, "reference"):
+    with torch.no_grad(), right.policies.using("reference"):
         assert 1e-6 < relative(editor.velocity(*inputs), right.velocity(*inputs)) < 0.02
     with_lora(editor)
     found, expected = gradients(editor, inputs), gradients(right, inputs)
     assert relative(torch.cat([g.flatten() for g in found]), torch.cat([g.flatten() for g in expected])) < 0.05
-    with use_policy(editor, "old"):
+    with editor.policies.using("old"):
         editor.self_check(make(editor))
 
 
@@ -154,8 +151,8 @@ def test_int8_denoiser_is_near_the_float_one_and_its_lora_is_trained(tiny_editor
     not torch.cuda.is_available() or find_spec("bitsandbytes") is None, reason="takes a GPU and bitsandbytes"
 )
 def test_nf4_denoiser_is_near_the_float_one(tiny_editor_path: Path) -> None:
-    right = Editor.load(tiny_editor_path, device="cuda", pixels=PIXELS)
-    editor = Editor.load(tiny_editor_path, device="cuda", pixels=PIXELS, quantize="nf4")
+    right = open_editor(tiny_editor_path, device="cuda", pixels=PIXELS)
+    editor = open_editor(tiny_editor_path, device="cuda", pixels=PIXELS, quantize="nf4")
     conditioning, x_t, t = inputs_of(right)
     with torch.no_grad():
         found, expected = (one.velocity(conditioning, x_t, t.to(x_t.device)) for one in (editor, right))
@@ -188,7 +185,7 @@ def test_a_missing_package_is_named_with_its_command(
 
 def test_quantisation_reaches_from_pretrained_with_the_denoisers_name(monkeypatch: Any, tiny_editor_path: Path) -> None:
     given: dict[str, Any] = {}
-    monkeypatch.setattr("editr1.editors.loading.quantization", lambda *asked: asked)
+    monkeypatch.setattr("editr1.editors.open.quantization", lambda *asked: asked)
     load = DiffusionPipeline.from_pretrained
 
     def watched(path: Any, **settings: Any) -> Any:
@@ -245,7 +242,7 @@ def test_every_family_offloads_remembers_and_checkpoints_with_no_bit_changed(
     def roll(editor: Editor) -> Rollout:
         return editor.rollout(sample, 2, steps=2, seed=1, scheduler="euler")
 
-    plain = Editor.load(path, pixels=area)
+    plain = open_editor(path, pixels=area)
     right = roll(plain)
     inputs = (right.conditioning, right.latents, torch.tensor([0.3, 0.8]))
     expected = gradients(with_lora(plain), inputs)
@@ -265,7 +262,7 @@ def test_every_family_offloads_remembers_and_checkpoints_with_no_bit_changed(
 def test_checkpointing_changes_no_gradient(tiny_editor: Editor) -> None:
     inputs = inputs_of(with_lora(tiny_editor))
     right, calls = gradients(tiny_editor, inputs), _count(tiny_editor.denoiser.transformer_blocks[0])
-    checkpoint_blocks(tiny_editor)
+    checkpoint_blocks(tiny_editor.denoiser, lambda: tiny_editor.policies)
     found = gradients(tiny_editor, inputs)
     assert len(calls) == 2  # once forward, once again
     assert len(found) == len(right) and all(map(torch.equal, found, right))
@@ -274,9 +271,9 @@ def test_checkpointing_changes_no_gradient(tiny_editor: Editor) -> None:
 def test_a_block_is_computed_again_by_the_policy_of_its_forward_pass(tiny_editor: Editor) -> None:
     inputs = inputs_of(with_lora(tiny_editor))
     right = gradients(tiny_editor, inputs)
-    checkpoint_blocks(tiny_editor)
+    checkpoint_blocks(tiny_editor.denoiser, lambda: tiny_editor.policies)
     for policy in ("old", "reference"):
-        found = gradients(tiny_editor, inputs, during=use_policy(tiny_editor, policy))  # type: ignore[arg-type]
+        found = gradients(tiny_editor, inputs, during=tiny_editor.policies.using(policy))  # type: ignore[arg-type]
         assert all(map(torch.equal, found, right))
 
 
@@ -286,12 +283,12 @@ def test_checkpointing_changes_no_gradient_of_flux(build: Any) -> None:
     for on in (False, True):
         editor = Editor(build(), _flux_family(build))
         if on:
-            checkpoint_blocks(editor)
+            checkpoint_blocks(editor.denoiser, lambda editor=editor: editor.policies)
         with_lora(editor)
         calls = _count(editor.denoiser.single_transformer_blocks[1])
         with torch.enable_grad():
             loss = output.__wrapped__(editor.denoiser).square().sum()  # type: ignore[attr-defined]
-        weights = [weight for _, weight in trainable_parameters(editor)]
+        weights = [weight for _, weight in editor.policies.parameters()]
         answers.append([g for g in torch.autograd.grad(loss, weights, allow_unused=True) if g is not None])
         assert len(calls) == 1 + on
     assert len(answers[0]) > 10 and all(map(torch.equal, *answers))
@@ -307,7 +304,7 @@ def test_a_denoiser_that_cannot_is_refused(tiny_editor: Editor, monkeypatch: pyt
 
 
 def _flux_family(build: Any) -> Any:
-    from editr1.editors.records import FLUX2_KLEIN, FLUX_KONTEXT
+    from editr1.editors.families import FLUX2_KLEIN, FLUX_KONTEXT
 
     return FLUX_KONTEXT if build is build_flux_1 else FLUX2_KLEIN
 
@@ -440,7 +437,7 @@ def test_blocks_of_one_class_share_what_was_compiled() -> None:
         compile_blocks(denoiser, backend="eager")
         with_lora(editor)
         for policy in POLICIES:
-            with use_policy(editor, policy):
+            with editor.policies.using(policy):
                 output(denoiser)
         graphs.append(counters["stats"]["unique_graphs"])
     assert graphs[0] == graphs[1]
@@ -450,6 +447,6 @@ def test_blocks_of_one_class_share_what_was_compiled() -> None:
 def _velocities(editor: Editor, inputs: Any, policies: tuple[Any, ...] = POLICIES) -> dict[str, Tensor]:
     answers = {}
     for policy in policies:
-        with use_policy(editor, policy):
+        with editor.policies.using(policy):
             answers[policy] = editor.velocity(*inputs)
     return answers

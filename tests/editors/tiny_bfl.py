@@ -38,7 +38,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from editr1.toy.build.flux_text import TEXT_TOKENS, build_clip, build_clip_tokenizer, build_t5, build_t5_tokenizer
+from editr1.toy_models.flux_text import TEXT_TOKENS, build_clip, build_clip_tokenizer, build_t5, build_t5_tokenizer
 from tests.tiny import WORDS, build_tokenizer
 
 LATENT_CHANNELS = 4

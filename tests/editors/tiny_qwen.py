@@ -40,7 +40,7 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
-from editr1.toy.build.flux_text import build_clip_tokenizer
+from editr1.toy_models.flux_text import build_clip_tokenizer
 from tests.tiny import (
     TEMPLATE_PREFIX,
     WORDS,

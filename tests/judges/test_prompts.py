@@ -6,7 +6,7 @@ from PIL import Image
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest
 from editr1.judges.prompts import load_prompt
-from editr1.toy.build.language import build_tokenizer
+from editr1.toy_models.language import build_tokenizer
 
 SOURCE, EDIT = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
 REQUEST = JudgeRequest(SOURCE, EDIT, "remove the cat", "No cat is left.", "remove")

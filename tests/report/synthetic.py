@@ -11,8 +11,8 @@ from PIL import Image as Images
 from PIL import ImageDraw
 
 from editr1.config import dump_config, load_config
-from editr1.evaluation.results import summarise
-from editr1.evaluation.rows import SOURCE, Row, RowStore
+from editr1.evaluation.heldout.rows import SOURCE, Row, RowStore
+from editr1.evaluation.paired import summarise
 
 TASKS = ("add", "adjust", "background", "compose", "extract", "move", "remove", "replace", "style")
 STEPS = 40

@@ -1,33 +1,181 @@
-"""What a run's folder says, also when the run was killed while writing."""
+"""The report: right numbers, nothing from outside, readable in light, dark and on a phone."""
 
 from __future__ import annotations
 
+import html
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image as Images
 
-from editr1.report.run import read_run
-from tests.report.synthetic import write_demo, write_metrics
-
-
-def test_pairs_join_the_same_item_and_seed_and_change_is_the_oracles(tmp_path: Path) -> None:
-    results = write_demo(tmp_path / "run", items=12)
-    run = read_run(tmp_path / "run")
-    assert len(run.pairs) == 24
-    assert all((p.before.key, p.before.seed) == (p.after.key, p.after.seed) for p in run.pairs)
-    assert sum(pair.change for pair in run.pairs) / 24 == pytest.approx(results["oracle"]["delta"])
-    assert run.train_seconds == 312.4
-    assert run.oracle[1] == pytest.approx(0.454)
+from editr1.errors import UserError
+from editr1.report.run import duration, gallery, signed, write_report
+from editr1.report.run_folder import read_run
+from tests.report.browser import browse, needs_chromium
+from tests.report.synthetic import STEPS, TASKS, write_demo, write_metrics
 
 
-def test_steps_done_again_after_a_kill_count_once_and_a_cut_line_not_at_all(tmp_path: Path) -> None:
-    write_metrics(tmp_path / "run", steps=4)
-    path = tmp_path / "run/metrics.jsonl"
-    lines = path.read_text().splitlines()
-    again = json.loads(lines[3]) | {"reward_mean": 0.99}
-    path.write_text("\n".join([*lines, json.dumps(again), lines[0][:30]]))
-    run = read_run(tmp_path / "run")
-    assert [row["step"] for row in run.metrics] == [1, 2, 3, 4]
-    assert run.metrics[3]["reward_mean"] == 0.99
-    assert run.train_seconds == pytest.approx(4 * 5.5)
+class Texts(HTMLParser):
+    """Rows of cells of each table, by the table's id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self._rows: list[list[str]] = []
+        self._in_cell = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self._rows = self.tables.setdefault(dict(attrs)["id"] or "", [])
+        elif tag == "tr":
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            self._rows[-1].append("")
+            self._in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_cell = self._in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self._in_cell:
+            self._rows[-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("report") / "a demo"
+    results = write_demo(folder)
+    return write_report(folder), results
+
+
+def expected_row(task: str, n: int, figures: dict[str, Any]) -> list[str]:
+    low, high = figures["ci95"]
+    change = f"{figures['delta']:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
+    return [task, str(n), f"{figures['before']:.2f}", f"{figures['after']:.2f}", change, ""]
+
+
+def check_tables(page: str, results: dict[str, Any]) -> None:
+    texts = Texts()
+    texts.feed(page)
+    for name in ("oracle", "judge"):
+        rows = texts.tables[name][1:]
+        wanted = [expected_row(task, entry["n"], entry[name]) for task, entry in results["by_task"].items()]
+        assert [[cell.strip() for cell in row] for row in rows] == [*wanted, expected_row("all", 36, results[name])]
+
+
+def test_tables_show_the_figures_of_results_json(demo: tuple[Path, dict[str, Any]]) -> None:
+    path, results = demo
+    assert len(results["by_task"]) == len(TASKS)
+    check_tables(path.read_text(encoding="utf-8"), results)
+
+
+def test_page_refers_to_nothing_outside_and_runs_no_script(demo: tuple[Path, dict[str, Any]]) -> None:
+    page = demo[0].read_text(encoding="utf-8")
+    targets = re.findall(r"""(?:src|href|url|action|srcset)\s*[=(]\s*["']?([^"')\s>]+)""", page)
+    assert targets and all(target.startswith("data:") for target in targets)
+    assert not re.search(r"https?://|<script|@import|//cdn", page)
+
+
+def test_count_of_items_left_out_and_settings_are_shown(demo: tuple[Path, dict[str, Any]]) -> None:
+    page = demo[0].read_text(encoding="utf-8")
+    assert "an edit got no reward: 1 of 36 instructions" in page
+    assert "8 instructions × 12 edits, 6 denoiser calls each" in page
+    assert f"{STEPS} steps in 5 min 12 s" in page
+    assert "toy:qwen-image-edit" in page and "editr1 0." in page
+
+
+def test_gallery_holds_the_best_and_the_worst_edit_and_instructions_are_escaped(
+    demo: tuple[Path, dict[str, Any]],
+) -> None:
+    page = demo[0].read_text(encoding="utf-8")
+    run = read_run(demo[0].parent)
+    best, worst = max(run.pairs, key=lambda pair: pair.change), min(run.pairs, key=lambda pair: pair.change)
+    for pair in (best, worst):
+        assert html.escape(pair.before.instruction) in page
+        scores = f"oracle {pair.before.oracle['score']:.2f} → <b>{pair.after.oracle['score']:.2f}</b>"
+        assert scores in page
+    assert "<beside>" not in page
+    sections = {title: pairs for title, _, pairs in gallery(run.pairs)}
+    assert sections["Largest gains"][0] == best and sections["Largest losses"][0] == worst
+    assert {pair.before.task for pair in sections["One of each task"]} == set(TASKS)
+    assert len({pair.before.key for pair in sections["Largest gains"]}) == len(sections["Largest gains"])
+
+
+def test_edit_without_a_reward_shows_a_dash_not_a_zero(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    write_demo(tmp_path / "run", items=9, unscored=9)
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["judge"] == {"before": None, "after": None, "delta": None, "ci95": None}
+    assert "judge – → <b>" in page
+    assert "9 of 9 instructions" in page
+
+
+def test_training_without_evaluation_leaves_its_sections_out_with_a_sentence(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "run")
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "not evaluated before and after training" in page
+    assert "there is no gallery" in page
+    assert "<table" not in page and 'class="tiles"' not in page
+    assert f"{STEPS} steps in 3 min 40 s" in page  # 40 x (3.0 + 0.9 + 1.5 + 0.1) s
+    assert page.count('<svg class="chart"') == 3 + len(TASKS) + 5 + 4
+
+
+def test_run_stopped_before_its_first_step_has_a_report(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "run", steps=0)
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "No step has been recorded yet" in page and "0 steps in 0 min 0 s" in page
+
+
+def test_folder_without_a_run_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no run \(no config.yaml\)"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(59.6, "1 min 0 s"), (312.4, "5 min 12 s"), (11400, "3 h 10 min")])
+def test_duration_in_words(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_sign_is_always_written() -> None:
+    assert (signed(0.123), signed(-0.126), signed(None)) == ("+0.12", "−0.13", "–")
+
+
+@needs_chromium
+def test_browser_shows_the_tables_without_a_complaint(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    dom, log = browse(demo[0], tmp_path / "profile", "--dump-dom")
+    check_tables(dom, demo[1])
+    assert "CONSOLE" not in log
+
+
+@needs_chromium
+@pytest.mark.parametrize(("theme", "page_colour"), [((), (251, 251, 250)), (("--force-dark-mode",), (21, 23, 27))])
+def test_page_follows_the_theme(
+    demo: tuple[Path, dict[str, Any]], tmp_path: Path, theme: tuple[str, ...], page_colour: tuple[int, int, int]
+) -> None:
+    shot = tmp_path / "shot.png"
+    browse(demo[0], tmp_path / "profile", f"--screenshot={shot}", *theme, window="1200,3000")
+    with Images.open(shot) as image:
+        colours = image.convert("RGB").getcolors(image.width * image.height)
+    counts = {colour: count for count, colour in colours}
+    assert max(counts, key=lambda colour: counts[colour]) == page_colour
+    ink = (27, 29, 33) if not theme else (236, 238, 241)
+    assert counts.get(ink, 0) > 500  # text of the theme's own colour
+
+
+@needs_chromium
+def test_page_is_no_wider_than_a_phone(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    frame = tmp_path / "phone.html"
+    page = html.escape(demo[0].read_text(encoding="utf-8"), quote=True)
+    wide = "Math.max(...[...page.querySelectorAll('table')].map(t => t.getBoundingClientRect().right))"
+    script = (
+        "const page = this.contentDocument; "
+        f"document.body.dataset.width = Math.ceil(Math.max(page.documentElement.scrollWidth, {wide}))"
+    )
+    frame.write_text(f'<body><iframe width="375" height="800" onload="{script}" srcdoc="{page}"></iframe></body>')
+    dom, _ = browse(frame, tmp_path / "profile", "--dump-dom")
+    found = re.search(r'data-width="(\d+)"', dom)
+    assert found and int(found[1]) <= 375

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from editr1.toy.build.corrupt import NOISE, candidate, damage, noisy_target, wrong
+from editr1.toy.corrupt import NOISE, candidate, damage, noisy_target, wrong
 from editr1.toy.world import make_item
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from editr1.toy import oracle
-from editr1.toy.build.corrupt import damage, wrong
+from editr1.toy.corrupt import damage, wrong
 from editr1.toy.scene import draw, to_image
 from editr1.toy.tasks import TASKS
 from editr1.toy.world import LEVELS, ToyItem, make_item

@@ -6,7 +6,7 @@ import ast
 import inspect
 from typing import Any
 
-from editr1.editors import records
+from editr1.editors import families as records
 
 UNSUPPORTED = {
     "GlmImagePipeline": "the source reaches the denoiser through a cache that earlier denoiser calls fill and the "

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,13 +21,13 @@ from diffusers import DiffusionPipeline
 from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
-from editr1.data import EditSample
-from editr1.editors.families import Family, Size
-from editr1.editors.loading import find_family, load_pipeline
-from editr1.editors.tap import (
+from editr1.data.samples import EditSample
+from editr1.editors.family import Family, Size
+from editr1.editors.policies import FullPolicies, LoraPolicies, Policies
+from editr1.editors.recorder import (
     Call,
     Conditioning,
-    Tap,
+    Recording,
     arguments_for,
     condition,
     conditional_rows,
@@ -37,17 +36,13 @@ from editr1.editors.tap import (
     largest_difference,
     noise_levels,
     predicted,
+    recording_of,
     replay,
-    tapped,
     target_of,
     time_argument,
 )
+from editr1.editors.samplers import SCHEDULERS, SchedulerName
 from editr1.errors import UserError
-from editr1.samplers import SCHEDULERS, SchedulerName
-
-if TYPE_CHECKING:
-    from editr1.editors.adapters import Policies
-    from editr1.editors.memory import Quantization
 
 
 class EditorMismatch(UserError):
@@ -107,47 +102,39 @@ class Editor:
         self.text_tokens = _text_limit(pipe, family) if text_tokens is None else text_tokens
         self.guidance = family.guidance if guidance is None else guidance
         self.denoiser: nn.Module = denoiser
-        self.policies: Policies | None = None
+        self.policies = Policies(denoiser)
         for component in pipe.components.values():
             if isinstance(component, nn.Module):
                 component.requires_grad_(False)
         pipe.set_progress_bar_config(disable=True)
 
-    @classmethod
-    def load(
-        cls,
-        path_or_id: str | Path,
+    def add_policies(
+        self,
         *,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
-        guidance: float | None = None,
-        pixels: int | None = None,
-        text_tokens: int | None = None,
-        quantize: Quantization | None = None,
-        offload: bool = False,
-    ) -> Editor:
-        """Load a pipeline folder, or a model by its hub id, and find its family record; derive one where there is none.
+        rank: int = 32,
+        alpha: float = 64,
+        targets: Sequence[str] | None = None,
+        mode: Literal["lora", "full"] = "lora",
+        seed: int = 0,
+    ) -> None:
+        """Give the denoiser the policies "default" and "old", equal to what was loaded; "default" is active afterwards.
 
         Args:
-            path_or_id: what `DiffusionPipeline.from_pretrained` takes.
-            dtype: of all weights that are not quantised.
-            device: where the pipeline goes.
-            guidance: None for the family's default.
-            pixels: area of source and edit; None for the pipeline's own.
-            text_tokens: length that prompts are padded or cut to; None for the pipeline's own.
-            quantize: how the denoiser's weights are held; None: as `dtype`.
-            offload: all but the denoiser stay on the CPU and come to `device` while they compute.
+            rank: of the LoRA matrices.
+            alpha: the LoRA is scaled by alpha / rank.
+            targets: names of the modules that get a LoRA; None for the family's.
+            mode: "lora", or "full" to train every weight of the denoiser.
+            seed: of the LoRA's initial weights.
 
         Raises:
-            UserError: nothing is there, it cannot be read, or it is no flow-matching editor.
+            UserError: a target names no module of the denoiser.
         """
-        family = find_family(path_or_id)
-        pipe = load_pipeline(path_or_id, dtype, device, quantize=quantize, offload=offload)
-        if family is None:
-            from editr1.editors.probe import derive_family
-
-            family = derive_family(pipe, pixels=pixels)
-        return cls(pipe, family, guidance=guidance, pixels=pixels, text_tokens=text_tokens)
+        if mode == "full":
+            self.policies = FullPolicies(self.denoiser)
+            return
+        names = self.family.lora_targets if targets is None else targets
+        component = self.family.denoiser
+        self.policies = LoraPolicies(self.denoiser, component, rank=rank, alpha=alpha, targets=names, seed=seed)
 
     def rollout(
         self,
@@ -174,22 +161,22 @@ class Editor:
                 takes, or the sampler gives NaN or infinity.
         """
         family = self.family
-        images, tap = self.sample_tapped(
+        images, recording = self.sample_recorded(
             sample, num_edits, steps=steps, seed=seed, scheduler=scheduler, every_call=every_call
         )
-        conditioning = condition(tap, family, num_edits)
-        assert tap.sample is not None, "the scheduler has stepped"
-        latents = final_target(tap.sample, family, conditioning.shape)
+        conditioning = condition(recording, family, num_edits)
+        assert recording.sample is not None, "the scheduler has stepped"
+        latents = final_target(recording.sample, family, conditioning.shape)
         if not latents.isfinite().all():
             raise UserError(
                 f"sample {sample.key!r}: the sampler gave NaN or infinite latents; take at least 2 rollout.steps, and "
                 "bfloat16 or float32 instead of float16."
             )
         latents = latents.reshape(num_edits, conditioning.shape[0], -1).float()
-        return Rollout(conditioning, latents, images, noise_levels(tap.times, family), tap.calls)
+        return Rollout(conditioning, latents, images, noise_levels(recording.times, family), recording.calls)
 
     @torch.no_grad()
-    def sample_tapped(
+    def sample_recorded(
         self,
         sample: EditSample,
         num_edits: int,
@@ -198,7 +185,7 @@ class Editor:
         seed: int,
         scheduler: SchedulerName,
         every_call: bool,
-    ) -> tuple[list[Image], Tap]:
+    ) -> tuple[list[Image], Recording]:
         """The call of the pipeline, and what was seen of its denoiser and scheduler; arguments as in `rollout`."""
         size = self._size(sample.source, sample.key)
         arguments = self.family.call(
@@ -211,16 +198,16 @@ class Editor:
         )
         with (
             self._scoped(scheduler, size),
-            tapped(self.denoiser, self.pipe.scheduler, self.family, every=every_call) as tap,
+            recording_of(self.denoiser, self.pipe.scheduler, self.family, every=every_call) as recording,
         ):
             images = self.pipe(
                 **arguments,
                 num_inference_steps=steps,
                 generator=[_generator(seed, i) for i in range(num_edits)],
             )[0]
-        if not tap.steps or tap.sample is None:
+        if not recording.steps or recording.sample is None:
             raise UserError(f"{self.family.pipeline} called {self.family.denoiser!r} never: is this its denoiser?")
-        return [image if image.mode == "RGB" else image.convert("RGB") for image in images], tap
+        return [image if image.mode == "RGB" else image.convert("RGB") for image in images], recording
 
     def velocity(self, conditioning: Conditioning, x_t: Tensor, t: Tensor) -> Tensor:
         """Velocity eps - x0 of the active policy at x_t = (1 - t) x0 + t eps; gradients flow.

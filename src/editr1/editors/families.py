@@ -1,138 +1,301 @@
-"""What differs between editors: one record per diffusers pipeline class. Everything else is the same for all of them.
+"""The family records: one for each pipeline class that editr1 knows.
 
-A record is data: `editr1 editor probe` derives it for a pipeline that is not listed in `editors/records.py`.
+The LoRA targets are the attention projections, as in Edit-R1 (arXiv 2510.16888); guidance is off by default where it is
+classifier-free (one denoiser call a step, as in DiffusionNFT, arXiv 2509.16117).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import json
+from math import prod
+from typing import Any
 
-from PIL.Image import Image
+from editr1.editors.family import Family
 
-from editr1.data import EditSample
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+JOINT_ATTENTION = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+JOY_ATTENTION = ("img_attn_qkv", "img_attn_proj", "txt_attn_qkv", "txt_attn_proj")
+QWEN_ARGS = ("encoder_hidden_states", "encoder_hidden_states_mask", "guidance")
 
-Size = tuple[int, int]
-End = Literal["first", "last"]
+QWEN_IMAGE_EDIT = Family(
+    name="qwen-image-edit",
+    pipeline="QwenImageEditPipeline",
+    negative=" ",
+    guidance_arg="true_cfg_scale",
+    guidance=1.0,
+    multiple=32,
+    area_functions=("calculate_dimensions",),
+    batch_args=QWEN_ARGS,
+    lora_targets=JOINT_ATTENTION,
+)
+
+QWEN_IMAGE_EDIT_PLUS = Family(
+    name="qwen-image-edit-plus",
+    pipeline="QwenImageEditPlusPipeline",
+    sources=None,
+    negative=" ",
+    guidance_arg="true_cfg_scale",
+    guidance=1.0,
+    multiple=32,
+    source_areas=("VAE_IMAGE_SIZE",),
+    preview_areas=("CONDITION_IMAGE_SIZE",),
+    batch_args=QWEN_ARGS,
+    lora_targets=JOINT_ATTENTION,
+)
+
+QWEN_IMAGE = Family(
+    name="qwen-image",
+    pipeline="QwenImagePipeline",
+    image=None,
+    sources=0,
+    negative=" ",
+    guidance_arg="true_cfg_scale",
+    guidance=1.0,
+    batch_args=QWEN_ARGS,
+    lora_targets=JOINT_ATTENTION,
+)
+
+FLUX_KONTEXT = Family(
+    name="flux-kontext",
+    pipeline="FluxKontextPipeline",
+    guidance_arg="guidance_scale",
+    guidance=2.5,
+    settings={"_auto_resize": False},
+    sized=lambda size: {"max_area": prod(size)},
+    fitted=True,
+    batch_args=("encoder_hidden_states", "pooled_projections", "guidance"),
+    lora_targets=JOINT_ATTENTION,
+)
+
+FLUX = Family(
+    name="flux",
+    pipeline="FluxPipeline",
+    image=None,
+    sources=0,
+    guidance_arg="guidance_scale",
+    guidance=3.5,
+    batch_args=("encoder_hidden_states", "pooled_projections", "guidance"),
+    lora_targets=JOINT_ATTENTION,
+)
+
+QWEN_IMAGE_21 = Family(
+    name="qwen-image-2.1",
+    pipeline="QwenImage21Pipeline",
+    sources=None,
+    negative=" ",
+    guidance_arg="true_cfg_scale",
+    guidance=1.0,
+    settings={"use_kv_cache": False},
+    text_tokens=None,
+    multiple=32,
+    area_functions=("calculate_dimensions",),
+    target="last",
+    batch_args=("encoder_hidden_states", "encoder_hidden_states_mask"),
+    lora_targets=ATTENTION,
+)
+
+FLUX2 = Family(
+    name="flux2",
+    pipeline="Flux2Pipeline",
+    sources=None,
+    guidance_arg="guidance_scale",
+    guidance=4.0,
+    fitted=True,
+    batch_args=("encoder_hidden_states", "txt_ids", "img_ids", "guidance"),
+    lora_targets=(*JOINT_ATTENTION, "to_qkv_mlp_proj"),
+)
+
+FLUX2_KLEIN = Family(
+    name="flux2-klein",
+    pipeline="Flux2KleinPipeline",
+    sources=None,
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    fitted=True,
+    batch_args=("encoder_hidden_states", "txt_ids", "img_ids"),
+    lora_targets=(*JOINT_ATTENTION, "to_qkv_mlp_proj"),
+)
+
+FLUX2_KLEIN_KV = Family(
+    name="flux2-klein-kv",
+    pipeline="Flux2KleinKVPipeline",
+    sources=None,
+    fitted=True,
+    target="last",
+    batch_args=("encoder_hidden_states", "txt_ids", "img_ids"),
+    lora_targets=(*JOINT_ATTENTION, "to_qkv_mlp_proj"),
+)
+
+LONGCAT_IMAGE_EDIT = Family(
+    name="longcat-image-edit",
+    pipeline="LongCatImageEditPipeline",
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    takes_size=False,
+    text_tokens=None,
+    area_functions=("calculate_dimensions",),
+    batch_args=("encoder_hidden_states",),
+    lora_targets=JOINT_ATTENTION,
+)
+
+BRIA_FIBO_EDIT = Family(
+    name="bria-fibo-edit",
+    pipeline="BriaFiboEditPipeline",
+    sources=None,
+    prompt=lambda text: json.dumps({"edit_instruction": text}),
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    settings={"_auto_resize": False},
+    fitted=True,
+    time_scale=1000.0,
+    batch_args=("encoder_hidden_states", "text_encoder_layers", "joint_attention_kwargs"),
+    conditional="last",
+    lora_targets=JOINT_ATTENTION,
+)
+
+BRIA_FIBO_2 = Family(
+    name="bria-fibo-2",
+    pipeline="BriaFibo2Pipeline",
+    sources=5,
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    text_tokens=None,
+    fitted=True,
+    scoped=lambda size: {"default_sample_size": round(prod(size) ** 0.5 / 8)},
+    batch_args=("encoder_hidden_states", "encoder_attention_mask", "context_latents"),
+    lora_targets=ATTENTION,
+)
+
+JOYIMAGE_EDIT = Family(
+    name="joyimage-edit",
+    pipeline="JoyImageEditPipeline",
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    scoped=lambda size: {"diffusers.pipelines.joyimage.image_processor:BUCKETS": {1024: [size[::-1]]}},
+    mean_source=True,
+    time_scale=1000.0,
+    target="last",
+    length=1,
+    batch_args=("encoder_hidden_states",),
+    lora_targets=JOY_ATTENTION,
+)
+
+JOYIMAGE_EDIT_PLUS = Family(
+    name="joyimage-edit-plus",
+    pipeline="JoyImageEditPlusPipeline",
+    image="images",
+    sources=None,
+    listed=True,
+    repeats=False,
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    scoped=lambda size: {"diffusers.pipelines.joyimage.image_processor:BUCKETS": {1024: [size[::-1]]}},
+    time_scale=1000.0,
+    length=lambda arguments: prod(arguments["shape_list"][0][0]),
+    batch_args=("encoder_hidden_states", "encoder_hidden_states_mask"),
+    list_args=("shape_list",),
+    conditional="last",
+    lora_targets=JOY_ATTENTION,
+)
+
+KANDINSKY5_I2I = Family(
+    name="kandinsky5-i2i",
+    pipeline="Kandinsky5I2IPipeline",
+    repeats=False,
+    negative="blurry, low quality, distorted, deformed, artifacts",  # an empty one leaves it without tokens
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    text_tokens=None,
+    scoped=lambda size: {"resolutions": [size]},
+    mean_source=True,
+    time_scale=1000.0,
+    axis=-1,
+    batch_args=("encoder_hidden_states", "pooled_projections"),
+    lora_targets=("to_query", "to_key", "to_value", "self_attention.out_layer", "cross_attention.out_layer"),
+)
+
+Z_IMAGE_OMNI = Family(
+    name="z-image-omni",
+    pipeline="ZImageOmniPipeline",
+    sources=None,
+    listed=True,
+    guidance_arg="guidance_scale",
+    guidance=0.0,
+    fitted=True,
+    mean_source=True,
+    latents="x",
+    time="t",
+    time_scale=-1.0,
+    time_shift=1.0,
+    sign=-1,
+    target="last",
+    batch_args=(),
+    list_args=("cap_feats", "siglip_feats", "image_noise_mask"),
+    lora_targets=ATTENTION,
+)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """How one pipeline class is called, and how its denoiser call is taken apart.
+def _omnigen_rows(arguments: dict[str, Any], rows: int) -> dict[str, Any]:
+    """OmniGen's sources stand in one list; a dict tells where each row's are in its text."""
+    places = arguments["input_image_sizes"].get(0, [])
+    return {
+        "input_image_sizes": dict.fromkeys(range(rows), places) if places else {},
+        "input_img_latents": arguments["input_img_latents"][: len(places)] * rows,
+    }
 
-    The call of the pipeline:
 
-    Attributes:
-        name: short name for people.
-        pipeline: class name, as in model_index.json.
-        image: the argument that takes the source; None for text to image.
-        sources: how many source images it takes at most; None for any number.
-        listed: the source is passed in a list, also where it is one.
-        prompt: how the instruction is written; None: as it is.
-        tag: stands before the instruction once for each source; "{}" is the source's number, from 1.
-        negative: the negative prompt, passed where guidance makes it count.
-        guidance_arg: the argument for the guidance scale; None where there is none.
-        guidance: its default; at most 1 where it switches classifier-free guidance off, None leaves the argument out.
-        settings: other arguments of every call.
-        sized: arguments that follow from the size (width, height) of the edit.
-        takes_size: it has `width` and `height`.
-        repeats: it has `num_images_per_prompt`; otherwise prompts and sources are repeated in lists.
-        text_tokens: the argument for the number of text tokens that prompts are padded or cut to.
-        multiple: width and height of source and edit are multiples of this.
-        fitted: the source is resized to the edit's area before the call, since the pipeline takes it as it is.
-        source_areas: constants in the pipeline's module that fix the area, in pixels, of the encoded source.
-        preview_areas: likewise for the copy that a text encoder sees; never enlarged.
-        area_functions: functions (area, ratio) in the pipeline's module that are called with a fixed area.
-        scoped: attributes that follow from the size of the edit: of the pipeline, or "module:name" of a module.
-        mean_source: the pipeline draws the source's latents at random, anew for each edit, or fixes their dtype; their
-            mean in the VAE's dtype is taken instead.
+OMNIGEN = Family(
+    name="omnigen",
+    pipeline="OmniGenPipeline",
+    image="input_images",
+    sources=3,
+    listed=True,
+    tag="<img><|image_{}|></img> ",
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    settings={"img_guidance_scale": 1.0},
+    text_tokens=None,
+    fitted=True,
+    mean_source=True,
+    time_scale=-1.0,
+    time_shift=1.0,
+    sign=-1,
+    batch_args=("input_ids", "attention_mask", "position_ids"),
+    expand=_omnigen_rows,
+    lora_targets=ATTENTION,
+)
 
-    The call of the denoiser:
+STABLE_DIFFUSION_3 = Family(
+    name="stable-diffusion-3",
+    pipeline="StableDiffusion3Pipeline",
+    image=None,
+    sources=0,
+    guidance_arg="guidance_scale",
+    guidance=1.0,
+    time_scale=1000.0,
+    batch_args=("encoder_hidden_states", "pooled_projections"),
+    conditional="last",
+    lora_targets=JOINT_ATTENTION,
+)
 
-    Attributes:
-        denoiser: its name among the pipeline's components.
-        latents: the argument that holds the noised target, alone or beside the source.
-        time: the argument for the time: `time_scale` * t + `time_shift` for noise level t in [0, 1].
-        sign: +1 where it predicts the velocity eps - x0, -1 where x0 - eps.
-        axis: of `latents`, along which target and source stand.
-        target: which end of that axis is the target.
-        length: places of the target along the axis, or how the arguments tell them; None: as many as the scheduler
-            steps.
-        batch_args: arguments with a batch dimension, besides latents and time; nests of tensors too; each may be None.
-        list_args: arguments that are lists with one entry a row.
-        expand: (recorded arguments, B) -> those of B rows that neither of the two describes.
-        conditional: under guidance in one call, which rows saw the instruction.
-        tolerance: largest relative difference of a replay; above 0 only where the pipeline itself computes the steps
-            after the first in another way (a cache of the source's keys and values).
-        lora_targets: names of the modules that get a LoRA, as the published recipe chose them.
-    """
-
-    name: str
-    pipeline: str
-    image: str | None = "image"
-    sources: int | None = 1
-    listed: bool = False
-    prompt: Callable[[str], str] | None = None
-    tag: str = ""
-    negative: str | None = None
-    guidance_arg: str | None = None
-    guidance: float | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    sized: Callable[[Size], dict[str, Any]] | None = None
-    takes_size: bool = True
-    repeats: bool = True
-    text_tokens: str | None = "max_sequence_length"
-    multiple: int = 16
-    fitted: bool = False
-    source_areas: tuple[str, ...] = ()
-    preview_areas: tuple[str, ...] = ()
-    area_functions: tuple[str, ...] = ()
-    scoped: Callable[[Size], dict[str, Any]] | None = None
-    mean_source: bool = False
-    denoiser: str = "transformer"
-    latents: str = "hidden_states"
-    time: str = "timestep"
-    time_scale: float = 1.0
-    time_shift: float = 0.0
-    sign: Literal[1, -1] = 1
-    axis: int = 1
-    target: End = "first"
-    length: int | Callable[[dict[str, Any]], int] | None = None
-    batch_args: tuple[str, ...]
-    list_args: tuple[str, ...] = ()
-    expand: Callable[[dict[str, Any], int], dict[str, Any]] | None = None
-    conditional: End = "first"
-    tolerance: float = 0.0
-    lora_targets: tuple[str, ...]
-
-    def call(
-        self,
-        sample: EditSample,
-        sources: list[Image],
-        edits: int,
-        *,
-        size: Size | None = None,
-        guidance: float | None = None,
-        text_tokens: int | None = None,
-    ) -> dict[str, Any]:
-        """The pipeline's arguments for `edits` edits of a sample with the given, resized sources."""
-        tags = "".join(self.tag.format(number) for number in range(1, len(sources) + 1))
-        text = tags + sample.instruction
-        arguments: dict[str, Any] = {"prompt": self.prompt(text) if self.prompt else text, **self.settings}
-        if self.image is not None and sources:
-            arguments[self.image] = sources if self.listed or len(sources) > 1 else sources[0]
-        if self.repeats:
-            arguments["num_images_per_prompt"] = edits
-        else:
-            arguments = {k: [v] * edits if k in ("prompt", self.image) else v for k, v in arguments.items()}
-        if size is not None:
-            arguments |= dict(zip(("width", "height"), size, strict=True)) if self.takes_size else {}
-            arguments |= self.sized(size) if self.sized else {}
-        if self.guidance_arg is not None and guidance is not None:
-            arguments[self.guidance_arg] = guidance
-            if self.negative is not None and guidance > 1:
-                arguments["negative_prompt"] = self.negative
-        if self.text_tokens is not None and text_tokens is not None:
-            arguments[self.text_tokens] = text_tokens
-        return arguments
+RECORDS = (
+    QWEN_IMAGE_EDIT,
+    QWEN_IMAGE_EDIT_PLUS,
+    QWEN_IMAGE_21,
+    FLUX_KONTEXT,
+    FLUX2,
+    FLUX2_KLEIN,
+    FLUX2_KLEIN_KV,
+    LONGCAT_IMAGE_EDIT,
+    BRIA_FIBO_EDIT,
+    BRIA_FIBO_2,
+    JOYIMAGE_EDIT,
+    JOYIMAGE_EDIT_PLUS,
+    KANDINSKY5_I2I,
+    Z_IMAGE_OMNI,
+    OMNIGEN,
+    QWEN_IMAGE,
+    FLUX,
+    STABLE_DIFFUSION_3,
+)
+FAMILIES = {family.pipeline: family for family in RECORDS}

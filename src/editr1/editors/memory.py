@@ -1,8 +1,7 @@
 """Fitting an editor on the hardware that is there: what diffusers offers for it, switched on from outside.
 
-Two things are settled while the weights are loaded, in `editors/loading.py`: how the denoiser's frozen weights are held
-(`quantization`) and where each component lives (`place`). `apply_memory` does the rest on a loaded editor: tiling,
-attention, checkpointing, the cache of encodings, and compilation at last.
+`editors/open.py` applies these: how the denoiser's frozen weights are held (`quantization`) and where each component
+lives (`place`) while the weights are loaded; tiling, attention, checkpointing and compilation on the loaded editor.
 
 Nothing here knows the adapters: a block is compiled when it is first called, and again when a LoRA is put into it or
 another policy becomes active, because torch guards on the attributes that PEFT switches. What each setting saves and
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from diffusers import BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizationConfig, TorchAoConfig
@@ -26,39 +25,14 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from editr1.editors.adapters import use_policy
-from editr1.editors.encodings import cache_encodings
+from editr1.editors.policies import Policies
 from editr1.errors import UserError
-
-if TYPE_CHECKING:
-    from editr1.config import MemoryConfig
-    from editr1.editors.editor import Editor
 
 Quantization = Literal["nf4", "int8"]
 PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao"}
 RECOMPILES = 64
 """Versions of a compiled block: three policies, with and without gradient, each for several shapes; torch's own 8 are
 too few, and beyond its limit torch falls back to the uncompiled block without an error."""
-
-
-def apply_memory(editor: Editor, settings: MemoryConfig) -> None:
-    """Switch on what `settings` ask for beyond quantisation and offloading, which come with loading.
-
-    The order matters: the cache's keys hold the VAE's tiling; compilation sees the attention that was chosen.
-
-    Raises:
-        UserError: this editor or this machine cannot do one of them.
-    """
-    if settings.vae_tiling:
-        tile_vae(editor.pipe)
-    if settings.attention is not None:
-        set_attention(editor.denoiser, settings.attention)
-    if settings.gradient_checkpointing:
-        checkpoint_blocks(editor)
-    if settings.cache is not None:
-        cache_encodings(editor.pipe, editor.denoiser, settings.cache)
-    if settings.compile:
-        compile_blocks(editor.denoiser)
 
 
 def quantization(kind: Quantization, denoiser: str, dtype: torch.dtype) -> PipelineQuantizationConfig:
@@ -166,24 +140,27 @@ def _try_attention(name: str, device: torch.device, dtype: torch.dtype) -> None:
         raise RuntimeError("it computes no gradients")
 
 
-def checkpoint_blocks(editor: Editor) -> None:
+def checkpoint_blocks(denoiser: Any, policies: Callable[[], Policies]) -> None:
     """Keep the inputs of the denoiser's blocks alone and compute each block again in the backward pass.
 
     A block is computed again by the policy that computed it first, whichever is active at the backward pass.
+
+    Args:
+        denoiser: a diffusers model.
+        policies: returns its policies, which may be added later.
 
     Raises:
         UserError: the denoiser does not support it.
     """
 
     def run(block: Callable[..., Any], *args: Any) -> Any:
-        policy = "reference" if editor.policies is None else editor.policies.active
+        policy = policies().active
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), use_policy(editor, policy)
+            return nullcontext(), policies().using(policy)
 
         return checkpoint(block, *args, use_reentrant=False, context_fn=contexts)
 
-    denoiser: Any = editor.denoiser
     try:
         denoiser.enable_gradient_checkpointing(run)
     except ValueError as error:

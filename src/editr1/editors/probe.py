@@ -22,11 +22,11 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor, nn
 
-from editr1.data import EditSample
+from editr1.data.samples import EditSample
 from editr1.editors.editor import Editor, EditorMismatch, fit
-from editr1.editors.families import End, Family
-from editr1.editors.tap import (
-    Tap,
+from editr1.editors.family import DENOISERS, End, Family
+from editr1.editors.recorder import (
+    Recording,
     final_target,
     largest_difference,
     map_tensors,
@@ -40,7 +40,6 @@ STEPS = 3
 PIXELS = 256 * 256
 IMAGE_ARGUMENTS = ("image", "images", "input_images", "reference_images", "ref_images", "source_image")
 GUIDANCE_ARGUMENTS = ("true_cfg_scale", "guidance_scale")
-DENOISERS = ("transformer", "unet", "denoiser", "dit")
 TIMES = ((1.0, 0.0), (1000.0, 0.0), (-1.0, 1.0), (-1000.0, 1000.0), (1000.0, -1.0))
 """Meanings of a time argument that pipelines have: (scale, shift)."""
 INSTRUCTIONS = ("replace the red ball by a cat", "replace the red ball by a dog")  # as many tokens
@@ -166,12 +165,16 @@ def _unguided(pipe: DiffusionPipeline, draft: Family, pixels: int | None) -> Fam
     return draft if rows[1.0] <= rows[0.0] else replace(draft, guidance=0.0)
 
 
-def _rows(tap: Tap) -> int:
+def _rows(recording: Recording) -> int:
     """Rows of all denoiser calls of a step."""
-    return sum(len(next(v for v in call.arguments.values() if isinstance(v, Tensor | list))) for call in tap.steps[-1])
+    return sum(
+        len(next(v for v in call.arguments.values() if isinstance(v, Tensor | list))) for call in recording.steps[-1]
+    )
 
 
-def _derive(pipe: DiffusionPipeline, draft: Family, pixels: int | None) -> tuple[Family, Tap, tuple[int, int] | None]:
+def _derive(
+    pipe: DiffusionPipeline, draft: Family, pixels: int | None
+) -> tuple[Family, Recording, tuple[int, int] | None]:
     """The draft with what its denoiser's calls tell, a run without guidance, and `_shape` of one with guidance."""
     two, three = (_run(pipe, draft, pixels, edits) for edits in (2, 3))
     first, second = (call.arguments for call in two.calls[:2])
@@ -214,21 +217,21 @@ def _run(
     edits: int,
     guidance: float | None = None,
     instruction: str = INSTRUCTIONS[0],
-) -> Tap:
+) -> Recording:
     """Call the pipeline as the editor does, recording everything."""
     editor = Editor(pipe, family, guidance=guidance, pixels=pixels)
     sample = _sample(family, pixels, instruction)
     try:
-        tap = editor.sample_tapped(sample, edits, steps=STEPS, seed=0, scheduler="euler", every_call=True)[1]
+        recording = editor.sample_recorded(sample, edits, steps=STEPS, seed=0, scheduler="euler", every_call=True)[1]
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
             f"{family.pipeline} cannot be called as its signature suggests: {type(error).__name__}: {error}"
         ) from error
-    if len(tap.steps) < 2:
+    if len(recording.steps) < 2:
         raise UserError(f"{family.pipeline} does not call {family.denoiser!r} and its scheduler at every step.")
-    return tap
+    return recording
 
 
 def _sample(family: Family, pixels: int | None, instruction: str = INSTRUCTIONS[0]) -> EditSample:
@@ -297,10 +300,10 @@ def _listed(two: Any, three: Any, rows: tuple[int, int]) -> bool:
     return all(isinstance(value, list) and len(value) == count for value, count in zip((two, three), rows, strict=True))
 
 
-def _sign(family: Family, tap: Tap, inverted: bool) -> Literal[1, -1]:
+def _sign(family: Family, recording: Recording, inverted: bool) -> Literal[1, -1]:
     """+1 where the denoiser predicts eps - x0: compares its output with what the scheduler was given."""
-    (given, sample), output = tap.given[0], tap.calls[0].output
-    shape = tuple(target_of(tap.calls[0].arguments[family.latents], family, _extent(family, tap)).shape[1:])
+    (given, sample), output = recording.given[0], recording.calls[0].output
+    shape = tuple(target_of(recording.calls[0].arguments[family.latents], family, _extent(family, recording)).shape[1:])
     target = predicted(output, replace(family, sign=1), shape)[: len(sample)].float()
     along = float((target.flatten() * final_target(given, family, shape).flatten().float()).sum())
     if along == 0:
@@ -308,17 +311,17 @@ def _sign(family: Family, tap: Tap, inverted: bool) -> Literal[1, -1]:
     return 1 if (along > 0) != inverted else -1
 
 
-def _extent(family: Family, tap: Tap) -> int:
-    return target_length(tap.calls[0].arguments, family, tap.given[0][1])
+def _extent(family: Family, recording: Recording) -> int:
+    return target_length(recording.calls[0].arguments, family, recording.given[0][1])
 
 
-def _conditional(family: Family, one: Tap, other: Tap) -> End:
+def _conditional(family: Family, one: Recording, other: Recording) -> End:
     """Which rows of a call change with the instruction, where guided rows share one call.
 
     Raises:
         UserError: the first call of a step is not the conditional one.
     """
-    a, b = (tap.calls[0].arguments for tap in (one, other))
+    a, b = (recording.calls[0].arguments for recording in (one, other))
     blocks = len(a[family.latents]) // 2
 
     def differ(block: int) -> bool:
@@ -333,18 +336,18 @@ def _conditional(family: Family, one: Tap, other: Tap) -> End:
     return "last" if blocks > 1 and not differ(0) else "first"
 
 
-def _shape(tap: Tap, family: Family) -> tuple[int, int]:
+def _shape(recording: Recording, family: Family) -> tuple[int, int]:
     """Denoiser calls a step, and rows of a call for each of two edits."""
-    return len(tap.steps[-1]), len(tap.calls[-1].arguments[family.latents]) // 2
+    return len(recording.steps[-1]), len(recording.calls[-1].arguments[family.latents]) // 2
 
 
-def _disagreements(family: Family, known: Family | None, tap: Tap) -> list[str]:
+def _disagreements(family: Family, known: Family | None, recording: Recording) -> list[str]:
     """Where the derived record says another thing of the denoiser's call than the known one."""
     if known is None:
         return []
     names = ("latents", "time", "time_scale", "time_shift", "sign", "target", "conditional")
     found = [f"{n}: {getattr(family, n)!r}, recorded {getattr(known, n)!r}" for n in names if _differ(family, known, n)]
-    seen = tap.calls[0].arguments
+    seen = recording.calls[0].arguments
     for name in ("batch_args", "list_args"):
         derived, recorded = ({a for a in getattr(f, name) if _numel(seen.get(a)) > 0} for f in (family, known))
         if recorded != derived:

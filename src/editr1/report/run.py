@@ -1,88 +1,260 @@
-"""What a run left in its folder, read back for the report. Everything but config.yaml may be missing."""
+"""A run's folder -> report.html: one file with no reference to anything outside it and no script."""
 
 from __future__ import annotations
 
-import json
+import base64
+import io
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
+from markupsafe import Markup
+from PIL import Image as Images
+from PIL import ImageOps
+from PIL.Image import Image
 
-from editr1.errors import UserError
-from editr1.evaluation.rows import Row, read_rows
-from editr1.metrics import read_rows as read_metrics
+from editr1 import __version__
+from editr1.evaluation.heldout.rows import open_image
+from editr1.files import write_file
+from editr1.report.environment import environment
+from editr1.report.run_folder import AFTER, BEFORE, Pair, Run, read_run
+from editr1.report.svg import Line, interval_bar, line_chart, stack_chart
 
-BEFORE, AFTER = "evaluation/before", "evaluation/after"
+SIDE = 256  # pixels of a picture's longer side: larger ones are made smaller, small ones enlarged by a whole number
+SHOWN = 6  # pairs in a row of the gallery
+LIBRARIES = ("torch", "diffusers", "transformers", "peft")
+DROPPED_TONES = ("b", "c", "quiet")
+DRIFT = {
+    "latent_norm": "Norm of the latents",
+    "brightness": "Brightness",
+    "saturation": "Saturation",
+    "sharpness": "Sharpness",
+    "source_distance": "Distance to the source",
+}
+OPTIMISER = {
+    "loss": "Loss",
+    "kl": "Distance to the untrained editor (KL)",
+    "grad_norm": "Gradient norm",
+    "update_norm": "Update norm",
+}
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The same edit, from the same noise, before and after training."""
+class Figure:
+    """A chart with the words above and under it."""
 
-    before: Row
-    after: Row
-
-    @property
-    def change(self) -> float:
-        """After less before, of the oracle's score."""
-        return self.after.oracle["score"] - self.before.oracle["score"]
+    title: str
+    chart: Markup
+    note: str = ""
+    legend: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run's folder.
-
-    Attributes:
-        folder: where it is.
-        config: the settings as nested mappings.
-        metrics: rows of metrics.jsonl by step, none twice.
-        oracle: mean oracle score of the training edits by step, where a demo measured it.
-        results: content of results.json; None without an evaluation.
-        pairs: edits before and after; empty without an evaluation.
-        grids: pictures of training samples, by step.
-    """
-
-    folder: Path
-    config: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    oracle: dict[int, float]
-    results: dict[str, Any] | None
-    pairs: list[Pair]
-    grids: list[Path]
-
-    @property
-    def train_seconds(self) -> float:
-        """As the evaluation measured it, else the sum over the steps."""
-        if self.results is not None:
-            return float(self.results["train_seconds"])
-        return sum(sum(row["seconds"].values()) for row in self.metrics)
-
-
-def read_run(folder: Path) -> Run:
-    """Read a run's folder.
+def write_report(run_dir: str | Path) -> Path:
+    """Write `run_dir`/report.html and return its path; what the run did not record is left out with a sentence.
 
     Raises:
-        UserError: if it holds no config.yaml.
+        UserError: if the folder holds no run.
     """
-    if not (folder / "config.yaml").is_file():
-        raise UserError(
-            f"{folder} holds no run (no config.yaml): give the folder that `editr1 train` or `editr1 demo` wrote"
-        )
-    metrics = folder / "metrics.jsonl"
-    results = folder / "results.json"
-    by_step = {row["step"]: row for row in (read_metrics(metrics) if metrics.exists() else [])}
-    return Run(
-        folder=folder,
-        config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
-        metrics=[by_step[step] for step in sorted(by_step)],
-        oracle={step: row["watched"]["oracle"] for step, row in by_step.items() if "watched" in row},
-        results=json.loads(results.read_text(encoding="utf-8")) if results.exists() else None,
-        pairs=_pairs(folder) if results.exists() else [],
-        grids=sorted((folder / "samples").glob("step_*.png")),
+    run = read_run(Path(run_dir))
+    templates = environment()
+    templates.filters["number"] = number
+    templates.filters["signed"] = signed
+    page = templates.get_template("run.html.j2").render(
+        run=run,
+        facts=facts(run),
+        config=yaml.safe_dump(run.config, sort_keys=False),
+        curves=reward_figures(run),
+        by_task=task_figures(run),
+        drift=single_figures(run, DRIFT, "drift"),
+        optimiser=single_figures(run, OPTIMISER),
+        tables=tables(run.results) if run.results else [],
+        gallery=[(title, note, [card(run, pair) for pair in pairs]) for title, note, pairs in gallery(run.pairs)],
+        grids=[(path.stem.replace("_", " "), data_url(path)) for path in run.grids[:: max(1, len(run.grids) - 1)]],
     )
+    path = run.folder / "report.html"
+    write_file(path, page.encode())
+    return path
 
 
-def _pairs(folder: Path) -> list[Pair]:
-    after = {(row.key, row.seed): row for row in read_rows(folder / AFTER)}
-    return [Pair(row, after[row.key, row.seed]) for row in read_rows(folder / BEFORE)]
+def facts(run: Run) -> dict[str, str]:
+    """What was run, in a few lines; the whole configuration stands beside it."""
+    config = run.config
+    rollout, algorithm, adapter, data = (config[name] for name in ("rollout", "algorithm", "adapter", "data"))
+    per_step = f"{rollout['groups_per_step']} instructions × {rollout['group_size']} edits"
+    trained = f"LoRA, rank {adapter['rank']}" if adapter["mode"] == "lora" else "all weights of the denoiser"
+    return {
+        "Editor": f"{config['editor']['path']} ({trained})",
+        "Judge": f"{config['judge']['path'] or config['judge']['model']} ({config['judge']['method']})",
+        "Data": f"{data['kind']}: {data['path'] or data['split'] + ', level ' + data['level']}",
+        "A step": f"{per_step}, {rollout['steps']} denoiser calls each",
+        "Loss": f"DiffusionNFT, β {algorithm['beta']:g}, KL {algorithm['kl']:g}, filter “{algorithm['filter']}”",
+        "Seed": str(config["seed"]),
+        "Trained": f"{len(run.metrics)} steps in {duration(run.train_seconds)}",
+        "Versions": ", ".join([f"editr1 {__version__}", *(f"{name} {version(name)}" for name in LIBRARIES)]),
+        "Report made": time.strftime("%Y-%m-%d %H:%M"),
+    }
+
+
+def reward_figures(run: Run) -> list[Figure]:
+    """Reward and oracle, spread of the rewards, groups kept: what tells whether there is a signal."""
+    if not run.metrics:
+        return []
+    steps = [row["step"] for row in run.metrics]
+    lines = [Line("judge", column(run, "reward_mean"), "b")]
+    if run.oracle:
+        lines.append(Line("oracle", [run.oracle.get(step) for step in steps], "a"))
+    spread = [
+        Line("all edits", column(run, "reward_std_all"), "quiet"),
+        Line("in a group", column(run, "reward_std_within"), "a"),
+    ]
+    return [
+        Figure("Mean reward of the training edits", line_chart("Reward", steps, lines), _reward_note(run)),
+        Figure(
+            "Spread of the rewards (std)",
+            line_chart("Spread", steps, spread),
+            "Training learns from the spread within a group.",
+        ),
+        _kept_figure(run, steps),
+    ]
+
+
+def task_figures(run: Run) -> list[Figure]:
+    """The reward of each task on one scale; none where there is one task only."""
+    tasks = sorted({task for row in run.metrics for task in row["reward_by_task"]})
+    titles = {task: task for task in tasks} if len(tasks) > 1 else {}
+    return single_figures(run, titles, "reward_by_task", "b", (0, 1))
+
+
+def single_figures(
+    run: Run,
+    titles: Mapping[str, str],
+    within: str | None = None,
+    tone: str = "a",
+    span: tuple[float, float] | None = None,
+) -> list[Figure]:
+    """One chart for each of `titles` that the metrics hold, in the mapping `within` of a row if given."""
+    steps = [row["step"] for row in run.metrics]
+    columns = {title: column(run, key, within) for key, title in titles.items()}
+    charts = {title: line_chart(title, steps, [Line(title, values, tone)], span) for title, values in columns.items()}
+    return [Figure(title, chart) for title, chart in charts.items() if chart]
+
+
+def column(run: Run, key: str, within: str | None = None) -> list[float | None]:
+    """A number a step; None where the row has none."""
+    rows = (row.get(within, {}) if within else row for row in run.metrics)
+    return [row.get(key) for row in rows]
+
+
+def tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Oracle and judge: a line a task, all tasks last, each with its change drawn against zero."""
+    made = []
+    for name in ("oracle", "judge"):
+        lines = [(task, entry["n"], entry[name]) for task, entry in results["by_task"].items()]
+        lines.append(("all", results["items"], results[name]))
+        known = [figures for _, _, figures in lines if figures["ci95"]]
+        reach = max((abs(end) for figures in known for end in figures["ci95"]), default=1.0)
+        bars = [interval_bar(f["delta"], f["ci95"], reach) if f["ci95"] else "" for _, _, f in lines]
+        made.append({"name": name, "lines": [(*line, bar) for line, bar in zip(lines, bars, strict=True)]})
+    return made
+
+
+def gallery(pairs: Sequence[Pair]) -> Iterator[tuple[str, str, list[Pair]]]:
+    """Best, typical and worst, by the change of the oracle's score: (title, note, pairs)."""
+    if not pairs:
+        return
+    ranked = sorted(pairs, key=lambda pair: pair.change)
+    yield "Largest gains", "", _one_an_item(reversed(ranked))[:SHOWN]
+    tasks = sorted({pair.before.task for pair in pairs})
+    typical = [[pair for pair in ranked if pair.before.task == task] for task in tasks]
+    yield (
+        "One of each task",
+        "The edit whose change is the median of its task.",
+        [each[len(each) // 2] for each in typical],
+    )
+    yield "Largest losses", "", _one_an_item(ranked)[:SHOWN]
+
+
+def card(run: Run, pair: Pair) -> dict[str, Any]:
+    """One instruction: three pictures, and the scores before and after."""
+    before, after = run.folder / BEFORE, run.folder / AFTER
+    return {
+        "task": pair.before.task,
+        "instruction": pair.before.instruction,
+        "pictures": [
+            ("source", picture_url(open_image(before, pair.before.source))),
+            ("before", picture_url(open_image(before, pair.before.image))),
+            ("after", picture_url(open_image(after, pair.after.image))),
+        ],
+        "oracle": (pair.before.oracle["score"], pair.after.oracle["score"]),
+        "judge": (pair.before.judge, pair.after.judge),
+    }
+
+
+def picture_url(image: Image) -> str:
+    """A picture as a PNG data URL, brought to about `SIDE` pixels."""
+    factor = SIDE // max(image.size)
+    fitted = (
+        ImageOps.scale(image, factor, Images.Resampling.NEAREST) if factor else ImageOps.contain(image, (SIDE, SIDE))
+    )
+    buffer = io.BytesIO()
+    fitted.save(buffer, "PNG", optimize=True)
+    return _png_url(buffer.getvalue())
+
+
+def data_url(path: Path) -> str:
+    """A PNG file as a data URL."""
+    return _png_url(path.read_bytes())
+
+
+def number(value: float | None) -> str:
+    """Two decimals, or a dash."""
+    return "–" if value is None else f"{value:.2f}"
+
+
+def signed(value: float | None) -> str:
+    """Two decimals with a true sign, or a dash."""
+    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "5 min 20 s" or "3 h 10 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
+
+
+def _one_an_item(pairs: Iterable[Pair]) -> list[Pair]:
+    """The first pair of each item."""
+    first: dict[str, Pair] = {}
+    for pair in pairs:
+        first.setdefault(pair.before.key, pair)
+    return list(first.values())
+
+
+def _reward_note(run: Run) -> str:
+    if run.oracle:
+        return (
+            "The judge is what training follows; the oracle measures the same edits and is read by nothing that trains."
+        )
+    return "What the judge gave the edits that each step made."
+
+
+def _kept_figure(run: Run, steps: Sequence[int]) -> Figure:
+    """Groups that were trained on and those that the filter dropped, by reason."""
+    reasons = sorted({reason for row in run.metrics for reason in row["dropped"]})
+    names = {"kept": "a"} | {reason: DROPPED_TONES[min(i, 2)] for i, reason in enumerate(reasons)}
+    stacks = {
+        name: [row["groups_kept"] if name == "kept" else row["dropped"].get(name, 0) for row in run.metrics]
+        for name in names
+    }
+    unscored = sum(row["unscored"] for row in run.metrics)
+    note = f"Edits without a reward: {unscored}." if unscored else "Every edit got a reward."
+    words = tuple((name.replace("_", " "), tone) for name, tone in names.items())
+    return Figure("Groups kept and dropped", stack_chart("Groups", steps, stacks, names), note, words)
+
+
+def _png_url(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()

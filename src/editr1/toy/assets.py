@@ -6,6 +6,8 @@ from pathlib import Path
 
 from editr1.errors import UserError
 
+TOY_PIXELS = 64 * 64
+"""The only area that a toy editor knows."""
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -22,3 +24,10 @@ def toy_path(name: str) -> Path:
             f"no toy model is called {name!r}; there are: {', '.join(known) or 'none in this installation'}"
         )
     return folder
+
+
+def locate(path: str) -> str | Path:
+    """A path or hub name as it is; "toy:NAME" as the folder of what is shipped under that name."""
+    if not path.startswith("toy:"):
+        return path
+    return toy_path(path.removeprefix("toy:"))

@@ -10,16 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from editr1.toy.scene import (
-    BACKGROUNDS,
-    CELLS,
-    STYLES,
-    Scene,
-    Thing,
-    colours_for,
-    looks_flipped,
-    looks_turned,
-)
+from editr1.toy.scene import BACKGROUNDS, CELLS, STYLES, Scene, Thing, colours_for, looks_flipped, looks_turned
 
 Rng = np.random.Generator
 

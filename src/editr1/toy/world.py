@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from editr1.data import EditSample
+from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.toy.scene import BACKGROUNDS, PATTERNS, SIDES, Scene, Thing, artwork, colours_for, draw, to_image
 from editr1.toy.tasks import MAKERS, TASKS, Edit, Rng, pick

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from editr1.build import build_reward
 from editr1.config import RewardConfig
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest
+from editr1.judges.open import open_reward
 from editr1.judges.rewards.editscore import EditScoreReward, read_scores
 
 
@@ -59,4 +59,4 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
         if content:
             (tmp_path / "config.json").write_text(json.dumps({"model_type": content}))
         with pytest.raises(UserError, match=words):
-            build_reward(RewardConfig(kind="editscore", path=str(tmp_path)), "cpu", None)  # type: ignore[arg-type]
+            open_reward(RewardConfig(kind="editscore", path=str(tmp_path)), "cpu", None)  # type: ignore[arg-type]

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 from PIL.Image import Image
 
+from editr1.data.pictures import png
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score
 from editr1.judges.rewards.function import as_score
-from editr1.pictures import png
 
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
 

@@ -1,1 +1,0 @@
-"""Benchmarks of instruction-based editing: their items, questions, parsing rules and tables."""

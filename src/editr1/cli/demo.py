@@ -1,0 +1,142 @@
+"""The whole loop on the embedded editor and judge: measure, train, measure again, show.
+
+Everything that is done stays in the folder of the run, so the same command goes on where it was stopped: finished items
+of an evaluation and finished training steps are not done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from editr1.config import load_config
+from editr1.data.samples import EditDataset
+from editr1.editors.open import open_config_editor
+from editr1.errors import UserError
+from editr1.evaluation.heldout.measure import EvalSettings, evaluate
+from editr1.evaluation.heldout.rows import Row
+from editr1.evaluation.paired import summarise
+from editr1.files import write_file
+from editr1.judges.open import open_config_judge
+from editr1.progress import progress
+from editr1.report.run import number, signed, write_report
+from editr1.report.run_folder import AFTER, BEFORE
+from editr1.toy.oracle import score
+from editr1.toy.world import ToyDataset, item_from_key
+from editr1.training.group import Group
+from editr1.training.open import open_dataset
+from editr1.training.trainer import Trainer
+
+HELD_OUT = 144  # instructions, as many of each task
+PRESETS = {"qwen-image-edit": "toy", "flux-kontext": "toy_flux_kontext"}
+EVAL_STEPS = 10  # Euler steps of an edit when it is measured
+
+
+def oracle_of(groups: Sequence[Group]) -> dict[str, float]:
+    """Mean oracle score of a step's edits, for the log; training itself never reads it."""
+    scores = [score(item_from_key(group.sample.key), image).score for group in groups for image in group.images]
+    return {"oracle": fmean(scores)}
+
+
+def run_demo(out: Path, seed: int = 0, minutes: float | None = None, editor: str = "qwen-image-edit") -> None:
+    """Load the shipped editor and judge, and show what training does; goes on where the same command was stopped.
+
+    Args:
+        out: folder of the run, with results.json and report.html in the end.
+        seed: of the training; what is measured, and from which noise, is the same for all seeds.
+        minutes: longest training time, measuring not included; None trains all steps of the preset.
+        editor: name of the shipped editor.
+
+    Raises:
+        UserError: there is no such editor, or `out` holds a run with other settings.
+        KeyboardInterrupt: stopped; everything done so far is kept.
+    """
+    if editor not in PRESETS:
+        raise UserError(f"--editor {editor}: there is no such toy editor; there are {', '.join(PRESETS)}")
+    console = Console(highlight=False)
+    try:
+        config = load_config(PRESETS[editor], [f"seed={seed}", f"out={out}"])
+        console.print("[bold]1/5[/] Loading the toy editor and the toy judge that come with editr1 ...")
+        trainer = Trainer(
+            config, open_config_editor(config), open_config_judge(config), open_dataset(config.data), watch=oracle_of
+        )
+        show(trainer, ToyDataset("heldout", HELD_OUT, level=config.data.level), minutes, console)
+    except KeyboardInterrupt:
+        limit = "" if minutes is None else f" --minutes {minutes:g}"
+        again = f"editr1 demo --out {out} --seed {seed} --editor {editor}{limit}"
+        console.print(f"Stopped; nothing that was finished is lost. Go on with: {again}", markup=False, soft_wrap=True)
+        raise
+
+
+def show(trainer: Trainer, heldout: EditDataset, minutes: float | None, console: Console) -> dict[str, Any]:
+    """Measure, train, measure, report; returns the content of results.json."""
+    editor, out, steps = trainer.editor, trainer.out, trainer.config.steps
+    console.print(
+        f"[bold]2/5[/] Measuring the editor as it is, on {len(heldout)} instructions held out from training ..."
+    )
+    with editor.policies.using("reference"):
+        before = _measure(trainer, heldout, BEFORE, "base", console)
+    limit = "" if minutes is None else f", at most {minutes:g} minutes"
+    console.print(f"[bold]3/5[/] Training it by reinforcement from the judge's scores: {steps} steps{limit} ...")
+    checkpoint = trainer.train(max_seconds=None if minutes is None else 60 * minutes)
+    console.print("[bold]4/5[/] Measuring again: same instructions, same noise, trained weights ...")
+    with trainer.ema.swap(), editor.policies.using("default"):
+        after = _measure(trainer, heldout, AFTER, checkpoint.name, console)
+    results = summarise(before, after, trainer.config.seed, trainer.seconds)
+    write_file(out / "results.json", json.dumps(results, indent=1).encode())
+    console.print("[bold]5/5[/] Writing the report ...", table(results), verdict(results), sep="\n")
+    for name, path in {
+        "Report": write_report(out),
+        "Figures": out / "results.json",
+        "Weights": checkpoint / "ema",
+    }.items():
+        console.print(f"{name + ':':9}{path}", markup=False, soft_wrap=True)
+    return results
+
+
+def table(results: dict[str, Any]) -> Table:
+    """Held-out results by task, oracle and judge, before and after."""
+    made = Table(title=f"{results['items']} held-out instructions, scores in [0, 1]", title_justify="left")
+    made.add_column("task")
+    for name in ("oracle", "judge"):
+        for column in (f"{name} before", "after", "change \\[95%]"):
+            made.add_column(column, justify="right")
+    for task, entry in results["by_task"].items():
+        made.add_row(task, *_cells(entry["oracle"]), *_cells(entry["judge"]))
+    made.add_section()
+    made.add_row("all", *_cells(results["oracle"]), *_cells(results["judge"]), style="bold")
+    return made
+
+
+def verdict(results: dict[str, Any]) -> str:
+    """The outcome in one sentence, which says so where there is none."""
+    oracle = results["oracle"]
+    low, high = oracle["ci95"]
+    word = "rose" if low > 0 else "fell" if high < 0 else "did not clearly change"
+    figures = f"{number(oracle['before'])} before, {number(oracle['after'])} after"
+    return f"The oracle, which training never saw, {word}: {figures} ({results['train_seconds']:.0f} s of training)."
+
+
+def _measure(trainer: Trainer, heldout: EditDataset, name: str, weights: str, console: Console) -> list[Row]:
+    """Evaluate the active weights into the folder `name` of the run, with a progress bar."""
+    settings = EvalSettings(weights=weights, steps=EVAL_STEPS)
+    with progress(console, "instructions", len(heldout)) as done:
+        return evaluate(
+            trainer.editor,
+            trainer.judge,
+            heldout,
+            out=trainer.out / name,
+            settings=settings,
+            on_items=done,
+        )
+
+
+def _cells(figures: dict[str, Any]) -> tuple[str, str, str]:
+    interval = f" \\[{signed(figures['ci95'][0])}, {signed(figures['ci95'][1])}]" if figures["ci95"] else ""
+    return number(figures["before"]), number(figures["after"]), signed(figures["delta"]) + interval

@@ -1,0 +1,86 @@
+"""The commands `editr1 editor probe|list`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from editr1.errors import UserError
+
+
+def probe(
+    path: Annotated[str, typer.Argument(help="A diffusers pipeline: folder, hub name, or toy:NAME.")],
+    pixels: Annotated[int, typer.Option(min=1, help="Area of the edits that it makes.")] = 256 * 256,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Run a pipeline a few times, derive its family record, and check that training would see what inference sees."""
+    import torch
+
+    from editr1.devices import pick_device
+    from editr1.editors.open import find_family, load_pipeline
+    from editr1.editors.probe import probe as run_probe
+    from editr1.editors.probe import record_source
+    from editr1.toy.assets import locate
+
+    where = locate(path)
+    known = find_family(where)
+    device = pick_device("auto")
+    pipe = load_pipeline(where, torch.bfloat16 if device.type == "cuda" else torch.float32, device)
+    found = run_probe(pipe, known=known, pixels=pixels)
+    report: dict[str, Any] = {
+        "pipeline": found.family.pipeline,
+        "known": known is not None,
+        "record": record_source(found.family),
+        "disagreements": found.disagreements,
+        "calls_a_step": found.calls[0],
+        "rows_an_edit": found.calls[1],
+        "guided": found.guided and {"calls_a_step": found.guided[0], "rows_an_edit": found.guided[1]},
+        "replayed_calls": len(found.differences),
+        "largest_difference": max(found.differences, default=None),
+        "error": found.error,
+    }
+    typer.echo(json.dumps(report, indent=1) if as_json else _text(report))
+    if found.error is not None:
+        raise UserError(f"{path}: the replay is not what the pipeline computes, so it cannot be trained: {found.error}")
+
+
+def list_editors(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """List the editors that editr1 knows: pipeline class, source images, lines of its record."""
+    from editr1.editors.catalogue import catalogue
+
+    rows = catalogue()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("family", "pipeline", "sources", "lines", "")
+    for row in rows:
+        sources = "any" if row["source_images"] is None and row["supported"] else str(row["source_images"] or 0)
+        shown = (sources, str(row["lines"])) if row["supported"] else ("", "")
+        table.add_row(row["family"] or "", row["pipeline"], *shown, row["reason"] or "")
+    Console().print(table)
+
+
+def _text(report: dict[str, Any]) -> str:
+    """The report for people."""
+    lines = [report["record"], ""]
+    guided = report["guided"]
+    lines.append(f"Denoiser calls a step: {report['calls_a_step']}, rows an edit: {report['rows_an_edit']}.")
+    if guided:
+        lines.append(
+            f"Under guidance: {guided['calls_a_step']} calls a step, {guided['rows_an_edit']} rows an edit; the "
+            "first call, or the rows named in `conditional`, see the instruction."
+        )
+    if report["known"]:
+        agree = "; ".join(report["disagreements"]) or "it agrees with editr1's own record of the denoiser's call"
+        lines.append(f"This pipeline is known: {agree}.")
+    if report["error"] is None:
+        lines.append(
+            f"Parity: {report['replayed_calls']} denoiser calls replayed, largest difference "
+            f"{report['largest_difference']:g}."
+        )
+    return "\n".join(lines)

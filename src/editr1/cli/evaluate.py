@@ -1,0 +1,253 @@
+"""The commands `editr1 eval imgedit|gedit|toy|compare`. They import what they need, so that --help is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from editr1.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from editr1.evaluation.benchmarks.edits import EditSettings
+    from editr1.evaluation.benchmarks.results import Result
+
+TOY = "toy"
+Data = Annotated[Path, typer.Option("--data", help="Folder of the benchmark.")]
+Editor = Annotated[str, typer.Option("--editor", help="A pipeline's folder or hub name, toy, or a run's YAML.")]
+Lora = Annotated[Path | None, typer.Option("--lora", help="A LoRA (file or folder), a checkpoint or a run.")]
+JudgeName = Annotated[str, typer.Option("--judge", help='toy, a folder, a YAML file, or "openai:URL?model=NAME".')]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the result; one that was stopped goes on.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the starting noise.")]
+Steps = Annotated[int, typer.Option("--steps", min=2, help="Denoiser calls.")]
+Guidance = Annotated[float | None, typer.Option("--guidance", min=0, help="Its scale; the editor's own without it.")]
+Pixels = Annotated[int | None, typer.Option("--pixels", min=1, help="Area of an edit; the editor's own without it.")]
+Scheduler = Annotated[str, typer.Option("--scheduler", help="euler or dpm2.")]
+Processes = Annotated[int, typer.Option("--processes", min=1, help="That make edits; each loads the editor.")]
+BestOf = Annotated[int, typer.Option("--best-of", min=1, help="Make N edits and let a reward pick one.")]
+Reward = Annotated[str | None, typer.Option("--reward", help="The judge that picks; --judge if not given.")]
+Way = Annotated[str, typer.Option("--ask", help="written: the official answers; score_logit: criterion by criterion.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take the first so many items only.")]
+Price = Annotated[str | None, typer.Option("--price", help="Dollars a million tokens, IN,OUT: the estimate names it.")]
+
+
+def _command(open_with: Callable[[Path, int | None, str], Callable[[], Any]], about: str) -> Callable[..., None]:
+    """The command of a benchmark.
+
+    Args:
+        open_with: from --data, --limit and --judge to what opens the benchmark, in any process.
+        about: its help.
+    """
+
+    def command(
+        data: Data,
+        editor: Editor,
+        judge: JudgeName,
+        out: Out,
+        lora: Lora = None,
+        steps: Steps = 28,
+        seed: Seed = 0,
+        guidance: Guidance = None,
+        pixels: Pixels = None,
+        scheduler: Scheduler = "euler",
+        processes: Processes = 1,
+        best_of: BestOf = 1,
+        reward: Reward = None,
+        ask: Way = "",
+        limit: Limit = None,
+        price: Price = None,
+    ) -> None:
+        settings = _settings(editor, lora, steps, seed, guidance, pixels, scheduler, best_of)
+        _run(open_with(data, limit, judge), settings, judge, reward, ask, price, out, processes)
+
+    command.__doc__ = about
+    return command
+
+
+def _open_imgedit(data: Path, limit: int | None, judge: str) -> Callable[[], Any]:
+    from editr1.evaluation.benchmarks.imgedit import ImgEdit
+
+    return partial(ImgEdit, data, limit)
+
+
+def _open_gedit(data: Path, limit: int | None, judge: str) -> Callable[[], Any]:
+    from editr1.evaluation.benchmarks.gedit import GEdit
+
+    return partial(GEdit, data, limit, "qwen25vl" if "qwen" in judge.lower() else "gpt4o")
+
+
+imgedit = _command(
+    _open_imgedit, "ImgEdit-Bench, basic suite: basic_edit.json, the images, and prompts.json if you have it."
+)
+gedit = _command(
+    _open_gedit, "GEdit-Bench, both languages: parquet files or a saved dataset, and vie_prompts.py if you have it."
+)
+
+
+def toy(
+    out: Out,
+    editor: Editor = TOY,
+    lora: Lora = None,
+    judge: JudgeName = TOY,
+    steps: Steps = 10,
+    seed: Seed = 0,
+    guidance: Guidance = None,
+    scheduler: Scheduler = "euler",
+    best_of: BestOf = 1,
+    edits: Annotated[int, typer.Option(min=1, help="Edits an item, all of them measured.")] = 2,
+    items: Annotated[int, typer.Option(min=1, help="Held-out instructions; the nine tasks take turns.")] = 144,
+) -> None:
+    """The toy world's held-out items, as `editr1 demo` measures them: the oracle beside the judge."""
+    from rich.console import Console
+
+    from editr1.evaluation.benchmarks.toy_world import ToySettings, evaluate_toy
+    from editr1.progress import progress
+
+    settings = _settings(editor, lora, steps, seed, guidance, None, scheduler, best_of)
+    console = Console(highlight=False)
+
+    def work() -> Result:
+        with progress(console, "instructions", items) as done:
+            return evaluate_toy(settings, ToySettings(items=items, edits=edits), judge, out, on_items=done)
+
+    _finish(_resumable(work), out, console)
+
+
+def compare(
+    results: Annotated[list[Path], typer.Argument(help="Folders of finished evals; the first is the one to beat.")],
+    out: Annotated[Path, typer.Option(help="Folder of the comparison.")] = Path("compare"),
+) -> None:
+    """Set results beside each other and beside the published rows: tables, charts, intervals, wins and losses."""
+    from rich.console import Console
+
+    from editr1.evaluation.benchmarks.compare import compare as read_all
+    from editr1.evaluation.benchmarks.compare import write_comparison
+    from editr1.report.comparison import compare_tables, write_compare_page
+
+    found = read_all(results)
+    write_comparison(found, out)
+    page = write_compare_page(found, out)
+    console = Console(highlight=False)
+    for table in compare_tables(found):
+        console.print(table)
+    for note in found.notes:
+        console.print(note, markup=False)
+    console.print(page, soft_wrap=True)
+
+
+def _settings(
+    editor: str,
+    lora: Path | None,
+    steps: int,
+    seed: int,
+    guidance: float | None,
+    pixels: int | None,
+    scheduler: str,
+    best_of: int,
+) -> EditSettings:
+    """How the edits are made; a LoRA is looked up before anything is loaded."""
+    from editr1.editors.lora.files import find_file
+    from editr1.editors.samplers import SCHEDULERS
+    from editr1.evaluation.benchmarks.edits import EditSettings
+    from editr1.training.checkpoint import trained_weights
+
+    if scheduler not in SCHEDULERS:
+        raise UserError(f"--scheduler {scheduler}: there are {', '.join(SCHEDULERS)}")
+    return EditSettings(
+        editor="toy:qwen-image-edit" if editor == TOY else editor,
+        lora=None if lora is None else str(find_file(trained_weights(lora))),
+        steps=steps,
+        seed=seed,
+        scheduler=scheduler,
+        guidance=guidance,
+        pixels=pixels,
+        best_of=best_of,
+    )
+
+
+def _run(
+    open_benchmark: Callable[[], Any],
+    settings: EditSettings,
+    judge: str,
+    reward: str | None,
+    ask: str,
+    price: str | None,
+    out: Path,
+    processes: int,
+) -> None:
+    """Run a benchmark, write its result and show it."""
+    from rich.console import Console
+
+    from editr1.evaluation.benchmarks.run import Asked, evaluate
+
+    if reward is not None and settings.best_of == 1:
+        raise UserError("--reward picks among several edits: give --best-of N too")
+    asked = Asked(
+        judge=judge,
+        way=_way(ask, judge),
+        reward=(reward or judge) if settings.best_of > 1 else None,
+        price=None if price is None else _price(price),
+    )
+    console = Console(highlight=False)
+    _finish(_resumable(lambda: evaluate(open_benchmark, settings, asked, out, processes, console)), out, console)
+
+
+def _way(ask: str, judge: str) -> Literal["written", "score_logit"]:
+    """How the judge is asked; the toy judge cannot write."""
+    way = ask or ("score_logit" if judge.partition("?")[0] == TOY else "written")
+    if way not in ("written", "score_logit"):
+        raise UserError(f"--ask {ask}: use written or score_logit")
+    return cast(Literal["written", "score_logit"], way)
+
+
+def _price(text: str) -> tuple[float, float]:
+    try:
+        read, written = map(float, text.split(","))
+    except ValueError as error:
+        raise UserError(f"--price {text}: give two numbers, such as 2,8") from error
+    return read, written
+
+
+def _resumable(work: Callable[[], Result]) -> Result:
+    try:
+        return work()
+    except KeyboardInterrupt:
+        typer.echo("Stopped; nothing that was finished is lost. The same command goes on.", err=True)
+        raise
+
+
+def _finish(result: Result, out: Path, console: Console) -> None:
+    """Write the result, show it, and say what has no score.
+
+    Raises:
+        UserError: no item has a score.
+    """
+    from editr1.evaluation.benchmarks.results import FILE, misread, terminal_tables, write_result
+    from editr1.report.benchmark import write_page
+
+    write_result(result, out)
+    page = write_page(result, out)
+    for table in terminal_tables(result):
+        console.print(table)
+    unread = [row for row in misread(result) if not row.reasons]
+    if unread:
+        saved = sum(row.careful is not None for row in unread)
+        line = (
+            f"{len(unread)} answers are dropped or read in part by the official rule, a careful reader scores {saved}"
+        )
+        console.print(f"{line} of them (column careful; the page lists them).", markup=False, soft_wrap=True)
+    unscored = [row for row in result.items if row.reasons]
+    reasons = sorted({reason for row in unscored for reason in row.reasons.values()})
+    if unscored:
+        more = f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
+        line = f"{len(unscored)} of {len(result.items)} items lack an answer: {reasons[0]}{more}."
+        console.print(line, "The same command asks again.", markup=False, soft_wrap=True)
+    for name, path in {"Page": page, "Result": out / FILE}.items():
+        console.print(f"{name + ':':8}{path}", markup=False, soft_wrap=True)
+    if all(row.scores[result.metrics[0]] is None for row in result.items):
+        raise UserError(f"no item has a score; {reasons[0] if reasons else f'the answers are in {out}/answers.jsonl'}")

@@ -1,0 +1,175 @@
+"""The commands `editr1 judge score|serve|agree|arena`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from editr1.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from editr1.judges.base import Judge
+
+JUDGE_HELP = 'toy, a model\'s folder, a YAML file, or "openai:URL?model=NAME"; settings follow a "?".'
+JudgeOption = Annotated[str, typer.Option("--judge", help=JUDGE_HELP)]
+
+
+def score(
+    source: Annotated[Path, typer.Argument(help="The image before.")],
+    edit: Annotated[Path, typer.Argument(help="The image after.")],
+    instruction: Annotated[str, typer.Argument(help="What was asked for.")],
+    requirement: Annotated[str, typer.Option(help="What a good edit must show.")] = "",
+    task: Annotated[str, typer.Option(help="Type of the edit, such as add or remove.")] = "edit",
+    judge: JudgeOption = "toy",
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Score one edit: the score, the probability of each digit, what the judge was asked, how long it took."""
+    from editr1.judges.base import JudgeRequest
+    from editr1.judges.mllm import MLLMJudge
+    from editr1.judges.scoring import NO_YES, digits
+
+    request = JudgeRequest(open_image(source), open_image(edit), instruction, requirement, task)
+    asked = load_judge(judge)
+    if not isinstance(asked, MLLMJudge):
+        raise UserError("judge score shows one edit; a ranking judge compares several: choose another method")
+    (found,) = asked.score([request])
+    choices = NO_YES if asked.method_name == "yes_no" else digits(asked.scale)
+    prompts = [[part if isinstance(part, str) else "<image>" for part in ask.parts] for ask in asked.asks(request)]
+    report: dict[str, Any] = {
+        "score": found.value,
+        "reason": found.reason,
+        "probabilities": dict(zip(choices, found.probs, strict=True)) if found.probs else None,
+        "bound": found.bound,
+        "text": found.text,
+        "criteria": {name: {"score": part.value, "reason": part.reason} for name, part in found.parts.items()},
+        "judge": asked.judge_id,
+        "prompt": prompts[:: asked.samples],
+        "tokens": found.tokens,
+        "seconds": found.seconds,
+    }
+    typer.echo(json.dumps(report, indent=1) if as_json else _text(report))
+    if found.value is None:
+        raise UserError(f"no score: {found.reason}")
+
+
+def serve(
+    model: Annotated[str, typer.Option("--model", help="Folder of a judge model, or toy:judge.")],
+    name: Annotated[str | None, typer.Option(help="Name for clients; the folder's if not given.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at once.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16; by default bfloat16 on a GPU.")] = "",
+) -> None:
+    """Serve a judge in this machine behind an OpenAI-compatible chat API with logprobs."""
+    import torch
+
+    from editr1.devices import pick_device
+    from editr1.judges.models.local import TransformersModel
+    from editr1.judges.models.server import serve as run_server
+    from editr1.toy.assets import locate
+
+    place = pick_device(device)
+    chosen = dtype or ("bfloat16" if place.type == "cuda" else "float32")
+    if chosen not in ("float32", "bfloat16"):
+        raise UserError(f"--dtype {dtype}: use float32 or bfloat16")
+    loaded = TransformersModel(locate(model), batch_size=batch_size, device=place, dtype=getattr(torch, chosen))
+    loaded.name = name or loaded.name
+    run_server(loaded, host=host, port=port, batch_size=batch_size)
+
+
+def agree(
+    prefs: Annotated[str, typer.Argument(help="Preferences: a JSONL, a published set on disk, or toy.")],
+    judge: JudgeOption = "toy",
+    methods: Annotated[
+        str, typer.Option(help="all, or method names with commas between; the judge's own if not given.")
+    ] = "",
+    out: Annotated[Path, typer.Option(help="Folder of the result; one that was stopped goes on.")] = Path("agreement"),
+    rule: Annotated[str | None, typer.Option(help="official or exact, where a published tie rule has both.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure how well a judge agrees with people, by every way of reading its score."""
+    from rich.progress import track
+
+    from editr1.devices import pick_device
+    from editr1.evaluation.agreement.agree import agree as measure
+    from editr1.evaluation.agreement.layouts import read_pairs
+    from editr1.evaluation.agreement.toy_pairs import toy_pairs
+    from editr1.judges.methods import METHODS
+    from editr1.judges.open import open_judge, parse_judge
+    from editr1.report.agreement import table
+
+    settings = parse_judge(judge)
+    names = list(METHODS) if methods == "all" else methods.split(",") if methods else [settings.method]
+    judges: dict[str, Judge] = {}
+    for name in names:
+        if name not in METHODS:
+            raise UserError(f"--methods {name}: there are {', '.join(METHODS)}, and all")
+        judges[name] = open_judge(settings.model_copy(update={"method": name}), pick_device("auto"))
+    pairs = toy_pairs() if prefs == "toy" else read_pairs(Path(prefs))
+    bar = iter(track(range(len(pairs) * len(judges)), "Judging pairs", disable=as_json))
+    result = measure(pairs, judges, rule=rule, out=out, on_pair=lambda: next(bar, None))
+    if as_json:
+        typer.echo(json.dumps(result, indent=1))
+    else:
+        from rich.console import Console
+
+        Console().print(table(result))
+        typer.echo(out / "agreement.html")
+
+
+def arena(
+    run_a: Annotated[Path, typer.Argument(help="A run that was evaluated, or the folder of an evaluation.")],
+    run_b: Annotated[Path, typer.Argument(help="Another, of the same items.")],
+    out: Annotated[Path, typer.Option(help="The preferences; voting goes on where it was stopped.")] = Path(
+        "votes.jsonl"
+    ),
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8100,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of the pairs and of the sides.")] = 0,
+) -> None:
+    """Collect preferences: a local web page shows two edits side by side, and you say which is better."""
+    from editr1.evaluation.arena.server import arena as run_arena
+
+    run_arena(run_a, run_b, out, host=host, port=port, seed=seed)
+
+
+def load_judge(text: str) -> Judge:
+    """The judge that `--judge` names, on a GPU where there is one."""
+    from editr1.devices import pick_device
+    from editr1.judges.open import open_judge, parse_judge
+
+    return open_judge(parse_judge(text), pick_device("auto"))
+
+
+def open_image(path: Path) -> Image:
+    """An image from a file.
+
+    Raises:
+        UserError: it is none.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: not an image that can be read ({error})") from error
+
+
+def _text(report: dict[str, Any]) -> str:
+    """The report for people."""
+    lines = [f"score        {'none' if report['score'] is None else format(report['score'], '.4f')}"]
+    for choice, share in (report["probabilities"] or {}).items():
+        lines.append(f"  {choice:>4} {share:7.4f} {'#' * round(40 * share)}")
+    lines += [f"  {name}: {part['score']}" for name, part in report["criteria"].items()]
+    lines += [f"answer       {report['text']!r}"] if report["text"] else []
+    lines += [f"judge        {report['judge']}"]
+    lines += [f"prompt       {' '.join(parts)}" for parts in report["prompt"]]
+    lines += [f"tokens       {report['tokens']}", f"seconds      {report['seconds']:.3f}"]
+    return "\n".join(lines)

@@ -1,0 +1,169 @@
+"""The command line. Each command imports what it needs, so that --help is quick.
+
+Exit codes: 0 done, 2 wrong input (one line says what, where, and how to mend it), 130 stopped by Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar, cast
+
+import typer
+
+from editr1 import __version__
+from editr1.cli import editor as editor_commands
+from editr1.cli import evaluate as eval_commands
+from editr1.cli import export as export_commands
+from editr1.cli import judge as judge_commands
+from editr1.errors import UserError
+
+if TYPE_CHECKING:
+    from editr1.toy.world import Level, Split
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+toy = typer.Typer(no_args_is_help=True, help="The embedded world: scenes, a tiny editor and a tiny judge.")
+editor = typer.Typer(no_args_is_help=True, help="Which diffusers pipelines can be trained, and how they are seen.")
+judge = typer.Typer(no_args_is_help=True, help="Score edits, serve a judge, measure how well it agrees with people.")
+evaluation = typer.Typer(no_args_is_help=True, help="Run a benchmark, and set results beside each other.")
+app.add_typer(toy, name="toy")
+app.add_typer(editor, name="editor")
+app.add_typer(judge, name="judge")
+app.add_typer(evaluation, name="eval")
+
+
+def main() -> None:
+    """Entry point of the `editr1` command."""
+    app()
+
+
+def _reported(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn bad input and interruption into a line and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            typer.echo(f"editr1: {error}", err=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            raise typer.Exit(130) from error
+
+    return run
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"editr1 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Online reinforcement learning for instruction-based image editors."""
+
+
+@app.command()
+@_reported
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the run; one that was stopped goes on.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")] = 0,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop training after so many minutes.")] = None,
+    editor: Annotated[str, typer.Option(help="Which toy editor: qwen-image-edit or flux-kontext.")] = "qwen-image-edit",
+) -> None:
+    """Watch the embedded editor get better by reinforcement from the embedded judge, in minutes on a CPU."""
+    from editr1.cli.demo import run_demo
+
+    run_demo(out=out, seed=seed, minutes=minutes, editor=editor)
+
+
+@app.command()
+@_reported
+def train(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped preset.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...")] = None,
+) -> None:
+    """Train an editor. The same command again goes on where the run was stopped."""
+    from editr1.config import load_config
+
+    settings = load_config(config, overrides or [])
+    from editr1.training.open import open_trainer
+
+    typer.echo(open_trainer(settings).train())
+
+
+@app.command()
+@_reported
+def report(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
+    """Write a self-contained HTML report of a run."""
+    from editr1.report.run import write_report
+
+    typer.echo(write_report(run))
+
+
+app.command()(_reported(export_commands.export))
+app.command()(_reported(export_commands.edit))
+editor.command()(_reported(editor_commands.probe))
+editor.command("list")(_reported(editor_commands.list_editors))
+judge.command()(_reported(judge_commands.score))
+judge.command()(_reported(judge_commands.serve))
+judge.command()(_reported(judge_commands.agree))
+judge.command()(_reported(judge_commands.arena))
+evaluation.command("imgedit")(_reported(eval_commands.imgedit))
+evaluation.command("gedit")(_reported(eval_commands.gedit))
+evaluation.command("toy")(_reported(eval_commands.toy))
+evaluation.command()(_reported(eval_commands.compare))
+
+
+@toy.command()
+@_reported
+def sample(
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("toy.png"),
+    count: Annotated[int, typer.Option(min=1, help="How many items.")] = 18,
+    split: Annotated[str, typer.Option(help="sft, rl or heldout.")] = "sft",
+    seed: Annotated[int, typer.Option(min=0, help="Which items.")] = 0,
+    level: Annotated[str, typer.Option(help="small or full.")] = "small",
+) -> None:
+    """Draw items of the toy world, source beside target, into one picture."""
+    from editr1.cli import toy as commands
+
+    commands.sample(out, count=count, split=cast("Split", split), seed=seed, level=cast("Level", level))
+
+
+@toy.command()
+@_reported
+def build(
+    out: Annotated[Path, typer.Option(help="Folder for the models; one that was stopped goes on.")] = Path("build/toy"),
+    seed: Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")] = 0,
+    level: Annotated[str, typer.Option(help="small or full.")] = "small",
+) -> None:
+    """Train the toy editor and judge anew: hours on a CPU."""
+    from editr1.cli import toy as commands
+
+    commands.build(out, seed=seed, level=cast("Level", level))
+
+
+@toy.command()
+@_reported
+def verify(
+    editor: Annotated[Path | None, typer.Option(help="Another editor than the shipped one.")] = None,
+    judge: Annotated[Path | None, typer.Option(help="Another judge than the shipped one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Recompute, from the weights, what the toy editor and judge can do."""
+    from editr1.cli import toy as commands
+
+    commands.verify(editor=editor, judge=judge, as_json=as_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""What the editor is asked to do: one source image, one instruction, and how to tell whether it was done.
+
+Here: the item itself, a dataset read from a folder with a `data.jsonl`, and the order in which items are visited.
+Every random draw of a run comes from a seed made by `derive_seed`, so that nothing depends on what was drawn before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL.Image import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from editr1.data.pictures import picture_file, read_picture
+from editr1.data.seeds import derive_seed
+from editr1.errors import UserError
+
+
+@dataclass(frozen=True)
+class EditSample:
+    """One item of a dataset: the unit by which edits are grouped (never by instruction text).
+
+    Attributes:
+        key: unique in its dataset, stable between runs.
+        source: the image to edit, RGB.
+        instruction: what to do, in words.
+        requirement: one sentence for the judge: what a right edit shows. May be empty.
+        task: the task type that metrics and tables are split by, e.g. "add" or "remove".
+        references: further source images that the instruction speaks of, RGB, for editors that take several.
+    """
+
+    key: str
+    source: Image
+    instruction: str
+    requirement: str = ""
+    task: str = "edit"
+    references: tuple[Image, ...] = ()
+
+
+class EditDataset(Protocol):
+    """Anything with a length that gives an `EditSample` by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> EditSample: ...
+
+
+class _Line(BaseModel):
+    """One line of `data.jsonl`, as it may be written."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    source: str = Field(min_length=1)
+    instruction: str = Field(min_length=1)
+    requirement: str = ""
+    task: str = Field(default="edit", min_length=1)
+    key: str | None = Field(default=None, min_length=1)
+    references: list[str] = []
+
+
+class JsonlDataset:
+    """A folder with pictures and a `data.jsonl`, one item a line.
+
+    {"source", "instruction", "requirement", "task", "key", "references"}: `source` and the list `references` (further
+    source images) are paths inside the folder; all but the first two may be left out (the key is then "line-<number>").
+    All lines are checked here; a picture is opened when it is asked for.
+
+    Raises:
+        UserError: a line is wrong (its file and number are named), a path leaves the folder, or a picture is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.file = folder / "data.jsonl"
+        self._items = list(self._read())
+        if not self._items:
+            raise UserError(f"{self.file} holds no item; write one JSON object a line")
+        self._refuse_repeated_keys()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> EditSample:
+        """The item with its pictures, turned upright as their EXIF data say and converted to RGB.
+
+        Raises:
+            UserError: a picture cannot be read.
+        """
+        line, key, paths = self._items[index]
+        source, *references = (_open(path, key) for path in paths)
+        return EditSample(key, source, line.instruction, line.requirement, line.task, tuple(references))
+
+    def _read(self) -> Iterator[tuple[_Line, str, list[Path]]]:
+        try:
+            lines = self.file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read the dataset {self.file}: {error}") from error
+        for number, text in enumerate(lines, start=1):
+            if text.strip():
+                where = f"{self.file}:{number}"
+                line = _parse(text, where)
+                paths = [picture_file(self.folder, picture, where) for picture in (line.source, *line.references)]
+                yield line, line.key or f"line-{number}", paths
+
+    def _refuse_repeated_keys(self) -> None:
+        keys = [key for _, key, _ in self._items]
+        if len(set(keys)) < len(keys):
+            repeated = next(key for key in keys if keys.count(key) > 1)
+            raise UserError(f"{self.file}: the key {repeated!r} stands on more than one line; keys must be unique")
+
+
+def _open(path: Path, key: str) -> Image:
+    return read_picture(path, f"cannot read the picture {path} of item {key!r}", "; replace it or drop the line")
+
+
+def _parse(text: str, where: str) -> _Line:
+    try:
+        return _Line.model_validate(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "the line"
+        raise UserError(f"{where}: {name}: {first['msg']} (keys: {', '.join(_Line.model_fields)})") from error
+
+
+@dataclass(frozen=True)
+class GroupSampler:
+    """Which items a step edits. Items are visited in epochs, each a permutation made from (seed, epoch); no state.
+
+    Attributes:
+        size: items in the dataset, at least 1.
+        groups_per_step: items a step.
+        seed: of the run.
+    """
+
+    size: int
+    groups_per_step: int
+    seed: int
+
+    def indices(self, step: int) -> list[int]:
+        """The dataset indices of the groups of `step` (from 0); an epoch may end inside a step."""
+        first = step * self.groups_per_step
+        epochs = range(first // self.size, (first + self.groups_per_step - 1) // self.size + 1)
+        order = np.concatenate([self._permutation(epoch) for epoch in epochs])
+        start = first - epochs[0] * self.size
+        return [int(index) for index in order[start : start + self.groups_per_step]]
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng(derive_seed(self.seed, "epoch", epoch)).permutation(self.size)

@@ -1,0 +1,279 @@
+"""LoRA files in the three layouts that are in use, read into one: `Layer`s by the names of diffusers' modules.
+
+diffusers: `transformer.<module>.lora_A.weight`, rank and alpha in the header; without them the scale is 1.
+PEFT: `base_model.model.<module>.lora_A.weight` in adapter_model.safetensors, with adapter_config.json beside it.
+Bare: as diffusers, without the prefix, as `denoiser.save_lora_adapter` writes it.
+ComfyUI: `diffusion_model.<module>`, see `original_names`; an `.alpha` key beside each layer, or the scale is 1.
+
+What a file holds besides, and what a denoiser has no place for, is an error that lists it; nothing is dropped. Left
+out: DoRA, LoKr, biases, LoRAs of text encoders, layouts of other trainers (diffusers' own loader reads many).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders.peft import PeftAdapterMixin
+from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from peft.utils.other import get_pattern_key
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from editr1.editors.lora.comfyui import Layer, Lora, from_original, listing
+from editr1.errors import UserError
+
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PREFIXES = {"diffusers": "transformer.", "peft": "base_model.model.", "comfyui": "diffusion_model.", "bare": ""}
+HEADER = "lora_adapter_metadata"
+ENDINGS = {
+    ".lora_A.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_down.weight": "down",
+    ".lora_up.weight": "up",
+    ".alpha": "alpha",
+}
+
+
+def read_lora(path: Path, denoiser: str | None = None) -> Lora:
+    """Read a LoRA.
+
+    Args:
+        path: a file or its folder.
+        denoiser: class name of the denoiser it is for; only ComfyUI files of FLUX need it.
+
+    Raises:
+        UserError: nothing is there, it cannot be read, its layout is not known, or it holds other things too.
+    """
+    file = find_file(path)
+    tensors, header = _read_tensors(file)
+    layout = next(
+        name for name, prefix in PREFIXES.items() if any(key.startswith(prefix) for key in tensors) or not prefix
+    )
+    if not tensors or (layout == "bare" and not all(".lora_" in key for key in tensors)):
+        prefixes = ", ".join(prefix for prefix in PREFIXES.values() if prefix)
+        raise UserError(
+            f"{file}: no LoRA layout that is known (keys begin with {prefixes}); it holds "
+            f"{listing(list(tensors))}; the weights of a whole denoiser are used with `editr1 export --merge`"
+        )
+    settings = _settings_beside(file) if layout == "peft" else _settings_in(header, file)
+    try:
+        layers = _layers(tensors, PREFIXES[layout], settings)
+        return from_original(layers, denoiser) if layout == "comfyui" else layers
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def load_lora_into(pipe: Any, path: Path, adapter: str = "lora") -> None:
+    """Load a LoRA of any layout into a pipeline's denoiser, as an adapter.
+
+    Raises:
+        UserError: it cannot be read, or is not for this denoiser: the message lists what is missing and left over.
+    """
+    lora = read_lora(path, type(pipe.transformer).__name__)
+    try:
+        inject(pipe.transformer, lora, adapter)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def inject(denoiser: Any, lora: Lora, adapter: str = "lora") -> None:
+    """Put layers into a denoiser, through diffusers' own loader where it has one, and look that all of them arrived.
+
+    Raises:
+        UserError: a layer has no place in the denoiser, by name or by shape.
+    """
+    refuse_strangers(lora, denoiser)
+    settings = {**adapter_settings(lora), "target_modules": sorted(lora)}
+    if isinstance(denoiser, PeftAdapterMixin):
+        denoiser.load_lora_adapter(matrices(lora), prefix=None, adapter_name=adapter, metadata=settings)
+    else:
+        inject_adapter_in_model(LoraConfig(**settings), denoiser, adapter)
+        set_peft_model_state_dict(denoiser, matrices(lora), adapter_name=adapter)
+    refuse_differences(lora, injected(denoiser, adapter), "loaded into the denoiser")
+
+
+def remove_adapters(denoiser: Any) -> None:
+    """Take all adapters out of a denoiser; what was merged stays."""
+    if isinstance(denoiser, PeftAdapterMixin):
+        denoiser.unload_lora()
+        return
+    for name, module in list(denoiser.named_modules()):
+        if isinstance(module, LoraLayer):
+            denoiser.set_submodule(name, module.get_base_layer())
+
+
+def refuse_strangers(lora: Lora, denoiser: nn.Module) -> None:
+    """See that every layer has a place in the denoiser.
+
+    Raises:
+        UserError: one has none, by name or by shape.
+    """
+    places = linear_shapes(denoiser)
+    shapes = {name: (len(layer.up), layer.down.shape[1]) for name, layer in lora.items()}
+    strangers = [name for name, shape in shapes.items() if places.get(name) != shape]
+    if strangers:
+        raise UserError(
+            f"it is for another model than {type(denoiser).__name__}: left over, by name or shape, are "
+            f"{listing(strangers)} of {len(lora)} layers"
+        )
+
+
+def injected(denoiser: nn.Module, adapter: str) -> Lora:
+    """The layers that an adapter has in a denoiser, which may be wrapped by PEFT."""
+    return {
+        name.removeprefix(PREFIXES["peft"]): Layer(
+            module.lora_A[adapter].weight.detach(), module.lora_B[adapter].weight.detach(), module.scaling[adapter]
+        )
+        for name, module in denoiser.named_modules()
+        if isinstance(module, LoraLayer) and adapter in module.lora_A
+    }
+
+
+def refuse_differences(wanted: Lora, got: Lora, where: str) -> None:
+    """Compare two LoRAs by what they add to the weights; a layer that adds nothing may be missing.
+
+    Args:
+        wanted: what should be there.
+        got: what is there; numbers may be rounded to its dtype.
+        where: for the message.
+
+    Raises:
+        UserError: a layer is missing, left over or has other values.
+    """
+    missing = [name for name in wanted.keys() - got.keys() if wanted[name].up.any()]
+    left_over = [*(got.keys() - wanted.keys())]
+    other = [name for name in wanted.keys() & got.keys() if not _same(wanted[name], got[name])]
+    found = {"missing": missing, "left over": left_over, "with other values": other}
+    if any(found.values()):
+        said = ", ".join(f"{what} {listing(names)}" for what, names in found.items() if names)
+        raise UserError(f"the LoRA {where} is not the one that was given: {said}")
+
+
+def matrices(lora: Lora, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors as diffusers and PEFT name them, each under `prefix`."""
+    return {
+        f"{prefix}{name}.{matrix}.weight": tensor.contiguous()
+        for name, layer in lora.items()
+        for matrix, tensor in (("lora_A", layer.down), ("lora_B", layer.up))
+    }
+
+
+def adapter_settings(lora: Lora) -> dict[str, Any]:
+    """Rank and alpha as `LoraConfig` takes them: the most common ones, and patterns for the others."""
+    ranks = {name: layer.rank for name, layer in lora.items()}
+    alphas = {name: layer.scale * layer.rank for name, layer in lora.items()}
+    rank, alpha = _most_common(ranks.values()), _most_common(alphas.values())
+    return {
+        "r": rank,
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+        "rank_pattern": {f"^{name}": value for name, value in ranks.items() if value != rank},
+        "alpha_pattern": {f"^{name}": value for name, value in alphas.items() if value != alpha},
+    }
+
+
+def linear_shapes(denoiser: nn.Module) -> dict[str, tuple[int, int]]:
+    """(output, input) features of every linear layer, by its name without adapters."""
+    shapes = {}
+    for name, module in denoiser.named_modules():
+        if isinstance(module, nn.Linear) and ".lora_" not in name:
+            shapes[name.removesuffix(".base_layer")] = (module.out_features, module.in_features)
+    return shapes
+
+
+def find_file(path: Path) -> Path:
+    """The weights file that `path` means: itself, or the one in its folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    if path.is_file():
+        return path
+    files = sorted(path.glob("*.safetensors"))
+    named = [file for file in files if file.name in (PEFT_FILE, DIFFUSERS_FILE)]
+    if len(named or files) == 1:
+        return (named or files)[0]
+    raise UserError(
+        f"{path}: no LoRA there; give a .safetensors file, a folder with exactly one, or a checkpoint of `editr1 train`"
+    )
+
+
+def _read_tensors(file: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    try:
+        with safe_open(file, "pt") as opened:
+            return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read the LoRA {file}: {error}; copy or download it again") from error
+
+
+def _settings_beside(file: Path) -> dict[str, Any]:
+    config = file.with_name(PEFT_CONFIG)
+    try:
+        return dict(json.loads(config.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} has PEFT's layout, but {config.name} beside it cannot be read: {error}") from error
+
+
+def _settings_in(header: Mapping[str, str], file: Path) -> dict[str, Any]:
+    try:
+        return {
+            key.removeprefix(PREFIXES["diffusers"]): value
+            for key, value in json.loads(header.get(HEADER, "{}")).items()
+        }
+    except ValueError as error:
+        raise UserError(f"{file}: the header's {HEADER} is not JSON: {error}") from error
+
+
+def _layers(tensors: Mapping[str, Tensor], prefix: str, settings: Mapping[str, Any]) -> Lora:
+    """Sort the tensors by layer; every key must be one of a layer that is whole."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    left_over = []
+    for key, tensor in tensors.items():
+        ending = next((ending for ending in ENDINGS if key.endswith(ending)), None)
+        if ending is None or not key.startswith(prefix):
+            left_over.append(key)
+        else:
+            parts.setdefault(key.removeprefix(prefix).removesuffix(ending), {})[ENDINGS[ending]] = tensor
+    missing = [f"{name}: {part}" for name, held in parts.items() for part in ("down", "up") if part not in held]
+    left_over += [name for name, held in parts.items() if not _fits(held)]
+    if missing or left_over:
+        said = {"missing are": missing, "left over are": left_over}
+        raise UserError("; ".join(f"{what} {listing(names)}" for what, names in said.items() if names))
+    return {name: Layer(held["down"], held["up"], _scale(held, name, settings)) for name, held in sorted(parts.items())}
+
+
+def _fits(held: Mapping[str, Tensor]) -> bool:
+    """Whether down [rank, in] and up [out, rank] fit together; one that is missing is told elsewhere."""
+    if "down" not in held or "up" not in held:
+        return True
+    return held["down"].ndim == held["up"].ndim == 2 and len(held["down"]) == held["up"].shape[1] > 0
+
+
+def _scale(held: Mapping[str, Tensor], name: str, settings: Mapping[str, Any]) -> float:
+    rank = len(held["down"])
+    if "alpha" in held:
+        return float(held["alpha"]) / rank
+    pattern: dict[str, float] = settings.get("alpha_pattern") or {}
+    alpha = pattern.get(get_pattern_key(list(pattern), name), settings.get("lora_alpha", rank))
+    return float(alpha) / (rank**0.5 if settings.get("use_rslora") else rank)
+
+
+def _same(one: Layer, other: Layer) -> bool:
+    """Equal, or equal in what they add to the weight, but for rounding."""
+    if (one.rank, one.scale) == (other.rank, other.scale):
+        dtype, device = other.down.dtype, other.down.device
+        if all(a.to(device, dtype).equal(b) for a, b in ((one.down, other.down), (one.up, other.up))):
+            return True
+    a, b = one.delta(), other.delta().to(one.down.device)
+    rounding = 4 * max(torch.finfo(layer.down.dtype).eps for layer in (one, other))
+    return a.shape == b.shape and float((a - b).abs().max()) <= rounding * float(a.abs().max())
+
+
+def _most_common(values: Iterable[Any]) -> Any:
+    return Counter(values).most_common(1)[0][0]

@@ -1,0 +1,206 @@
+"""From a folder, a hub id or a config to an editor, with one line of explanation for whatever may be wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+from safetensors import SafetensorError
+
+from editr1.config import Config, MemoryConfig, load_config
+from editr1.devices import pick_device
+from editr1.editors.editor import Editor
+from editr1.editors.encoding_cache import cache_encodings
+from editr1.editors.families import FAMILIES
+from editr1.editors.family import DENOISERS, Family
+from editr1.editors.lora.files import find_file, load_lora_into
+from editr1.editors.memory import (
+    Quantization,
+    checkpoint_blocks,
+    compile_blocks,
+    place,
+    quantization,
+    set_attention,
+    tile_vae,
+)
+from editr1.editors.probe import derive_family
+from editr1.errors import UserError
+from editr1.toy.assets import TOY_PIXELS, locate
+
+FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
+
+
+def open_editor(
+    path_or_id: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    guidance: float | None = None,
+    pixels: int | None = None,
+    text_tokens: int | None = None,
+    quantize: Quantization | None = None,
+    offload: bool = False,
+) -> Editor:
+    """Load a pipeline folder, or a model by its hub id, and find its family record; derive one where there is none.
+
+    Args:
+        path_or_id: what `DiffusionPipeline.from_pretrained` takes.
+        dtype: of all weights that are not quantised.
+        device: where the pipeline goes.
+        guidance: None for the family's default.
+        pixels: area of source and edit; None for the pipeline's own.
+        text_tokens: length that prompts are padded or cut to; None for the pipeline's own.
+        quantize: how the denoiser's weights are held; None: as `dtype`.
+        offload: all but the denoiser stay on the CPU and come to `device` while they compute.
+
+    Raises:
+        UserError: nothing is there, it cannot be read, or it is no flow-matching editor.
+    """
+    family = find_family(path_or_id)
+    pipe = load_pipeline(path_or_id, dtype, device, quantize=quantize, offload=offload)
+    if family is None:
+        family = derive_family(pipe, pixels=pixels)
+    return Editor(pipe, family, guidance=guidance, pixels=pixels, text_tokens=text_tokens)
+
+
+def open_config_editor(config: Config) -> Editor:
+    """The editor that a config names, fitted on the machine as its `memory` says."""
+    settings, memory = config.editor, config.memory
+    editor = open_editor(
+        locate(settings.path),
+        dtype=getattr(torch, settings.dtype),
+        device=pick_device(settings.device),
+        guidance=settings.guidance,
+        pixels=settings.pixels,
+        text_tokens=settings.text_tokens,
+        quantize=memory.quantize,
+        offload=memory.offload,
+    )
+    apply_memory(editor, memory)
+    return editor
+
+
+def open_named_editor(
+    name: str,
+    lora: Path | None = None,
+    *,
+    guidance: float | None = None,
+    pixels: int | None = None,
+    device: torch.device | None = None,
+) -> Editor:
+    """An editor as it is shipped, with a trained LoRA where one is named, for making edits.
+
+    Args:
+        name: folder, hub name, "toy:NAME", or the YAML of a run, whose `editor` and `memory` are taken.
+        lora: what was trained.
+        guidance: its scale; None for the editor's own.
+        pixels: area of an edit; None for the editor's own.
+        device: where it runs; None for a GPU where there is one.
+
+    Raises:
+        UserError: there is no such editor or LoRA.
+    """
+    file = None if lora is None else find_file(lora)  # before the editor, which may take minutes to load
+    if Path(name).suffix in (".yaml", ".yml"):
+        given = {"editor.guidance": guidance, "editor.pixels": pixels, "editor.device": device}
+        overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+        loaded = open_config_editor(load_config(name, [*overrides, "memory.gradient_checkpointing=false"]))
+    else:
+        place = device or pick_device("auto")
+        dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
+        area = TOY_PIXELS if pixels is None and name.startswith("toy:") else pixels
+        loaded = open_editor(locate(name), dtype=dtype, device=place, guidance=guidance, pixels=area)
+    if file is not None:
+        load_lora_into(loaded.pipe, file)
+    return loaded
+
+
+def apply_memory(editor: Editor, settings: MemoryConfig) -> None:
+    """Switch on what `settings` ask for beyond quantisation and offloading, which come with loading.
+
+    The order matters: the cache's keys hold the VAE's tiling; compilation sees the attention that was chosen.
+
+    Raises:
+        UserError: this editor or this machine cannot do one of them.
+    """
+    if settings.vae_tiling:
+        tile_vae(editor.pipe)
+    if settings.attention is not None:
+        set_attention(editor.denoiser, settings.attention)
+    if settings.gradient_checkpointing:
+        checkpoint_blocks(editor.denoiser, lambda: editor.policies)
+    if settings.cache is not None:
+        cache_encodings(editor.pipe, editor.denoiser, settings.cache)
+    if settings.compile:
+        compile_blocks(editor.denoiser)
+
+
+def find_family(path_or_id: str | Path) -> Family | None:
+    """The record for a pipeline folder or hub id; None where its pipeline class has no record.
+
+    Raises:
+        UserError: nothing is there, or it is no flow-matching pipeline.
+    """
+    where = f"editor.path={str(path_or_id)!r}"
+    try:
+        index: dict[str, Any] = DiffusionPipeline.load_config(path_or_id)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{where}: no diffusers pipeline there; give a folder with a model_index.json, or a hub id."
+        ) from error
+    name = str(index.get("_class_name"))
+    if not hasattr(diffusers, name):
+        raise UserError(f"{where}: this diffusers ({diffusers.__version__}) has no {name}; install one that has it.")
+    scheduler = (index.get("scheduler") or [None, None])[1]
+    if scheduler is None:
+        raise UserError(f"{where}: {name} has no scheduler, so it is no diffusion pipeline.")
+    if scheduler not in FLOW_SCHEDULERS:
+        raise UserError(
+            f"{where}: {name} samples by {scheduler}, so its denoiser predicts no flow-matching velocity; editr1 "
+            "trains pipelines with a FlowMatchEulerDiscreteScheduler (`editr1 editor list`)."
+        )
+    return FAMILIES.get(name)
+
+
+def load_pipeline(
+    path_or_id: str | Path,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    *,
+    quantize: Quantization | None = None,
+    offload: bool = False,
+) -> DiffusionPipeline:
+    """Load all weights.
+
+    Args:
+        path_or_id: what `DiffusionPipeline.from_pretrained` takes.
+        dtype: of all weights that are not quantised.
+        device: where the pipeline goes.
+        quantize: how the denoiser's weights are held; None: as `dtype`.
+        offload: all but the denoiser stay on the CPU and come to `device` while they compute.
+
+    Raises:
+        UserError: they cannot be read, or do not fit their configs; a package that `quantize` takes is missing.
+    """
+    denoiser = _denoiser(path_or_id) if quantize or offload else None
+    settings = {"quantization_config": quantization(quantize, denoiser, dtype)} if quantize and denoiser else {}
+    try:
+        pipe = DiffusionPipeline.from_pretrained(path_or_id, dtype=dtype, **settings)
+        return place(pipe, device, denoiser if offload else None)
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"editor.path={str(path_or_id)!r}: cannot load the pipeline: {_first_line(error)}") from error
+
+
+def _denoiser(path_or_id: str | Path) -> str:
+    """Name of the denoiser among a pipeline's components."""
+    index = DiffusionPipeline.load_config(path_or_id)
+    return next((name for name in DENOISERS if name in index), DENOISERS[0])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -1,0 +1,274 @@
+"""The policies of one denoiser: named sets of weights, one of which it computes with at a time.
+
+"default" is trained, "old" samples, "reference" is what was loaded; `copy` makes more. A denoiser that is not trained
+has the reference alone (`Policies`).
+
+LoRA: every policy but the reference is a PEFT adapter of the diffusers model; the reference is all of them off.
+Full: every policy but "default" is a copy of all weights (each as large as the denoiser), swapped in whole.
+
+Gradients always belong to "default" alone, whatever policy is active. PEFT's own switch makes the active adapter
+trainable and the others not; a backward pass after such a switch would drop the gradients of "default" silently.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders.lora_base import LoraBaseMixin
+from diffusers.loaders.peft import PeftAdapterMixin
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from editr1.errors import UserError
+
+DEFAULT, OLD, REFERENCE = "default", "old", "reference"
+
+
+class Policies:
+    """A denoiser that is not trained: its only policy is "reference".
+
+    Args:
+        denoiser: the model; anything that diffusers calls one.
+
+    Attributes:
+        active: name of the policy that the denoiser computes with.
+        weights: by policy, the tensors in which it differs from the reference, by name.
+        on_policy: "old" equals "default", so that neither needs to be computed beside the other.
+    """
+
+    def __init__(self, denoiser: Any) -> None:
+        self.denoiser = denoiser
+        self.active = REFERENCE
+        self.weights: dict[str, dict[str, Parameter]] = {}
+        self.on_policy = True
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[None]:
+        """Compute with policy `name` inside, and afterwards with the one that was active before; copies no weight.
+
+        Raises:
+            KeyError: there is no such policy.
+        """
+        if name != REFERENCE and name not in self.weights:
+            raise KeyError(f"no policy {name!r}; there are {', '.join([*self.weights, REFERENCE])}")
+        before = self.active
+        self._activate(name)
+        try:
+            yield
+        finally:
+            self._activate(before)
+
+    def parameters(self) -> list[tuple[str, Parameter]]:
+        """Names and parameters of "default", in a stable order, for an optimiser; none where nothing is trained."""
+        return list(self.weights.get(DEFAULT, {}).items())
+
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """Update theta_old <- decay theta_old + (1 - decay) theta_default, in place."""
+        for name, old in self.weights[OLD].items():
+            old.lerp_(self.weights[DEFAULT][name], 1 - decay)
+        self.on_policy = decay == 0
+
+    def copy(self, name: str, of: str = DEFAULT) -> None:
+        """Add a frozen policy `name` with the weights that policy `of` has now, or overwrite the one of that name."""
+        if name not in self.weights:
+            self._add(name)
+        _copy(self.weights[of], self.weights[name])
+        if name in (DEFAULT, OLD):
+            self.on_policy = {name, of} == {DEFAULT, OLD}
+
+    @torch.no_grad()
+    def load(self, folder: Path, name: str) -> None:
+        """Copy what `save` wrote into policy `name`, in place: an optimiser keeps its parameters.
+
+        Raises:
+            UserError: a file is not readable, or does not hold exactly the weights of this denoiser and its settings.
+        """
+        try:
+            files = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"cannot read the weights in {folder}: {error}") from error
+        tensors = {self._bare(key): tensor for file in files for key, tensor in file.items()}
+        weights = self.weights[name]
+        wrong = sorted(key for key in weights.keys() | tensors.keys() if _shape(weights, key) != _shape(tensors, key))
+        if wrong:
+            raise UserError(
+                f"{folder} does not fit this editor: {len(wrong)} of {len(weights)} weights are missing, left over or "
+                f"of another shape, first {wrong[0]!r}; use the adapter settings (mode, rank, targets) it was saved "
+                "with."
+            )
+        _copy(tensors, weights)
+        default, old = self.weights[DEFAULT], self.weights[OLD]
+        self.on_policy = all(torch.equal(default[key], old[key]) for key in default)
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write policy `name` in the format of diffusers."""
+        raise KeyError(f"the policy {name!r} is the editor as it was loaded: there is nothing to save")
+
+    def _activate(self, name: str) -> None:
+        """Make the denoiser compute with policy `name`."""
+
+    def _add(self, name: str) -> None:
+        """Add a frozen policy of any values."""
+        raise KeyError(f"no policy {name!r} can be added to a denoiser that is not trained")
+
+    def _bare(self, key: str) -> str:
+        """The name of a weight in a file, without the prefix that `save` puts before it."""
+        return key
+
+
+class LoraPolicies(Policies):
+    """LoRA adapters in float32; "default" and "old" start as the same adapter, which changes nothing.
+
+    Args:
+        denoiser: a diffusers model.
+        component: its name in the pipeline, which diffusers writes before the names of its layers.
+        rank: of the LoRA matrices.
+        alpha: the LoRA is scaled by alpha / rank.
+        targets: names of the modules that get a LoRA.
+        seed: of the initial weights.
+
+    Raises:
+        UserError: a target names no module of the denoiser.
+    """
+
+    def __init__(
+        self, denoiser: Any, component: str, *, rank: int, alpha: float, targets: Sequence[str], seed: int
+    ) -> None:
+        super().__init__(denoiser)
+        _check_targets(denoiser, targets)
+        self.component = component
+        self._config = {
+            "r": rank,
+            "lora_alpha": alpha,
+            "target_modules": list(targets),
+            "init_lora_weights": "gaussian",
+        }
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for name in (OLD, DEFAULT):  # in this order: the draw of "default" is the second one of the seed
+                self._add(name)
+        self._activate(DEFAULT)
+        self.copy(OLD)
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write what `pipe.load_lora_weights(folder)` loads; rank and alpha stand in the metadata.
+
+        The file is the same where the pipeline has no such method; `editr1 edit --lora` takes it then, and diffusers'
+        `denoiser.load_lora_adapter`, where the denoiser has that.
+        """
+        settings = self.denoiser.peft_config[name].to_dict()
+        settings = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
+        settings = {f"{self.component}.{key}": value for key, value in settings.items()}
+        layers = {f"{self.component}.{key}": weight.detach() for key, weight in self.weights[name].items()}
+        LoraBaseMixin.write_lora_layers(
+            state_dict=layers,
+            save_directory=folder,
+            is_main_process=True,
+            weight_name=None,
+            save_function=None,
+            safe_serialization=True,
+            lora_adapter_metadata=settings,
+        )
+
+    def _activate(self, name: str) -> None:
+        """Switch adapters without the walk over all modules of `denoiser.set_adapter`; see above for gradients."""
+        for layer in self._layers:
+            layer._disable_adapters = name == REFERENCE
+            if name != REFERENCE:
+                layer._active_adapter = [name]
+        self.active = name
+
+    def _add(self, name: str) -> None:
+        with torch.random.fork_rng(devices=[], enabled=DEFAULT in self.weights), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
+            add_adapter(self.denoiser, LoraConfig(**self._config), name)
+        self._layers = [module for module in self.denoiser.modules() if isinstance(module, BaseTunerLayer)]
+        self.weights[name] = _adapter_weights(self.denoiser, name)
+        for policy, weights in self.weights.items():  # PEFT has made the new adapter the trainable one
+            for weight in weights.values():
+                weight.requires_grad_(policy == DEFAULT)
+        self._activate(self.active)
+
+    def _bare(self, key: str) -> str:
+        return key.removeprefix(f"{self.component}.")
+
+
+class FullPolicies(Policies):
+    """Every weight of the denoiser is trained; the other policies are copies.
+
+    Switching exchanges Parameter objects, not their data, so that a graph recorded with "default" still finds its own
+    weights at the backward pass.
+    """
+
+    def __init__(self, denoiser: Any) -> None:
+        super().__init__(denoiser)
+        default: dict[str, Parameter] = dict(denoiser.named_parameters())
+        self.weights = {DEFAULT: default, OLD: _frozen_copy(default), REFERENCE: _frozen_copy(default)}
+        self._slots = [(denoiser.get_submodule(key.rpartition(".")[0]), key.rpartition(".")[2]) for key in default]
+        for weight in default.values():
+            weight.requires_grad_(True)
+        self.active = DEFAULT
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write a denoiser folder that its class's `from_pretrained` loads."""
+        with self.using(name):
+            self.denoiser.save_pretrained(folder)
+
+    def _activate(self, name: str) -> None:
+        """Put the Parameter objects of policy `name` into the denoiser's modules."""
+        for (module, leaf), weight in zip(self._slots, self.weights[name].values(), strict=True):
+            setattr(module, leaf, weight)
+        self.active = name
+
+    def _add(self, name: str) -> None:
+        self.weights[name] = _frozen_copy(self.weights[DEFAULT])
+
+
+def add_adapter(denoiser: Any, config: LoraConfig, name: str) -> None:
+    """Put an adapter into a denoiser, also one without diffusers' adapter methods (JoyImage's)."""
+    if isinstance(denoiser, PeftAdapterMixin):
+        denoiser.add_adapter(config, name)
+    else:
+        inject_adapter_in_model(config, denoiser, name)
+
+
+def _check_targets(denoiser: nn.Module, targets: Sequence[str]) -> None:
+    """PEFT itself is content when one of several targets is found."""
+    names = [name for name, _ in denoiser.named_modules()]
+    missing = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in names)]
+    if missing:
+        linear = sorted({n.split(".", 2)[-1] for n, m in denoiser.named_modules() if isinstance(m, nn.Linear)})
+        raise UserError(f"adapter.targets: the denoiser has no module {missing[0]!r}; it has {', '.join(linear)}.")
+
+
+def _adapter_weights(denoiser: nn.Module, name: str) -> dict[str, Parameter]:
+    """The adapter's parameters in float32, by their names without the adapter's."""
+    suffix = f".{name}.weight"
+    weights = {n.removesuffix(suffix) + ".weight": p for n, p in denoiser.named_parameters() if n.endswith(suffix)}
+    for weight in weights.values():
+        weight.data = weight.data.float()
+    return weights
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    for name, tensor in target.items():
+        tensor.copy_(source[name])
+
+
+def _frozen_copy(weights: Mapping[str, Tensor]) -> dict[str, Parameter]:
+    return {name: Parameter(weight.detach().clone(), requires_grad=False) for name, weight in weights.items()}
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
+    return tensors[name].shape if name in tensors else None

@@ -1,0 +1,304 @@
+"""`editr1 judge agree`: ask judges for every edit of the pairs, count how often they agree with people, write it down.
+
+Scores are kept in `out`/scores.jsonl as they come, one line an edit, so that a stopped run goes on where it was. An
+edit that stands in several pairs is judged once. One without a score is asked about again when the run is repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL.Image import Image
+
+from editr1.errors import UserError
+from editr1.evaluation.agreement import statistics
+from editr1.evaluation.agreement.pairs import Pair
+from editr1.evaluation.agreement.ties import BY_LAYOUT, EQUAL, RULES, Judged, Rule, always_tie, random_answer
+from editr1.files import append_lines, write_file
+from editr1.judges.base import Judge, JudgeRequest, Score
+from editr1.judges.mllm import MLLMJudge
+from editr1.report import agreement as page
+
+SIDES = ("a", "b")
+FAILED_RULE = "A pair of which an edit has no score counts as wrong; no score is ever made up."
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One edit's score as it is kept.
+
+    Attributes:
+        method: name of the judge.
+        pair: key of the pair.
+        side: "a" or "b".
+        edit: hash of both pictures and the question.
+        value: the score; None where there is none.
+        reason: why there is none.
+        tokens: of the answer; 0 where the score was known from another pair.
+        seconds: from question to answer, waiting for others asked at the same time included; as `tokens`.
+        wall: the edit's share of the time that the call took in which it was judged; as `tokens`.
+        prompt: what the judge was asked with.
+    """
+
+    method: str
+    pair: str
+    side: str
+    edit: str
+    value: float | None
+    reason: str | None
+    tokens: int
+    seconds: float
+    wall: float
+    prompt: str
+
+
+class Store:
+    """The scores in one file: first a line that says of what, then one line an edit; a cut-off last line is dropped.
+
+    Raises:
+        UserError: the file holds scores of other pairs, or of a judge of the same name that differs.
+    """
+
+    def __init__(self, path: Path, pairs: Sequence[Pair], judges: Mapping[str, Judge]) -> None:
+        self.path = path
+        head, lines = _read(path)
+        wanted = {"pairs": _fingerprint(pairs), "judges": {name: _identity(judge) for name, judge in judges.items()}}
+        if head is not None and not _goes_with(head, wanted):
+            raise UserError(f"{path} holds scores of other pairs or of another judge; take another folder or remove it")
+        if head is not None:
+            wanted["judges"] = head["judges"] | wanted["judges"]
+        text = "".join(json.dumps(line) + "\n" for line in (wanted, *map(asdict, lines)))
+        write_file(path, text.encode())
+        self.by_place: dict[tuple[str, str, str], Kept] = {}
+        self.by_edit: dict[tuple[str, str], Kept] = {}
+        for one in lines:
+            self._know(one)
+
+    def add(self, kept: Sequence[Kept]) -> None:
+        """Append scores; they are on the disk when this returns."""
+        append_lines(self.path, map(asdict, kept))
+        for one in kept:
+            self._know(one)
+
+    def has(self, method: str, pair: Pair) -> bool:
+        """Whether both edits of the pair have a score."""
+        found = [self.by_place.get((method, pair.key, side)) for side in SIDES]
+        return all(one is not None and one.value is not None for one in found)
+
+    def of(self, method: str, pairs: Sequence[Pair]) -> list[tuple[Kept, Kept]]:
+        """The scores of all pairs, in their order."""
+        return [(self.by_place[method, p.key, "a"], self.by_place[method, p.key, "b"]) for p in pairs]
+
+    def _know(self, kept: Kept) -> None:
+        self.by_place[kept.method, kept.pair, kept.side] = kept
+        if kept.value is not None:
+            self.by_edit[kept.method, kept.edit] = kept
+
+
+def agree(
+    pairs: Sequence[Pair],
+    judges: Mapping[str, Judge],
+    *,
+    rule: str | None = None,
+    out: Path,
+    on_pair: Callable[[], object] = lambda: None,
+    chunk: int = 8,
+) -> dict[str, Any]:
+    """Measure how well judges agree with people; writes agreement.json, agreement.html and scores.jsonl into `out`.
+
+    Args:
+        pairs: of one layout.
+        judges: by name of the method.
+        rule: "official", "exact", or the name of a tie rule of the layout; None is the official one.
+        out: folder of the results; it is made.
+        on_pair: called once a pair and judge.
+        chunk: pairs whose edits are asked about in one call of the judge.
+
+    Returns:
+        What agreement.json holds.
+
+    Raises:
+        UserError: no pairs or judges, an unknown rule, a picture that cannot be read, or `out` holds other scores.
+    """
+    if not pairs or not judges:
+        raise UserError("nothing to measure: give at least one pair and one judge")
+    chosen = pick_rule(rule, pairs[0].layout)
+    if len({pair.key for pair in pairs}) < len(pairs):
+        raise UserError("two pairs have the same key; keys must be unique")
+    store = Store(out / "scores.jsonl", pairs, judges)
+    for name, judge in judges.items():
+        for some in _chunks(pairs, chunk):
+            missing = [pair for pair in some if not store.has(name, pair)]
+            if missing:
+                store.add(_ask(name, judge, missing, store))
+            for _ in some:
+                on_pair()
+    result = summarise(pairs, {name: store.of(name, pairs) for name in judges}, chosen)
+    write_file(out / "agreement.json", json.dumps(result, indent=1, allow_nan=False).encode())
+    write_file(out / "agreement.html", page.render(result).encode())
+    return result
+
+
+def pick_rule(rule: str | None, layout: str) -> str:
+    """The name of the tie rule that is meant.
+
+    Raises:
+        UserError: the layout has no such rule.
+    """
+    names = BY_LAYOUT[layout]
+    if rule in (None, "official"):
+        return names[0]
+    if rule == "exact":
+        return names[0].replace("_official", "_exact")
+    if rule not in names:
+        raise UserError(f"--rule {rule}: for this set there are official, exact, {', '.join(names)}")
+    return rule
+
+
+def summarise(pairs: Sequence[Pair], kept: Mapping[str, Sequence[tuple[Kept, Kept]]], rule_name: str) -> dict[str, Any]:
+    """The figures of all methods under one tie rule, beside what guessing reaches and what the other rules say."""
+    rule = RULES[rule_name]
+    guesses = {"always_tie": always_tie(rule, pairs), "random": random_answer(rule, pairs)}
+    reference = _reference(pairs)
+    return {
+        "pairs": len(pairs),
+        "layout": pairs[0].layout,
+        "preferences": {name: sum(p.preference == name for p in pairs) for name in ("a", "b", "tie")},
+        "tie_rule": rule_name,
+        "tie_rule_note": rule.note,
+        "failed_rule": FAILED_RULE,
+        "baselines": {name: statistics.accuracy(units, rule, pairs) for name, units in guesses.items()},
+        "methods": {name: _method(pairs, scores, rule) for name, scores in kept.items()},
+        **({"reference": reference} if reference else {}),
+    }
+
+
+def _method(pairs: Sequence[Pair], kept: Sequence[tuple[Kept, Kept]], rule: Rule) -> dict[str, Any]:
+    values = np.array([[math.nan if one.value is None else one.value for one in both] for both in kept])
+    judged = Judged(pairs, values[:, 0], values[:, 1])
+    units, difference, label = rule.apply(judged), judged.difference, judged.label
+    scored = ~np.isnan(difference)
+    failures = [next(one.reason or "no reason given" for one in both if one.value is None) for both in _unscored(kept)]
+    others = {name: RULES[name] for name in BY_LAYOUT[pairs[0].layout]}
+    return {
+        "accuracy": statistics.accuracy(units, rule, pairs),
+        "ci95": statistics.bootstrap_interval(units, rule, pairs),
+        "tie_rate": float((np.abs(difference[scored]) < EQUAL).mean()) if scored.any() else None,
+        "seconds_per_pair": sum(one.seconds for both in kept for one in both) / len(pairs),
+        "wall_seconds_per_pair": sum(one.wall for both in kept for one in both) / len(pairs),
+        "tokens_per_pair": sum(one.tokens for both in kept for one in both) / len(pairs),
+        "spearman": statistics.spearman(difference[scored], label[scored].astype(float)),
+        "kendall": statistics.kendall(difference[scored], label[scored].astype(float)),
+        "failed": len(failures),
+        "reasons": {reason: failures.count(reason) for reason in sorted(set(failures))},
+        "by_task": statistics.by(units, units.task, statistics.headline(units, rule, pairs)),
+        "by_dimension": statistics.by_dimension(units, rule, pairs),
+        "rules": {name: statistics.accuracy(other.apply(judged), other, pairs) for name, other in others.items()},
+        "distribution": statistics.distribution(values.ravel()),
+        "calibration": statistics.calibration(difference, label),
+        "prompt": next((one.prompt for both in kept for one in both if one.prompt), ""),
+    }
+
+
+def _unscored(kept: Sequence[tuple[Kept, Kept]]) -> Iterator[tuple[Kept, Kept]]:
+    return (both for both in kept if any(one.value is None for one in both))
+
+
+def _reference(pairs: Sequence[Pair]) -> dict[str, Any] | None:
+    """The reference's own scores, where the pairs carry them: in [0, 1], else over the range that is there."""
+    scores = np.array([s for p in pairs for s in (p.score_a, p.score_b) if s is not None], float)
+    if not len(scores):
+        return None
+    unit = bool(scores.min() >= 0 and scores.max() <= 1)
+    low, high = (0.0, 1.0) if unit else (float(scores.min()), float(scores.max()))
+    return {"distribution": statistics.distribution(scores, low, high), "range": [low, high]}
+
+
+def _ask(name: str, judge: Judge, pairs: Sequence[Pair], store: Store) -> list[Kept]:
+    """Scores of both edits of some pairs in one call; what is known from another pair is not asked again."""
+    places: list[tuple[Pair, str, str]] = []
+    requests: dict[str, JudgeRequest] = {}
+    for pair in pairs:
+        source = pair.source()
+        for side, opener in zip(SIDES, (pair.edit_a, pair.edit_b), strict=True):
+            request = JudgeRequest(source, opener(), pair.instruction, pair.requirement, pair.task)
+            edit = _hash(request)
+            places.append((pair, side, edit))
+            if (name, edit) not in store.by_edit:
+                requests.setdefault(edit, request)
+    started = time.perf_counter()
+    scores = judge.score(list(requests.values())) if requests else []
+    wall = (time.perf_counter() - started) / max(len(requests), 1)
+    known = {edit: one for _, _, edit in places if (one := store.by_edit.get((name, edit))) is not None}
+    kept = []
+    for edit, score in zip(requests, scores, strict=True):
+        pair, side = next((pair, side) for pair, side, other in places if other == edit)
+        known[edit] = _kept(name, pair, side, edit, score, wall)
+        kept.append(known[edit])
+    paid = {(one.pair, one.side) for one in kept}
+    for pair, side, edit in places:
+        if (pair.key, side) not in paid:
+            kept.append(replace(known[edit], pair=pair.key, side=side, tokens=0, seconds=0.0, wall=0.0))
+    return kept
+
+
+def _kept(name: str, pair: Pair, side: str, edit: str, score: Score, wall: float) -> Kept:
+    """One score as it is kept; a value that is no number is none."""
+    value, reason = score.value, score.reason
+    if value is not None and not math.isfinite(value):
+        value, reason = None, f"the score is {value}"
+    return Kept(name, pair.key, side, edit, value, reason, score.tokens, score.seconds, wall, score.prompt)
+
+
+def _chunks(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
+    return (pairs[start : start + size] for start in range(0, len(pairs), size))
+
+
+def _hash(request: JudgeRequest) -> str:
+    """Equal for equal pictures and questions."""
+    digest = hashlib.sha256()
+    for image in (request.source, request.edit):
+        digest.update(_pixels(image))
+    digest.update(json.dumps([request.instruction, request.requirement, request.task]).encode())
+    return digest.hexdigest()[:24]
+
+
+def _pixels(image: Image) -> bytes:
+    return f"{image.mode}{image.size}".encode() + image.tobytes()
+
+
+def _fingerprint(pairs: Sequence[Pair]) -> str:
+    """Equal for the same pairs in the same order of edits; pictures are not opened."""
+    lines = [[p.key, p.instruction, p.preference, p.task, p.requirement, p.layout] for p in pairs]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:24]
+
+
+def _identity(judge: Judge) -> str:
+    """What tells a judge from another one of the same name."""
+    return judge.judge_id if isinstance(judge, MLLMJudge) else type(judge).__name__
+
+
+def _read(path: Path) -> tuple[dict[str, Any] | None, list[Kept]]:
+    """First line and further lines of a file of scores; what a kill cut off has no line end and is left out."""
+    if not path.exists():
+        return None, []
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+        return (dict(lines[0]), [Kept(**line) for line in lines[1:]]) if lines else (None, [])
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"cannot read the scores {path}: {error}; remove it to start again") from error
+
+
+def _goes_with(head: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether the pairs are the same, and the judges that stand in both."""
+    judges = head.get("judges", {})
+    same = all(judges.get(name, identity) == identity for name, identity in wanted["judges"].items())
+    return same and head.get("pairs") == wanted["pairs"]

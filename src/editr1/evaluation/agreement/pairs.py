@@ -1,0 +1,124 @@
+"""Two edits of one picture and which of them people prefer; read from our own JSONL, one pair a line.
+
+Pictures are opened when they are asked for, so that thousands of pairs do not sit in memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from editr1.data.columns import Opener, picture
+from editr1.errors import UserError
+
+Preference = Literal["a", "b", "tie"]
+SIGNS: Mapping[Preference, int] = {"a": 1, "tie": 0, "b": -1}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two edits and which is preferred.
+
+    Attributes:
+        key: unique among the pairs.
+        source: opens the source image, RGB.
+        instruction: what was asked for.
+        edit_a: opens the first edit, RGB.
+        edit_b: opens the second edit, RGB.
+        preference: which edit people prefer; "tie" for neither.
+        task: the task type that tables are split by.
+        requirement: one sentence for the judge; may be empty.
+        dimension: what people were asked to look at, where a benchmark has several such questions.
+        group: pairs of one group are not independent: intervals resample whole groups. Empty: a group of its own.
+        both_bad: people said of a tie that neither edit is good.
+        score_a: the reference's own score of the first edit, on any scale, where it has one.
+        score_b: the same of the second.
+        layout: where the pair comes from; decides the tie rule.
+    """
+
+    key: str
+    source: Opener
+    instruction: str
+    edit_a: Opener
+    edit_b: Opener
+    preference: Preference
+    task: str = "edit"
+    requirement: str = ""
+    dimension: str = ""
+    group: str = ""
+    both_bad: bool = False
+    score_a: float | None = None
+    score_b: float | None = None
+    layout: str = "jsonl"
+
+
+class _Line(BaseModel):
+    """One line of a preference file; further keys may stand there."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    source: str = Field(min_length=1)
+    instruction: str = Field(min_length=1)
+    edit_a: str = Field(min_length=1)
+    edit_b: str = Field(min_length=1)
+    preference: Preference
+    task: str = Field(default="edit", min_length=1)
+    requirement: str = ""
+    annotator: str = ""
+
+
+def read_jsonl(file: Path) -> list[Pair]:
+    """The pairs of a preference file: {"source", "instruction", "edit_a", "edit_b", "preference"} a line.
+
+    "task", "requirement" and "annotator" may be added; paths are relative to the file's folder and stay inside it.
+
+    Raises:
+        UserError: a line is wrong (its file and number are named), or there is none.
+    """
+    pairs = []
+    for number, text in enumerate(read_text(file).splitlines(), start=1):
+        if text.strip():
+            pairs.append(_pair(text, f"{file}:{number}", file, number))
+    if not pairs:
+        raise UserError(f"{file} holds no pair; write one JSON object a line")
+    return pairs
+
+
+def _pair(text: str, where: str, file: Path, number: int) -> Pair:
+    try:
+        line = _Line.model_validate(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "the line"
+        raise UserError(f"{where}: {name}: {first['msg']} (keys: {', '.join(_Line.model_fields)})") from error
+    source, edit_a, edit_b = (picture(name, file.parent, where) for name in (line.source, line.edit_a, line.edit_b))
+    return Pair(
+        key=f"{file.name}:{number}",
+        source=source,
+        instruction=line.instruction,
+        edit_a=edit_a,
+        edit_b=edit_b,
+        preference=line.preference,
+        task=line.task,
+        requirement=line.requirement,
+        group=json.dumps([line.source, line.instruction]),
+    )
+
+
+def read_text(file: Path) -> str:
+    """A text file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the preferences {file}: {error}") from error

@@ -1,0 +1,130 @@
+"""Numbers about agreement: accuracy with its bootstrap interval, rank correlations, calibration, distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from editr1.evaluation.agreement.pairs import Pair
+from editr1.evaluation.agreement.ties import Bools, Floats, Ints, Rule, Units
+
+RESAMPLES = 2_000
+BINS = 5
+
+
+def accuracy(units: Units, rule: Rule, pairs: Sequence[Pair]) -> float | None:
+    """Share of the units that are right, as the rule averages; None where there is no unit."""
+    sums, counts = _table(units, rule, pairs)
+    return float(_mean(sums.sum(0), counts.sum(0))) if counts.sum() else None
+
+
+def bootstrap_interval(units: Units, rule: Rule, pairs: Sequence[Pair], seed: int = 0) -> list[float] | None:
+    """95% percentile interval of the accuracy, resampled over groups of pairs; a fitted tie threshold stays fixed."""
+    sums, counts = _table(units, rule, pairs)
+    if not counts.sum():
+        return None
+    rng, means = np.random.default_rng(seed), []
+    groups = len(sums)
+    for _ in range(RESAMPLES):
+        drawn = np.bincount(rng.integers(0, groups, groups), minlength=groups)
+        means.append(_mean(drawn @ sums, drawn @ counts))
+    return [float(edge) for edge in np.nanquantile(means, [0.025, 0.975])]
+
+
+def headline(units: Units, rule: Rule, pairs: Sequence[Pair]) -> Bools:
+    """Which units the accuracy is about, [U]: where a benchmark's mean is of the dimension "overall", those."""
+    overall = np.array([pairs[i].dimension == "overall" for i in units.pair], bool)
+    return overall if rule.mean_of_types and overall.any() else np.ones(len(overall), bool)
+
+
+def by(units: Units, names: Sequence[str], chosen: Bools) -> dict[str, dict[str, Any]]:
+    """{"accuracy", "units"} by name, of the chosen units; `names` has one for each unit."""
+    rows: dict[str, list[float]] = {}
+    for i in np.flatnonzero(chosen).tolist():
+        rows.setdefault(names[int(i)], []).append(float(units.right[i]))
+    return {name: {"accuracy": sum(rows[name]) / len(rows[name]), "units": len(rows[name])} for name in sorted(rows)}
+
+
+def by_dimension(units: Units, rule: Rule, pairs: Sequence[Pair]) -> dict[str, dict[str, Any]]:
+    """By what people were asked to look at: {"accuracy", "units", "by_task"}; empty where there is one question."""
+    dimension = np.array([pairs[i].dimension for i in units.pair], dtype=np.str_)
+    found = {}
+    for name in sorted(set(dimension) - {""}):
+        tasks = by(units, units.task, dimension == name)
+        right = units.right[dimension == name]
+        shares = [row["accuracy"] for row in tasks.values()] if rule.mean_of_types else right
+        found[str(name)] = {"accuracy": float(np.mean(shares)), "units": len(right), "by_task": tasks}
+    return found
+
+
+def _table(units: Units, rule: Rule, pairs: Sequence[Pair]) -> tuple[Floats, Floats]:
+    """Sum of right units and number of units by group and by task (one column where the mean is over all units)."""
+    chosen = np.flatnonzero(headline(units, rule, pairs))
+    groups = [pairs[units.pair[i]].group or pairs[units.pair[i]].key for i in chosen]
+    tasks = [units.task[i] if rule.mean_of_types else "" for i in chosen]
+    rows, row = np.unique(np.array(groups, dtype=np.str_), return_inverse=True)
+    columns, column = np.unique(np.array(tasks, dtype=np.str_), return_inverse=True)
+    sums, counts = np.zeros((len(rows), len(columns))), np.zeros((len(rows), len(columns)))
+    np.add.at(sums, (row, column), units.right[chosen])
+    np.add.at(counts, (row, column), 1)
+    return sums, counts
+
+
+def _mean(sums: Floats, counts: Floats) -> float:
+    """Mean over the tasks that are there."""
+    there = counts > 0
+    return float((sums[there] / counts[there]).mean())
+
+
+def ranks(values: Floats) -> Floats:
+    """Places from 1; equal values share the mean of their places."""
+    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts - 1) / 2)[where]
+
+
+def spearman(x: Floats, y: Floats) -> float | None:
+    """Rank correlation; None where one side is constant."""
+    a, b = ranks(x), ranks(y)
+    a, b = a - a.mean() if len(a) else a, b - b.mean() if len(b) else b
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 0 else None
+
+
+def kendall(x: Floats, y: Floats) -> float | None:
+    """Kendall's tau-b; None where one side is constant."""
+    agree = x_untied = y_untied = 0
+    for i in range(len(x) - 1):
+        dx, dy = np.sign(x[i + 1 :] - x[i]).astype(np.int64), np.sign(y[i + 1 :] - y[i]).astype(np.int64)
+        agree += int(dx @ dy)
+        x_untied += int(np.abs(dx).sum())
+        y_untied += int(np.abs(dy).sum())
+    scale = float(np.sqrt(float(x_untied) * float(y_untied)))
+    return agree / scale if scale > 0 else None
+
+
+def calibration(difference: Floats, label: Ints, bins: int = 8) -> list[dict[str, Any]]:
+    """How often a judge is right by how far apart its scores are: bins of about equal size over |difference|.
+
+    People's decisions alone; equal differences stay in one bin; equal scores claim nothing and count half.
+    """
+    use = (label != 0) & ~np.isnan(difference)
+    size = np.abs(difference[use])
+    right = np.where(size == 0, 0.5, difference[use] * label[use] > 0)
+    edges = np.unique(np.quantile(size, np.linspace(0, 1, bins + 1)[1:-1])) if len(size) else np.zeros(0)
+    where = np.searchsorted(edges, size, side="left")
+    rows = [where == i for i in range(len(edges) + 1) if (where == i).any()]
+    return [
+        {"difference": float(size[row].mean()), "right": float(right[row].mean()), "pairs": int(row.sum())}
+        for row in rows
+    ]
+
+
+def distribution(scores: Floats, low: float = 0.0, high: float = 1.0) -> list[float]:
+    """Share of the scores in each fifth of [low, high]; zeros where there is no score."""
+    known = scores[~np.isnan(scores)]
+    places = (known - low) / ((high - low) or 1) * BINS
+    counts = np.bincount(np.clip(np.floor(places + 1e-9), 0, BINS - 1).astype(np.int64), minlength=BINS)
+    return [float(count) / max(len(known), 1) for count in counts]

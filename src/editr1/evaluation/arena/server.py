@@ -1,0 +1,157 @@
+"""`editr1 judge arena`: the page, its pictures, and the votes. For one person on this machine.
+
+Only requests to this very address are answered (no other site can reach it by its name), votes are taken only from the
+page itself, and no path comes from the browser: pictures are asked for by number.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from pydantic import BaseModel, ConfigDict
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from editr1.errors import UserError
+from editr1.evaluation.arena.votes import Duel, Preference, Votes, read_duels, runs_id
+from editr1.listening import listen
+
+Side = Literal["left", "right", "tie"]
+HEADERS = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'"}
+STRANGER = "votes are taken from the page itself only"
+
+_log = logging.getLogger(__name__)
+
+
+class Vote(BaseModel):
+    """What the page sends: which pair it shows, and what was chosen."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    index: int
+    choice: Side
+
+
+def arena(run_a: Path, run_b: Path, out: Path, *, host: str = "127.0.0.1", port: int = 8100, seed: int = 0) -> None:
+    """Serve the page until Ctrl-C.
+
+    Args:
+        run_a: a run that was evaluated, or the folder of an evaluation.
+        run_b: another, of the same items.
+        out: file of the votes; those that it holds are not asked for again.
+        host: address to listen at.
+        port: port to listen at.
+        seed: of the order of the pairs and of the sides.
+
+    Raises:
+        UserError: there is nothing to compare, `out` holds other votes, or the address is taken.
+    """
+    duels = read_duels(run_a, run_b, seed)
+    app = make_app(duels, Votes(out, runs_id(run_a, run_b)), host)
+    listener, url = listen(host, port)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    _log.info("Vote at %s (Ctrl-C ends it); votes go to %s", url, out)
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+
+
+class Arena:
+    """The pairs and the votes on them."""
+
+    def __init__(self, duels: list[Duel], votes: Votes) -> None:
+        self.duels, self.votes = duels, votes
+
+    def state(self) -> dict[str, Any]:
+        """What the page shows: the pair in question, how many are done, what was voted."""
+        voted = self.votes.keys
+        left = [index for index, duel in enumerate(self.duels) if duel.key not in voted]
+        return {
+            "done": len(self.duels) - len(left),
+            "of": len(self.duels),
+            "pair": {"index": left[0], "instruction": self.duels[left[0]].instruction} if left else None,
+            "following": left[1] if len(left) > 1 else None,
+            "undo": bool(self.votes.lines),
+            "counts": dict(self.votes.counts),
+            "out": str(self.votes.path),
+        }
+
+    def picture(self, index: int, which: Literal["source", "left", "right"]) -> Path | None:
+        """File of a picture; None where there is no such pair."""
+        if not 0 <= index < len(self.duels):
+            return None
+        duel = self.duels[index]
+        left, right = (duel.b, duel.a) if duel.swapped else (duel.a, duel.b)
+        path = {"source": duel.source, "left": left, "right": right}[which]
+        return path if path.is_file() else None
+
+    def vote(self, given: Vote) -> JSONResponse:
+        """Keep a vote on the pair that is shown."""
+        shown = self.state()["pair"]
+        if shown is None or given.index != shown["index"]:
+            return _refuse(409, "another pair is shown by now")
+        duel = self.duels[given.index]
+        try:
+            self.votes.add(duel, _preference(duel, given.choice))
+        except (UserError, OSError) as error:
+            return _refuse(507, f"not counted: {error}")
+        return JSONResponse(self.state())
+
+    def undo(self) -> JSONResponse:
+        """Take the newest vote back."""
+        try:
+            self.votes.undo()
+        except UserError as error:
+            return _refuse(507, f"not taken back: {error}")
+        return JSONResponse(self.state())
+
+
+def make_app(duels: list[Duel], votes: Votes, host: str = "127.0.0.1") -> FastAPI:
+    """The page over these pairs."""
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, "127.0.0.1", "localhost"])
+    page = resources.files("editr1.evaluation.arena").joinpath("page.html").read_text(encoding="utf-8")
+    shown = Arena(duels, votes)
+
+    @app.get("/")
+    def show() -> HTMLResponse:
+        return HTMLResponse(page, headers=HEADERS)
+
+    @app.get("/state")
+    def state() -> dict[str, Any]:
+        return shown.state()
+
+    @app.get("/image/{index}/{which}")
+    def image(index: int, which: Literal["source", "left", "right"]) -> Response:
+        path = shown.picture(index, which)
+        return FileResponse(path) if path else _refuse(404, "there is no such picture")
+
+    # Coroutines run one after the other, so two votes cannot write at the same time.
+    @app.post("/vote")
+    async def vote(request: Request, given: Vote) -> Response:
+        return shown.vote(given) if _is_own(request) else _refuse(403, STRANGER)
+
+    @app.post("/undo")
+    async def undo(request: Request) -> Response:
+        return shown.undo() if _is_own(request) else _refuse(403, STRANGER)
+
+    return app
+
+
+def _preference(duel: Duel, choice: Side) -> Preference:
+    if choice == "tie":
+        return "tie"
+    return "b" if (choice == "left") == duel.swapped else "a"
+
+
+def _is_own(request: Request) -> bool:
+    """Whether our page sent it: another site's page has another origin, and cannot send JSON unasked."""
+    own = f"http://{request.headers.get('host', '')}"
+    return request.headers.get("origin") == own and request.headers.get("content-type") == "application/json"
+
+
+def _refuse(status: int, why: str) -> JSONResponse:
+    return JSONResponse({"error": why}, status)

@@ -1,0 +1,146 @@
+"""What is compared, and the votes: a JSONL that `editr1 judge agree` reads, whole on disk after every vote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from editr1.errors import UserError
+from editr1.evaluation.heldout.rows import EDITS, Row, read_rows
+from editr1.files import write_file
+from editr1.report.run_folder import AFTER
+
+Preference = Literal["a", "b", "tie"]
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Two edits of one source, from equal noise.
+
+    Attributes:
+        key: item and number of the edit.
+        instruction: what was asked for.
+        task: its type.
+        source: file of the source image.
+        a: file of the first run's edit.
+        b: file of the second run's.
+        swapped: the first run's edit stands on the right.
+    """
+
+    key: str
+    instruction: str
+    task: str
+    source: Path
+    a: Path
+    b: Path
+    swapped: bool
+
+
+def read_duels(run_a: Path, run_b: Path, seed: int = 0) -> list[Duel]:
+    """All edits that both runs have, in an order and on sides that follow from the seed alone.
+
+    Raises:
+        UserError: a folder holds no evaluation, or they have no edit in common.
+    """
+    first, second = (_evaluation(run) for run in (run_a, run_b))
+    ours, theirs = (_by_key(folder) for folder in (first, second))
+    common = sorted(ours.keys() & theirs.keys())
+    if not common:
+        raise UserError(f"{run_a} and {run_b} have no item in common: evaluate both on the same items")
+    random = np.random.default_rng(seed)
+    swapped = random.random(len(common)) < 0.5
+    duels = []
+    for key, swap in zip(common, swapped, strict=True):
+        one, other = ours[key], theirs[key]
+        files = first / one.source, first / one.image, second / other.image
+        duels.append(Duel(key, one.instruction, one.task, *files, bool(swap)))
+    return [duels[index] for index in random.permutation(len(duels))]
+
+
+def runs_id(run_a: Path, run_b: Path) -> str:
+    """What tells the votes about these two evaluations from others."""
+    content = b"".join((_evaluation(run) / "rows.jsonl").read_bytes() for run in (run_a, run_b))
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+class Votes:
+    """The votes in one file; its pictures lie in `<stem>_images` beside it.
+
+    Raises:
+        UserError: the file holds votes on other runs, or is none of ours.
+    """
+
+    def __init__(self, path: Path, runs: str) -> None:
+        self.path, self.runs = path, runs
+        self.lines: list[dict[str, Any]] = []
+        if path.exists():
+            try:
+                self.lines = [
+                    json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+                ]
+                known = all(line["runs"] == runs and line["key"] and line["preference"] for line in self.lines)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise UserError(f"--out {path} is no file of votes ({error!r}): give another name") from error
+            if not known:
+                raise UserError(f"--out {path} holds votes on other runs: give another name")
+
+    @property
+    def keys(self) -> set[str]:
+        """The duels that were voted on."""
+        return {line["key"] for line in self.lines}
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Votes by preference."""
+        return Counter(line["preference"] for line in self.lines)
+
+    def add(self, duel: Duel, preference: Preference) -> None:
+        """Keep a vote; a second one on the same duel takes the first one's place.
+
+        Raises:
+            UserError: the disk does not take it; nothing has changed then.
+        """
+        pictures = {"source": duel.source, "edit_a": duel.a, "edit_b": duel.b}
+        names = {}
+        for role, file in pictures.items():
+            names[role] = f"{self.path.stem}_images/{duel.key.replace('/', '-')}_{role}.png"
+            if not (self.path.parent / names[role]).exists():
+                write_file(self.path.parent / names[role], file.read_bytes())
+        told = {"instruction": duel.instruction, "task": duel.task, "preference": preference}
+        others = [line for line in self.lines if line["key"] != duel.key]
+        self._write([*others, {**names, **told, "key": duel.key, "runs": self.runs}])
+
+    def undo(self) -> None:
+        """Take the newest vote back.
+
+        Raises:
+            UserError: the disk does not take it.
+        """
+        self._write(self.lines[:-1])
+
+    def _write(self, lines: Sequence[dict[str, Any]]) -> None:
+        write_file(self.path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+        self.lines = list(lines)
+
+
+def _evaluation(run: Path) -> Path:
+    for folder in (run, run / AFTER, run / EDITS):
+        if (folder / "rows.jsonl").is_file():
+            return folder
+    raise UserError(
+        f"{run} holds no evaluation (no rows.jsonl): give a run that `editr1 demo` or `editr1 eval toy` measured"
+    )
+
+
+def _by_key(folder: Path) -> dict[str, Row]:
+    try:
+        return {f"{row.key}/{row.seed}": row for row in read_rows(folder)}
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"cannot read the evaluation {folder}: {error}") from error

@@ -1,0 +1,167 @@
+"""Asking a judge about the edits of a benchmark: raw answers, kept as they come, never guessed.
+
+A judge that writes is asked as the official scripts ask; an answer that the official rule cannot read is asked for
+again where the judge is a server (a model in this process would repeat itself word by word at temperature 0). A judge
+that cannot write such answers is asked for each criterion by Score Logit, and its numbers are written in the official
+form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+
+from editr1.errors import UserError
+from editr1.evaluation.benchmarks.base import Benchmark, Item, Question
+from editr1.files import append_lines, write_file
+from editr1.judges.base import MLLM, JudgeRequest, Score
+from editr1.judges.mllm import MLLMJudge
+
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Record:
+    """One answer as it is kept.
+
+    Attributes:
+        key: of the item.
+        question: its name.
+        text: the raw answer; None where there is none.
+        reason: why there is none.
+        unread: earlier answers that the official rule could not read.
+        numbers: what a Score Logit judge gave before it was written in the official form.
+        prompt_tokens: read by the judge, all tries together.
+        completion_tokens: written by it.
+    """
+
+    key: str
+    question: str
+    text: str | None
+    reason: str | None = None
+    unread: tuple[str, ...] = ()
+    numbers: tuple[float, ...] = ()
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One edit to ask about."""
+
+    item: Item
+    source: Image
+    edit: Image
+    questions: Mapping[str, Question] = field(default_factory=dict)
+
+
+Asker = Callable[[Sequence[Job]], list[Record]]
+
+
+def written(model: MLLM, benchmark: Benchmark) -> Asker:
+    """Asks for answers in the official form."""
+    tries = TRIES if model.remote else 1
+
+    def ask(jobs: Sequence[Job]) -> list[Record]:
+        records: dict[tuple[str, str], Record] = {}
+        left = [(job.item, name, question) for job in jobs for name, question in job.questions.items()]
+        for attempt in range(tries):
+            answers = model.answer([replace(question.ask, seed=attempt) for _, _, question in left])
+            again = []
+            for (item, name, question), answer in zip(left, answers, strict=True):
+                before = records.get((item.key, name), Record(item.key, name, None))
+                told = before.text is not None
+                record = replace(
+                    before,
+                    text=before.text if answer.reason is not None else answer.text,
+                    reason=answer.reason if not told else None,
+                    unread=(*before.unread, str(before.text)) if told and answer.reason is None else before.unread,
+                    prompt_tokens=before.prompt_tokens + answer.prompt_tokens,
+                    completion_tokens=before.completion_tokens + answer.completion_tokens,
+                )
+                records[item.key, name] = record
+                if record.text is not None and not benchmark.read(item, name, record.text).numbers:
+                    again.append((item, name, question))
+            left = again
+            if not left:
+                break
+        return list(records.values())
+
+    return ask
+
+
+def by_score_logit(judge: MLLMJudge) -> Asker:
+    """Asks for each criterion by Score Logit, and writes the official form itself."""
+
+    def ask(jobs: Sequence[Job]) -> list[Record]:
+        requests = [
+            JudgeRequest(job.source, job.edit, job.item.instruction, job.item.requirement, job.item.task)
+            for job in jobs
+        ]
+        records = []
+        for job, score in zip(jobs, judge.score(requests), strict=True):
+            parts = score.parts or dict.fromkeys(judge.criteria, score)
+            tokens = score.tokens
+            for name, question in job.questions.items():
+                records.append(_from_parts(job.item.key, name, question, parts, tokens))
+                tokens = 0  # of all questions together: counted once
+        return records
+
+    return ask
+
+
+def _from_parts(key: str, name: str, question: Question, parts: Mapping[str, Score], tokens: int) -> Record:
+    numbers = []
+    for criterion in question.criteria.values():
+        value = parts[criterion].value
+        if value is None:
+            return Record(key, name, None, f"{criterion}: {parts[criterion].reason}", prompt_tokens=tokens)
+        numbers.append(question.low + value * (question.high - question.low))
+    return Record(key, name, question.write(numbers), numbers=tuple(numbers), prompt_tokens=tokens)
+
+
+class AnswerStore:
+    """The answers of one judge in OUT/answers.jsonl: a line with who was asked and how, then one line an answer.
+
+    Raises:
+        UserError: the answers there are another judge's.
+    """
+
+    def __init__(self, out: Path, asked: Mapping[str, Any]) -> None:
+        self.path = out / "answers.jsonl"
+        lines = self.path.read_text(encoding="utf-8").split("\n")[:-1] if self.path.exists() else []
+        if len(lines) > 1 and json.loads(lines[0]) != asked:
+            held = json.loads(lines[0])
+            name = next(name for name in {**held, **asked} if held.get(name) != asked.get(name))
+            raise UserError(
+                f"{self.path} holds answers with {name} {held.get(name)!r}, now it is {asked.get(name)!r}: give "
+                "another --out, or delete this file to have the same edits judged anew"
+            )
+        found = [Record(**json.loads(line)) for line in lines[1:]]
+        self.records = {
+            (record.key, record.question): replace(record, unread=tuple(record.unread), numbers=tuple(record.numbers))
+            for record in found
+            if record.text is not None  # others are asked for again
+        }
+        kept = [dict(asked), *map(asdict, self.records.values())]
+        write_file(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+    def tokens(self) -> dict[str, int]:
+        """What the judge read and wrote for the answers that are kept."""
+        names = ("prompt_tokens", "completion_tokens")
+        return {name: sum(getattr(record, name) for record in self.records.values()) for name in names}
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Append answers.
+
+        Raises:
+            UserError: the disk does not take them.
+        """
+        records = list(records)
+        append_lines(self.path, map(asdict, records))
+        self.records.update({(record.key, record.question): record for record in records})

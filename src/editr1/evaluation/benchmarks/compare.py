@@ -1,0 +1,199 @@
+"""Results beside each other: differences to the first one with intervals, item by item, and the published rows.
+
+Only items that both results have scored are compared. Where a benchmark's overall is the mean over its types, so is
+that of the differences, and items are resampled within their type (paired percentile bootstrap); else over all items.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from editr1.errors import UserError
+from editr1.evaluation.benchmarks.lines import OVERALL
+from editr1.evaluation.benchmarks.published import Published, published
+from editr1.evaluation.benchmarks.results import Result, Row, grids, latex, markdown, read_result
+from editr1.evaluation.paired import RESAMPLES, figures
+from editr1.files import write_file
+
+Floats = NDArray[np.float64]
+ASKED = ("judge", "asked", "prompts")  # what must be equal for numbers to be comparable
+
+
+@dataclass(frozen=True)
+class Change:
+    """How one score of one line differs from the first result's, on the items that both have.
+
+    Attributes:
+        before: mean of the first result.
+        after: mean of this one.
+        delta: after - before.
+        ci95: interval of `delta`.
+        items: compared.
+        better: items whose score rose.
+        worse: items whose score fell.
+    """
+
+    before: float
+    after: float
+    delta: float
+    ci95: tuple[float, float]
+    items: int
+    better: int
+    worse: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` finds.
+
+    Attributes:
+        results: by name, the first being what the others are measured against.
+        folders: where their pictures lie, by name.
+        changes: by name (not the first), subset, metric and line.
+        published: the papers' rows; None where there are none.
+        notes: why numbers may not be comparable.
+    """
+
+    results: Mapping[str, Result]
+    folders: Mapping[str, Path]
+    changes: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Change]]]]
+    published: Published | None
+    notes: tuple[str, ...]
+
+    @property
+    def base(self) -> str:
+        """Name of the result that the others are measured against."""
+        return next(iter(self.results))
+
+    @property
+    def first(self) -> Result:
+        """That result."""
+        return self.results[self.base]
+
+
+def compare(paths: Sequence[Path]) -> Comparison:
+    """Read results and set them beside each other.
+
+    Raises:
+        UserError: one cannot be read, they are of different benchmarks, or two have the same name.
+    """
+    results: dict[str, Result] = {}
+    folders: dict[str, Path] = {}
+    for path, name in zip(paths, _names(paths), strict=True):
+        results[name] = read_result(path)
+        folders[name] = path if path.is_dir() else path.parent
+    first = next(iter(results.values()))
+    kinds = sorted({result.benchmark for result in results.values()})
+    if len(kinds) > 1:
+        raise UserError(f"cannot compare results of {' and '.join(kinds)}: give results of one benchmark")
+    others = list(results.items())[1:]
+    changes = {name: changes_of(first, other) for name, other in others}
+    papers = published(first.benchmark)
+    return Comparison(results, folders, changes, papers, tuple(_notes(results, papers)))
+
+
+def changes_of(first: Result, other: Result) -> dict[str, dict[str, dict[str, Change]]]:
+    """By subset, metric and line."""
+    theirs = {row.key: row for row in other.items}
+    return {
+        subset: {
+            metric: _changes([row for row in first.items if subset in row.subsets], theirs, metric, first.overall)
+            for metric in first.metrics
+        }
+        for subset in first.tables
+    }
+
+
+def paired(rows: Sequence[Row], theirs: Mapping[str, Row], metric: str) -> list[tuple[Row, Row, float, float]]:
+    """The items that both have scored: the two rows, score before and after."""
+    both = [(row, theirs[row.key]) for row in rows if row.key in theirs]
+    return [
+        (row, other, before, after)
+        for row, other in both
+        if (before := row.scores[metric]) is not None and (after := other.scores[metric]) is not None
+    ]
+
+
+def _changes(rows: Sequence[Row], theirs: Mapping[str, Row], metric: str, overall: str) -> dict[str, Change]:
+    found = paired(rows, theirs, metric)
+    if not found:
+        return {}
+    pairs = np.array([(before, after) for _, _, before, after in found])
+    tasks = np.array([row.task for row, _, _, _ in found])
+    by_type = {task: pairs[tasks == task] for task in dict.fromkeys(row.task for row, _, _, _ in found)}
+    lines = {task: _change(part, figures(part[:, 0], part[:, 1])) for task, part in by_type.items()}
+    total = figures(pairs[:, 0], pairs[:, 1]) if overall == "items" else mean_of_types(list(by_type.values()))
+    return {**lines, OVERALL: _change(pairs, total)}
+
+
+def _change(pairs: Floats, told: Mapping[str, Any]) -> Change:
+    delta = pairs[:, 1] - pairs[:, 0]
+    counts = len(delta), int((delta > 0).sum()), int((delta < 0).sum())
+    return Change(told["before"], told["after"], told["delta"], tuple(told["ci95"]), *counts)
+
+
+def mean_of_types(types: Sequence[Floats], seed: int = 0) -> dict[str, Any]:
+    """{"before", "after", "delta", "ci95"} of the mean over types, each [items, 2]; items resampled within a type."""
+    rng = np.random.default_rng(seed)
+    means = np.zeros(RESAMPLES)
+    for pairs in types:
+        delta = pairs[:, 1] - pairs[:, 0]
+        means += delta[rng.integers(0, len(delta), (RESAMPLES, len(delta)))].mean(axis=1) / len(types)
+    before, after = (float(np.mean([pairs[:, side].mean() for pairs in types])) for side in (0, 1))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {"before": before, "after": after, "delta": after - before, "ci95": [float(low), float(high)]}
+
+
+def write_comparison(found: Comparison, out: Path) -> None:
+    """Write compare.json, compare.md and compare.tex: all rows, published ones first, and the differences."""
+    tables = grids(found.results, found.published)
+    content = {
+        "results": {name: {"folder": str(found.folders[name])} for name in found.results},
+        "changes": TypeAdapter(Any).dump_python(found.changes, mode="json"),
+        "published": found.published and {"source": found.published.source, "judge": found.published.judge},
+        "notes": found.notes,
+    }
+    notes = "".join(f"\n{note}\n" for note in found.notes)
+    write_file(out / "compare.json", (json.dumps(content, indent=1) + "\n").encode())
+    write_file(out / "compare.md", ("\n".join(markdown(*table) for table in tables) + notes).encode())
+    write_file(out / "compare.tex", "\n".join(latex(*table) for table in tables).encode())
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The folders' names, with as many parents as it takes to tell them apart."""
+    places = [(path if path.is_dir() else path.parent).resolve() for path in paths]
+    if len(set(places)) < len(places):
+        raise UserError("the same result is given twice")
+    depth = 1
+    while len({place.parts[-depth:] for place in places}) < len(places):
+        depth += 1
+    return ["/".join(place.parts[-depth:]) for place in places]
+
+
+def _notes(results: Mapping[str, Result], papers: Published | None) -> list[str]:
+    """In what the results were not made alike."""
+    notes = []
+    for key in ASKED:
+        told = {name: result.made_with.get(key) for name, result in results.items()}
+        if len({json.dumps(value) for value in told.values()}) > 1:
+            words = ", ".join(f"{name}: {value}" for name, value in told.items())
+            notes.append(f"Not comparable with each other, {key} differs ({words}).")
+    keys = [{row.key for row in result.items} for result in results.values()]
+    if any(other != keys[0] for other in keys):
+        notes.append("The results are not of the same items; differences are of those that both have.")
+    if papers is not None:
+        judges = sorted({str(result.made_with.get("judge")) for result in results.values()})
+        notes.append(
+            f"Published rows were judged by {papers.judge} with the official prompts ({papers.source}); compare with "
+            f"them only what was judged alike. Here: {', '.join(judges)}, prompts: "
+            f"{', '.join(sorted({str(r.made_with.get('prompts')) for r in results.values()}))}."
+        )
+    return notes

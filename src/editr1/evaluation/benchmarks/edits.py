@@ -1,0 +1,302 @@
+"""The edits of a benchmark: made by one process or several, kept as they are made, chosen among N by a reward.
+
+The starting noise of edit i of an item follows from (seed, key, i) alone, so an edit does not depend on how many
+processes there were, on what was made before, or on N.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import queue
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from PIL.Image import Image
+
+from editr1.data.pictures import open_picture, png
+from editr1.data.samples import EditSample
+from editr1.devices import pick_device
+from editr1.editors.editor import Editor
+from editr1.editors.open import open_named_editor
+from editr1.editors.samplers import SchedulerName
+from editr1.errors import UserError
+from editr1.evaluation.benchmarks.base import Benchmark, Item
+from editr1.evaluation.benchmarks.flight import in_flight
+from editr1.files import append_lines, write_file
+from editr1.judges.base import Judge, JudgeRequest, Score
+
+CANDIDATES = "candidates"
+PICKS = "picks.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditSettings:
+    """How edits are made.
+
+    Attributes:
+        editor: folder, hub name, "toy:NAME", or the YAML of a run.
+        lora: file of a LoRA; None for the editor as it is.
+        steps: denoiser calls.
+        seed: of the starting noise.
+        scheduler: the sampler.
+        guidance: its scale; None for the editor's own.
+        pixels: area of an edit; None for the editor's own.
+        best_of: edits an item, of which a reward picks one.
+    """
+
+    editor: str
+    lora: str | None = None
+    steps: int = 28
+    seed: int = 0
+    scheduler: SchedulerName = "euler"
+    guidance: float | None = None
+    pixels: int | None = None
+    best_of: int = 1
+
+
+Open = Callable[[], Benchmark]
+Message = tuple[str, str, str]  # what ("done", "no edit", "error"), key, reason
+
+
+def files_of(item: Item, settings: EditSettings) -> list[str]:
+    """Where the edits of an item are written, below OUT: its place, or one place a candidate."""
+    if settings.best_of == 1:
+        return [item.edit_file]
+    stem = PurePosixPath(CANDIDATES, item.edit_file).with_suffix("")
+    return [f"{stem}_{i}.png" for i in range(settings.best_of)]
+
+
+def missing(items: Sequence[Item], settings: EditSettings, out: Path) -> list[Item]:
+    """The items that have not all of their edits yet."""
+    return [item for item in items if not all((out / name).is_file() for name in files_of(item, settings))]
+
+
+def make_edits(
+    open_benchmark: Open,
+    settings: EditSettings,
+    out: Path,
+    processes: int = 1,
+    on_item: Callable[[], object] = lambda: None,
+) -> dict[str, str]:
+    """Make the edits that are not there yet.
+
+    Args:
+        open_benchmark: opens the benchmark; it is called in every process, so it must be picklable.
+        settings: how they are made.
+        out: folder that they are written to.
+        processes: at work at a time; each loads the editor, onto GPUs in turn where there are any.
+        on_item: called after every item that is done.
+
+    Returns:
+        Why an item has no edit, by key: its source cannot be read or edited.
+
+    Raises:
+        UserError: the editor cannot be loaded, the disk is full, or a process died.
+    """
+    failed: dict[str, str] = {}
+    todo = [item.key for item in missing(open_benchmark().items, settings, out)]
+    if not todo:
+        return failed
+    if processes == 1:
+        messages = _work(open_benchmark, settings, out, todo)
+    else:
+        messages = _share(open_benchmark, settings, out, [todo[rank::processes] for rank in range(processes)])
+    for what, key, reason in messages:
+        if what == "error":
+            raise UserError(reason)
+        if what == "no edit":
+            failed[key] = reason
+        on_item()
+    return failed
+
+
+def _work(
+    open_benchmark: Open, settings: EditSettings, out: Path, todo: Sequence[str], rank: int = 0
+) -> Iterator[Message]:
+    """Make the edits of the items whose keys are given."""
+    items = {item.key: item for item in open_benchmark().items}
+    editor = open_editor(settings, _device(rank))
+    for item in map(items.__getitem__, todo):
+        try:
+            images = edit(editor, item, settings)
+        except UserError as error:
+            yield "no edit", item.key, str(error)
+            continue
+        except torch.OutOfMemoryError as error:
+            remedy = "take fewer --pixels or a smaller --best-of"
+            yield "error", item.key, f"no memory left for {item.key}: {remedy} ({error})"
+            return
+        for name, image in zip(files_of(item, settings), images, strict=True):
+            write_file(out / name, png(image))
+        yield "done", item.key, ""
+
+
+def open_editor(settings: EditSettings, device: torch.device) -> Editor:
+    """The editor that makes the edits, with its LoRA."""
+    lora = None if settings.lora is None else Path(settings.lora)
+    return open_named_editor(settings.editor, lora, guidance=settings.guidance, pixels=settings.pixels, device=device)
+
+
+def edit(editor: Editor, item: Item, settings: EditSettings) -> list[Image]:
+    """The `best_of` edits of an item, in one call of the pipeline."""
+    sample = EditSample(item.key, (item.original or item.source)(), item.instruction, item.requirement, item.task)
+    seed = zlib.crc32(f"{settings.seed}/{item.key}".encode())
+    return editor.rollout(
+        sample, settings.best_of, steps=settings.steps, seed=seed, scheduler=settings.scheduler
+    ).images
+
+
+def _device(rank: int) -> torch.device:
+    count = torch.cuda.device_count()
+    return torch.device("cuda", rank % count) if count else pick_device("auto")
+
+
+def _share(
+    open_benchmark: Open, settings: EditSettings, out: Path, shares: Sequence[Sequence[str]]
+) -> Iterator[Message]:
+    """The same, by a process a share; they end when this one is interrupted."""
+    context = multiprocessing.get_context("spawn")
+    inbox: multiprocessing.Queue[Message] = context.Queue()
+    workers = [
+        context.Process(target=_worker, args=(inbox, open_benchmark, settings, out, todo, rank), daemon=True)
+        for rank, todo in enumerate(shares)
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        while True:
+            ended = [worker for worker in workers if worker.exitcode is not None]
+            try:
+                yield inbox.get(timeout=0.2)
+            except queue.Empty:
+                _refuse_crash(ended)
+                if len(ended) == len(workers):
+                    return
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+
+
+def _refuse_crash(ended: Sequence[BaseProcess]) -> None:
+    for worker in ended:
+        if worker.exitcode:
+            raise UserError(
+                f"a process that made edits ended with code {worker.exitcode} (-9 is mostly a lack of memory: use "
+                "fewer --processes); finished edits are kept, the same command goes on"
+            )
+
+
+def _worker(
+    inbox: multiprocessing.Queue[Message],
+    open_benchmark: Open,
+    settings: EditSettings,
+    out: Path,
+    todo: Sequence[str],
+    rank: int,
+) -> None:
+    """One process; what is wrong becomes a message. Its messages are sent before it ends."""
+    try:
+        for message in _work(open_benchmark, settings, out, todo, rank):
+            inbox.put(message)
+    except UserError as error:
+        inbox.put(("error", "", str(error)))
+    except KeyboardInterrupt:
+        pass  # the parent says so
+    inbox.close()
+    inbox.join_thread()
+
+
+def choose(
+    items: Sequence[Item],
+    reward: Judge,
+    settings: EditSettings,
+    out: Path,
+    *,
+    width: int = 1,
+    on_item: Callable[[], object] = lambda: None,
+) -> dict[str, str]:
+    """Lay the candidate with the highest reward where each item's edit belongs; the first of equals.
+
+    A candidate without a reward is not chosen. What was chosen, and every reward, stands in OUT/picks.jsonl.
+
+    Args:
+        items: of which some may have their edit already.
+        reward: scores the candidates.
+        settings: how they were made.
+        out: the folder.
+        width: items that are scored at a time.
+        on_item: called after every item that had no edit yet.
+
+    Returns:
+        Why an item has no edit, by key: none of its candidates has a reward.
+    """
+
+    def score(item: Item) -> tuple[Item, list[Score]]:
+        source = item.source()
+        edits = [open_edit(out / name) for name in files_of(item, settings)]
+        asked = [JudgeRequest(source, made, item.instruction, item.requirement, item.task) for made in edits]
+        return item, reward.score(asked)
+
+    failed: dict[str, str] = {}
+    for item, scores in in_flight(to_choose(items, settings, out), score, width):
+        values = [score.value for score in scores]
+        known = [value for value in values if value is not None]
+        if not known:
+            failed[item.key] = f"none of {len(values)} candidates has a reward: {scores[0].reason}"
+        else:
+            picked = values.index(max(known))
+            line = {"key": item.key, "picked": picked, "rewards": values, "reasons": [s.reason for s in scores]}
+            append_lines(out / PICKS, [line])
+            write_file(out / item.edit_file, (out / files_of(item, settings)[picked]).read_bytes())
+        on_item()
+    return failed
+
+
+def to_choose(items: Sequence[Item], settings: EditSettings, out: Path) -> list[Item]:
+    """The items with all candidates and no edit yet."""
+    done = {item.key for item in missing(items, settings, out)}
+    return [item for item in items if item.key not in done and not (out / item.edit_file).is_file()]
+
+
+def open_edit(path: Path) -> Image:
+    """An edit that was made before.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return open_picture(path, "an edit (delete it and run again)")
+
+
+def prepare(out: Path, made_with: Mapping[str, Any]) -> None:
+    """Refuse a folder whose edits were made otherwise; else write down how they are made.
+
+    Raises:
+        UserError: OUT holds other edits; it says in what they differ.
+    """
+    path = out / "edits.json"
+    if path.is_file() and next(out.rglob("*.png"), None) is not None:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in made_with.items():
+            if held.get(name) != value:
+                raise UserError(
+                    f"--out {out} holds edits made with {name} {held.get(name)!r}, now it is {value!r}: give another "
+                    "folder, or go on with the same settings"
+                )
+    else:
+        write_file(path, (json.dumps(dict(made_with), indent=1) + "\n").encode())
+
+
+def settings_dict(settings: EditSettings) -> dict[str, Any]:
+    """The settings for the record, with what is in the files that they name (a run's newest weights change)."""
+    told = asdict(settings)
+    for name in ("editor", "lora"):
+        if told[name] is not None and (file := Path(told[name])).is_file():
+            told[f"{name}_crc32"] = f"{zlib.crc32(file.read_bytes()):08x}"
+    return told

@@ -1,0 +1,151 @@
+"""ImgEdit-Bench, basic suite (PKU-YuanGroup/ImgEdit, Benchmark/Basic; arXiv 2505.20275).
+
+The official rule, of its two scoring scripts: in an answer, every line that ": " splits into two with only digits after
+it is a score; an item's score is their mean, a type's the mean over its items that have one, both rounded to 2 decimals
+(Python's `round`). Whatever else an answer holds is not seen: "4.5", "4/5", "Score:4". The overall of the papers'
+tables is the mean over the types, here of their unrounded means over the items' rounded scores.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+from PIL.Image import Image
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from editr1.data.pictures import inside, open_picture
+from editr1.errors import UserError, first_problem
+from editr1.evaluation.benchmarks.base import SAFE_NAME, Item, ItemResult, Question, Reading, Tables, digest_of
+from editr1.evaluation.benchmarks.lines import type_table
+from editr1.files import write_file
+from editr1.judges.base import Ask
+
+TYPES = ("add", "adjust", "extract", "replace", "remove", "background", "style", "compose", "action")
+"""In the order of the papers' tables; "compose" is their "Hybrid"."""
+CRITERIA = ("instruction", "quality", "preservation")
+LOW, HIGH, MAX_TOKENS = 1, 5, 512
+NAME = re.compile(r"^(.{3,60}?): A number from 1 to 5", re.MULTILINE)
+CAREFUL = re.compile(r"^[^:：\n]{1,60}[:：]\W{0,6}([0-9]+(?:\.[0-9]+)?)(?:\s*/\s*5)?\W*$")
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    id: str = Field(min_length=1)
+    prompt: str = Field(min_length=1)
+    edit_type: str
+
+
+class ImgEdit:
+    """The benchmark in a folder: `basic_edit.json`, the images under their ids, and `prompts.json` if you have it.
+
+    Raises:
+        UserError: a file is missing or wrong; it names the entry.
+    """
+
+    name, metrics, best, asks = "imgedit", ("score",), 5.0, ("judge",)
+
+    def __init__(self, folder: Path, limit: int | None = None) -> None:
+        self.folder = folder.resolve()
+        self.templates, self.prompts = self._templates()
+        entries = _read(self.folder / "basic_edit.json", TypeAdapter(dict[str, _Entry]))
+        found = [self._item(key, entry) for key, entry in entries.items()]
+        self.items, self.digest = found[:limit], digest_of(found)
+        if not self.items:
+            raise UserError(f"{folder / 'basic_edit.json'} holds no item")
+
+    def questions(self, item: Item, source: Image, edit: Image) -> dict[str, Question]:
+        """The one question of the official script: text, source, edit."""
+        template = self.templates[item.task]
+        names = NAME.findall(template)
+        text = template.replace("<edit_prompt>", item.instruction)
+        criteria = _meant(names if len(names) == len(CRITERIA) else CRITERIA)
+
+        def write(numbers: Sequence[float]) -> str:
+            lines = zip(criteria, numbers, strict=True)
+            return "\n".join(f"{name}: {min(max(round(number), LOW), HIGH)}" for name, number in lines)
+
+        return {"judge": Question(Ask((text, source, edit), max_tokens=MAX_TOKENS), criteria, LOW, HIGH, write)}
+
+    def read(self, item: Item, question: str, text: str) -> Reading:
+        """The official rule, and the three lines that a careful reader sees."""
+        return Reading(official_numbers(text), careful_numbers(text))
+
+    def score(self, item: Item, answers: Mapping[str, str | None], reasons: Mapping[str, str]) -> ItemResult:
+        """Mean of the official numbers, 2 decimals."""
+        text = answers["judge"]
+        reading = self.read(item, "judge", text) if text is not None else Reading()
+        score = round(sum(reading.numbers) / len(reading.numbers), 2) if reading.numbers else None
+        careful = fmean(reading.careful) if reading.careful else None
+        return ItemResult(item, answers, reasons, {"score": score}, careful)
+
+    def finish(self, results: Sequence[ItemResult], out: Path) -> Tables:
+        """Write result.json, average_score.json and typescore.json, as the official scripts do."""
+        raw = {result.item.key: result.answers["judge"] for result in results if result.answers["judge"] is not None}
+        scores = {r.item.key: r.scores["score"] for r in results if r.scores["score"] is not None}
+        table = type_table(results, TYPES, self.metrics)
+        typed = {line.name: round(mean, 2) for line in table[:-1] if (mean := line.means["score"]) is not None}
+        for name, content, indent in (("result", raw, 4), ("average_score", scores, 2), ("typescore", typed, 2)):
+            write_file(out / f"{name}.json", json.dumps(content, indent=indent).encode())
+        return {"all": table}
+
+    def _templates(self) -> tuple[dict[str, str], str]:
+        path = self.folder / "prompts.json"
+        if path.is_file():
+            templates = _read(path, TypeAdapter(dict[str, str]))
+            missing = [name for name in TYPES if "<edit_prompt>" not in templates.get(name, "")]
+            if missing:
+                raise UserError(f"{path}: no prompt with <edit_prompt> for {', '.join(missing)}")
+            return templates, "official"
+        own = resources.files("editr1.evaluation.benchmarks") / "imgedit_prompts.yaml"
+        words = yaml.safe_load(own.read_text(encoding="utf-8"))
+        return {name: words["template"].replace("<look_at>", words["look_at"][name]) for name in TYPES}, "own wording"
+
+    def _item(self, key: str, entry: _Entry) -> Item:
+        where = f"{self.folder / 'basic_edit.json'}: {key!r}"
+        if not SAFE_NAME.fullmatch(key):
+            raise UserError(f"{where}: a key must be usable as a file name")
+        if entry.edit_type not in TYPES:
+            raise UserError(f"{where}: edit_type {entry.edit_type!r}; there are {', '.join(TYPES)}")
+        path = inside(self.folder, entry.id, where)
+        if not path.is_file():
+            raise UserError(f"{where}: there is no image {entry.id!r} in {self.folder}; unpack Benchmark.tar there")
+        source = partial(open_picture, path, where)
+        return Item(key, entry.edit_type, entry.prompt, source, f"{key}.png", f"sources/{key}.png")
+
+
+def _meant(names: Sequence[str]) -> dict[str, str]:
+    """Which criterion of a template each official name means: its place tells, or that quality is asked for last."""
+    instruction, quality, preservation = CRITERIA
+    last = (preservation, quality) if "quality" in names[2].lower() else (quality, preservation)
+    return dict(zip(names, (instruction, *last), strict=True))
+
+
+def official_numbers(text: str) -> tuple[float, ...]:
+    """What the official script reads; a digit that Python's `int` refuses, which ends that script, is not read."""
+    parts = [line.strip().split(": ") for line in text.splitlines()]
+    return tuple(int(part[1]) for part in parts if len(part) == 2 and part[1].isdecimal())
+
+
+def careful_numbers(text: str) -> tuple[float, ...]:
+    """The three scores where exactly three lines hold one, each from 1 to 5; else nothing."""
+    plain = (line.strip().replace("*", "").replace("`", "") for line in text.splitlines())
+    found = [float(match.group(1)) for line in plain if (match := CAREFUL.match(line))]
+    return tuple(found) if len(found) == len(CRITERIA) and all(LOW <= n <= HIGH for n in found) else ()
+
+
+def _read(path: Path, kind: TypeAdapter[Any]) -> Any:
+    try:
+        return kind.validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error}; --data must be the benchmark's folder") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_problem(error)}") from error

@@ -1,0 +1,48 @@
+"""The published rows of each benchmark, with their source and judge, for standing beside one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a paper reports of one benchmark.
+
+    Attributes:
+        judge: who judged there.
+        source: the paper.
+        subset: the table that the numbers belong to.
+        rows: by editor, means by metric and line: {"UniWorld-V2": {("score", "overall"): 4.49, ...}}.
+    """
+
+    judge: str
+    source: str
+    subset: str
+    rows: Mapping[str, Mapping[tuple[str, str], float]]
+
+
+def rows_in(papers: Published | None, subset: str) -> Mapping[str, Mapping[tuple[str, str], float]]:
+    """The published rows of a table; none where nothing is published of it."""
+    return papers.rows if papers is not None and papers.subset == subset else {}
+
+
+def published(benchmark: str) -> Published | None:
+    """The published rows of a benchmark; None where there are none."""
+    text = (resources.files("editr1.evaluation.benchmarks") / "published.yaml").read_text(encoding="utf-8")
+    entry = yaml.safe_load(text).get(benchmark)
+    if entry is None:
+        return None
+    rows = {}
+    for name, values in entry["rows"].items():
+        given = values if isinstance(values, dict) else dict(zip(entry["types"], values, strict=True))
+        by_type = "overall" in entry["types"]
+        rows[name] = {
+            ((entry["metric"], column) if by_type else (column, "overall")): float(value)
+            for column, value in given.items()
+        }
+    return Published(entry["judge"], entry["source"], entry["subset"], rows)

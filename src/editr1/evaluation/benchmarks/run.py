@@ -1,0 +1,218 @@
+"""One benchmark, from edits to tables: `editr1 eval imgedit` and `editr1 eval gedit`.
+
+    items -> edits (best of N) -> questions -> raw answers -> the official rule -> official files, tables, page
+
+Every arrow's result lies in OUT, and what is there is not made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL.Image import Image
+from rich.console import Console
+
+from editr1.config import JudgeConfig
+from editr1.data.pictures import png
+from editr1.devices import pick_device
+from editr1.errors import UserError
+from editr1.evaluation.benchmarks.asking import AnswerStore, Asker, Job, Record, by_score_logit, written
+from editr1.evaluation.benchmarks.base import Benchmark, Item, ItemResult
+from editr1.evaluation.benchmarks.edits import (
+    EditSettings,
+    Open,
+    choose,
+    make_edits,
+    missing,
+    open_edit,
+    prepare,
+    settings_dict,
+    to_choose,
+)
+from editr1.evaluation.benchmarks.flight import in_flight
+from editr1.evaluation.benchmarks.results import Result, rows_of
+from editr1.files import write_file
+from editr1.judges.base import MLLM, close
+from editr1.judges.mllm import MLLMJudge
+from editr1.judges.models.local import load_processor
+from editr1.judges.open import open_judge, open_model, parse_judge
+from editr1.judges.prompts import load_prompt
+from editr1.progress import progress
+from editr1.toy.assets import locate
+
+CRITERIA = {"instruction": 1.0, "preservation": 1.0, "quality": 1.0}
+PIXELS_PER_TOKEN = 28 * 28  # of Qwen2.5-VL; other judges differ
+LETTERS_PER_TOKEN = 4
+SAMPLED = 8  # items that the estimate looks at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Who judges, and how.
+
+    Attributes:
+        judge: what `--judge` says.
+        way: "written" (the official form) or "score_logit" (criterion by criterion).
+        reward: judge that picks among the candidates; None where there is one candidate.
+        price: dollars for a million tokens read, and written; None where nobody asked.
+    """
+
+    judge: str
+    way: str
+    reward: str | None = None
+    price: tuple[float, float] | None = None
+
+
+def evaluate(
+    open_benchmark: Open, settings: EditSettings, asked: Asked, out: Path, processes: int, console: Console
+) -> Result:
+    """Run a benchmark into `out`; the same command goes on where it was stopped.
+
+    Raises:
+        UserError: something is not there or does not fit, or OUT holds a run with other settings.
+    """
+    benchmark = open_benchmark()
+    judge = parse_judge(asked.judge)
+    reward = None if asked.reward is None else parse_judge(asked.reward)
+    made_with = {"benchmark": benchmark.name, "data": benchmark.digest, **settings_dict(settings)}
+    made_with["reward"] = reward and reward.name
+    for judged in filter(None, (judge, reward)):
+        if not judged.endpoints:
+            load_processor(Path(locate(str(judged.path))))  # a judge that is not there is told before hours of edits
+    prepare(out, made_with)
+    how = {"judge": judge.name, "asked": asked.way, "prompts": benchmark.prompts}
+    if asked.way == "score_logit":
+        how["prompts"] = load_prompt(judge.template, judge.order).version
+    store = AnswerStore(out, how)
+    estimate(benchmark, settings, asked, store, out, console)
+
+    with progress(console, "edits", len(missing(benchmark.items, settings, out))) as done:
+        failed = make_edits(open_benchmark, settings, out, processes, on_item=done)
+    if reward is not None:
+        failed |= _choose(benchmark, reward, settings, out, console)
+    _judge(benchmark, judge, asked.way, store, out, console)
+    results = score_all(benchmark, store.records, failed)
+    return Result(
+        benchmark.name,
+        tuple(benchmark.metrics),
+        benchmark.best,
+        "types",
+        {**made_with, **how, **store.tokens()},
+        benchmark.finish(results, out),
+        rows_of(results, out),
+    )
+
+
+def _choose(
+    benchmark: Benchmark, settings_of_reward: JudgeConfig, settings: EditSettings, out: Path, console: Console
+) -> dict[str, str]:
+    """Have the reward pick among the candidates; why an item has none, by key."""
+    reward = open_judge(settings_of_reward, pick_device("auto"))
+    width = settings_of_reward.in_flight if reward.remote else 1
+    try:
+        with progress(console, "best of", len(to_choose(benchmark.items, settings, out))) as done:
+            return choose(benchmark.items, reward, settings, out, width=width, on_item=done)
+    finally:
+        close(reward)  # else an interrupted run would wait for the server
+
+
+def _judge(benchmark: Benchmark, judge: JudgeConfig, way: str, store: AnswerStore, out: Path, console: Console) -> None:
+    """Have all edits judged that have not all of their answers."""
+    asker, model, (width, chunk) = _asker(judge, benchmark, way)
+    try:
+        ask_all(benchmark, asker, store, out, console, width=width, chunk=chunk)
+    finally:
+        close(model)
+
+
+def ask_all(
+    benchmark: Benchmark, ask: Asker, store: AnswerStore, out: Path, console: Console, *, width: int, chunk: int
+) -> None:
+    """Have every edit judged that has not all of its answers; `width` chunks of items are under way at a time."""
+
+    def work(items: Sequence[Item]) -> list[Record]:
+        jobs = []
+        for item in items:
+            source, edit = item.source(), open_edit(out / item.edit_file)
+            if not (out / item.source_file).is_file():
+                write_file(out / item.source_file, png(source))
+            questions = benchmark.questions(item, source, edit)
+            left = {name: question for name, question in questions.items() if (item.key, name) not in store.records}
+            jobs.append(Job(item, source, edit, left))
+        return ask(jobs)
+
+    todo = [item for item in unanswered(benchmark, store) if (out / item.edit_file).is_file()]
+    chunks = [todo[start : start + chunk] for start in range(0, len(todo), chunk)]
+    with progress(console, "judged", len(todo)) as done:
+        for records in in_flight(chunks, work, width):
+            store.add(records)
+            for _ in {record.key for record in records}:
+                done()
+
+
+def unanswered(benchmark: Benchmark, store: AnswerStore) -> list[Item]:
+    """The items that have not all of their answers."""
+    asks = benchmark.asks
+    return [item for item in benchmark.items if any((item.key, name) not in store.records for name in asks)]
+
+
+def score_all(benchmark: Benchmark, records: dict[tuple[str, str], Record], failed: dict[str, str]) -> list[ItemResult]:
+    """Scores of all items, from the raw answers alone."""
+    results = []
+    for item in benchmark.items:
+        found = {name: records.get((item.key, name)) for name in benchmark.asks}
+        answers = {name: record.text if record else None for name, record in found.items()}
+        reasons = {
+            name: (record.reason if record else failed.get(item.key)) or "no edit"
+            for name, record in found.items()
+            if record is None or record.text is None
+        }
+        results.append(benchmark.score(item, answers, reasons))
+    return results
+
+
+def estimate(
+    benchmark: Benchmark, settings: EditSettings, asked: Asked, store: AnswerStore, out: Path, console: Console
+) -> None:
+    """Say what the run will ask for, before it starts."""
+    items = unanswered(benchmark, store)
+    looked = items[:: max(1, len(items) // SAMPLED)][:SAMPLED]
+    read = write = count = 0
+    for item in looked:
+        source = item.source()
+        for question in benchmark.questions(item, source, source).values():
+            parts = question.ask.parts
+            letters = sum(len(part) for part in parts if isinstance(part, str))
+            pixels = sum(part.width * part.height for part in parts if isinstance(part, Image))
+            read += letters // LETTERS_PER_TOKEN + pixels // PIXELS_PER_TOKEN
+            write += question.ask.max_tokens
+            count += 1
+    share = len(items) / max(len(looked), 1)
+    left = len(missing(benchmark.items, settings, out))
+    line = (
+        f"{benchmark.name}: {len(benchmark.items)} items, {left} of them to edit ({settings.best_of} each), "
+        f"{round(count * share)} questions to {asked.judge.partition('?')[0]}: about {read * share / 1e6:.2f} million "
+        f"tokens read, at most {write * share / 1e6:.2f} million written"
+    )
+    if asked.price is not None:
+        dollars = (read * asked.price[0] + write * asked.price[1]) * share / 1e6
+        line += f", at most about ${dollars:.2f} where no answer is asked for twice"
+    console.print(f"{line}.", markup=False, soft_wrap=True)
+
+
+def _asker(judge: JudgeConfig, benchmark: Benchmark, way: str) -> tuple[Asker, MLLM, tuple[int, int]]:
+    """Who is asked, by which model, how many chunks at a time, and how many items a chunk."""
+    device = pick_device("auto")
+    if way == "score_logit":
+        found = open_judge(judge.model_copy(update={"method": "score_logit", "criteria": CRITERIA}), device)
+        if not isinstance(found, MLLMJudge):
+            raise UserError(f"the judge {judge.path} gives no Score Logit")
+        return by_score_logit(found), found.model, _width(found.model, judge)
+    model = open_model(judge, device)
+    return written(model, benchmark), model, _width(model, judge)
+
+
+def _width(model: MLLM, judge: JudgeConfig) -> tuple[int, int]:
+    return (judge.in_flight * len(judge.endpoints), 1) if model.remote else (1, judge.batch_size)

@@ -1,0 +1,112 @@
+"""`editr1 eval toy`: an editor on held-out toy items, by the oracle and by the judge; what `editr1 demo` measures.
+
+Equal settings give the demo's rows: 2 edits an item, 10 Euler steps, the noise of seed 0. Best of N keeps, of N edits
+an item, the one that the judge likes best: what the judge can give without training, and what the oracle thinks of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from editr1.devices import pick_device
+from editr1.evaluation.benchmarks.edits import EditSettings, open_editor, prepare, settings_dict
+from editr1.evaluation.benchmarks.lines import OVERALL, line
+from editr1.evaluation.benchmarks.results import Result
+from editr1.evaluation.benchmarks.results import Row as Kept
+from editr1.evaluation.heldout.measure import EvalSettings, evaluate
+from editr1.evaluation.heldout.rows import EDITS, Row
+from editr1.judges.open import open_judge, parse_judge
+from editr1.toy.world import Level, ToyDataset
+
+METRICS = ("oracle", "judge", "done", "preserved")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToySettings:
+    """What is measured.
+
+    Attributes:
+        items: held-out instructions, as many of each task.
+        edits: made of each, unless one of N is picked.
+        level: of the toy world.
+    """
+
+    items: int = 144
+    edits: int = 2
+    level: Level = "small"
+
+
+def evaluate_toy(
+    settings: EditSettings, toy: ToySettings, judge: str, out: Path, on_items: Callable[[int], None]
+) -> Result:
+    """Edit and measure; the same call goes on where it was stopped.
+
+    Raises:
+        UserError: there is no such editor, LoRA or judge, or OUT holds other edits.
+    """
+    chosen = parse_judge(judge)
+    made_with = {
+        "benchmark": "toy",
+        **settings_dict(settings),
+        "items": toy.items,
+        "edits": toy.edits if settings.best_of == 1 else settings.best_of,
+        "level": toy.level,
+        "judge": chosen.name,
+        "asked": chosen.method,
+        "prompts": f"{chosen.template}/{chosen.order}",
+    }
+    prepare(out, made_with)
+    device = pick_device("auto")
+    rows = evaluate(
+        open_editor(settings, device),
+        open_judge(chosen, device),
+        ToyDataset("heldout", toy.items, level=toy.level),
+        out=out / EDITS,
+        settings=EvalSettings(
+            weights=made_with.get("lora_crc32", "as it is"),
+            steps=settings.steps,
+            scheduler=settings.scheduler,
+            seeds=made_with["edits"],
+            noise_seed=settings.seed,
+        ),
+        on_items=on_items,
+    )
+    return toy_result(rows, made_with)
+
+
+def toy_result(rows: Sequence[Row], made_with: dict[str, Any]) -> Result:
+    """The result of rows; of each item all edits, or the one that the judge likes best."""
+    by_item: dict[str, list[Row]] = {}
+    for row in rows:
+        by_item.setdefault(row.key, []).append(row)
+    if made_with["best_of"] > 1:
+        by_item = {key: [_best(edits)] for key, edits in by_item.items()}
+    items = tuple(_item(edits) for edits in by_item.values())
+    tasks = sorted({item.task for item in items})
+    lines = [line(task, [item for item in items if item.task == task], METRICS, "judge") for task in tasks]
+    tables = {"all": (*lines, line(OVERALL, items, METRICS, "judge"))}
+    return Result("toy", METRICS, 1.0, "items", made_with, tables, items)
+
+
+def _best(edits: Sequence[Row]) -> Row:
+    """The first of those with the highest reward; one without a reward only where none has one."""
+    return max(edits, key=lambda row: -1.0 if row.judge is None else row.judge)
+
+
+def _item(edits: Sequence[Row]) -> Kept:
+    """An item by the mean over its edits; the judge's is None where it gave one of them no reward."""
+    rewards = [row.judge for row in edits if row.judge is not None]
+    scores: dict[str, float | None] = {
+        "oracle": fmean(row.oracle["score"] for row in edits),
+        "judge": sum(rewards) / len(edits) if len(rewards) == len(edits) else None,
+        "done": fmean(row.oracle["done"] for row in edits),
+        "preserved": fmean(row.oracle["preserved"] for row in edits),
+    }
+    first = edits[0]
+    reasons = {f"edit {row.seed}": row.reason for row in edits if row.reason is not None}
+    source, edit = f"{EDITS}/{first.source}", f"{EDITS}/{first.image}"
+    return Kept(first.key, first.task, ("all",), first.instruction, source, edit, scores, reasons=reasons)

@@ -1,0 +1,104 @@
+"""Make and measure edits of toy items: the judge's reward, and the oracle, which training never reads.
+
+Edit i of an item starts from noise drawn from (noise_seed, item, i) alone, so two evaluations with equal settings
+differ by the editor's weights only and are compared edit by edit; no two items share their noise.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL.Image import Image
+
+from editr1.data.samples import EditDataset, EditSample
+from editr1.editors.editor import Editor
+from editr1.editors.samplers import SchedulerName
+from editr1.evaluation.heldout.rows import SOURCE, Row, RowStore
+from editr1.judges.base import Judge, JudgeRequest
+from editr1.toy.oracle import score
+from editr1.toy.world import item_from_key
+
+CHUNK = 8  # items that are edited, then judged in one batch and written
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+    """What two evaluations must share to be compared.
+
+    Attributes:
+        weights: name of the weights under test, e.g. "base" or a checkpoint; rows of other weights are never reused.
+        steps: sampler steps.
+        scheduler: sampler.
+        seeds: edits an item.
+        noise_seed: what the starting noise derives from.
+    """
+
+    weights: str
+    steps: int
+    scheduler: SchedulerName = "euler"
+    seeds: int = 2
+    noise_seed: int = 0
+
+
+def evaluate(
+    editor: Editor,
+    judge: Judge,
+    dataset: EditDataset,
+    *,
+    out: Path,
+    settings: EvalSettings,
+    on_items: Callable[[int], None] = lambda count: None,
+) -> list[Row]:
+    """Edit and measure every item of a toy dataset under the weights and adapter that are active.
+
+    Args:
+        editor: makes the edits.
+        judge: gives the rewards; an edit without one keeps None and the reason.
+        dataset: toy items, each key known to `editr1.toy.world`.
+        out: folder of rows and pictures; items that it holds for these settings are not made again.
+        settings: sampler, noise, and the name of the weights.
+        on_items: told how many more items are done.
+
+    Returns:
+        `settings.seeds` rows an item, in the order of the dataset.
+    """
+    samples = [dataset[index] for index in range(len(dataset))]
+    store = RowStore(out, {**asdict(settings), "items": [sample.key for sample in samples]})
+    done = store.keep_items(settings.seeds)
+    on_items(len(done))
+    for chunk in _chunks([sample for sample in samples if sample.key not in done]):
+        edits = [_edit(editor, sample, settings) for sample in chunk]
+        store.add(_measure(judge, chunk, edits, store))
+        on_items(len(chunk))
+    order = {sample.key: index for index, sample in enumerate(samples)}
+    return sorted(store.rows, key=lambda row: (order[row.key], row.seed))
+
+
+def _chunks(samples: Sequence[EditSample]) -> Iterator[Sequence[EditSample]]:
+    for start in range(0, len(samples), CHUNK):
+        yield samples[start : start + CHUNK]
+
+
+def _edit(editor: Editor, sample: EditSample, settings: EvalSettings) -> list[Image]:
+    """All edits of one item, in one call of the pipeline."""
+    seed = zlib.crc32(f"{settings.noise_seed}/{sample.key}".encode())
+    return editor.rollout(sample, settings.seeds, steps=settings.steps, seed=seed, scheduler=settings.scheduler).images
+
+
+def _measure(judge: Judge, samples: Sequence[EditSample], edits: list[list[Image]], store: RowStore) -> list[Row]:
+    """Judge the edits of several items in one batch, measure them by the oracle, save the pictures."""
+    pairs = [
+        (sample, i, image) for sample, images in zip(samples, edits, strict=True) for i, image in enumerate(images)
+    ]
+    requests = [JudgeRequest(s.source, image, s.instruction, s.requirement, s.task) for s, _, image in pairs]
+    for sample in samples:
+        store.save_image(sample.key, SOURCE, sample.source)
+    rows = []
+    for (sample, i, image), verdict in zip(pairs, judge.score(requests), strict=True):
+        oracle = asdict(score(item_from_key(sample.key), image))
+        name = store.save_image(sample.key, i, image)
+        rows.append(Row(sample.key, sample.task, i, sample.instruction, verdict.value, verdict.reason, oracle, name))
+    return rows

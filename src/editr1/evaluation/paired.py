@@ -1,0 +1,95 @@
+"""Rows before and after -> figures with 95% intervals: what `results.json` holds.
+
+The unit is the item: its edits are averaged first, then items are resampled with replacement (paired percentile
+bootstrap), since edits of one item are not independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from editr1.evaluation.heldout.rows import Row
+
+Floats = NDArray[np.float64]
+RESAMPLES = 10_000
+
+
+def bootstrap_ci(differences: Floats, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of the mean of `differences` [items], resampled over items.
+
+    Raises:
+        ValueError: if there are no items.
+    """
+    if len(differences) == 0:
+        raise ValueError("no items to resample")
+    picks = np.random.default_rng(seed).integers(0, len(differences), (RESAMPLES, len(differences)))
+    means = differences[picks].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def figures(before: Floats, after: Floats, seed: int = 0) -> dict[str, Any]:
+    """{"before", "after", "delta", "ci95"} of paired item means [items]; all None where no item is left."""
+    if len(before) == 0:
+        return {"before": None, "after": None, "delta": None, "ci95": None}
+    delta = after - before
+    return {
+        "before": float(before.mean()),
+        "after": float(after.mean()),
+        "delta": float(delta.mean()),
+        "ci95": list(bootstrap_ci(delta, seed)),
+    }
+
+
+def summarise(before: Sequence[Row], after: Sequence[Row], seed: int, train_seconds: float) -> dict[str, Any]:
+    """The content of `results.json`.
+
+    An item with an edit that the judge gave no reward, before or after, is left out of the judge's figures and counted
+    in "judge_left_out"; it stays in the oracle's.
+
+    Raises:
+        ValueError: if the two evaluations do not hold the same (item, seed) pairs.
+    """
+    if sorted((row.key, row.seed) for row in before) != sorted((row.key, row.seed) for row in after):
+        raise ValueError("the rows before and after training are not of the same items and seeds")
+    tasks = {row.key: row.task for row in before}
+    oracle = _paired(before, after, lambda row: row.oracle["score"])
+    judge = _paired(before, after, lambda row: row.judge)
+
+    def both(keys: Sequence[str]) -> dict[str, Any]:
+        return {"oracle": _figures_of(oracle, keys, seed), "judge": _figures_of(judge, keys, seed)}
+
+    groups = {task: [key for key in tasks if tasks[key] == task] for task in sorted(set(tasks.values()))}
+    return {
+        "items": len(tasks),
+        "train_seconds": train_seconds,
+        "seed": seed,
+        **both(list(tasks)),
+        "judge_left_out": len(tasks) - len(judge),
+        "by_task": {task: {**both(keys), "n": len(keys)} for task, keys in groups.items()},
+    }
+
+
+def _paired(
+    before: Sequence[Row], after: Sequence[Row], value: Callable[[Row], float | None]
+) -> dict[str, tuple[float, float]]:
+    """Mean over an item's edits, (before, after), for the items whose edits all have a value."""
+    sides = [_item_means(rows, value) for rows in (before, after)]
+    return {key: (sides[0][key], sides[1][key]) for key in sides[0] if key in sides[1]}
+
+
+def _item_means(rows: Sequence[Row], value: Callable[[Row], float | None]) -> dict[str, float]:
+    values: dict[str, list[float | None]] = {}
+    for row in rows:
+        values.setdefault(row.key, []).append(value(row))
+    whole = {key: [v for v in given if v is not None] for key, given in values.items()}
+    return {key: sum(known) / len(known) for key, known in whole.items() if len(known) == len(values[key])}
+
+
+def _figures_of(paired: Mapping[str, tuple[float, float]], keys: Sequence[str], seed: int) -> dict[str, Any]:
+    pairs = np.array([paired[key] for key in keys if key in paired]).reshape(-1, 2)
+    return figures(pairs[:, 0], pairs[:, 1], seed)

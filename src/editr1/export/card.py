@@ -1,0 +1,180 @@
+"""The model card beside exported weights: what they are, how to use them, what the run recorded; no other number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from editr1.report.run_folder import Run
+
+PICTURE = "reward.png"
+
+
+@dataclass(frozen=True)
+class Call:
+    """How the code in the card calls the pipeline.
+
+    Attributes:
+        image: the argument that takes the source; None for text to image.
+        listed: it takes the source in a list.
+        pixels: area of the edit; None where the pipeline is not told a size.
+        arguments: the other ones.
+    """
+
+    image: str | None
+    listed: bool
+    pixels: int | None
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card says.
+
+    Attributes:
+        run: the run's folder, read.
+        step: of the exported checkpoint.
+        ema: the averaged weights, else the trained ones.
+        form: "diffusers", "peft", "comfyui" or "merged".
+        folder: name of the exported folder, as the code in the card calls it.
+        facts: base model, step, hash of the config, version.
+        call: of the pipeline.
+        loader: whether the pipeline has `load_lora_weights`.
+    """
+
+    run: Run
+    step: int
+    ema: bool
+    form: str
+    folder: str
+    facts: Mapping[str, str]
+    call: Call
+    loader: bool
+
+    @property
+    def base(self) -> str:
+        """The editor that was trained."""
+        return self.facts["base_model"]
+
+    @property
+    def rewards(self) -> dict[int, float]:
+        """Mean reward of the training edits, by step up to the exported one."""
+        rows = {row["step"]: row.get("reward_mean") for row in self.run.metrics if row["step"] <= self.step}
+        return {step: reward for step, reward in rows.items() if reward is not None}
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write README.md and, where the run recorded rewards, a picture of them."""
+    parts = [_front_matter(card), _summary(card), _usage(card)]
+    if card.rewards:
+        draw_rewards(card.rewards, folder / PICTURE)
+        parts.append(_reward_text(card.rewards))
+    parts.append(_settings(card))
+    (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def draw_rewards(rewards: Mapping[int, float], path: Path) -> None:
+    """A PNG: mean reward of the training edits over the steps."""
+    figure = Figure(figsize=(7, 3.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(list(rewards), list(rewards.values()), color="#0066a8", lw=1.6, marker="o", ms=3)
+    axes.set(xlabel="step", ylabel="mean reward of the training edits")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e2e4e8")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.savefig(path)
+
+
+def _front_matter(card: Card) -> str:
+    tags = ["editr1", "image-editing", "reinforcement-learning", "DiffusionNFT"]
+    if card.form != "merged":
+        tags.append("lora")
+    matter = {
+        "base_model": card.base,
+        "library_name": "diffusers",
+        "pipeline_tag": "image-to-image",
+        "tags": tags,
+    }
+    return f"---\n{yaml.safe_dump(matter, sort_keys=False)}---"
+
+
+def _summary(card: Card) -> str:
+    what = "The whole pipeline, with trained weights in its denoiser" if card.form == "merged" else "A LoRA"
+    which = "average of the weights" if card.ema else "weights"
+    facts = f"editr1 {card.facts['editr1_version']}, sha256 of the config `{card.facts['config_sha256']}`"
+    return (
+        f"# {card.folder}\n\n{what}, made by reinforcement learning of the image editor `{card.base}` with "
+        f"[Edit-R1](https://arxiv.org/abs/2510.16888): the {which} after step {card.step} ({facts})."
+    )
+
+
+def _usage(card: Card) -> str:
+    toy = card.base.startswith("toy:")
+    base = f"toy_path({_quoted(card.base.removeprefix('toy:'))})" if toy else _quoted(card.base)
+    name = _quoted(card.folder)
+    load = {
+        "diffusers": f"pipe.load_lora_weights({name})",
+        "comfyui": f"pipe.load_lora_weights({name})",
+        "peft": f"pipe.transformer = PeftModel.from_pretrained(pipe.transformer, {name}).to(dtype)",
+        "merged": "",
+    }[card.form]
+    if card.form == "diffusers" and not card.loader:
+        load = f'pipe.transformer.load_lora_adapter({name}, weight_name="pytorch_lora_weights.safetensors")'
+    lines = [
+        "import torch",
+        "from diffusers import DiffusionPipeline",
+        "from diffusers.utils import load_image" if card.call.image else "",
+        "from peft import PeftModel" if card.form == "peft" else "",
+        "from editr1.toy.assets import toy_path" if toy and card.form != "merged" else "",
+        'device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)',
+        f"pipe = DiffusionPipeline.from_pretrained({name if card.form == 'merged' else base}, dtype=dtype).to(device)",
+        load,
+        *_call(card.call),
+        'edit.save("edit.png")',
+    ]
+    code = "\n".join(line for line in lines if line)
+    comfy = (
+        "Put the file into ComfyUI's `models/loras`, or use it with diffusers:\n\n" if card.form == "comfyui" else ""
+    )
+    return f"## Use\n\n{comfy}```python\n{code}\n```"
+
+
+def _call(call: Call) -> list[str]:
+    """The call of the pipeline, at the area in pixels that the run trained with."""
+    lines, given = [], ['prompt="remove the red ball"']
+    if call.image:
+        lines.append('source = load_image("source.png")')
+        given.insert(0, f"{call.image}={'[source]' if call.listed else 'source'}")
+    if call.pixels and call.image:
+        lines += [
+            f"scale = ({call.pixels} / (source.width * source.height)) ** 0.5  # the area that it was trained at",
+            "width, height = (max(1, round(scale * side / 32)) * 32 for side in source.size)",
+        ]
+    elif call.pixels:
+        lines.append(f"width = height = {max(1, round(call.pixels**0.5 / 32)) * 32}")
+    given += ["width=width", "height=height"] if call.pixels else []
+    given += [f"{name}={value!r}" for name, value in call.arguments.items()]
+    return [*lines, f"edit = pipe({', '.join(given)}).images[0]"]
+
+
+def _reward_text(rewards: Mapping[int, float]) -> str:
+    first, last = min(rewards), max(rewards)
+    return (
+        f"## Reward\n\nMean reward of the edits that were made in training: {rewards[first]:.3f} in step {first}, "
+        f"{rewards[last]:.3f} in step {last}.\n\n![Mean reward by step]({PICTURE})"
+    )
+
+
+def _settings(card: Card) -> str:
+    return f"## Settings of the run\n\n```yaml\n{yaml.safe_dump(card.run.config, sort_keys=False)}```"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text)

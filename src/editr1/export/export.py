@@ -1,0 +1,349 @@
+"""Trained weights as others use them: a LoRA for diffusers, PEFT or ComfyUI, or a whole pipeline with it merged in.
+
+A folder is written beside its place under a hidden name and renamed when all of it is there. What was written is loaded
+back onto a denoiser of the base's class and shapes (its weights take no memory), and compared with the checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+from peft import LoraConfig, PeftModel
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from editr1 import __version__
+from editr1.editors.lora.comfyui import Lora, listing, to_original
+from editr1.editors.lora.files import (
+    DIFFUSERS_FILE,
+    HEADER,
+    PEFT_FILE,
+    PREFIXES,
+    adapter_settings,
+    inject,
+    injected,
+    linear_shapes,
+    matrices,
+    read_lora,
+    refuse_differences,
+    refuse_strangers,
+    remove_adapters,
+)
+from editr1.editors.open import find_family
+from editr1.errors import UserError
+from editr1.export.card import Call, Card, write_card
+from editr1.report.run_folder import Run, read_run
+from editr1.toy.assets import locate
+from editr1.training import checkpoint
+
+Layout = Literal["diffusers", "peft", "comfyui"]
+COMFYUI_FILE = "lora_comfyui.safetensors"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported.
+
+    Attributes:
+        run: its folder, read.
+        step: of the checkpoint.
+        weights: folder of the average or of the trained weights.
+    """
+
+    run: Run
+    step: int
+    weights: Path
+
+    @property
+    def name(self) -> str:
+        """The editor that was trained, as the run's config names it."""
+        return str(self.run.config["editor"]["path"])
+
+    @property
+    def whole(self) -> bool:
+        """Whether every weight was trained, and there is no LoRA."""
+        return bool(self.run.config["adapter"]["mode"] == "full")
+
+    def lora(self, base: Base) -> Lora:
+        """The trained LoRA."""
+        return read_lora(self.weights, base.denoiser.__name__)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Where the weights come from, for the header of a file."""
+        config = (self.run.folder / "config.yaml").read_bytes()
+        return {
+            "base_model": self.name,
+            "step": str(self.step),
+            "config_sha256": hashlib.sha256(config).hexdigest(),
+            "editr1_version": __version__,
+        }
+
+
+def export_run(
+    folder: Path,
+    to: Path,
+    *,
+    merge: bool = False,
+    ema: bool = True,
+    layout: str = "diffusers",
+    step: int | None = None,
+) -> Path:
+    """Write the weights of a run, with a model card; returns `to`.
+
+    Args:
+        folder: of the run.
+        to: new or empty folder.
+        merge: write a whole pipeline.
+        ema: the averaged weights, else the trained ones.
+        layout: "diffusers", "peft" or "comfyui".
+        step: of the checkpoint; None for the newest.
+
+    Raises:
+        UserError: no such run, checkpoint, base or layout; `to` holds something; the disk does not take it; what was
+            written does not load back as what was trained.
+    """
+    if layout not in get_args(Layout):
+        raise UserError(f"format must be one of {', '.join(get_args(Layout))}, not {layout!r}")
+    source = find_source(folder, ema, step)
+    if merge and layout != "diffusers":
+        raise UserError(
+            f"--merge writes a diffusers pipeline, there is none in the format {layout}; leave out one of both"
+        )
+    if source.whole and not merge:
+        raise UserError(f"{folder} trained the whole denoiser (adapter.mode: full), there is no LoRA: add --merge")
+    base = find_base(source.name)
+    with _whole(to.resolve()) as part:
+        if merge:
+            _write_pipeline(source, base, part)
+        else:
+            WRITERS[layout](source, base, part)
+        write_card(
+            part,
+            Card(
+                run=source.run,
+                step=source.step,
+                ema=ema,
+                form="merged" if merge else layout,
+                folder=to.resolve().name,
+                facts=source.facts,
+                call=_call(source, base),
+                loader=hasattr(base.pipeline, "load_lora_weights"),
+            ),
+        )
+    return to
+
+
+def find_source(folder: Path, ema: bool = True, step: int | None = None) -> Source:
+    """The newest checkpoint of a run, or the one of a step.
+
+    Raises:
+        UserError: there is no such run or checkpoint.
+    """
+    run = read_run(folder)
+    there = {checkpoint.read_state(path)["step"]: path for path in checkpoint.complete(folder / "checkpoints")}
+    if not there:
+        raise UserError(f"{folder} has no whole checkpoint; train at least one step of it with `editr1 train`")
+    if step is not None and step not in there:
+        raise UserError(f"{folder} has no checkpoint of step {step}; it has those of {', '.join(map(str, there))}")
+    found = max(there) if step is None else step
+    return Source(run, found, there[found] / ("ema" if ema else "policy"))
+
+
+@dataclass(frozen=True)
+class Base:
+    """The editor that was trained, as its folder or the hub describes it; no weights are read.
+
+    Attributes:
+        path: for `from_pretrained`.
+        pipeline: its class.
+        denoiser: its class.
+    """
+
+    path: str | Path
+    pipeline: Any
+    denoiser: Any
+
+    def load(self, dtype: torch.dtype, **parts: Any) -> Any:
+        """The pipeline with its weights, but for the `parts` that are given.
+
+        Raises:
+            UserError: it cannot be loaded.
+        """
+        try:
+            return DiffusionPipeline.from_pretrained(self.path, dtype=dtype, **parts)
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot load the pipeline {self.path}: {' '.join(str(error).split())}") from error
+
+    def skeleton(self) -> Any:
+        """A denoiser of the right class and shapes whose weights are zeros without memory."""
+        with torch.device("meta"):
+            model = self.denoiser.from_config(self.denoiser.load_config(self.path, subfolder="transformer"))
+        for module in model.modules():
+            for name, weight in [*module.named_parameters(recurse=False)]:
+                setattr(module, name, nn.Parameter(torch.zeros(()).expand(weight.shape), requires_grad=False))
+        return model
+
+
+def find_base(path: str) -> Base:
+    """The classes of a pipeline folder or hub id, or of "toy:NAME".
+
+    Raises:
+        UserError: there is no diffusers pipeline with a transformer.
+    """
+    place = locate(path)
+    try:
+        index = DiffusionPipeline.load_config(place)
+        return Base(place, getattr(diffusers, index["_class_name"]), getattr(diffusers, index["transformer"][1]))
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"the run's editor.path={path!r} is no diffusers pipeline with a transformer, and an export is checked "
+            "against it: put it back, or export where it is"
+        ) from error
+
+
+def _pair(source: Source, base: Base) -> tuple[Lora, Any]:
+    """The trained LoRA and a denoiser that it fits."""
+    lora, denoiser = source.lora(base), base.skeleton()
+    refuse_strangers(lora, denoiser)
+    return lora, denoiser
+
+
+def _write_diffusers(source: Source, base: Base, folder: Path) -> None:
+    (lora, denoiser), prefix = _pair(source, base), PREFIXES["diffusers"]
+    settings = {**adapter_settings(lora), "target_modules": _targets(lora, denoiser)}
+    header = json.dumps({prefix + name: value for name, value in settings.items()}, indent=2, sort_keys=True)
+    _save(matrices(lora, prefix), folder / DIFFUSERS_FILE, {**source.facts, HEADER: header})
+    denoiser.load_lora_adapter(str(folder), weight_name=DIFFUSERS_FILE, adapter_name="check")
+    refuse_differences(lora, injected(denoiser, "check"), f"in {DIFFUSERS_FILE}")
+
+
+def _write_peft(source: Source, base: Base, folder: Path) -> None:
+    lora, denoiser = _pair(source, base)
+    targets = _targets(lora, denoiser)
+    config = LoraConfig(
+        **adapter_settings(lora), target_modules=targets, base_model_name_or_path=source.name, inference_mode=True
+    )
+    config.save_pretrained(str(folder))
+    _save(matrices(lora, PREFIXES["peft"]), folder / PEFT_FILE, source.facts)
+    wrapped = PeftModel.from_pretrained(denoiser, str(folder), adapter_name="check", torch_device="cpu")
+    refuse_differences(lora, injected(wrapped, "check"), f"in {PEFT_FILE}")
+
+
+def _write_comfyui(source: Source, base: Base, folder: Path) -> None:
+    lora, denoiser = _pair(source, base)
+    shapes, name = linear_shapes(denoiser), base.denoiser.__name__
+    _save(to_original(lora, name, lambda module: shapes[module][0]), folder / COMFYUI_FILE, source.facts)
+    inject(denoiser, read_lora(folder / COMFYUI_FILE, name), "check")
+    refuse_differences(lora, injected(denoiser, "check"), f"in {COMFYUI_FILE}")
+
+
+WRITERS: dict[str, Callable[[Source, Base, Path], None]] = {
+    "diffusers": _write_diffusers,
+    "peft": _write_peft,
+    "comfyui": _write_comfyui,
+}
+
+
+def _save(tensors: dict[str, Tensor], file: Path, header: dict[str, str]) -> None:
+    save_file(tensors, file, metadata={"format": "pt", **header})
+
+
+def _targets(lora: Lora, denoiser: nn.Module) -> list[str]:
+    """Names of the layers without their block where these mean exactly the LoRA's layers, else the whole names."""
+    short = {re.sub(r"^\w+\.\d+\.", "", name) for name in lora}
+    meant = {name for name in linear_shapes(denoiser) if any(name == t or name.endswith(f".{t}") for t in short)}
+    return sorted(short if meant == lora.keys() else lora)
+
+
+def _call(source: Source, base: Base) -> Call:
+    """How the card calls the pipeline: as the run did, where there is a family record."""
+    family, settings = find_family(base.path), source.run.config["editor"]
+    pixels: int | None = settings.get("pixels")
+    if family is None:
+        return Call("image", False, pixels, {})
+    arguments = dict(family.settings)
+    if pixels and family.sized:
+        side = round(pixels**0.5)
+        arguments |= family.sized((side, side))
+    guidance = settings.get("guidance") if settings.get("guidance") is not None else family.guidance
+    if family.guidance_arg is not None and guidance is not None:
+        arguments[family.guidance_arg] = guidance
+        if family.negative is not None and guidance > 1:
+            arguments["negative_prompt"] = family.negative
+    return Call(family.image, family.listed, pixels if family.takes_size else None, arguments)
+
+
+def _write_pipeline(source: Source, base: Base, folder: Path) -> None:
+    """The base with the trained weights in place; the denoiser is read again and compared."""
+    dtype = getattr(torch, source.run.config["editor"]["dtype"])
+    if source.whole:
+        trained = base.denoiser.from_pretrained(source.weights, dtype=dtype)
+        pipe = base.load(dtype, transformer=trained)
+    else:
+        pipe = base.load(dtype)
+        merge_lora(pipe.transformer, source.lora(base))
+    pipe.save_pretrained(folder)
+    wanted = pipe.transformer.state_dict()
+    got = base.denoiser.from_pretrained(folder / "transformer", dtype=dtype).state_dict()
+    wrong = [name for name in wanted.keys() | got.keys() if not _equal(wanted.get(name), got.get(name))]
+    if wrong:
+        raise UserError(f"the merged denoiser does not read back as it was written: {listing(wrong)}")
+
+
+@torch.no_grad()
+def merge_lora(denoiser: Any, lora: Lora) -> None:
+    """Merge a LoRA into a denoiser through PEFT, one layer after the other, each checked against W + scale up down.
+
+    Raises:
+        UserError: it is for another model, or a layer is not what it should be.
+    """
+    inject(denoiser, lora, "merged")
+    wrong = []
+    for name, layer in lora.items():
+        module = denoiser.get_submodule(name)
+        for matrix, exact in ((module.lora_A, layer.down), (module.lora_B, layer.up)):
+            matrix["merged"].to(torch.float32).weight.copy_(exact)
+        weight = module.get_base_layer().weight
+        before, delta = weight.float().clone(), layer.delta().to(weight.device)
+        module.merge(safe_merge=True, adapter_names=["merged"])
+        off = (module.get_base_layer().weight.float() - before - delta).abs().max()
+        if off > 2 * torch.finfo(weight.dtype).eps * (before.abs().max() + delta.abs().max()):
+            wrong.append(name)
+    if wrong:
+        raise UserError(f"merging changed these layers to something else than W + scale B A: {listing(wrong)}")
+    remove_adapters(denoiser)
+
+
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is not None and other is not None and one.dtype == other.dtype and torch.equal(one, other)
+
+
+@contextmanager
+def _whole(to: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `to` at the end of the block, or vanishes."""
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UserError(f"{to} is there already and is no empty folder: give another --to, or remove it")
+    part = to.with_name(f".{to.name}.part")
+    try:
+        if part.exists():
+            shutil.rmtree(part)
+        part.mkdir(parents=True)
+        yield part
+        part.replace(to)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot export to {to}: {' '.join(str(error).split())}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,1 +1,0 @@
-"""People compare the edits of two runs on a local web page."""

@@ -1,0 +1,376 @@
+"""A model behind one or more servers that speak OpenAI's chat protocol: vLLM, SGLang, `editr1 judge serve`, hosted.
+
+Images travel as data URLs. The log-probabilities of the choices are exact where a server gives those of tokens that are
+named to it (vLLM's `logprob_token_ids`); else they are read from its list of the likeliest tokens, and a choice that is
+not in the list stays unknown, with a bound. Nothing that a server sends becomes a number unless it is whole and finite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import httpx
+from PIL.Image import Image
+
+from editr1.errors import UserError
+from editr1.judges.base import Answer, Ask, Position
+from editr1.judges.models.endpoints import CONNECT, Endpoint, Endpoints, Fault, GivenUp
+
+PLACEHOLDER = -9999.0  # what servers write where they know no log-probability
+ROUNDING = 1e-4  # a log-probability may be this far above 0
+BROKEN_OFF = frozenset({"abort", "content_filter", "error"})
+NO_SUCH_CALL = 501
+RUN_LENGTHS = 3  # zlib's quickest strategy that still makes flat areas small
+
+_log = logging.getLogger(__name__)
+
+
+class OpenAIModel:
+    """Answers questions by chat servers; see `editr1.judges.base.MLLM`. `answer` may be called from several threads.
+
+    Args:
+        endpoints: base URLs of servers of the same model, as http://127.0.0.1:8000/v1.
+        model: its name there.
+        api_key_env: environment variable with the key; none is sent where it is not set.
+        in_flight: requests at one endpoint at a time, at most.
+        timeout: seconds for one request.
+        tries: failures of a request at one endpoint after which it is given up there.
+        top_logprobs: likeliest tokens that a server is asked to list.
+        jpeg_quality: images are sent as JPEG of this quality (1 to 95); None sends PNG, without loss.
+        backoff: seconds of the first pause after a failure.
+
+    Raises:
+        UserError: an endpoint is not a base URL, or the key cannot be sent.
+    """
+
+    remote = True
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        model: str,
+        *,
+        api_key_env: str = "OPENAI_API_KEY",
+        in_flight: int = 32,
+        timeout: float = 60.0,
+        tries: int = 8,
+        top_logprobs: int = 20,
+        jpeg_quality: int | None = None,
+        backoff: float = 0.5,
+    ) -> None:
+        self.name, self.top_logprobs, self.jpeg_quality = model, top_logprobs, jpeg_quality
+        urls = [_checked(url) for url in dict.fromkeys(endpoints)]
+        if not urls:
+            raise UserError("judge.endpoints is empty: name at least one server, as http://127.0.0.1:8000/v1")
+        headers, self._redact = _credentials(api_key_env)
+        for library in ("httpx", "httpcore"):  # they log a line a request, and what servers send in headers
+            logging.getLogger(library).setLevel(logging.WARNING)
+        made = [Endpoint(url, _connect(url, headers, timeout), timeout, self._redact) for url in urls]
+        self._endpoints = Endpoints(made, in_flight=in_flight, tries=tries, backoff=backoff)
+        self._exact = {endpoint: _TokenIds(endpoint, model, tries) for endpoint in made}
+        self._renamed: set[Endpoint] = set()  # want `max_completion_tokens`, as OpenAI's own newer models do
+        self._asked: set[Future[Answer]] = set()
+        self._encoders = ThreadPoolExecutor(os.cpu_count(), "judge-images")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="judge-client", daemon=True)
+        self._thread.start()
+
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+        """One answer an ask, in their order; what was asked is withdrawn where the wait is interrupted."""
+        urls: dict[int, Future[str]] = {}
+        futures: list[Future[Answer]] = []
+        try:
+            for ask in asks:  # each is under way as soon as its own images are encoded
+                content = [self._part(part, urls) for part in ask.parts]
+                futures.append(asyncio.run_coroutine_threadsafe(self._answer(ask, content), self._loop))
+                self._asked.add(futures[-1])
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+                self._asked.discard(future)
+
+    def close(self) -> None:
+        """Withdraw what is asked, and end the client; threads that wait in `answer` get a CancelledError."""
+        if self._loop.is_closed():
+            return
+        for future in list(self._asked):
+            future.cancel()
+        for endpoint in self._endpoints.endpoints:
+            for client in endpoint.clients:
+                asyncio.run_coroutine_threadsafe(client.aclose(), self._loop).result()
+        self._encoders.shutdown(wait=False, cancel_futures=True)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _answer(self, ask: Ask, parts: list[str | Future[str]]) -> Answer:
+        started = time.monotonic()
+        content = [await _content(part) for part in parts]
+        body = {
+            "model": self.name,
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": ask.max_tokens,
+            "temperature": ask.temperature,
+            "seed": ask.seed,
+        }
+
+        async def send(endpoint: Endpoint) -> Answer:
+            reply = await self._ask(endpoint, ask, body)
+            return _read(reply, ask, time.monotonic() - started, self._redact)
+
+        try:
+            return await self._endpoints.call(send)
+        except GivenUp as error:
+            return Answer(reason=str(error), seconds=time.monotonic() - started)
+
+    async def _ask(self, endpoint: Endpoint, ask: Ask, body: dict[str, Any]) -> Any:
+        """A server's reply, with the choices' own log-probabilities if it can give them, else with its likeliest."""
+        if not ask.choices:
+            return await self._post(endpoint, body)
+        body = {**body, "logprobs": True, "top_logprobs": self.top_logprobs}
+        exact = self._exact[endpoint]
+        ids = await exact.of(ask.choices)
+        if ids is None:
+            return await self._post(endpoint, body)
+        enough = max(self.top_logprobs, len(ids) + 1)  # the token that was written is listed too
+        try:
+            reply = await self._post(endpoint, {**body, "logprob_token_ids": ids, "top_logprobs": enough})
+        except Fault as fault:
+            if fault.status not in (400, 422):
+                raise
+            reply = await self._post(endpoint, body)  # raises where it was not the parameter that was wrong
+            exact.give_up(f"refuses logprob_token_ids ({fault})")
+            return reply
+        answer = _read(reply, ask, 0.0, self._redact)
+        if all(len(position.logprobs) == len(set(ask.choices)) for position in answer.positions):
+            return reply
+        exact.give_up("does not know logprob_token_ids")
+        return await self._post(endpoint, body)
+
+    async def _post(self, endpoint: Endpoint, body: dict[str, Any]) -> Any:
+        """A chat completion as the server sends it."""
+        url = f"{endpoint.url}/chat/completions"
+        if endpoint not in self._renamed:
+            try:
+                return await endpoint.post(url, body)
+            except Fault as fault:
+                if fault.status != 400 or "max_completion_tokens" not in fault.detail:
+                    raise
+            self._renamed.add(endpoint)
+        renamed = {"max_completion_tokens" if name == "max_tokens" else name: value for name, value in body.items()}
+        return await endpoint.post(url, renamed)
+
+    def _part(self, part: str | Image, urls: dict[int, Future[str]]) -> str | Future[str]:
+        """One piece of the message; an image is encoded in a thread, and not again where it comes again."""
+        if isinstance(part, str):
+            return part
+        if id(part) not in urls:
+            urls[id(part)] = self._encoders.submit(_data_url, part, self.jpeg_quality)
+        return urls[id(part)]
+
+
+class _TokenIds:
+    """The token ids of choices at one endpoint, where it gives the log-probabilities of tokens that are named to it."""
+
+    def __init__(self, endpoint: Endpoint, model: str, tries: int) -> None:
+        self.endpoint, self.model = endpoint, model
+        self.left = tries  # strange answers to the question for ids before the endpoint is taken to have no such call
+        self.known: dict[str, int | None] = {}
+        self._learning: dict[tuple[str, ...], asyncio.Task[None]] = {}
+        self._able = True
+
+    async def of(self, choices: tuple[str, ...]) -> list[int] | None:
+        """Ids of the choices; None where the endpoint is not of this kind, or a choice is not one token.
+
+        Raises:
+            Fault: the endpoint did not answer, and may do so later.
+        """
+        if self._able and any(choice not in self.known for choice in choices):
+            if choices not in self._learning:  # one question, however many wait for its answer
+                self._learning[choices] = asyncio.create_task(self._learn(choices))
+            await asyncio.shield(self._learning[choices])
+        ids = [self.known.get(choice) for choice in choices]
+        found = [number for number in ids if number is not None]
+        return found if self._able and len(found) == len(ids) else None
+
+    def give_up(self, why: str) -> None:
+        """Read the choices from the list of likeliest tokens from now on."""
+        if self._able:
+            self._able = False
+            _log.warning("%s %s: scores are read from its list of likeliest tokens", self.endpoint.host, why)
+
+    async def _learn(self, choices: tuple[str, ...]) -> None:
+        try:
+            for choice in choices:
+                if choice not in self.known and self._able:
+                    await self._learn_one(choice)
+        finally:
+            del self._learning[choices]
+
+    async def _learn_one(self, choice: str) -> None:
+        url = self.endpoint.url.removesuffix("/v1") + "/tokenize"
+        try:
+            reply = await self.endpoint.post(url, {"model": self.model, "prompt": choice, "add_special_tokens": False})
+            tokens = reply.get("tokens") if isinstance(reply, dict) else None
+            if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
+                raise Fault("unusable answer", "no list of tokens", garbled=True)
+        except Fault as fault:
+            self.left -= fault.garbled or fault.status == 500
+            if not (fault.lasting or fault.status == NO_SUCH_CALL or self.left <= 0):
+                raise
+            self.give_up(f"tells no token ids ({fault})")
+            return
+        self.known[choice] = tokens[0] if len(tokens) == 1 else None
+        if len(tokens) != 1:
+            _log.warning(
+                "%s writes %r as %d tokens: it is looked up in the list", self.endpoint.host, choice, len(tokens)
+            )
+
+
+async def _content(part: str | Future[str]) -> dict[str, Any]:
+    """A piece of the message as servers take it."""
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    return {"type": "image_url", "image_url": {"url": await asyncio.shield(asyncio.wrap_future(part))}}
+
+
+def _read(reply: Any, ask: Ask, seconds: float, redact: Callable[[str], str]) -> Answer:
+    """A chat completion as an answer.
+
+    Raises:
+        Fault: it is not whole, or holds log-probabilities that are none.
+    """
+    try:
+        choice = reply["choices"][0]
+        text = choice["message"]["content"]
+    except (KeyError, IndexError, TypeError):
+        raise _unusable("no choices with a message") from None
+    if not isinstance(text, str):
+        raise _unusable("no content")
+    if choice.get("finish_reason") in BROKEN_OFF:
+        raise _unusable(f"broken off: {choice['finish_reason']}")
+    usage = reply.get("usage")
+    return Answer(
+        redact(text),
+        _positions(choice.get("logprobs"), ask, text) if ask.choices else (),
+        prompt_tokens=_count(usage, "prompt_tokens"),
+        cached_tokens=_count(usage, "prompt_tokens_details", "cached_tokens"),
+        completion_tokens=_count(usage, "completion_tokens"),
+        seconds=seconds,
+    )
+
+
+def _positions(logprobs: Any, ask: Ask, text: str) -> tuple[Position, ...]:
+    tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
+    if not isinstance(tokens, list) or not tokens:
+        raise _unusable("no logprobs")
+    positions = tuple(_position(token, ask.choices) for token in tokens)
+    written = "".join(position.token for position in positions)
+    if len("".join(written.split())) < len("".join(text.split())):
+        raise _unusable(f"logprobs of {len(positions)} tokens only, the text is longer")
+    return positions
+
+
+def _position(token: Any, choices: Sequence[str]) -> Position:
+    """One token of a reply. A likeliest token that was not written bounds those which the list leaves out.
+
+    The written one does not: servers list it even where it is far down.
+    """
+    try:
+        listed = [(str(entry["token"]), _logprob(entry["logprob"])) for entry in token["top_logprobs"]]
+        written = str(token["token"])
+        if written not in dict(listed) and token["logprob"] != PLACEHOLDER:
+            listed.append((written, _logprob(token["logprob"])))
+    except (KeyError, TypeError):
+        raise _unusable("logprobs are missing") from None
+    if not token["top_logprobs"]:
+        raise _unusable("the list of the likeliest tokens is empty")
+    known = {
+        choice: max(value for name, value in listed if name == choice) for choice in dict(listed) if choice in choices
+    }
+    if len(known) == len(set(choices)):
+        return Position(written, known)
+    return Position(written, known, floor=min((value for name, value in listed if name != written), default=0.0))
+
+
+def _logprob(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _unusable(f"a log-probability is {value!r}"[:60])
+    if not math.isfinite(value) or value > ROUNDING or value <= PLACEHOLDER:
+        raise _unusable(f"a log-probability is {value}")
+    return min(float(value), 0.0)
+
+
+def _unusable(why: str) -> Fault:
+    return Fault("unusable answer", why, garbled=True)
+
+
+def _count(usage: Any, *keys: str) -> int:
+    """A number of tokens that a server tells; 0 where it does not."""
+    for key in keys:
+        usage = usage.get(key) if isinstance(usage, Mapping) else None
+    return usage if isinstance(usage, int) else 0
+
+
+def _data_url(image: Image, jpeg_quality: int | None) -> str:
+    file = io.BytesIO()
+    if jpeg_quality is None:
+        image.convert("RGB").save(file, "PNG", compress_level=1, compress_type=RUN_LENGTHS)
+    else:
+        image.convert("RGB").save(file, "JPEG", quality=jpeg_quality)
+    kind = "png" if jpeg_quality is None else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _checked(url: str) -> str:
+    """A base URL without its last slash."""
+    if "@" in url:
+        raise UserError(
+            f"judge.endpoints: the URL that ends in {url.rsplit('@', 1)[1]!r} holds credentials: "
+            "put the key into the environment instead"
+        )
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL("")
+    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
+        raise UserError(f"judge.endpoints: {url!r} is not a server's base URL, as http://127.0.0.1:8000/v1")
+    return url.rstrip("/")
+
+
+def _credentials(api_key_env: str) -> tuple[dict[str, str], Callable[[str], str]]:
+    """Headers with the key of the environment, and what takes the key out of a text."""
+    key = os.environ.get(api_key_env, "").strip()
+    if not key:
+        return {}, lambda text: text
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(f"the key in the environment variable {api_key_env} holds characters that cannot be sent")
+    return {"Authorization": f"Bearer {key}"}, lambda text: text.replace(key, "[key]")
+
+
+def _connect(url: str, headers: Mapping[str, str], timeout: float) -> Callable[[], httpx.AsyncClient]:
+    """Makes clients of a server; certificates are loaded once, and not at all without TLS."""
+    parsed = httpx.URL(url)
+    local = parsed.host in ("127.0.0.1", "localhost", "::1")
+    verify = httpx.create_ssl_context() if parsed.scheme == "https" else False
+
+    def connect() -> httpx.AsyncClient:  # not a partial, whose repr would tell the key
+        return httpx.AsyncClient(
+            headers=headers,
+            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT), pool=None),
+            verify=verify,
+            trust_env=not local,  # a proxy of the environment does not lead to this machine
+        )
+
+    return connect

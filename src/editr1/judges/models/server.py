@@ -1,0 +1,379 @@
+"""`editr1 judge serve`: a small server that speaks OpenAI's chat protocol, over a model in this process.
+
+One batch at a time: questions that wait are answered together. Of vLLM's extensions it knows those that make scores
+exact: `logprob_token_ids`, and `/tokenize`. It fetches nothing: images come as data URLs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import logging
+import random
+import struct
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, Literal, Protocol, TypeVar
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from PIL import Image
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from editr1.errors import UserError, first_problem
+from editr1.judges.base import MLLM, Answer, Ask, Position
+from editr1.listening import listen
+
+QUEUE = 1024
+BODY_MAX = 32 * 2**20
+IMAGES_MAX = 8
+KINDS = {f"data:image/{kind.lower()};base64,": kind for kind in ("PNG", "JPEG", "WEBP")}
+UNREADABLE = (OSError, SyntaxError, ValueError, IndexError, struct.error, Image.DecompressionBombError)  # of Pillow
+PLACEHOLDER = -9999.0  # vLLM's, for a log-probability that is not known
+
+T = TypeVar("T")
+Body = TypeVar("Body", bound=BaseModel)
+_log = logging.getLogger(__name__)
+
+
+class Served(MLLM, Protocol):
+    """What a served model can do beside answering. It is called from one thread only."""
+
+    processor: Any
+
+    def answer_top(self, asks: Sequence[Ask], top: int) -> list[Answer]: ...
+
+    def token_id(self, text: str) -> int: ...
+
+    def token_text(self, token: int) -> str: ...
+
+
+class Message(BaseModel):
+    """Text, or texts and images in order."""
+
+    role: Literal["user"]
+    content: str | list[dict[str, Any]]
+
+
+class Chat(BaseModel):
+    """A chat request; what it holds beside this is left out of account, as clients send much."""
+
+    model: str
+    messages: list[Message] = Field(min_length=1, max_length=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=4096)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=4096)
+    temperature: float = Field(default=1.0, ge=0, le=2)
+    seed: int = Field(default_factory=lambda: random.getrandbits(31))
+    n: int = Field(default=1, ge=1, le=16)
+    stream: Literal[False] = False
+    logprobs: bool = False
+    top_logprobs: int = Field(default=0, ge=0, le=20)
+    logprob_token_ids: list[int] = Field(default=[], max_length=128)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        """Clients send null for what they leave to the server."""
+        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
+
+
+class Tokenize(BaseModel):
+    """A request for the tokens of a text."""
+
+    model: str
+    prompt: str
+    add_special_tokens: bool = True
+
+
+class Refused(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(self, status: int, message: str, kind: str = "invalid_request_error") -> None:
+        super().__init__(message)
+        self.status, self.kind = status, kind
+
+
+class Batcher:
+    """Answers questions in batches of what waits, one batch at a time; all use of the model is in one thread."""
+
+    def __init__(self, model: Served, batch_size: int, wait: float) -> None:
+        self.model, self.batch_size, self.wait = model, batch_size, wait
+        self.queue: asyncio.Queue[tuple[Ask, int, asyncio.Future[Answer]]] = asyncio.Queue(QUEUE)
+        self.texts: dict[int, str] = {}
+        self._thread = ThreadPoolExecutor(1, "judge")
+
+    async def ask(self, ask: Ask, top: int) -> Answer:
+        """The answer, once its batch is done."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        try:
+            self.queue.put_nowait((ask, top, future))
+        except asyncio.QueueFull:
+            raise Refused(429, f"{QUEUE} questions wait already", "overloaded") from None
+        return await future
+
+    async def choices(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """The tokens that a client names by their ids."""
+        if new := [token for token in ids if token not in self.texts]:
+            self.texts.update(await self.run(_texts, self.model, new))
+        return tuple(self.texts[token] for token in ids)
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Call `function` in the model's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    async def work(self) -> None:
+        """Answer for ever."""
+        while True:
+            batch = [await self.queue.get()]
+            if self.queue.qsize() < self.batch_size - 1:
+                await asyncio.sleep(self.wait)
+            while len(batch) < self.batch_size and not self.queue.empty():
+                batch.append(self.queue.get_nowait())
+            if batch := [entry for entry in batch if not entry[2].done()]:
+                await self._answer(batch)
+
+    def close(self) -> None:
+        """End the thread after its batch."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _answer(self, batch: Sequence[tuple[Ask, int, asyncio.Future[Answer]]]) -> None:
+        """Settle a batch; one that fails is taken apart, so that a question fails for its own reasons only."""
+        asks, top = [ask for ask, _, _ in batch], max(top for _, top, _ in batch)
+        job = asyncio.ensure_future(self.run(self.model.answer_top, asks, top))
+        await asyncio.wait([job])
+        error = job.exception()
+        if error is None:
+            for (_, _, future), answer in zip(batch, job.result(), strict=True):
+                if not future.done():
+                    future.set_result(answer)
+            return
+        expected = isinstance(error, RuntimeError | ValueError | UserError)
+        _log.warning("a batch of %d failed: %s", len(asks), error, exc_info=None if expected else error)
+        if len(batch) > 1:
+            for entry in batch:
+                if not entry[2].done():
+                    await self._answer([entry])
+        elif not batch[0][2].done():
+            batch[0][2].set_exception(_refusal(error))
+
+
+def make_app(model: Served, *, batch_size: int = 16, wait_ms: float = 5) -> FastAPI:
+    """The application.
+
+    Args:
+        model: that answers.
+        batch_size: questions in a batch, at most.
+        wait_ms: milliseconds that a batch which is not full waits for more questions.
+    """
+    batcher = Batcher(model, batch_size, wait_ms / 1000)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        worker = asyncio.create_task(batcher.work())
+        yield
+        worker.cancel()
+        batcher.close()
+
+    app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
+    _add_errors(app)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [{"id": model.name, "object": "model", "owned_by": "editr1"}]}
+
+    @app.post("/tokenize")
+    async def tokenize(request: Request) -> dict[str, Any]:
+        body = await _read(request, Tokenize)
+        _check_name(body.model, model)
+        tokenizer = model.processor.tokenizer
+        ids = await batcher.run(lambda: tokenizer.encode(body.prompt, add_special_tokens=body.add_special_tokens))
+        longest = min(tokenizer.model_max_length, 2**31 - 1)  # some tokenizers know no limit
+        return {"tokens": ids, "count": len(ids), "max_model_len": longest}
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> dict[str, Any]:
+        body = await _read(request, Chat)
+        _check_name(body.model, model)
+        choices = await batcher.choices(body.logprob_token_ids)
+        parts = await asyncio.to_thread(_parts, body.messages[0])
+        tokens = body.max_completion_tokens or body.max_tokens or 256
+        asks = [Ask(parts, choices, tokens, body.temperature, (body.seed + i) % 2**31) for i in range(body.n)]
+        top = int(body.logprobs) if choices or not body.logprobs else max(body.top_logprobs, 1)
+        answers = await _unless_gone(request, asyncio.gather(*(batcher.ask(ask, top) for ask in asks)))
+        for answer in answers:
+            if answer.reason is not None:
+                raise Refused(500, answer.reason, "server_error")
+        return _completion(model.name, body, asks[0], answers)
+
+    return app
+
+
+def _add_errors(app: FastAPI) -> None:
+    """What is wrong is answered in OpenAI's form."""
+
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Refused) -> JSONResponse:
+        headers = {"Retry-After": "1"} if error.status == 429 else None
+        return _error(error.status, str(error), error.kind, headers)
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> JSONResponse:
+        return _error(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> JSONResponse:
+        return _error(499, "the client went away")
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, error: Exception) -> JSONResponse:
+        return _error(500, type(error).__name__, "server_error")
+
+
+def serve(model: Served, *, host: str = "127.0.0.1", port: int = 8000, batch_size: int = 16) -> None:
+    """Serve until Ctrl-C.
+
+    Raises:
+        UserError: the address is taken, or is not of this machine.
+    """
+    listener, url = listen(host, port)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    _log.info("Serving %s at %s (Ctrl-C ends it)", model.name, f"{url}/v1")
+    config = uvicorn.Config(make_app(model, batch_size=batch_size), log_level="warning", access_log=False)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _check_name(name: str, model: MLLM) -> None:
+    if name != model.name:
+        raise Refused(404, f"the model {name!r} is not served here; there is {model.name!r}", "not_found_error")
+
+
+async def _read(request: Request, kind: type[Body]) -> Body:
+    """The request's body, which is read no further than it may be long."""
+    held = bytearray()
+    async for chunk in request.stream():
+        held += chunk
+        if len(held) > BODY_MAX:
+            raise Refused(413, f"a request may have {BODY_MAX} bytes")
+    try:
+        return kind.model_validate_json(bytes(held))
+    except ValidationError as error:
+        raise Refused(400, first_problem(error)) from None
+
+
+async def _unless_gone(request: Request, answers: asyncio.Future[T]) -> T:
+    """The answers; they are withdrawn when the client closes its connection.
+
+    Raises:
+        ClientDisconnect: it did.
+    """
+    gone = asyncio.create_task(_end(request))
+    try:
+        await asyncio.wait((gone, answers), return_when=asyncio.FIRST_COMPLETED)
+        if not answers.done():
+            raise ClientDisconnect
+        return answers.result()
+    finally:
+        gone.cancel()
+        answers.cancel()
+
+
+async def _end(request: Request) -> None:
+    """Wait for the end of the connection; the body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _refusal(error: BaseException) -> Refused:
+    """What a client is told of a failure: that its question cannot be taken, or that the server is in trouble."""
+    words = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    if isinstance(error, ValueError | UserError):  # as of an image that the model cannot take
+        return Refused(400, words)
+    return Refused(500, words, "server_error")
+
+
+def _texts(model: Served, ids: Sequence[int]) -> dict[int, str]:
+    """Tokens by their ids."""
+    try:
+        texts = {token: model.token_text(token) for token in ids}
+        if all(model.token_id(text) == token for token, text in texts.items()):
+            return texts
+    except (IndexError, OverflowError, TypeError, UserError) as error:
+        raise Refused(400, f"logprob_token_ids: {error}") from error
+    raise Refused(400, "logprob_token_ids: they are not all tokens that can be written alone")
+
+
+def _parts(message: Message) -> tuple[str | Image.Image, ...]:
+    """The message's texts and images."""
+    if isinstance(message.content, str):
+        return (message.content,)
+    if sum(part.get("type") == "image_url" for part in message.content) > IMAGES_MAX:
+        raise Refused(400, f"a message may hold {IMAGES_MAX} images")
+    parts: list[str | Image.Image] = []
+    for part in message.content:
+        if part.get("type") == "text" and isinstance(part.get("text"), str):
+            parts.append(part["text"])
+        elif part.get("type") == "image_url" and isinstance(part.get("image_url"), dict):
+            parts.append(_image(str(part["image_url"].get("url"))))
+        else:
+            raise Refused(400, "content holds parts of the types text and image_url only")
+    return tuple(parts)
+
+
+def _image(url: str) -> Image.Image:
+    head = next((head for head in KINDS if url.startswith(head)), None)
+    if head is None:
+        raise Refused(400, "an image must be a data URL of PNG, JPEG or WebP: nothing is fetched")
+    try:
+        file = io.BytesIO(base64.b64decode(url[len(head) :], validate=True))
+        return Image.open(file, formats=[KINDS[head]]).convert("RGB")
+    except UNREADABLE as error:  # binascii.Error is a ValueError
+        raise Refused(400, f"an image cannot be read: {error}") from error
+
+
+def _completion(name: str, body: Chat, ask: Ask, answers: Sequence[Answer]) -> dict[str, Any]:
+    """The answers as OpenAI's clients read them."""
+    read, written = answers[0].prompt_tokens, sum(answer.completion_tokens for answer in answers)
+    return {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": name,
+        "choices": [_choice(index, body, ask, answer) for index, answer in enumerate(answers)],
+        "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
+    }
+
+
+def _choice(index: int, body: Chat, ask: Ask, answer: Answer) -> dict[str, Any]:
+    listed = [_token(position, ask.choices, body.top_logprobs) for position in answer.positions]
+    return {
+        "index": index,
+        "message": {"role": "assistant", "content": answer.text},
+        "logprobs": {"content": listed} if body.logprobs else None,
+        "finish_reason": "stop" if answer.completion_tokens < ask.max_tokens else "length",
+    }
+
+
+def _token(position: Position, choices: Sequence[str], top: int) -> dict[str, Any]:
+    """A token with its alternatives: those that were named, else the likeliest."""
+    known = position.logprobs
+    names = choices or sorted(known, key=known.__getitem__, reverse=True)[:top]
+    own = known.get(position.token, PLACEHOLDER)
+    listed = [{"token": name, "logprob": known[name], "bytes": None} for name in names]
+    return {"token": position.token, "logprob": own, "bytes": None, "top_logprobs": listed}
+
+
+def _error(
+    status: int, message: str, kind: str = "invalid_request_error", headers: dict[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse({"error": {"message": message, "type": kind, "code": status}}, status, headers)

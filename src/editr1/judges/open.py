@@ -1,0 +1,145 @@
+"""From settings to judges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+import torch
+import yaml
+from pydantic import ValidationError
+
+from editr1.config import Config, JudgeConfig, RewardConfig, load_config
+from editr1.devices import pick_device
+from editr1.errors import UserError, first_problem
+from editr1.judges.base import MLLM, Judge
+from editr1.judges.methods import METHODS
+from editr1.judges.mllm import MLLMJudge
+from editr1.judges.models.local import TransformersModel
+from editr1.judges.prompts import load_prompt
+from editr1.judges.scoring import score_token_ids
+from editr1.toy.assets import locate
+
+
+def open_config_judge(config: Config) -> Judge:
+    """The judge that a config names, on the editor's device and in its number format; mixed with its `rewards`."""
+    device, dtype = pick_device(config.editor.device), getattr(torch, config.editor.dtype)
+    judge = open_judge(config.judge, device, dtype)
+    if not config.rewards:
+        return judge
+    from editr1.judges.rewards.mixed import MixedJudge
+
+    others = {name: (open_reward(reward, device, dtype), reward.weight) for name, reward in config.rewards.items()}
+    return MixedJudge({"judge": (judge, config.judge.weight), **others})
+
+
+def open_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Judge:
+    """One multimodal judge; judges that share a folder or servers share the model.
+
+    Raises:
+        UserError: there is no such model, template or criterion, or the model cannot give the scale's numbers.
+    """
+    model = open_model(settings, device, dtype)
+    prompt = load_prompt(settings.template, settings.order)
+    if settings.method == "ranking":
+        from editr1.judges.rewards.ranking import RankingJudge
+
+        return RankingJudge(model)
+    choices = METHODS[settings.method].choices(settings.scale)
+    if isinstance(model, TransformersModel):  # a server is asked when it is there
+        score_token_ids(model.processor.tokenizer, choices)
+    for criterion in settings.criteria:
+        if criterion not in prompt.template.criteria:
+            known = ", ".join(prompt.template.criteria)
+            raise UserError(f"judge.criteria: the template {prompt.name} has no {criterion!r}; it has {known}")
+    return MLLMJudge(
+        model,
+        prompt,
+        method=settings.method,
+        scale=settings.scale,
+        criteria=settings.criteria,
+        samples=settings.samples,
+    )
+
+
+def open_model(settings: JudgeConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> MLLM:
+    """The multimodal model that a judge asks; equal folders share it.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if not settings.endpoints:
+        return _local_model(str(locate(str(settings.path))), settings.batch_size, device, dtype)
+    from editr1.judges.models.remote import OpenAIModel
+
+    return OpenAIModel(
+        settings.endpoints,
+        str(settings.model),
+        api_key_env=settings.api_key_env,
+        in_flight=settings.in_flight,
+        timeout=settings.timeout,
+        tries=settings.tries,
+        jpeg_quality=settings.jpeg_quality,
+    )
+
+
+@lru_cache(maxsize=4)
+def _local_model(path: str, batch_size: int, device: torch.device | str, dtype: torch.dtype) -> TransformersModel:
+    return TransformersModel(path, batch_size=batch_size, device=device, dtype=dtype)
+
+
+def open_reward(settings: RewardConfig, device: torch.device | str, dtype: torch.dtype) -> Judge:
+    """One more reward."""
+    from editr1.judges.rewards.clip import ClipReward
+    from editr1.judges.rewards.editscore import EditScoreReward, load_editscore
+    from editr1.judges.rewards.function import FunctionReward
+    from editr1.judges.rewards.http import HttpReward
+    from editr1.judges.rewards.ocr import OcrReward
+    from editr1.judges.rewards.preservation import PreservationReward
+
+    if settings.judge is not None:
+        return open_judge(settings.judge, device, dtype)
+    path = settings.path or ""
+    made: dict[str, Callable[[], Judge]] = {
+        "preservation": PreservationReward,
+        "ocr": OcrReward,
+        "clip_image": lambda: ClipReward(path, kind="image", device=device, dtype=dtype),
+        "clip_direction": lambda: ClipReward(path, kind="direction", device=device, dtype=dtype),
+        "function": lambda: FunctionReward(path),
+        "http": lambda: HttpReward(path),
+        "editscore": lambda: EditScoreReward(load_editscore(Path(path), settings.lora)),
+    }
+    return made[settings.kind]()
+
+
+def parse_judge(text: str) -> JudgeConfig:
+    """What `--judge` names: "toy", a model's folder, a YAML file, or "openai:URL?model=NAME".
+
+    A YAML file holds the settings of a judge, or a run's config with a `judge`. After a "?" come any settings of the
+    judge: "toy?method=yes_no", "openai:http://127.0.0.1:8000/v1?model=qwen&order=prefix".
+
+    Raises:
+        UserError: it names nothing, or a setting is wrong.
+    """
+    name, _, query = text.partition("?")
+    settings = {key: yaml.safe_load(value) for key, value in parse_qsl(query)}
+    if name == "toy":
+        settings = {**load_config("toy").judge.model_dump(exclude_defaults=True), **settings}
+    elif name.startswith("openai:"):
+        settings["endpoints"] = name.removeprefix("openai:").split(",")
+    elif Path(name).suffix in (".yaml", ".yml"):
+        try:
+            tree = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"--judge {name}: cannot be read: {' '.join(str(error).split())}") from error
+        if not isinstance(tree, dict):
+            raise UserError(f"--judge {name}: holds no settings such as `path: FOLDER`")
+        settings = {**tree.get("judge", tree), **settings}
+    else:
+        settings["path"] = name
+    try:
+        return JudgeConfig.model_validate(settings)
+    except ValidationError as error:
+        raise UserError(f"--judge {name}: {first_problem(error)}") from error

@@ -1,0 +1,88 @@
+"""What a run left in its folder, read back for the report. Everything but config.yaml may be missing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from editr1.errors import UserError
+from editr1.evaluation.heldout.rows import Row, read_rows
+from editr1.training.log import read_metrics as read_metrics
+
+BEFORE, AFTER = "evaluation/before", "evaluation/after"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same edit, from the same noise, before and after training."""
+
+    before: Row
+    after: Row
+
+    @property
+    def change(self) -> float:
+        """After less before, of the oracle's score."""
+        return self.after.oracle["score"] - self.before.oracle["score"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder.
+
+    Attributes:
+        folder: where it is.
+        config: the settings as nested mappings.
+        metrics: rows of metrics.jsonl by step, none twice.
+        oracle: mean oracle score of the training edits by step, where a demo measured it.
+        results: content of results.json; None without an evaluation.
+        pairs: edits before and after; empty without an evaluation.
+        grids: pictures of training samples, by step.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    oracle: dict[int, float]
+    results: dict[str, Any] | None
+    pairs: list[Pair]
+    grids: list[Path]
+
+    @property
+    def train_seconds(self) -> float:
+        """As the evaluation measured it, else the sum over the steps."""
+        if self.results is not None:
+            return float(self.results["train_seconds"])
+        return sum(sum(row["seconds"].values()) for row in self.metrics)
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's folder.
+
+    Raises:
+        UserError: if it holds no config.yaml.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise UserError(
+            f"{folder} holds no run (no config.yaml): give the folder that `editr1 train` or `editr1 demo` wrote"
+        )
+    metrics = folder / "metrics.jsonl"
+    results = folder / "results.json"
+    by_step = {row["step"]: row for row in (read_metrics(metrics) if metrics.exists() else [])}
+    return Run(
+        folder=folder,
+        config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+        metrics=[by_step[step] for step in sorted(by_step)],
+        oracle={step: row["watched"]["oracle"] for step, row in by_step.items() if "watched" in row},
+        results=json.loads(results.read_text(encoding="utf-8")) if results.exists() else None,
+        pairs=_pairs(folder) if results.exists() else [],
+        grids=sorted((folder / "samples").glob("step_*.png")),
+    )
+
+
+def _pairs(folder: Path) -> list[Pair]:
+    after = {(row.key, row.seed): row for row in read_rows(folder / AFTER)}
+    return [Pair(row, after[row.key, row.seed]) for row in read_rows(folder / BEFORE)]

@@ -1,0 +1,127 @@
+"""What the shipped toy models can do, computed anew from their weights on heldout items."""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from editr1.editors.editor import Editor
+from editr1.editors.open import open_editor
+from editr1.judges.base import Judge, JudgeRequest
+from editr1.judges.mllm import MLLMJudge
+from editr1.judges.models.local import TransformersModel
+from editr1.judges.prompts import load_prompt
+from editr1.toy import oracle
+from editr1.toy.world import Level, ToyDataset, item_from_key
+from editr1.toy_models.train_vae import psnr
+
+ITEMS = 216  # 24 of each task
+GROUP = 12
+STEPS = 6
+SPREAD = 0.05  # groups whose oracle scores spread less have no order to find
+SEED = 7  # of the heldout items: not the demo's
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One group of edits of one item: oracle scores [G] and judge scores [G], NaN where there is no reward."""
+
+    task: str
+    oracle: np.ndarray
+    judge: np.ndarray
+
+
+def verify(
+    editor_path: Path,
+    judge_path: Path,
+    *,
+    level: Level = "small",
+    items: int = ITEMS,
+    on_item: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Measure editor, VAE and judge; the numbers that stand beside the weights."""
+    editor = open_editor(editor_path, pixels=64 * 64)
+    judge = MLLMJudge(TransformersModel(judge_path, batch_size=GROUP), load_prompt("brief", "prefix"))
+    groups = measure(editor, judge, ToyDataset("heldout", items, SEED, level), on_item)
+    return {
+        "editor": editor_figures(groups),
+        "vae": {"psnr_db": round(psnr(editor.pipe.vae, level, SEED), 2)},
+        "judge": judge_figures(groups),
+    }
+
+
+def measure(
+    editor: Editor, judge: Judge, dataset: ToyDataset, on_item: Callable[[], None] = lambda: None
+) -> list[Measured]:
+    """Twelve edits of every item with the demo's rollout settings, scored by both."""
+    groups = []
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        images = editor.rollout(sample, GROUP, steps=STEPS, seed=zlib.crc32(sample.key.encode())).images
+        requests = [
+            JudgeRequest(sample.source, image, sample.instruction, sample.requirement, sample.task) for image in images
+        ]
+        given = [np.nan if score.value is None else score.value for score in judge.score(requests)]
+        truth = [oracle.score(item_from_key(sample.key), image).score for image in images]
+        groups.append(Measured(sample.task, np.array(truth), np.array(given)))
+        on_item()
+    return groups
+
+
+def editor_figures(groups: Sequence[Measured]) -> dict[str, Any]:
+    """Mean oracle score and mean spread within groups, over all and by task."""
+
+    def figures(some: Sequence[Measured]) -> dict[str, float]:
+        spread = float(np.mean([group.oracle.std() for group in some]))
+        return {"oracle_mean": _round(np.mean([group.oracle for group in some])), "within_group_std": _round(spread)}
+
+    return figures(groups) | {"by_task": {task: figures(some) for task, some in _by_task(groups).items()}}
+
+
+def judge_figures(groups: Sequence[Measured]) -> dict[str, Any]:
+    """Rank correlation with the oracle over all edits, and within groups that have spread (None where none has)."""
+
+    def within(some: Sequence[Measured]) -> float | None:
+        ranked = [spearman(group.oracle, group.judge) for group in some if group.oracle.std() > SPREAD]
+        return _round(np.mean(ranked)) if ranked else None
+
+    def overall(some: Sequence[Measured]) -> float:
+        return _round(spearman(np.concatenate([g.oracle for g in some]), np.concatenate([g.judge for g in some])))
+
+    by_task = {
+        task: {"spearman": overall(some), "within_group_spearman": within(some)}
+        for task, some in _by_task(groups).items()
+    }
+    return {"spearman": overall(groups), "within_group_spearman": within(groups), "by_task": by_task}
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Rank correlation in [-1, 1], ties by mean rank; pairs with NaN left out, 0 where one side is constant."""
+    both = ~(np.isnan(a) | np.isnan(b))
+    x, y = _ranks(a[both]), _ranks(b[both])
+    if x.std() == 0 or y.std() == 0:
+        return 0.0
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = counts.cumsum()
+    return np.asarray((ends - (counts - 1) / 2)[place])
+
+
+def _by_task(groups: Sequence[Measured]) -> dict[str, list[Measured]]:
+    tasks: dict[str, list[Measured]] = defaultdict(list)
+    for group in groups:
+        tasks[group.task].append(group)
+    return dict(sorted(tasks.items()))
+
+
+def _round(value: float | np.floating[Any]) -> float:
+    return round(float(value), 4)

@@ -1,0 +1,128 @@
+"""Folders that are whole or not there.
+
+A checkpoint is written beside its place under a hidden name, brought to the disk, and renamed: a full disk or a kill at
+any moment leaves the previous one as it was. `state.json` lists the size of every file, so that a copy that was cut
+short is seen. Tensors are safetensors, the rest is JSON; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from editr1.errors import UserError
+from editr1.files import sync
+
+STATE = "state.json"
+FORMAT = 1
+
+
+def save(root: Path, step: int, state: Mapping[str, Any], write: Callable[[Path], None], keep: int) -> Path:
+    """Write `root`/step_<step> and remove all but the newest `keep` checkpoints. One that is there already stays.
+
+    Args:
+        root: folder of the checkpoints.
+        step: steps done.
+        state: what goes into state.json beside "step" and the list of files.
+        write: puts the files into the folder it is given.
+        keep: checkpoints that stay, at least 1.
+
+    Raises:
+        UserError: the disk does not take it; older checkpoints are as they were.
+    """
+    final = root / f"step_{step:06d}"
+    if is_complete(final):
+        return final
+    part = root / f".{final.name}.part"
+    try:
+        _discard(*root.glob(".step_*.part"), final)
+        part.mkdir(parents=True)
+        write(part)
+        _seal(part, {"format": FORMAT, "step": step, **state})
+        part.replace(final)
+        sync(root)
+        for old in complete(root)[:-keep]:
+            _discard(old.replace(root / f".{old.name}.part"))
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise UserError(
+            f"cannot write the checkpoint {final}: {error}; older ones are whole: make room, run again"
+        ) from error
+    return final
+
+
+def latest(root: Path) -> Path | None:
+    """The newest checkpoint that is whole, or None."""
+    found = complete(root)
+    return found[-1] if found else None
+
+
+def trained_weights(path: Path) -> Path:
+    """The folder of averaged weights in a checkpoint, or in the newest checkpoint of a run; any other path as it is."""
+    folder = latest(path / "checkpoints") or path
+    return folder / "ema" if (folder / "ema").is_dir() else folder
+
+
+def complete(root: Path) -> list[Path]:
+    """All checkpoints that are whole, oldest first."""
+    return sorted(
+        (path for path in root.glob("step_*") if is_complete(path)), key=lambda path: read_state(path)["step"]
+    )
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether state.json is there and every file that it lists has the size it should have."""
+    try:
+        files = read_state(folder)["files"]
+        return all((folder / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The content of state.json."""
+    return json.loads((folder / STATE).read_text(encoding="utf-8"))
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> dict[str, Tensor]:
+    """The state of an optimiser as "<quantity>.<parameter>": tensor; its settings are the config's business.
+
+    Args:
+        optimizer: one whose state is tensors, such as AdamW.
+        names: of its parameters, in their order.
+    """
+    state = optimizer.state_dict()["state"]
+    return {f"{key}.{names[i]}": value for i, held in state.items() for key, value in held.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, names: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
+    """Undo `optimizer_tensors`: give an optimiser of the same parameters its state back."""
+    held: dict[int, dict[str, Tensor]] = {}
+    index = {name: i for i, name in enumerate(names)}
+    for key, value in tensors.items():
+        quantity, _, name = key.partition(".")
+        held.setdefault(index[name], {})[quantity] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": held})
+
+
+def _discard(*folders: Path) -> None:
+    """Remove what a killed run left."""
+    for folder in folders:
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+def _seal(folder: Path, state: Mapping[str, Any]) -> None:
+    """Bring every file to the disk, then list them in state.json."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    (folder / STATE).write_text(json.dumps({**state, "files": sizes}, indent=1), encoding="utf-8")
+    for path in [*files, folder / STATE, *(path for path in folder.rglob("*") if path.is_dir()), folder]:
+        sync(path)

@@ -1,0 +1,256 @@
+"""Three policies in one denoiser: who computes, who is trained, what is saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import QwenImageEditPlusPipeline, QwenImageTransformer2DModel
+from torch import Tensor
+
+from editr1.editors.editor import Editor
+from editr1.editors.open import open_editor
+from editr1.editors.recorder import Conditioning
+from editr1.errors import UserError
+from tests.tiny import PIXELS, tiny_sample
+
+MODES = ["lora", "full"]
+Inputs = tuple[Conditioning, Tensor, Tensor]
+
+
+def prepare(editor: Editor, mode: Any = "lora", **kwargs: Any) -> Inputs:
+    """Policies, and something to call `editor.velocity` with."""
+    inputs = inputs_of(editor)
+    editor.add_policies(mode=mode, **{"rank": 3, "alpha": 12, **kwargs})
+    return inputs
+
+
+def inputs_of(editor: Editor) -> Inputs:
+    rollout = editor.rollout(tiny_sample(), 2, steps=2, seed=0)
+    return rollout.conditioning, rollout.latents, torch.tensor([0.3, 0.8])
+
+
+def shake(editor: Editor, size: float = 0.05, seed: int = 0) -> None:
+    """Change the trained weights."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _, weight in editor.policies.parameters():
+            weight += size * torch.randn(weight.shape, generator=generator)
+
+
+def velocity(editor: Editor, policy: Any, inputs: Inputs) -> Tensor:
+    with torch.no_grad(), editor.policies.using(policy):
+        return editor.velocity(*inputs)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_all_policies_start_as_what_was_loaded(tiny_editor: Editor, mode: str) -> None:
+    inputs = inputs_of(tiny_editor)
+    loaded = tiny_editor.velocity(*inputs)
+    tiny_editor.add_policies(mode=mode, rank=3, alpha=12)
+    assert all(torch.equal(velocity(tiny_editor, policy, inputs), loaded) for policy in ("default", "old", "reference"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_training_moves_default_alone(tiny_editor: Editor, mode: str) -> None:
+    inputs = prepare(tiny_editor, mode)
+    start = velocity(tiny_editor, "reference", inputs)
+    optimizer = torch.optim.SGD([weight for _, weight in tiny_editor.policies.parameters()], lr=0.1)
+    tiny_editor.velocity(*inputs).square().mean().backward()
+    optimizer.step()
+    assert torch.equal(velocity(tiny_editor, "old", inputs), start)
+    assert torch.equal(velocity(tiny_editor, "reference", inputs), start)
+    assert (velocity(tiny_editor, "default", inputs) - start).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_switching_between_forward_and_backward_keeps_defaults_gradients(tiny_editor: Editor, mode: str) -> None:
+    inputs = prepare(tiny_editor, mode)
+    shake(tiny_editor)
+    weights = [weight for _, weight in tiny_editor.policies.parameters()]
+    loss = tiny_editor.velocity(*inputs).square().sum()
+    want = torch.autograd.grad(loss, weights, allow_unused=True)  # the last block's text output is not used
+    v = tiny_editor.velocity(*inputs)
+    with tiny_editor.policies.using("reference"), torch.no_grad():
+        tiny_editor.velocity(*inputs)
+    with tiny_editor.policies.using("old"):
+        v_old = tiny_editor.velocity(*inputs)
+        assert mode == "lora" or not v_old.requires_grad
+        v.square().sum().backward()  # while "old" is active
+    for weight, gradient in zip(weights, want, strict=True):
+        assert gradient is None or torch.allclose(weight.grad, gradient, rtol=1e-5, atol=1e-5)
+    used = [gradient for gradient in want if gradient is not None]
+    assert len(used) > 0.8 * len(weights)
+    assert sum(gradient.abs().sum() for gradient in used) > 1
+    assert all(weight.grad is None for weight in tiny_editor.policies.weights["old"].values())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_block_restores_the_policy_before_it_even_when_it_raises(tiny_editor: Editor, mode: str) -> None:
+    inputs = prepare(tiny_editor, mode)
+    shake(tiny_editor)
+    want = velocity(tiny_editor, "default", inputs)
+    with tiny_editor.policies.using("old"):
+        with pytest.raises(RuntimeError, match="on purpose"), tiny_editor.policies.using("reference"):
+            raise RuntimeError("on purpose")
+        assert tiny_editor.policies.active == "old"
+    assert torch.equal(tiny_editor.velocity(*inputs), want)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_update_old_is_the_weighted_mean(tiny_editor: Editor, mode: str) -> None:
+    prepare(tiny_editor, mode)
+    shake(tiny_editor)
+    weights = tiny_editor.policies.weights
+    want = {k: 0.75 * old.double() + 0.25 * weights["default"][k].double() for k, old in weights["old"].items()}
+    tiny_editor.policies.follow(0.75)
+    for name, old in weights["old"].items():
+        torch.testing.assert_close(old.double(), want[name], rtol=0, atol=1e-7)
+
+
+def test_update_old_with_decay_0_makes_old_compute_as_default(tiny_editor: Editor) -> None:
+    inputs = prepare(tiny_editor)
+    shake(tiny_editor)
+    tiny_editor.policies.follow(0.0)
+    assert torch.equal(velocity(tiny_editor, "old", inputs), velocity(tiny_editor, "default", inputs))
+
+
+def test_switching_equals_diffusers_own_adapter_methods(tiny_editor: Editor) -> None:
+    inputs = prepare(tiny_editor)
+    shake(tiny_editor, seed=1)
+    tiny_editor.policies.follow(0.5)
+    got = {policy: velocity(tiny_editor, policy, inputs) for policy in ("default", "old", "reference")}
+    denoiser = tiny_editor.denoiser
+    for policy in ("default", "old"):
+        denoiser.set_adapter(policy)
+        assert torch.equal(tiny_editor.velocity(*inputs), got[policy])
+    denoiser.disable_adapters()
+    assert torch.equal(tiny_editor.velocity(*inputs), got["reference"])
+    assert not torch.equal(got["default"], got["old"])
+
+
+def test_lora_trains_only_its_own_matrices_on_the_familys_targets(tiny_editor: Editor) -> None:
+    prepare(tiny_editor)
+    trained = tiny_editor.policies.parameters()
+    assert len(trained) == 2 * 2 * 8  # A and B, two blocks, eight projections
+    assert trained[0][0] == "transformer_blocks.0.attn.to_q.lora_A.weight"
+    assert {id(p) for _, p in trained} == {id(p) for p in tiny_editor.denoiser.parameters() if p.requires_grad}
+    assert {weight.shape[0] for name, weight in trained if "lora_A" in name} == {3}
+
+
+def test_full_trains_every_weight(tiny_editor: Editor) -> None:
+    prepare(tiny_editor, "full")
+    assert [n for n, _ in tiny_editor.policies.parameters()] == [n for n, _ in tiny_editor.denoiser.named_parameters()]
+
+
+def test_lora_is_float32_on_a_bfloat16_editor_and_its_rollout_replays(tiny_editor_path: Path) -> None:
+    editor = open_editor(tiny_editor_path, dtype=torch.bfloat16, pixels=PIXELS)
+    prepare(editor)
+    shake(editor)
+    assert {weight.dtype for _, weight in editor.policies.parameters()} == {torch.float32}
+    with editor.policies.using("default"):
+        editor.self_check(editor.rollout(tiny_sample(), 3, steps=2, seed=0))
+
+
+def test_lora_starts_from_its_seed_and_leaves_the_global_generator_alone(tiny_editor_path: Path) -> None:
+    starts = []
+    for seed in (1, 1, 2):
+        editor = open_editor(tiny_editor_path, pixels=PIXELS)
+        torch.manual_seed(len(starts))
+        before = torch.get_rng_state()
+        editor.add_policies(rank=3, alpha=12, seed=seed)
+        assert torch.equal(torch.get_rng_state(), before)
+        starts.append(torch.cat([weight.detach().flatten() for _, weight in editor.policies.parameters()]))
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
+
+
+def test_rollouts_use_the_active_policy(tiny_editor: Editor) -> None:
+    prepare(tiny_editor)
+    shake(tiny_editor, 0.2)
+    latents = {}
+    for policy in ("default", "old", "reference"):
+        with tiny_editor.policies.using(policy):
+            latents[policy] = tiny_editor.rollout(tiny_sample(), 2, steps=2, seed=0).latents
+    assert torch.equal(latents["old"], latents["reference"])
+    assert (latents["default"] - latents["old"]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("policy", ["default", "old"])
+def test_saved_lora_makes_the_same_edits_in_the_stock_pipeline(
+    tiny_editor: Editor, tiny_editor_path: Path, tmp_path: Path, policy: Any
+) -> None:
+    prepare(tiny_editor)
+    shake(tiny_editor, 0.2)
+    tiny_editor.policies.follow(0.4)
+    tiny_editor.policies.save(tmp_path, policy)
+    pipe = QwenImageEditPlusPipeline.from_pretrained(tiny_editor_path)
+    pipe.load_lora_weights(tmp_path)
+    fresh = Editor(pipe, tiny_editor.family, pixels=PIXELS)
+    with tiny_editor.policies.using(policy):
+        want = tiny_editor.rollout(tiny_sample(), 2, steps=2, seed=0)
+    got = fresh.rollout(tiny_sample(), 2, steps=2, seed=0)
+    assert torch.equal(got.latents, want.latents)
+    pipe.disable_lora()
+    assert not torch.equal(fresh.rollout(tiny_sample(), 2, steps=2, seed=0).latents, want.latents)
+
+
+def test_saved_full_weights_load_with_from_pretrained(tiny_editor: Editor, tmp_path: Path) -> None:
+    inputs = prepare(tiny_editor, "full")
+    shake(tiny_editor)
+    tiny_editor.policies.save(tmp_path / "new", "default")
+    tiny_editor.policies.save(tmp_path / "old", "old")
+    want = {policy: velocity(tiny_editor, policy, inputs) for policy in ("default", "old")}
+    for folder, policy in (("new", "default"), ("old", "old")):
+        tiny_editor.denoiser = QwenImageTransformer2DModel.from_pretrained(tmp_path / folder)
+        assert torch.equal(tiny_editor.velocity(*inputs), want[policy])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_loading_puts_saved_weights_into_the_same_parameters(
+    tiny_editor: Editor, tiny_editor_path: Path, tmp_path: Path, mode: str
+) -> None:
+    inputs = prepare(tiny_editor, mode)
+    shake(tiny_editor)
+    tiny_editor.policies.save(tmp_path, "default")
+    other = open_editor(tiny_editor_path, pixels=PIXELS)
+    other.add_policies(rank=3, alpha=12, mode=mode, seed=9)
+    held = [weight for _, weight in other.policies.parameters()]
+    start = velocity(other, "old", inputs)
+    other.policies.load(tmp_path, "default")
+    assert torch.equal(velocity(other, "default", inputs), velocity(tiny_editor, "default", inputs))
+    assert torch.equal(velocity(other, "old", inputs), start)
+    assert all(a is b for a, (_, b) in zip(held, other.policies.parameters(), strict=True))
+
+
+def test_weights_of_another_config_are_refused(tiny_editor: Editor, tiny_editor_path: Path, tmp_path: Path) -> None:
+    prepare(tiny_editor)
+    tiny_editor.policies.save(tmp_path, "default")
+    for kwargs, first in (({"rank": 4}, "add_k_proj.lora_A"), ({"targets": ["to_q"]}, "add_k_proj.lora_A")):
+        other = open_editor(tiny_editor_path, pixels=PIXELS)
+        other.add_policies(**{"rank": 3, **kwargs})
+        with pytest.raises(UserError, match=rf"does not fit this editor: .*first .*{first}.*mode, rank, targets"):
+            other.policies.load(tmp_path, "default")
+
+
+def test_missing_and_broken_files_are_user_errors(tiny_editor: Editor, tmp_path: Path) -> None:
+    prepare(tiny_editor)
+    with pytest.raises(UserError, match="does not fit this editor"):
+        tiny_editor.policies.load(tmp_path, "default")
+    (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(b"broken")
+    with pytest.raises(UserError, match="cannot read the weights in"):
+        tiny_editor.policies.load(tmp_path, "default")
+
+
+def test_each_target_must_exist(tiny_editor: Editor) -> None:
+    with pytest.raises(UserError, match=r"no module 'to_qqq'; it has .*attn\.to_q"):
+        tiny_editor.add_policies(rank=3, targets=["to_q", "to_qqq"])
+
+
+def test_an_editor_without_policies_is_its_own_reference(tiny_editor: Editor) -> None:
+    with tiny_editor.policies.using("reference"):
+        pass
+    with pytest.raises(RuntimeError, match="add_policies first"), tiny_editor.policies.using("old"):
+        pass

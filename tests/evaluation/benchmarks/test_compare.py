@@ -1,0 +1,216 @@
+"""Results beside each other: differences and intervals by independent computation, published rows, files, the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pydantic import TypeAdapter
+from scipy import stats
+
+from editr1.errors import UserError
+from editr1.evaluation.benchmarks.base import Line
+from editr1.evaluation.benchmarks.compare import changes_of, compare, mean_of_types, write_comparison
+from editr1.evaluation.benchmarks.published import published
+from editr1.evaluation.benchmarks.results import (
+    Result,
+    Row,
+    csv_text,
+    grids,
+    latex,
+    markdown,
+    misread,
+    read_result,
+    terminal_tables,
+    write_result,
+)
+from editr1.report.bars import bars, radar
+from editr1.report.benchmark import spread, thumbnail, write_page
+from editr1.report.comparison import write_compare_page
+
+TYPES = ("add", "remove", "style")
+
+
+def result(shift: float = 0.0, judge: str = "a", benchmark: str = "imgedit", items: int = 30) -> Result:
+    """Made-up scores: some up, some down, two items without one."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(items):
+        base = float(rng.uniform(1, 4))
+        score = None if i in (3, 4) and shift else round(base + shift * float(rng.normal(1, 2)), 2)
+        made = Row(
+            str(i), TYPES[i % 7 % 3], ("all",), f"Do <{i}> & more", f"s{i}.png", f"{i}.png", {"score": score}, score
+        )
+        rows.append(made)
+    lines = []
+    for task in TYPES:
+        known = [row.scores["score"] for row in rows if row.task == task and row.scores["score"] is not None]
+        count = sum(row.task == task for row in rows)
+        lines.append(Line(task, count, count - len(known), {"score": float(np.mean(known))}, float(np.mean(known))))
+    overall = float(np.mean([line.means["score"] for line in lines]))
+    dropped = sum(line.dropped for line in lines)
+    lines.append(Line("overall", items, dropped, {"score": overall}, overall))
+    made_with = {"judge": judge, "asked": "written", "prompts": "official", "best_of": 1}
+    return Result(benchmark, ("score",), 5.0, "types", made_with, {"all": tuple(lines)}, tuple(rows))
+
+
+def save(folder: Path, made: Result) -> Path:
+    folder.mkdir(parents=True)
+    for row in made.items:
+        Image.new("RGB", (300, 200), "red").save(folder / row.source)
+        Image.new("RGB", (32, 32), "blue").save(folder / row.edit)
+    write_result(made, folder)
+    return folder
+
+
+def test_a_result_is_read_as_it_was_written_and_a_damaged_one_is_told(tmp_path: Path) -> None:
+    made = result()
+    assert read_result(save(tmp_path / "a", made)) == made == read_result(tmp_path / "a/results.json")
+    with pytest.raises(UserError, match=r"no results\.json there"):
+        read_result(tmp_path)
+    (tmp_path / "results.json").write_text('{"items": 144, "by_task": {}}')
+    with pytest.raises(UserError, match="not the result of a benchmark: benchmark"):
+        read_result(tmp_path)
+    rows = tuple(replace(row, scores={}) for row in made.items)
+    (tmp_path / "results.json").write_text(TypeAdapter(Result).dump_json(replace(made, items=rows)).decode())
+    with pytest.raises(UserError, match="damaged: a table, an item or a score is missing"):
+        read_result(tmp_path)
+
+
+def test_what_a_careful_reader_sees_otherwise_is_listed() -> None:
+    made = result()
+    rows = list(made.items)
+    rows[0] = replace(rows[0], scores={"score": 3.5}, careful=3.8)
+    rows[1] = replace(rows[1], scores={"score": None}, careful=None)
+    rows[2] = replace(rows[2], scores={"score": 3.33}, careful=10 / 3)
+    assert misread(replace(made, items=tuple(rows))) == rows[:2]
+
+
+def test_changes_are_of_the_items_that_both_have_and_the_overall_is_the_mean_of_the_types() -> None:
+    first, other = result(), result(0.3)
+    changes = changes_of(first, other)["all"]["score"]
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for a, b in zip(first.items, other.items, strict=True):
+        if b.scores["score"] is not None and a.scores["score"] is not None:
+            pairs.setdefault(a.task, []).append((a.scores["score"], b.scores["score"]))
+    for task, both in pairs.items():
+        change, delta = changes[task], np.diff(np.array(both))[:, 0]
+        assert change.delta == pytest.approx(delta.mean()) and change.items == len(both)
+        assert (change.better, change.worse) == ((delta > 0).sum(), (delta < 0).sum())
+    overall = changes["overall"]
+    assert overall.delta == pytest.approx(np.mean([np.diff(np.array(both)).mean() for both in pairs.values()]))
+    assert overall.items == 28 and overall.ci95[0] < overall.delta < overall.ci95[1]
+
+
+def test_interval_of_the_mean_of_types_is_that_of_the_normal_law_for_many_items() -> None:
+    rng = np.random.default_rng(1)
+    types = [np.stack([np.zeros(n), rng.normal(0.2, s, n)], 1) for n, s in ((400, 1.0), (150, 0.5), (900, 2.0))]
+    told = mean_of_types(types)
+    error = np.sqrt(sum(t[:, 1].var(ddof=1) / len(t) for t in types)) / 3
+    low, high = stats.norm.interval(0.95, told["delta"], error)
+    assert told["ci95"] == pytest.approx([low, high], abs=0.1 * error)
+
+
+def test_published_rows_are_those_of_the_paper_and_their_overall_is_the_mean_of_their_types() -> None:
+    imgedit, gedit = published("imgedit"), published("gedit")
+    assert imgedit is not None and gedit is not None and published("toy") is None
+    assert imgedit.rows["UniWorld-V2"]["score", "overall"] == 4.49
+    assert imgedit.rows["Qwen-Image-Edit-2509 + Edit-R1"]["score", "overall"] == 4.48
+    assert imgedit.rows["FLUX.1 Kontext [dev]"]["score", "overall"] == 3.71
+    assert gedit.rows["UniWorld-V2"]["O", "overall"] == 7.83 and gedit.subset == "en full"
+    for name, row in imgedit.rows.items():
+        types = [value for (_, line), value in row.items() if line != "overall"]
+        assert not types or np.mean(types) == pytest.approx(row["score", "overall"], abs=0.046), name
+
+
+def test_results_of_different_benchmarks_and_the_same_one_twice_are_refused(tmp_path: Path) -> None:
+    a, b = save(tmp_path / "a", result()), save(tmp_path / "b", result(benchmark="toy"))
+    with pytest.raises(UserError, match="cannot compare results of imgedit and toy"):
+        compare([a, b])
+    with pytest.raises(UserError, match="the same result is given twice"):
+        compare([a, a])
+
+
+def test_another_judge_is_said_and_equal_names_are_told_apart(tmp_path: Path) -> None:
+    a, b = save(tmp_path / "x/run", result()), save(tmp_path / "y/run", result(0.2, judge="b"))
+    found = compare([a, b])
+    assert list(found.results) == ["x/run", "y/run"]
+    assert found.notes[0] == "Not comparable with each other, judge differs (x/run: a, y/run: b)."
+    assert "GPT-4.1" in found.notes[-1] and "Here: a, b" in found.notes[-1]
+
+
+def test_files_and_page_of_a_comparison_hold_all_rows_and_nothing_from_outside(tmp_path: Path) -> None:
+    found = compare([save(tmp_path / "base", result()), save(tmp_path / "new_one", result(0.4))])
+    write_comparison(found, tmp_path)
+    page = write_compare_page(found, tmp_path).read_text()
+    told = json.loads((tmp_path / "compare.json").read_text())
+    assert told["changes"]["new_one"]["all"]["score"]["overall"]["items"] == 28
+    lines = (tmp_path / "compare.md").read_text().splitlines()
+    assert any(line.startswith("| UniWorld-V2 | score |") and line.endswith("| 4.49 |") for line in lines)
+    assert r"new\_one & score" in (tmp_path / "compare.tex").read_text()
+    assert "Largest gains: new_one" in page and "Largest losses: new_one" in page and "UniWorld-V2" in page
+    assert "Do &lt;" in page and "Do <" not in page and "&amp; more" in page
+    assert not re.search(r'(?:src|href)="(?!data:)', page) and "<script" not in page
+    one = compare([tmp_path / "base"])
+    assert not one.changes and "Largest" not in write_compare_page(one, tmp_path / "one").read_text()
+
+
+def test_page_of_a_result_shows_each_type_from_best_to_worst_and_lists_what_has_no_score(tmp_path: Path) -> None:
+    made = result(0.4)
+    rows = [replace(row, answers={"judge": "No <idea>."}) if row.scores["score"] is None else row for row in made.items]
+    made = replace(made, items=tuple(rows))
+    page = write_page(made, save(tmp_path / "a", made)).read_text()
+    assert all(f"<h3>{task}</h3>" in page for task in TYPES)
+    assert "No &lt;idea&gt;." in page and "2 without a score" in page and "<p>2 items.</p>" in page
+    assert page.count("data:image/jpeg") == 18 and not re.search(r'(?:src|href)="(?!data:)', page)
+
+
+def test_a_picture_outside_the_folder_is_not_shown(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    (tmp_path / "a").mkdir()
+    assert thumbnail(tmp_path / "a", "../secret.png") == thumbnail(tmp_path / "a", "") == ""
+    assert thumbnail(tmp_path, "secret.png").startswith("data:image/png")
+
+
+def test_tables_of_all_kinds_hold_the_same_numbers(tmp_path: Path) -> None:
+    made = result(0.3)
+    lines = list(csv.DictReader(io.StringIO(csv_text(made))))
+    assert [line["type"] for line in lines] == [*TYPES, "overall"]
+    overall = f"{float(lines[-1]['score']):.2f}"
+    ((title, columns, cells),) = grids({"a_b|c": made})
+    assert (
+        cells[0][-1] == overall and cells[1][1] == "careful" and columns == ["editor", "scored by", *TYPES, "overall"]
+    )
+    assert f"| {overall} |\n" in markdown(title, columns, cells) and "a_b\\|c" in markdown(title, columns, cells)
+    text = latex(title, columns, cells)
+    assert f" & {overall} \\\\\n" in text and r"a\_b|c" in text and text.count("&") == 5 * 3
+    (table,) = terminal_tables(made)
+    assert table.row_count == 4
+
+
+@given(st.lists(st.integers(), max_size=40), st.integers(2, 8))
+def test_a_gallery_is_spread_from_first_to_last(numbers: list[int], count: int) -> None:
+    rows: list[Any] = numbers
+    shown = spread(rows, count)
+    assert len(shown) == min(len(rows), count)
+    if rows:
+        assert shown[0] == rows[0] and shown[-1] == rows[-1]
+
+
+def test_charts_name_every_result_and_break_where_a_type_is_missing() -> None:
+    drawn = bars("O", {"mine": 3.0, "paper <x>": 4.0}, {"mine": "a"}, 5.0)
+    assert drawn.index("paper &lt;x&gt;") < drawn.index("mine") and 'class="bar a"' in drawn and "paper" in drawn
+    tones = {"mine": "quiet", "other": "a"}
+    web = radar("O", TYPES, {"mine": [1.0, 2.0, 3.0], "other": [1.0, None, 2.0]}, tones, 5.0)
+    assert web.count('class="line quiet"') == 1 and "<polyline" in web and all(task in web for task in TYPES)
+    assert radar("O", TYPES[:2], {"mine": [1.0, 2.0]}, tones, 5.0) == ""

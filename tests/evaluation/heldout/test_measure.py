@@ -1,0 +1,136 @@
+"""Evaluation with stand-ins for editor and judge, the real toy world and the real oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as Images
+from PIL.Image import Image
+
+from editr1.data.samples import EditSample
+from editr1.evaluation.heldout.measure import CHUNK, EvalSettings, evaluate
+from editr1.evaluation.heldout.rows import open_image, read_rows
+from editr1.judges.base import JudgeRequest, Score
+from editr1.toy.scene import draw, to_image
+from editr1.toy.world import ToyDataset, item_from_key
+
+SETTINGS = EvalSettings(weights="base", steps=4)
+ITEMS = 20
+
+
+@dataclass
+class Painter:
+    """An "editor" that returns the target under noise of strength `noise`, drawn from (seed, i)."""
+
+    noise: float = 0.0
+    seeds: list[int] = field(default_factory=list)
+
+    def rollout(self, sample: EditSample, num_edits: int, *, steps: int, seed: int, scheduler: str) -> Any:
+        assert (steps, scheduler) == (4, "euler")
+        self.seeds.append(seed)
+        target = np.asarray(to_image(draw(item_from_key(sample.key).edit.target)), float)
+        images = []
+        for i in range(num_edits):
+            noise = np.random.default_rng([seed, i]).normal(0, 255 * self.noise, target.shape)
+            images.append(Images.fromarray(np.clip(target + noise, 0, 255).astype(np.uint8)))
+        return SimpleNamespace(images=images)
+
+
+@dataclass
+class Grader:
+    """A "judge" whose score is the red of the edit's first pixel; it can be stopped at a batch, or abstain."""
+
+    stop_at: int | None = None
+    silent: str = ""
+    batches: int = 0
+    remote: bool = False
+
+    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+        if self.batches == self.stop_at:
+            raise KeyboardInterrupt
+        self.batches += 1
+        return [Score(None, "abstains") if r.task == self.silent else Score(red(r.edit)) for r in requests]
+
+
+def red(image: Image) -> float:
+    return float(np.asarray(image)[0, 0, 0]) / 255
+
+
+def heldout(size: int = ITEMS) -> ToyDataset:
+    return ToyDataset("heldout", size)
+
+
+def test_right_edits_score_one_and_each_item_has_its_rows_in_order(tmp_path: Path) -> None:
+    rows = evaluate(Painter(), Grader(), heldout(), out=tmp_path, settings=SETTINGS)
+    assert [(row.key, row.seed) for row in rows] == [
+        (s.key, i) for s in map(heldout().__getitem__, range(ITEMS)) for i in (0, 1)
+    ]
+    assert [row.oracle["score"] for row in rows] == pytest.approx([1.0] * 2 * ITEMS, abs=1e-3)
+    assert len({row.task for row in rows}) == 9
+
+
+def test_noisier_edits_score_less_and_rows_name_the_picture_that_was_measured(tmp_path: Path) -> None:
+    noisy = evaluate(Painter(0.5), Grader(), heldout(), out=tmp_path, settings=SETTINGS)
+    assert np.mean([row.oracle["score"] for row in noisy]) < 0.5
+    for row in noisy:
+        assert row.judge == pytest.approx(red(open_image(tmp_path, row.image)))
+        assert np.array_equal(open_image(tmp_path, row.source), heldout()[int(row.key.split("/")[-1])].source)
+    assert read_rows(tmp_path) == noisy
+
+
+def test_noise_is_the_same_in_two_evaluations_and_another_for_every_item(tmp_path: Path) -> None:
+    first, second = Painter(), Painter()
+    evaluate(first, Grader(), heldout(), out=tmp_path / "a", settings=SETTINGS)
+    evaluate(second, Grader(), heldout(), out=tmp_path / "b", settings=SETTINGS)
+    assert first.seeds == second.seeds
+    assert len(set(first.seeds)) == ITEMS
+
+
+def test_stopped_evaluation_goes_on_without_repeating_an_item_and_ends_the_same(tmp_path: Path) -> None:
+    whole = evaluate(Painter(0.1), Grader(), heldout(), out=tmp_path / "whole", settings=SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Painter(0.1), Grader(stop_at=2), heldout(), out=tmp_path / "part", settings=SETTINGS)
+    path = tmp_path / "part/rows.jsonl"
+    path.write_text(path.read_text() + '{"key": "toy/small/he')  # killed while writing, too
+    painter, told = Painter(0.1), list[int]()
+    rows = evaluate(painter, Grader(), heldout(), out=tmp_path / "part", settings=SETTINGS, on_items=told.append)
+    assert rows == whole
+    assert len(painter.seeds) == ITEMS - 2 * CHUNK
+    assert told[0] == 2 * CHUNK and sum(told) == ITEMS
+    again = Painter(0.1)
+    assert evaluate(again, Grader(), heldout(), out=tmp_path / "part", settings=SETTINGS) == whole
+    assert again.seeds == []
+
+
+def test_item_of_which_one_edit_is_missing_is_made_again(tmp_path: Path) -> None:
+    whole = evaluate(Painter(), Grader(), heldout(3), out=tmp_path, settings=SETTINGS)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(path.read_text().split("\n")[:-2]) + "\n")
+    painter = Painter()
+    assert evaluate(painter, Grader(), heldout(3), out=tmp_path, settings=SETTINGS) == whole
+    assert len(painter.seeds) == 1
+
+
+@pytest.mark.parametrize(
+    "other", [EvalSettings(weights="step_10", steps=4), EvalSettings(weights="base", steps=4, noise_seed=1)]
+)
+def test_rows_of_other_weights_or_noise_are_not_reused(tmp_path: Path, other: EvalSettings) -> None:
+    evaluate(Painter(0.5), Grader(), heldout(3), out=tmp_path, settings=SETTINGS)
+    painter = Painter()
+    rows = evaluate(painter, Grader(), heldout(3), out=tmp_path, settings=other)
+    assert len(painter.seeds) == 3
+    assert [row.oracle["score"] for row in rows] == pytest.approx([1.0] * 6, abs=1e-3)
+
+
+def test_edit_without_a_reward_keeps_none_and_the_reason_and_its_oracle_score(tmp_path: Path) -> None:
+    rows = evaluate(Painter(), Grader(silent="add"), heldout(), out=tmp_path, settings=SETTINGS)
+    silent = [row for row in rows if row.task == "add"]
+    assert silent and {(row.judge, row.reason) for row in silent} == {(None, "abstains")}
+    assert min(row.oracle["score"] for row in silent) > 0.999
+    assert all(row.judge is not None for row in rows if row.task != "add")

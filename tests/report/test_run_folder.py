@@ -1,0 +1,33 @@
+"""What a run's folder says, also when the run was killed while writing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from editr1.report.run_folder import read_run
+from tests.report.synthetic import write_demo, write_metrics
+
+
+def test_pairs_join_the_same_item_and_seed_and_change_is_the_oracles(tmp_path: Path) -> None:
+    results = write_demo(tmp_path / "run", items=12)
+    run = read_run(tmp_path / "run")
+    assert len(run.pairs) == 24
+    assert all((p.before.key, p.before.seed) == (p.after.key, p.after.seed) for p in run.pairs)
+    assert sum(pair.change for pair in run.pairs) / 24 == pytest.approx(results["oracle"]["delta"])
+    assert run.train_seconds == 312.4
+    assert run.oracle[1] == pytest.approx(0.454)
+
+
+def test_steps_done_again_after_a_kill_count_once_and_a_cut_line_not_at_all(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "run", steps=4)
+    path = tmp_path / "run/metrics.jsonl"
+    lines = path.read_text().splitlines()
+    again = json.loads(lines[3]) | {"reward_mean": 0.99}
+    path.write_text("\n".join([*lines, json.dumps(again), lines[0][:30]]))
+    run = read_run(tmp_path / "run")
+    assert [row["step"] for row in run.metrics] == [1, 2, 3, 4]
+    assert run.metrics[3]["reward_mean"] == 0.99
+    assert run.train_seconds == pytest.approx(4 * 5.5)

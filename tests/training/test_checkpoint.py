@@ -1,0 +1,182 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from editr1.errors import UserError
+from editr1.files import write_file
+from editr1.training import checkpoint
+from editr1.training.interrupts import Interrupts
+
+
+def two_files(folder: Path) -> None:
+    (folder / "inner").mkdir()
+    (folder / "a.bin").write_bytes(b"a" * 1000)
+    (folder / "inner" / "b.bin").write_bytes(b"b" * 10)
+
+
+def save(root: Path, step: int, keep: int = 9) -> Path:
+    return checkpoint.save(root, step, {"seconds": step / 2}, two_files, keep)
+
+
+def test_what_was_saved_is_found_again_with_its_state(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path) is None
+    folder = save(tmp_path, 3)
+    assert folder == tmp_path / "step_000003" == checkpoint.latest(tmp_path)
+    state = checkpoint.read_state(folder)
+    assert (state["step"], state["seconds"]) == (3, 1.5)
+    assert state["files"] == {"a.bin": 1000, "inner/b.bin": 10}
+
+
+def test_the_newest_ones_stay_by_number_not_by_name(tmp_path: Path) -> None:
+    for step in (999_999, 1_000_000, 1_000_001):
+        save(tmp_path, step, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_1000000", "step_1000001"]
+    assert checkpoint.latest(tmp_path) == tmp_path / "step_1000001"
+
+
+def test_saving_a_step_again_changes_nothing(tmp_path: Path) -> None:
+    before = (save(tmp_path, 1) / "state.json").stat().st_mtime_ns
+    assert (save(tmp_path, 1) / "state.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "no state", "broken state"])
+def test_a_damaged_checkpoint_is_passed_over_and_can_be_written_anew(tmp_path: Path, damage: str) -> None:
+    good, bad = save(tmp_path, 1), save(tmp_path, 2)
+    if damage == "cut":
+        (bad / "a.bin").write_bytes(b"a" * 999)
+    elif damage == "missing":
+        (bad / "inner" / "b.bin").unlink()
+    elif damage == "no state":
+        (bad / "state.json").unlink()
+    else:
+        (bad / "state.json").write_text('{"step": 2')
+    assert checkpoint.latest(tmp_path) == good
+    save(tmp_path, 2)
+    assert checkpoint.latest(tmp_path) == bad
+
+
+@pytest.mark.parametrize("call", ["fsync", "write"])
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    good = save(tmp_path, 1)
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if call == "fsync":
+        monkeypatch.setattr(os, "fsync", full)
+    else:
+        monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"step_000002: .*No space left"):
+        save(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000001"]
+    assert checkpoint.latest(tmp_path) == good
+
+
+WRITER = """
+    import resource, sys, time
+    from pathlib import Path
+    import torch
+    from safetensors.torch import save_file
+    from editr1 import checkpoint
+    from editr1.errors import UserError
+
+    def write(folder):
+        save_file({"x": torch.zeros(100_000)}, folder / "big.safetensors")
+
+    def write_half(folder):
+        write(folder)
+        print("writing", flush=True)
+        time.sleep(60)
+
+    root = Path(sys.argv[1])
+    checkpoint.save(root, 1, {}, write, 3)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+    try:
+        checkpoint.save(root, 2, {}, write, 3)
+    except UserError as error:
+        print(error, [path.name for path in root.iterdir()], flush=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    checkpoint.save(root, 2, {}, write_half, 3)
+"""
+
+
+def test_a_disk_that_takes_half_a_file_and_a_kill_leave_the_previous_checkpoint(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(WRITER), tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        assert said.startswith("cannot write the checkpoint") and said.endswith("['step_000001']\n")
+        assert process.stdout.readline() == "writing\n"
+        process.kill()
+    assert (tmp_path / ".step_000002.part" / "big.safetensors").exists()
+    assert checkpoint.latest(tmp_path) == tmp_path / "step_000001"
+    save(tmp_path, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000001", "step_000003"]
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "sub" / "file"
+    write_file(path, b"old")
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left"):
+        write_file(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def adamw(seed: int) -> tuple[list[torch.nn.Parameter], torch.optim.AdamW]:
+    generator = torch.Generator().manual_seed(seed)
+    params = [torch.nn.Parameter(torch.randn(3, 2, generator=generator)), torch.nn.Parameter(torch.randn(5))]
+    return params, torch.optim.AdamW(params, lr=0.1)
+
+
+def optimise(params: list[torch.nn.Parameter], optimizer: torch.optim.AdamW, steps: int) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        sum((param**2 + param).sum() for param in params).backward()
+        optimizer.step()
+
+
+def test_an_optimizer_goes_on_exactly_where_it_was() -> None:
+    params, optimizer = adamw(0)
+    optimise(params, optimizer, 3)
+    tensors = {name: value.clone() for name, value in checkpoint.optimizer_tensors(optimizer, ["a.w", "b.w"]).items()}
+    assert set(tensors) == {f"{q}.{n}" for q in ("step", "exp_avg", "exp_avg_sq") for n in ("a.w", "b.w")}
+    again, fresh = adamw(1)
+    with torch.no_grad():
+        for new, old in zip(again, params, strict=True):
+            new.copy_(old)
+    checkpoint.restore_optimizer(fresh, ["a.w", "b.w"], tensors)
+    optimise(params, optimizer, 4)
+    optimise(again, fresh, 4)
+    assert all(torch.equal(new, old) for new, old in zip(again, params, strict=True))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_interrupts_but_waits_for_the_end_of_a_held_block(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    done = []
+    with Interrupts() as interrupts:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        with pytest.raises(KeyboardInterrupt), interrupts.held():
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+            done.append("held")
+        with interrupts.held():
+            done.append("quiet")
+    assert done == ["held", "quiet"]
+    assert signal.getsignal(number) == before

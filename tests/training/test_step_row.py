@@ -1,0 +1,162 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from editr1.data.samples import EditSample
+from editr1.training.grid import sample_grid
+from editr1.training.group import Group
+from editr1.training.log import RunLog, StepProgress, Stopwatch, read_metrics
+from editr1.training.step_row import edit_statistics, look, reward_statistics, step_row
+
+GREY, RED = (128, 128, 128), (255, 0, 0)
+
+
+def group(
+    rewards: list[float], task: str = "add", dropped: str | None = None, colour: tuple[int, int, int] = GREY
+) -> Group:
+    size = (8, 8)
+    sample = EditSample("k", Image.new("RGB", size, GREY), "add a cat", task=task)
+    images = [Image.new("RGB", size, colour) for _ in rewards]
+    latents = torch.full((len(rewards), 2, 3), 2.0)
+    return Group(sample, None, latents, images, rewards=torch.tensor(rewards), dropped=dropped)  # type: ignore[arg-type]
+
+
+def test_reward_statistics_have_the_values_of_numpy() -> None:
+    nan = math.nan
+    groups = [group([0.0, 0.5, 1.0]), group([0.2, 0.4, nan], "remove"), group([nan] * 3, "style", "no_reward")]
+    row = reward_statistics(groups)
+    every = [0.0, 0.5, 1.0, 0.2, 0.4]
+    assert row["reward_mean"] == pytest.approx(np.mean(every))
+    assert row["reward_std_all"] == pytest.approx(np.std(every))
+    assert row["reward_std_within"] == pytest.approx((np.std([0, 0.5, 1]) + 0.1) / 2)
+    assert row["reward_by_task"] == {"add": 0.5, "remove": pytest.approx(0.3), "style": None}
+    assert row["unscored"] == 4
+
+
+def test_look_of_images_that_are_known() -> None:
+    assert look(np.full((4, 5, 3), 0.5, np.float32)) == pytest.approx([0.5, 0, 0])
+    assert look(np.zeros((4, 5, 3), np.float32)) == pytest.approx([0, 0, 0])
+    assert look(np.broadcast_to(np.float32([1, 0.5, 0.25]), (4, 5, 3))) == pytest.approx(
+        [0.299 + 0.2935 + 0.0285, 0.75, 0]
+    )
+    stripes = np.zeros((4, 6, 3), np.float32)
+    stripes[:, ::2] = 1
+    assert look(stripes) == pytest.approx([0.5, 0, 0.5])  # every step along the rows is 1, along the columns 0
+
+
+def test_edits_are_measured_against_their_source() -> None:
+    edits = edit_statistics([group([0.5, 0.5], colour=RED), group([0.5, 0.5], colour=GREY)])
+    grey = 128 / 255
+    assert edits["latent_norm"] == pytest.approx(2)
+    assert edits["brightness"] == pytest.approx((0.299 - grey) / 2, abs=1e-6)
+    assert edits["saturation"] == pytest.approx(0.5)
+    assert edits["sharpness"] == pytest.approx(0, abs=1e-7)
+    assert edits["source_distance"] == pytest.approx((1 - grey + 2 * grey) / 3 / 2, abs=1e-6)
+
+
+def test_a_source_of_another_size_is_brought_to_the_edits_size() -> None:
+    one = group([0.5])
+    one.images = [Image.new("RGB", (20, 12), GREY)]
+    assert edit_statistics([one])["source_distance"] == 0
+
+
+def test_a_row_holds_drift_since_the_start_and_why_groups_were_dropped() -> None:
+    groups = [
+        group([0.1, 0.3], colour=RED),
+        group([1, 1], dropped="agree_and_high"),
+        group([0, 1], dropped="agree_and_high"),
+    ]
+    start = edit_statistics([group([0.5], colour=GREY)])
+    row = step_row(7, groups, {"loss": None, "grad_norm": 2.0}, start, {"rollout": 1.0, "rest": 0.5, "total": 1.5})
+    assert (row["step"], row["groups_kept"], row["dropped"]) == (7, 1, {"agree_and_high": 2})
+    assert (row["loss"], row["grad_norm"]) == (None, 2.0)
+    assert row["drift"]["saturation"] == pytest.approx(1 / 3)
+    assert row["drift"]["latent_norm"] == 0
+    assert row["seconds"] == {"rollout": 1.0, "rest": 0.5}
+    assert row["images_per_s"] == pytest.approx(4)
+    assert json.loads(json.dumps(row)) == row
+
+
+def test_the_parts_of_a_step_add_up() -> None:
+    clock = Stopwatch()
+    for _ in range(2):
+        with clock("judge"):
+            sum(range(10_000))
+    seconds = clock.read()
+    assert set(seconds) == {"judge", "rest", "total"}
+    assert seconds["judge"] + seconds["rest"] == pytest.approx(seconds["total"])
+    assert seconds["judge"] > 0 < seconds["rest"]
+
+
+def rows_of(out: Path) -> list[int]:
+    return [row["step"] for row in read_metrics(out / "metrics.jsonl")]
+
+
+def test_rows_past_the_checkpoint_and_a_line_that_was_cut_are_dropped_on_resume(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 0)
+    for step in range(1, 6):
+        log.write({"step": step, "reward_mean": step / 10, "reward_by_task": {"add": 0.5, "style": None}})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "rew')
+    assert rows_of(tmp_path) == [1, 2, 3, 4, 5]
+    log = RunLog(tmp_path, 3)
+    assert rows_of(tmp_path) == [1, 2, 3]
+    log.write({"step": 4, "reward_mean": 0.9})
+    log.close()
+    assert rows_of(tmp_path) == [1, 2, 3, 4]
+    assert read_metrics(tmp_path / "metrics.jsonl")[-1]["reward_mean"] == 0.9
+
+
+def test_a_row_is_on_the_disk_when_write_returns(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 0)
+    log.write({"step": 1})
+    assert rows_of(tmp_path) == [1]
+    log.close()
+
+
+def test_tensorboard_shows_every_number_under_its_name(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 0)
+    log.write({"step": 1, "loss": None, "reward_mean": 0.25, "reward_by_task": {"add": 0.5, "style": None}})
+    log.write({"step": 2, "loss": 1.5, "reward_mean": 0.75, "reward_by_task": {"add": 0.25}})
+    log.close()
+    board = EventAccumulator(str(tmp_path / "tb"))
+    board.Reload()
+    shown = {tag: [(event.step, event.value) for event in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
+    assert shown["reward_mean"] == [(1, 0.25), (2, 0.75)]
+    assert shown["reward_by_task/add"] == [(1, 0.5), (2, 0.25)]
+    assert shown["loss"] == [(2, 1.5)]
+    assert "reward_by_task/style" not in shown
+
+
+def test_a_grid_shows_the_source_then_the_edits_of_each_group() -> None:
+    one, two = group([0.5, math.nan], colour=RED), group([1.0, 0.0], dropped="no_spread")
+    one.sample = EditSample("k", Image.new("RGB", (8, 8), (0, 0, 255)), "füge eine Katze hinzu")
+    grid = sample_grid([one, two, two], cell=50, rows=2)
+    assert grid.size == (3 * 50, 2 * (50 + 28))
+    assert [grid.getpixel((x, 35)) for x in (25, 75, 125)] == [(0, 0, 255), RED, RED]
+    assert grid.getpixel((75, 50 + 28 + 35)) == GREY
+
+
+def test_progress_says_reward_groups_and_speed_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {
+        "step": 3,
+        "reward_mean": 0.4567,
+        "groups_kept": 5,
+        "dropped": {"high": 2, "no_spread": 1},
+        "images_per_s": 12.34,
+    }
+    with StepProgress(0, 60) as progress:
+        progress.show(row)
+        progress.show({**row, "step": 4, "reward_mean": None})
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "step 3/60: reward 0.457, 5/8 groups kept, 12.3 images/s",
+        "step 4/60: reward none, 5/8 groups kept, 12.3 images/s",
+    ]

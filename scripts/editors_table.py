@@ -29,7 +29,7 @@ agrees with its record and every denoiser call of a rollout is replayed bit for 
 pipeline's own call (rollout), clean latents are what the replayed velocity leads to (replay), one DiffusionNFT step
 with a LoRA and one with all weights, saved and loaded again with equal outputs. "Record derived": `editr1 editor probe`
 finds the record by itself; "-" where it cannot, since the pipeline's signature does not tell how it wants to be called.
-Sources: how many source images it takes. Lines: of its record in `src/editr1/editors/records.py`.
+Sources: how many source images it takes. Lines: of its record in `src/editr1/editors/families.py`.
 
 Three of them draw the source's latents at random, anew for each edit (JoyImage-Edit, Kandinsky 5, OmniGen); here the
 mean is taken, so that all edits of a group share their source. Classifier-free guidance is off unless

@@ -1,4 +1,4 @@
-"""Our reading of judges' answers against the official scripts': `python benchmarks/official_readers.py IMGEDIT STEP1X`.
+"""Our reading of judges' answers against the official scripts': `python scripts/official_readers.py IMGEDIT STEP1X`.
 
 IMGEDIT is a clone of PKU-YuanGroup/ImgEdit, STEP1X one of stepfun-ai/Step1X-Edit. Random answers go through both
 readers; differences are counted, and the first ones shown. With `--imgedit OUT` and `--gedit OUT`, folders of finished

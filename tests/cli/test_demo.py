@@ -92,7 +92,7 @@ def test_eval_toy_of_the_editor_and_of_the_run_reproduces_the_demos_table(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out, results, _ = finished
-    monkeypatch.setattr(eval_toy, "build_judge", lambda *_: Brightness())
+    monkeypatch.setattr(eval_toy, "open_judge", lambda *_: Brightness())
     loras = {"before": None, "after": str(find_file(trained_weights(out)))}
     for name, lora in loras.items():
         settings = EditSettings(editor=str(tiny_editor_path), lora=lora, steps=EVAL_STEPS, pixels=64 * 64)

@@ -82,7 +82,7 @@ def test_help_and_version_import_nothing_heavy() -> None:
     code = f"""
 import sys
 from typer.testing import CliRunner
-from editr1.cli import app
+from editr1.cli.main import app
 for arguments in (["--help"], ["train", "--help"], ["demo", "--help"], ["toy", "build", "--help"], ["--version"]):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output

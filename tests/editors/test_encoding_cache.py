@@ -69,7 +69,7 @@ def test_a_new_process_finds_what_was_kept(tiny_editor_path: Path, tmp_path: Pat
     make(load(tiny_editor_path, tmp_path)[0])
     code = (
         "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
-        "from tests.editors.test_encodings import load, make\n"
+        "from tests.editors.test_encoding_cache import load, make\n"
         "editor, calls = load(*map(Path, sys.argv[1:])); make(editor); print('calls', calls)"
     )
     root = Path(__file__).parents[2]

@@ -203,7 +203,7 @@ def test_merging_is_exact_for_flux_and_refuses_another_model(flux_run: Path, run
     assert pipe.transformer.state_dict().keys() == build_flux_1().transformer.state_dict().keys()
     torch.testing.assert_close(output(pipe.transformer), output(want.transformer), rtol=1e-3, atol=1e-4)
     with pytest.raises(UserError, match="for another model than FluxTransformer2DModel: left over"):
-        merge_lora(build_flux_1().transformer, read_lora(runs / "lora"))
+        merge_lora(build_flux_1().transformer, read_lora(trained_weights(runs / "lora")))
 
 
 @pytest.mark.parametrize(("ema", "step"), [(True, None), (False, None), (False, 2)])

@@ -85,7 +85,7 @@ WRITER = """
     from pathlib import Path
     import torch
     from safetensors.torch import save_file
-    from editr1 import checkpoint
+    from editr1.training import checkpoint
     from editr1.errors import UserError
 
     def write(folder):

@@ -300,7 +300,7 @@ def test_more_questions_than_may_wait_are_sent_away(model: TransformersModel, mo
 
 def test_serving_tells_its_url_and_ends_quietly_at_an_interrupt() -> None:
     code = (
-        "import signal, types; from editr1.judges.serve import serve\n"
+        "import signal, types; from editr1.judges.models.server import serve\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it\n"
         "try: serve(types.SimpleNamespace(name='judge'), port=0)\n"
         "except KeyboardInterrupt: raise SystemExit(130)"

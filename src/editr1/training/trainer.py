@@ -48,6 +48,7 @@ from editr1.training.group import Group
 from editr1.training.interrupts import Interrupts
 from editr1.training.log import RunLog, StepProgress, Stopwatch
 from editr1.training.rewarding import FailureWatch, Judging, rate
+from editr1.training.run_files import CHECKPOINTS, CONFIG, SAMPLES
 from editr1.training.step_row import Row, edit_statistics, step_row
 
 LEVEL_MIN = 1e-3
@@ -138,7 +139,7 @@ class Trainer:
             UserError: the judge failed too often, gradients are not finite, a picture or the disk fails.
         """
         self.out.mkdir(parents=True, exist_ok=True)
-        write_file(self.out / "config.yaml", dump_config(self.config).encode())
+        write_file(self.out / CONFIG, dump_config(self.config).encode())
         with (
             StepProgress(self.step, self.config.steps) as progress,
             closing(RunLog(self.out, self.step)) as log,
@@ -218,7 +219,7 @@ class Trainer:
 
     @property
     def _checkpoints(self) -> Path:
-        return self.out / "checkpoints"
+        return self.out / CHECKPOINTS
 
     def _rollout(self, sample: EditSample, index: int) -> tuple[Group, Tensor]:
         """G edits of `sample`, and the noise levels that the sampler visited, [S]."""
@@ -309,7 +310,7 @@ class Trainer:
     def _after_step(self, groups: Sequence[Group]) -> None:
         """A picture of samples, of the first step and with every checkpoint."""
         if self.step == 1 or self.step % self.config.save_every == 0:
-            path = self.out / "samples" / f"step_{self.step:06d}.png"
+            path = self.out / SAMPLES / f"step_{self.step:06d}.png"
             write_file(path, png(sample_grid(groups)))
 
     def _fits(self, max_seconds: float | None) -> bool:

@@ -39,7 +39,7 @@ def test_defaults_are_the_papers(file: Path) -> None:
     assert (config.algorithm.beta, config.algorithm.kl, config.algorithm.adv_clip) == (1.0, 1e-4, 5.0)
     assert (config.algorithm.tau_mu, config.algorithm.tau_sigma, config.algorithm.std) == (0.9, 0.05, "global")
     assert (config.adapter.rank, config.adapter.alpha, config.editor.pixels) == (32, 64, 512 * 512)
-    assert config.timesteps_per_image == 5
+    assert config.algorithm.levels_per_edit(config.rollout.steps) == 5
 
 
 def test_overrides_lie_over_the_file_and_the_last_one_wins(file: Path) -> None:

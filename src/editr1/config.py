@@ -7,16 +7,24 @@ preset by its name, and lays overrides over it. Whatever is wrong comes out as o
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from editr1.errors import UserError
+from editr1.algorithms.base import Algorithm, known
+from editr1.algorithms.base import SchedulerName as SchedulerName
+from editr1.algorithms.nft import NFT
+from editr1.errors import UserError, first_problem
+
+Split = Literal["sft", "rl", "heldout"]
+Level = Literal["small", "full"]
+AdapterMode = Literal["lora", "full"]
+Quantization = Literal["nf4", "int8"]
 
 
 class _Section(BaseModel):
@@ -135,9 +143,9 @@ class DataConfig(_Section):
     """The embedded toy world, or a folder with a data.jsonl."""
     path: Path | None = None
     """The folder, for kind "jsonl"."""
-    split: Literal["sft", "rl", "heldout"] = "rl"
+    split: Split = "rl"
     """Which part of the toy world."""
-    level: Literal["small", "full"] = "small"
+    level: Level = "small"
     """How rich the toy world is."""
     seed: int = Field(default=0, ge=0)
     """Which toy items are made."""
@@ -160,37 +168,18 @@ class RolloutConfig(_Section):
     """Items a step."""
     steps: int = Field(default=6, ge=2)
     """Denoiser calls an edit."""
-    scheduler: Literal["dpm2", "euler"] = "dpm2"
+    scheduler: SchedulerName = "dpm2"
     """DPM-Solver++(2M) for flow matching, or Euler."""
 
 
-class AlgorithmConfig(_Section):
-    """DiffusionNFT (arXiv 2509.16117) as Edit-R1 uses it."""
-
-    beta: float = Field(default=1.0, gt=0, le=1)
-    """How far the positive policy moves from the old one toward the trained one."""
-    kl: float = Field(default=1e-4, ge=0)
-    """Weight of the distance to the untrained editor, on the velocity; 0 makes no reference call."""
-    adv_clip: float = Field(default=5.0, gt=0)
-    """A_max: advantages are clipped to +-A_max."""
-    form: Literal["x0", "velocity"] = "x0"
-    """Self-normalised loss on the clean estimate, or the plain one on the velocity."""
-    std: Literal["global", "group"] = "global"
-    """Advantages are divided by the std of all rewards of the step, or of their group."""
-    filter: Literal["paper", "released", "off"] = "paper"
-    """Drop groups that are good AND agree (paper), OR (released code), or none."""
-    tau_mu: float = Field(default=0.9, ge=0, le=1)
-    """Filter: mean reward above which a group counts as good."""
-    tau_sigma: float = Field(default=0.05, ge=0)
-    """Filter: std below which a group agrees."""
-    timesteps: Literal["sampler", "uniform"] = "sampler"
-    """Edits are noised to levels that their rollout visited, as in the released code, or to any in (0, 1)."""
-    timesteps_per_image: int | None = Field(default=None, gt=0)
-    """Noise levels an edit is trained at, without repeats; null for rollout.steps - 1, as in the released code."""
-    old_rate: float = Field(default=0.001, ge=0)
-    """Decay of the sampling policy after step s is min(old_rate * s, old_cap)."""
-    old_cap: float = Field(default=0.5, ge=0, lt=1)
-    """Upper end of that decay."""
+def _chosen_algorithm(settings: Any) -> Any:
+    """The settings as those of the algorithm that they name; DiffusionNFT if they name none."""
+    if not isinstance(settings, dict):
+        return settings
+    name, algorithms = settings.get("name", "nft"), known()
+    if name not in algorithms:
+        raise ValueError(f"algorithm.name: no algorithm is called {name!r}; there are {', '.join(algorithms)}")
+    return algorithms[name].model_validate(settings)
 
 
 class OptimConfig(_Section):
@@ -211,7 +200,7 @@ class OptimConfig(_Section):
 class AdapterConfig(_Section):
     """What is trained."""
 
-    mode: Literal["lora", "full"] = "lora"
+    mode: AdapterMode = "lora"
     """Low-rank adapters, or the whole denoiser."""
     rank: int = Field(default=32, gt=0)
     """Rank of the adapters."""
@@ -226,7 +215,7 @@ class MemoryConfig(_Section):
 
     gradient_checkpointing: bool = False
     """Keep the inputs of the denoiser's blocks alone, and compute each block again in the backward pass."""
-    quantize: Literal["nf4", "int8"] | None = None
+    quantize: Quantization | None = None
     """Hold the denoiser's frozen weights in 4 bits (bitsandbytes, a GPU) or 8 (torchao); null as editor.dtype."""
     offload: bool = False
     """Text encoders and VAE live in main memory, and come to the GPU layer by layer while they compute."""
@@ -247,7 +236,8 @@ class Config(_Section):
     judge: JudgeConfig
     data: DataConfig
     rollout: RolloutConfig = RolloutConfig()
-    algorithm: AlgorithmConfig = AlgorithmConfig()
+    algorithm: Annotated[SerializeAsAny[Algorithm], BeforeValidator(_chosen_algorithm)] = NFT()
+    """The algorithm, by `name`, and its settings."""
     optim: OptimConfig = OptimConfig()
     adapter: AdapterConfig = AdapterConfig()
     memory: MemoryConfig = MemoryConfig()
@@ -267,11 +257,6 @@ class Config(_Section):
     out: Path = Path("runs/editr1")
     """Folder of the run; one that holds a checkpoint is continued."""
 
-    @property
-    def timesteps_per_image(self) -> int:
-        """Noise levels an edit is trained at."""
-        return self.algorithm.timesteps_per_image or self.rollout.steps - 1
-
     @model_validator(mode="after")
     def _trainable_weights(self) -> Config:
         if self.memory.quantize is not None and self.adapter.mode == "full":
@@ -283,9 +268,10 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _enough_noise_levels(self) -> Config:
-        if self.algorithm.timesteps == "sampler" and self.timesteps_per_image > self.rollout.steps:
+        levels = self.algorithm.levels_per_edit(self.rollout.steps)
+        if self.algorithm.timesteps == "sampler" and levels > self.rollout.steps:
             raise ValueError(
-                f"algorithm.timesteps_per_image={self.timesteps_per_image} is more than the {self.rollout.steps} noise "
+                f"algorithm.timesteps_per_image={levels} is more than the {self.rollout.steps} noise "
                 'levels of rollout.steps; lower it or set algorithm.timesteps to "uniform"'
             )
         return self
@@ -324,8 +310,15 @@ FREE = (
 
 
 def differences(before: dict[str, Any], config: Config) -> str:
-    """What keeps `config` from continuing a run with the settings `before`, a JSON tree: "key: was, is", or ""."""
-    was, now = (dict(_leaves(tree)) for tree in (before, config.model_dump(mode="json")))
+    """What keeps `config` from continuing a run with the settings `before`, a JSON tree: "key: was, is", or "".
+
+    Settings that are newer than the run have their defaults there.
+    """
+    try:
+        known_before = Config.model_validate(before).model_dump(mode="json")
+    except ValidationError as error:
+        return f"they cannot be read: {first_problem(error)}"
+    was, now = (dict(_leaves(tree)) for tree in (known_before, config.model_dump(mode="json")))
     changed = [key for key in {**was, **now} if key not in FREE and was.get(key) != now.get(key)]
     return "; ".join(f"{key}: {was.get(key)} there, {now.get(key)} here" for key in changed)
 
@@ -353,8 +346,17 @@ def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[
     """Every dotted key of a config, sections included."""
     for name, info in section.model_fields.items():
         yield prefix + name
-        if isinstance(info.annotation, type) and issubclass(info.annotation, _Section):
-            yield from known_keys(info.annotation, f"{prefix}{name}.")
+        for below in _sections(info.annotation):
+            yield from known_keys(below, f"{prefix}{name}.")
+
+
+def _sections(annotation: Any) -> Sequence[type[BaseModel]]:
+    """The sections that a setting of this type may hold."""
+    if not isinstance(annotation, type):
+        return []
+    if issubclass(annotation, Algorithm):
+        return [*known().values()]
+    return [annotation] if issubclass(annotation, _Section) else []
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

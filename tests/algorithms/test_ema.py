@@ -1,4 +1,4 @@
-"""The old policy's schedule and the EMA against their closed forms."""
+"""The EMA against its closed form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from editr1.algorithms.ema import EMA, old_decay
+from editr1.algorithms.ema import EMA
 from editr1.errors import UserError
 
 
@@ -20,11 +20,6 @@ def _layer(seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Linear:
 
 def _values(layer: nn.Linear) -> dict[str, torch.Tensor]:
     return {name: theta.detach().clone() for name, theta in layer.named_parameters()}
-
-
-def test_old_decay_rises_by_the_rate_up_to_the_cap() -> None:
-    assert [old_decay(step) for step in (0, 1, 100, 500, 9999)] == pytest.approx([0, 0.001, 0.1, 0.5, 0.5])
-    assert [old_decay(step, rate=0.01, cap=0.2) for step in (0, 5, 20, 21)] == pytest.approx([0, 0.05, 0.2, 0.2])
 
 
 def test_average_equals_its_closed_form() -> None:

@@ -252,5 +252,5 @@ def test_each_target_must_exist(tiny_editor: Editor) -> None:
 def test_an_editor_without_policies_is_its_own_reference(tiny_editor: Editor) -> None:
     with tiny_editor.policies.using("reference"):
         pass
-    with pytest.raises(KeyError, match="no policy .old.; there are reference"), tiny_editor.policies.using("old"):
+    with pytest.raises(KeyError, match=r"no policy 'old'; there are reference"), tiny_editor.policies.using("old"):
         pass

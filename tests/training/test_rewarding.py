@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from editr1.config import AlgorithmConfig
+from editr1.algorithms.nft import NFT
 from editr1.data.samples import EditSample
+from editr1.editors.editor import Rollout
 from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score
@@ -20,7 +21,8 @@ from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.remote import OpenAIModel
 from editr1.judges.prompts import load_prompt
 from editr1.training.group import Group
-from editr1.training.rewarding import FailureWatch, Judging, rate, reward
+from editr1.training.rewarding import FailureWatch, Rewarding, assign_advantages, assign_rewards
+from editr1.training.step_row import measure
 from tests.judges.fault_server import FaultServer
 
 
@@ -28,7 +30,7 @@ def group(number: int, edits: int = 2) -> Group:
     images = [Image.new("RGB", (4, 4), (10 * number + i, 0, 0)) for i in range(edits)]
     sample = EditSample(f"item-{number}", images[0], "edit", requirement="done", task="add")
     nothing: Conditioning = None  # type: ignore[assignment]  # judging looks at pictures alone
-    return Group(sample, nothing, torch.zeros(edits, 1, 1), images)
+    return Group(number, sample, Rollout(nothing, torch.zeros(edits, 1, 1), images, torch.ones(1), []))
 
 
 class Waiting:
@@ -50,11 +52,11 @@ class Waiting:
 
 def test_a_remote_judge_works_while_the_next_group_is_made() -> None:
     judge, groups = Waiting(), [group(i) for i in range(3)]
-    with Judging(judge, 3) as judging:
+    with Rewarding(judge, 3) as rewarding:
         for number, made in enumerate(groups):
             judge.started[number].set()
-            judging.start(made)
-        judging.finish()
+            rewarding.start(made)
+        rewarding.finish()
     for number, made in enumerate(groups):
         assert made.rewards is not None
         assert made.rewards.tolist() == pytest.approx([number / 10, number / 10 + 0.01])
@@ -68,15 +70,17 @@ def test_what_a_remote_judge_raises_reaches_the_training() -> None:
         def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
             raise UserError("the endpoint wants a key")
 
-    with pytest.raises(UserError, match="wants a key"), Judging(Broken(), 1) as judging:
-        judging.start(group(0))
-        judging.finish()
+    with pytest.raises(UserError, match="wants a key"), Rewarding(Broken(), 1) as rewarding:
+        rewarding.start(group(0))
+        rewarding.finish()
 
 
 def test_parts_and_reasons_are_laid_into_the_group() -> None:
     made = group(0, 3)
     both = {"judge": Score(0.5), "ocr": Score(None, "nothing is quoted")}
-    reward(made, [Score(0.5, parts=both, prompt="p/1"), Score(None, "dead"), Score(1.0, parts={"judge": Score(1.0)})])
+    assign_rewards(
+        made, [Score(0.5, parts=both, prompt="p/1"), Score(None, "dead"), Score(1.0, parts={"judge": Score(1.0)})]
+    )
     assert made.rewards is not None and made.rewards.tolist() == pytest.approx([0.5, math.nan, 1.0], nan_ok=True)
     assert made.reasons == [None, "dead", None] and made.prompts == ["p/1"]
     assert made.parts["judge"].tolist() == pytest.approx([0.5, math.nan, 1.0], nan_ok=True)
@@ -87,8 +91,8 @@ def test_an_easy_reward_does_not_drown_a_hard_one() -> None:
     made = group(0, 4)
     hard, easy = [0.50, 0.51, 0.50, 0.51], [0.0, 1.0, 1.0, 0.0]
     scores = [Score((h + e) / 2, parts={"judge": Score(h), "easy": Score(e)}) for h, e in zip(hard, easy, strict=True)]
-    reward(made, scores)
-    rate([made], AlgorithmConfig(filter="off", std="group"), {"judge": 1.0, "easy": 1.0})
+    assign_rewards(made, scores)
+    assign_advantages([made], NFT(filter="off", std="group"), {"judge": 1.0, "easy": 1.0})
     assert made.advantages is not None
     assert made.advantages.tolist() == pytest.approx([-math.sqrt(2), math.sqrt(2), 0, 0], abs=1e-4)
 
@@ -96,11 +100,11 @@ def test_an_easy_reward_does_not_drown_a_hard_one() -> None:
 def test_a_part_that_no_edit_has_changes_nothing() -> None:
     made, alone = group(0, 3), group(0, 3)
     values = [0.1, 0.4, 0.9]
-    reward(alone, [Score(v) for v in values])
-    reward(made, [Score(v, parts={"judge": Score(v), "ocr": Score(None, "nothing is quoted")}) for v in values])
-    settings = AlgorithmConfig(filter="off", std="group")
-    rate([alone], settings)
-    rate([made], settings, {"judge": 1.0, "ocr": 5.0})
+    assign_rewards(alone, [Score(v) for v in values])
+    assign_rewards(made, [Score(v, parts={"judge": Score(v), "ocr": Score(None, "nothing is quoted")}) for v in values])
+    settings = NFT(filter="off", std="group")
+    assign_advantages([alone], settings)
+    assign_advantages([made], settings, {"judge": 1.0, "ocr": 5.0})
     assert made.advantages is not None and alone.advantages is not None
     assert made.advantages.tolist() == pytest.approx(alone.advantages.tolist(), abs=1e-6)
 
@@ -108,24 +112,24 @@ def test_a_part_that_no_edit_has_changes_nothing() -> None:
 def test_the_watch_counts_failing_steps_in_a_row_and_names_the_commonest_reason() -> None:
     def judged(*reasons: str | None) -> Group:
         made = group(0, len(reasons))
-        reward(made, [Score(0.5) if reason is None else Score(None, reason) for reason in reasons])
+        assign_rewards(made, [Score(0.5) if reason is None else Score(None, reason) for reason in reasons])
         return made
 
     bad, good = judged("slow", "dead", "dead", None), judged(None, None, "slow", "slow")
     watch = FailureWatch(share=0.5, steps=2)
-    watch.check([bad])
-    watch.check([good])
-    watch.check([bad])
+    watch.check([measure(bad)])
+    watch.check([measure(good)])
+    watch.check([measure(bad)])
     with pytest.raises(UserError, match=r"for 3 of the last step's 4 edits, .* more than 50% .* last 2 steps: dead"):
-        watch.check([bad])
+        watch.check([measure(bad)])
 
 
 def test_an_interrupt_does_not_wait_for_a_judge_that_hangs() -> None:
     with FaultServer(latency=30) as server:
         judge = MLLMJudge(OpenAIModel([server.url], "m", timeout=30), load_prompt())
         begun = time.monotonic()
-        with pytest.raises(KeyboardInterrupt), Judging(judge, 2) as judging:
-            judging.start(group(1))
+        with pytest.raises(KeyboardInterrupt), Rewarding(judge, 2) as rewarding:
+            rewarding.start(group(1))
             while not server.chats:
                 time.sleep(0.01)
             raise KeyboardInterrupt

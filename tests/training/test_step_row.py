@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from editr1.data.samples import EditSample
+from editr1.editors.editor import Rollout
+from editr1.editors.recorder import Conditioning
 from editr1.training.grid import sample_grid
 from editr1.training.group import Group
 from editr1.training.log import RunLog, StepProgress, Stopwatch, read_metrics
-from editr1.training.step_row import edit_statistics, look, reward_statistics, step_row
+from editr1.training.step_row import GroupMeasures, edit_statistics, look, measure, reward_statistics, step_row
 
 GREY, RED = (128, 128, 128), (255, 0, 0)
 
@@ -24,13 +27,20 @@ def group(
     sample = EditSample("k", Image.new("RGB", size, GREY), "add a cat", task=task)
     images = [Image.new("RGB", size, colour) for _ in rewards]
     latents = torch.full((len(rewards), 2, 3), 2.0)
-    return Group(sample, None, latents, images, rewards=torch.tensor(rewards), dropped=dropped)  # type: ignore[arg-type]
+    nothing: Conditioning = None  # type: ignore[assignment]  # measures look at pictures and latents alone
+    rollout = Rollout(nothing, latents, images, torch.ones(1), [])
+    reasons = ["slow" if math.isnan(reward) else None for reward in rewards]
+    return Group(0, sample, rollout, rewards=torch.tensor(rewards), reasons=reasons, dropped=dropped)
+
+
+def measures(*groups: Group) -> list[GroupMeasures]:
+    return [measure(group) for group in groups]
 
 
 def test_reward_statistics_have_the_values_of_numpy() -> None:
     nan = math.nan
     groups = [group([0.0, 0.5, 1.0]), group([0.2, 0.4, nan], "remove"), group([nan] * 3, "style", "no_reward")]
-    row = reward_statistics(groups)
+    row = reward_statistics(measures(*groups))
     every = [0.0, 0.5, 1.0, 0.2, 0.4]
     assert row["reward_mean"] == pytest.approx(np.mean(every))
     assert row["reward_std_all"] == pytest.approx(np.std(every))
@@ -51,7 +61,7 @@ def test_look_of_images_that_are_known() -> None:
 
 
 def test_edits_are_measured_against_their_source() -> None:
-    edits = edit_statistics([group([0.5, 0.5], colour=RED), group([0.5, 0.5], colour=GREY)])
+    edits = edit_statistics(measures(group([0.5, 0.5], colour=RED), group([0.5, 0.5], colour=GREY)))
     grey = 128 / 255
     assert edits["latent_norm"] == pytest.approx(2)
     assert edits["brightness"] == pytest.approx((0.299 - grey) / 2, abs=1e-6)
@@ -62,8 +72,8 @@ def test_edits_are_measured_against_their_source() -> None:
 
 def test_a_source_of_another_size_is_brought_to_the_edits_size() -> None:
     one = group([0.5])
-    one.images = [Image.new("RGB", (20, 12), GREY)]
-    assert edit_statistics([one])["source_distance"] == 0
+    one.rollout = replace(one.rollout, images=[Image.new("RGB", (20, 12), GREY)])
+    assert edit_statistics(measures(one))["source_distance"] == 0
 
 
 def test_a_row_holds_drift_since_the_start_and_why_groups_were_dropped() -> None:
@@ -72,8 +82,10 @@ def test_a_row_holds_drift_since_the_start_and_why_groups_were_dropped() -> None
         group([1, 1], dropped="agree_and_high"),
         group([0, 1], dropped="agree_and_high"),
     ]
-    start = edit_statistics([group([0.5], colour=GREY)])
-    row = step_row(7, groups, {"loss": None, "grad_norm": 2.0}, start, {"rollout": 1.0, "rest": 0.5, "total": 1.5})
+    start = edit_statistics(measures(group([0.5], colour=GREY)))
+    row = step_row(
+        7, measures(*groups), {"loss": None, "grad_norm": 2.0}, start, {"rollout": 1.0, "rest": 0.5, "total": 1.5}
+    )
     assert (row["step"], row["groups_kept"], row["dropped"]) == (7, 1, {"agree_and_high": 2})
     assert (row["loss"], row["grad_norm"]) == (None, 2.0)
     assert row["drift"]["saturation"] == pytest.approx(1 / 3)
@@ -81,6 +93,22 @@ def test_a_row_holds_drift_since_the_start_and_why_groups_were_dropped() -> None
     assert row["seconds"] == {"rollout": 1.0, "rest": 0.5}
     assert row["images_per_s"] == pytest.approx(4)
     assert json.loads(json.dumps(row)) == row
+
+
+def test_a_watch_measures_every_edit_and_the_row_holds_the_mean_over_all() -> None:
+    groups = [group([0.0, 0.5, 1.0]), group([0.2])]
+    watched = [
+        measure(each, lambda one: {"oracle": [float(len(one.rollout.images))] * len(one.rollout.images)})
+        for each in groups
+    ]
+    row = step_row(1, watched, {}, edit_statistics(watched), {"total": 1.0})
+    assert row["watched"] == {"oracle": (3 * 3 + 1) / 4}
+    assert "watched" not in step_row(1, measures(*groups), {}, edit_statistics(watched), {"total": 1.0})
+
+
+def test_measures_are_plain_numbers_that_another_process_can_send() -> None:
+    one = measure(group([0.5, math.nan]))
+    assert GroupMeasures(**json.loads(json.dumps(asdict(one)))) == one
 
 
 def test_the_parts_of_a_step_add_up() -> None:

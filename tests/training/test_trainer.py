@@ -19,10 +19,11 @@ from editr1.editors.open import open_editor
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score
 from editr1.training import checkpoint
+from editr1.training.group import Group
 from editr1.training.log import RunLog, read_metrics
-from editr1.training.rewarding import rate, requests_of, reward
-from editr1.training.step_row import Row
-from editr1.training.trainer import Noised, Trainer, draw_levels
+from editr1.training.rewarding import assign_advantages, assign_rewards, requests_of
+from editr1.training.step_row import StepRow
+from editr1.training.trainer import Trainer
 
 TIMES = ("seconds", "images_per_s")
 G, STEPS, T = 2, 3, 2
@@ -103,7 +104,7 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     return {f"{file.parent.name}/{name}": value for file in files for name, value in load_file(file).items()}
 
 
-def rows_of(out: Path) -> list[Row]:
+def rows_of(out: Path) -> list[StepRow]:
     return [{k: v for k, v in row.items() if k not in TIMES} for row in read_metrics(out / "metrics.jsonl")]
 
 
@@ -171,24 +172,19 @@ def test_a_run_that_was_killed_loses_the_steps_since_its_checkpoint_but_not_its_
     make: Make, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make()
-    monkeypatch.setattr(trainer, "_update", at_call_of_update(trainer, 3))
+    step = trainer.optimizer.step
+
+    def fail_after_the_fourth_update() -> None:
+        step()
+        if trainer.step == 3:
+            raise MemoryError
+
+    monkeypatch.setattr(trainer.optimizer, "step", fail_after_the_fourth_update)
     with pytest.raises(MemoryError):  # half-way through the fourth update: not a state to be saved
         trainer.train()
     assert checkpoint.latest(tmp_path / "out" / "checkpoints") == tmp_path / "out" / "checkpoints" / "step_000002"
     make().train()
     assert_same_run(tmp_path / "out", straight)
-
-
-def at_call_of_update(trainer: Trainer, step: int) -> Callable[[], dict[str, float]]:
-    update = trainer._update
-
-    def fail_once() -> dict[str, float]:
-        norms = update()
-        if trainer.step == step:
-            raise MemoryError
-        return norms
-
-    return fail_once
 
 
 def test_the_state_after_an_interrupt_in_python_can_be_trained_on(make: Make, straight: Path, tmp_path: Path) -> None:
@@ -204,7 +200,7 @@ def test_a_disk_that_fills_up_in_a_row_of_metrics_costs_steps_but_not_exactness(
 ) -> None:
     write = RunLog.write
 
-    def full(log: RunLog, row: Row) -> None:
+    def full(log: RunLog, row: StepRow) -> None:
         if row["step"] == 4:
             with log.path.open("a") as file:
                 file.write('{"step": 4, "rew')
@@ -244,7 +240,6 @@ def counted_rows(editor: Editor) -> Iterator[list[tuple[str, bool, int]]]:
     velocity = editor.velocity
 
     def count(conditioning: Any, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        assert editor.policies is not None
         calls.append((editor.policies.active, torch.is_grad_enabled(), len(t)))
         return velocity(conditioning, x_t, t)
 
@@ -312,67 +307,60 @@ def test_a_step_without_kept_groups_moves_nothing(make: Make) -> None:
     assert all(torch.equal(was, now) for was, now in zip(before, trainer.params, strict=True))
 
 
-def noised_of(trainer: Trainer, missing: set[int] | None = None) -> tuple[Any, torch.Tensor, Noised]:
-    group, visited = trainer._rollout(trainer.dataset[0], index=0)
-    rewards = [math.nan if i in (missing or set()) else i / 4 for i in range(len(group.images))]
-    group.rewards = torch.tensor(rewards)
-    rate([group], trainer.config.algorithm)
-    return group, visited, trainer._noise(group, visited, index=0)
+def rewarded(trainer: Trainer, missing: set[int] | None = None) -> Group:
+    group = trainer.rollout(trainer.dataset[0], index=0)
+    count = len(group.rollout.images)
+    group.rewards = torch.tensor([math.nan if i in (missing or set()) else i / 4 for i in range(count)])
+    assign_advantages([group], trainer.algorithm)
+    return group
 
 
 def test_edits_are_noised_to_levels_that_their_rollout_visited(make: Make) -> None:
     trainer = make(rollout__group_size=4)
-    group, visited, noised = noised_of(trainer)
+    group = rewarded(trainer)
+    rows, visited, latents = trainer.rows(group), group.rollout.levels, group.rollout.latents
     assert len(visited) == STEPS and visited[0] == 1 and (visited.diff() < 0).all()
-    assert noised.t.shape == (4 * T,) and noised.x_t.shape == (4 * T, *group.latents.shape[1:])
-    assert torch.isin(noised.t, visited).all()
-    assert all(first != second for first, second in noised.t.view(4, T))
-    assert torch.equal(noised.x0, group.latents.repeat_interleave(T, dim=0))
-    at_one = noised.t == 1
+    assert rows.t.shape == (4 * T,) and rows.x_t.shape == (4 * T, *latents.shape[1:])
+    assert torch.isin(rows.t, visited).all()
+    assert all(first != second for first, second in rows.t.view(4, T))
+    assert torch.equal(rows.x0, latents.repeat_interleave(T, dim=0))
+    at_one = rows.t == 1
     assert at_one.any()
-    assert noised.x_t[at_one].std() == pytest.approx(1, abs=0.1)  # there x_t is the noise itself
+    assert rows.x_t[at_one].std() == pytest.approx(1, abs=0.1)  # there x_t is the noise itself
     below = ~at_one
-    eps = (noised.x_t[below] - (1 - noised.t[below, None, None]) * noised.x0[below]) / noised.t[below, None, None]
+    eps = (rows.x_t[below] - (1 - rows.t[below, None, None]) * rows.x0[below]) / rows.t[below, None, None]
     assert eps.mean() == pytest.approx(0, abs=0.1) and eps.std() == pytest.approx(1, abs=0.1)
 
 
 def test_noise_does_not_depend_on_which_edits_have_a_reward(make: Make) -> None:
     trainer = make(rollout__group_size=4)
-    _, _, every = noised_of(trainer)
-    _, _, three = noised_of(trainer, missing={1})
+    every, three = trainer.rows(rewarded(trainer)), trainer.rows(rewarded(trainer, missing={1}))
     keep = [i for i in range(4 * T) if i // T != 1]
     assert torch.equal(three.x_t, every.x_t[keep]) and torch.equal(three.t, every.t[keep])
 
 
 def test_draws_differ_between_steps_and_groups(make: Make) -> None:
     trainer = make()
-    group, visited, noised = noised_of(trainer)
-    assert not torch.equal(trainer._noise(group, visited, index=1).x_t, noised.x_t)
+    group = rewarded(trainer)
+    rows = trainer.rows(group)
+    assert not torch.equal(trainer.rows(replace(group, index=1)).x_t, rows.x_t)
     trainer.step = 1
-    assert not torch.equal(trainer._noise(group, visited, index=0).x_t, noised.x_t)
-    assert not torch.equal(trainer._rollout(trainer.dataset[0], index=0)[0].latents, group.latents)
-
-
-def test_all_levels_are_drawn_equally_often() -> None:
-    visited = torch.tensor([1.0, 0.8, 0.5, 0.2])
-    levels = draw_levels(visited, 4000, 3, torch.Generator().manual_seed(0))
-    assert [(levels == level).sum().item() / 4000 for level in visited] == pytest.approx([0.75] * 4, abs=0.03)
-    anywhere = draw_levels(None, 4000, 3, torch.Generator().manual_seed(0))
-    assert anywhere.shape == (4000, 3) and anywhere.min() > 0 and anywhere.max() <= 1
-    assert anywhere.mean() == pytest.approx(0.5, abs=0.02)
+    assert not torch.equal(trainer.rows(group).x_t, rows.x_t)
+    assert not torch.equal(trainer.rollout(trainer.dataset[0], index=0).rollout.latents, group.rollout.latents)
 
 
 def test_the_first_loss_is_the_formula_of_the_paper(make: Make) -> None:
     trainer = make(steps=1, rollout__groups_per_step=1, algorithm__kl=0.0)
-    group, visited = trainer._rollout(trainer.dataset[trainer.sampler.indices(0)[0]], index=0)
-    reward(group, trainer.judge.score(requests_of(group)))
+    group = trainer.rollout(trainer.dataset[trainer.sampler.indices(0)[0]], index=0)
+    assign_rewards(group, trainer.judge.score(requests_of(group)))
+    assert group.rewards is not None
     rewards = group.rewards.double()
     r = ((rewards - rewards.mean()) / rewards.std(correction=0) / 5).clamp(-1, 1) / 2 + 0.5
     group.advantages = torch.zeros(G)
-    noised = trainer._noise(group, visited, 0)
+    rows = trainer.rows(group)
     with torch.no_grad():
-        v = trainer.editor.velocity(group.conditioning, noised.x_t, noised.t).double()
-    error = noised.x_t.double() - noised.t[:, None, None] * v - noised.x0
+        v = trainer.editor.velocity(group.rollout.conditioning, rows.x_t, rows.t).double()
+    error = rows.x_t.double() - rows.t[:, None, None] * v - rows.x0
     positive = (error**2).mean((1, 2)) / error.abs().mean((1, 2))  # beta = 1 and v = v_old: both signs give the same x0
     loss = 5 * ((r.repeat_interleave(T) + 1 - r.repeat_interleave(T)) * positive).mean()
     trainer.train()
@@ -418,7 +406,7 @@ def test_failing_steps_count_in_a_row_only_and_a_share_at_the_limit_does_not(mak
 
 
 def test_a_judge_that_answers_too_few_is_not_believed(make: Make) -> None:
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="the judge gave 1 scores for 2 edits"):
         make(judge=RedJudge(lambda call, scores: scores[1:])).train()
 
 
@@ -451,7 +439,7 @@ def test_training_ends_before_the_time_is_up_and_earlier_sessions_count(make: Ma
 
 
 def test_what_a_callback_raises_costs_no_step(make: Make, straight: Path, tmp_path: Path) -> None:
-    def stop(row: Row) -> None:
+    def stop(row: StepRow) -> None:
         raise LookupError(row["step"])
 
     with pytest.raises(LookupError, match="1"):

@@ -1,4 +1,4 @@
-"""The two slow copies of the trained weights: how fast the sampling policy follows, and the average for evaluation."""
+"""The average of the trained weights that evaluation uses."""
 
 from __future__ import annotations
 
@@ -9,14 +9,6 @@ import torch
 from torch import Tensor
 
 from editr1.errors import UserError
-
-
-def old_decay(step: int, rate: float = 0.001, cap: float = 0.5) -> float:
-    """Decay d = min(rate * step, cap) of theta_old <- d theta_old + (1-d) theta, after step `step` (from 0).
-
-    Small at first, so that sampling is on-policy; later the old policy is the steadier one.
-    """
-    return min(rate * step, cap)
 
 
 class EMA:

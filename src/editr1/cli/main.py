@@ -20,7 +20,7 @@ from editr1.cli import judge as judge_commands
 from editr1.errors import UserError
 
 if TYPE_CHECKING:
-    from editr1.toy.world import Level, Split
+    from editr1.config import Level, Split
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from diffusers import DiffusionPipeline
 from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
+from editr1.config import AdapterMode, SchedulerName
 from editr1.data.samples import EditSample
 from editr1.editors.family import Family, Size
 from editr1.editors.policies import FullPolicies, LoraPolicies, Policies
@@ -41,7 +42,7 @@ from editr1.editors.recorder import (
     target_of,
     time_argument,
 )
-from editr1.editors.samplers import SCHEDULERS, SchedulerName
+from editr1.editors.samplers import SCHEDULERS
 from editr1.errors import UserError
 
 
@@ -57,15 +58,17 @@ class Rollout:
         conditioning: what the denoiser was told; one row, since all G edits share it.
         latents: clean results x0 of the sampler, [G, N, C], float32.
         images: the decoded edits, G of them, RGB.
-        times: noise levels at which the sampler called the denoiser, falling, in [0, 1], [steps], float32.
+        levels: noise levels at which the sampler called the denoiser, falling, in [0, 1], [S], float32.
         calls: denoiser calls, all rows: the first and the last one, or all of them, for `Editor.self_check`.
+        trajectory: what the sampler went through from noise to `latents`, [S + 1, G, N, C], float32; None unless kept.
     """
 
     conditioning: Conditioning
     latents: Tensor
     images: list[Image]
-    times: Tensor
+    levels: Tensor
     calls: list[Call]
+    trajectory: Tensor | None = None
 
 
 class Editor:
@@ -114,7 +117,7 @@ class Editor:
         rank: int = 32,
         alpha: float = 64,
         targets: Sequence[str] | None = None,
-        mode: Literal["lora", "full"] = "lora",
+        mode: AdapterMode = "lora",
         seed: int = 0,
     ) -> None:
         """Give the denoiser the policies "default" and "old", equal to what was loaded; "default" is active afterwards.
@@ -145,6 +148,7 @@ class Editor:
         seed: int,
         scheduler: SchedulerName = "dpm2",
         every_call: bool = False,
+        keep_trajectory: bool = False,
     ) -> Rollout:
         """Make `num_edits` edits with the active policy; edit i depends on (seed, i) alone, not on `num_edits`.
 
@@ -155,6 +159,7 @@ class Editor:
             seed: at least 0; other seeds give independent noise.
             scheduler: the sampler.
             every_call: keep every denoiser call, not the first and the last only.
+            keep_trajectory: keep the latents of every step.
 
         Raises:
             UserError: the source is too elongated for the editor's area, there are more source images than the editor
@@ -166,14 +171,21 @@ class Editor:
         )
         conditioning = condition(recording, family, num_edits)
         assert recording.sample is not None, "the scheduler has stepped"
-        latents = final_target(recording.sample, family, conditioning.shape)
+        latents = self._latents(recording.sample, conditioning)
         if not latents.isfinite().all():
             raise UserError(
                 f"sample {sample.key!r}: the sampler gave NaN or infinite latents; take at least 2 rollout.steps, and "
                 "bfloat16 or float32 instead of float16."
             )
-        latents = latents.reshape(num_edits, conditioning.shape[0], -1).float()
-        return Rollout(conditioning, latents, images, noise_levels(recording.times, family), recording.calls)
+        samples = [*recording.samples, recording.sample] if keep_trajectory else []
+        trajectory = torch.stack([self._latents(sample, conditioning) for sample in samples]) if samples else None
+        levels = noise_levels(recording.times, family)
+        return Rollout(conditioning, latents, images, levels, recording.calls, trajectory)
+
+    def _latents(self, sample: Tensor, conditioning: Conditioning) -> Tensor:
+        """What the scheduler returned, [G, N, C], float32."""
+        latents = final_target(sample, self.family, conditioning.shape)
+        return latents.reshape(len(latents), conditioning.shape[0], -1).float()
 
     @torch.no_grad()
     def sample_recorded(

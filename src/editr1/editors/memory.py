@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizationConfig, TorchAoConfig
@@ -25,10 +25,10 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from editr1.config import Quantization
 from editr1.editors.policies import Policies
 from editr1.errors import UserError
 
-Quantization = Literal["nf4", "int8"]
 PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao"}
 RECOMPILES = 64
 """Versions of a compiled block: three policies, with and without gradient, each for several shapes; torch's own 8 are

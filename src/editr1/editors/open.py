@@ -10,7 +10,7 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
 
-from editr1.config import Config, MemoryConfig, load_config
+from editr1.config import Config, MemoryConfig, Quantization, load_config
 from editr1.devices import pick_device
 from editr1.editors.editor import Editor
 from editr1.editors.encoding_cache import cache_encodings
@@ -18,7 +18,6 @@ from editr1.editors.families import FAMILIES
 from editr1.editors.family import DENOISERS, Family
 from editr1.editors.lora.files import find_file, load_lora_into
 from editr1.editors.memory import (
-    Quantization,
     checkpoint_blocks,
     compile_blocks,
     place,

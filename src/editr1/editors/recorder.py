@@ -62,6 +62,7 @@ class Recording:
             step is the conditional one, others are unconditional.
         given: what the scheduler was given at each of these steps: prediction and sample.
         times: the denoiser's time argument at every step, scalars.
+        samples: latents that the scheduler was given at every step.
         sigmas: the scheduler's own times, ending with that of the clean latents.
         sample: what the scheduler returned last: the clean latents in the end.
     """
@@ -69,6 +70,7 @@ class Recording:
     steps: list[list[Call]] = field(default_factory=list)
     given: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     times: list[Tensor] = field(default_factory=list)
+    samples: list[Tensor] = field(default_factory=list)
     sigmas: Tensor | None = None
     sample: Tensor | None = None
 
@@ -103,7 +105,8 @@ def recording_of(denoiser: nn.Module, scheduler: Any, family: Family, *, every: 
     def stepped(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
         nonlocal begun
         begun = False
-        recording.given.append((model_output, sample.clone()))
+        recording.samples.append(sample.clone())
+        recording.given.append((model_output, recording.samples[-1]))
         result = step(model_output, timestep, sample, *args, **kwargs)
         recording.sigmas, recording.sample = scheduler.sigmas, result[0]
         return result

@@ -10,14 +10,12 @@ without it. The steps next to both ends cost a logarithm: the error is O(h^2 log
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteSchedulerOutput
 from torch import Tensor
 
-SchedulerName = Literal["dpm2", "euler"]
+from editr1.config import SchedulerName
 
 
 class FlowDPMSolver2M(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]

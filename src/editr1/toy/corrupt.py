@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageFilter
 
+from editr1.config import Level
 from editr1.toy.scene import BACKGROUNDS, Scene, colours_for, draw, to_array, to_image
 from editr1.toy.tasks import MAKERS, TASKS, Rng, new_thing, pick
-from editr1.toy.world import Level, ToyItem, names_of
+from editr1.toy.world import ToyItem, names_of
 
 # Shares of the editor's supervision: half of the targets are wrong.
 NOISE = {"right": 0.50, "unchanged": 0.18, "wrong": 0.14, "damage": 0.18}

@@ -9,17 +9,16 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
+from editr1.config import Level, Split
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.toy.scene import BACKGROUNDS, PATTERNS, SIDES, Scene, Thing, artwork, colours_for, draw, to_image
 from editr1.toy.tasks import MAKERS, TASKS, Edit, Rng, pick
 
-Split = Literal["sft", "rl", "heldout"]
-Level = Literal["small", "full"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 LEVELS: tuple[Level, ...] = get_args(Level)
 SEEN = 0.08  # distance (root mean square of the channels) from which on two colours differ clearly

@@ -21,9 +21,10 @@ from diffusers import DiffusionPipeline, FluxKontextPipeline
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from editr1.config import Level
 from editr1.toy.corrupt import noisy_target
 from editr1.toy.scene import draw
-from editr1.toy.world import Level, ToyItem, make_item
+from editr1.toy.world import ToyItem, make_item
 from editr1.toy_models import flux_layout, qwen_layout
 from editr1.toy_models.fit import Fit
 from editr1.toy_models.samples import weighted_index

@@ -20,13 +20,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor
 
+from editr1.config import Level
 from editr1.judges.base import Ask, JudgeRequest
 from editr1.judges.models.local import chat
 from editr1.judges.prompts import Question, load_prompt
 from editr1.toy import oracle
 from editr1.toy.corrupt import candidate
 from editr1.toy.scene import Scene, draw, to_array, to_image
-from editr1.toy.world import Level, ToyItem, item_from_key, make_item
+from editr1.toy.world import ToyItem, item_from_key, make_item
 from editr1.toy_models.fit import Fit
 from editr1.toy_models.hints import COUNT, LAYERS, SEEN, Hint, hints
 from editr1.toy_models.language import PICTURE, build_processor, build_qwen_vl, build_tokenizer, equal_pictures

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from editr1.config import Level
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_editor
 from editr1.judges.base import Judge, JudgeRequest
@@ -18,7 +19,7 @@ from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.local import TransformersModel
 from editr1.judges.prompts import load_prompt
 from editr1.toy import oracle
-from editr1.toy.world import Level, ToyDataset, item_from_key
+from editr1.toy.world import ToyDataset, item_from_key
 from editr1.toy_models.train_vae import psnr
 
 ITEMS = 216  # 24 of each task

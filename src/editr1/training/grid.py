@@ -15,7 +15,7 @@ from editr1.training.group import Group
 def sample_grid(groups: Sequence[Group], cell: int = 112, rows: int = 6) -> Image:
     """A picture of the first groups, one a row: source, then its edits with their rewards; the instruction above."""
     shown = groups[:rows]
-    columns = 1 + max(len(group.images) for group in shown)
+    columns = 1 + max(len(group.rollout.images) for group in shown)
     height = cell + 28  # room for the instruction above and the reward below
     grid = Images.new("RGB", (columns * cell, len(shown) * height), "white")
     draw = ImageDraw.Draw(grid)
@@ -25,7 +25,9 @@ def sample_grid(groups: Sequence[Group], cell: int = 112, rows: int = 6) -> Imag
         draw.text((2, top + 1), _ascii(f"{group.sample.task}: {group.sample.instruction}{state}"), fill="black")
         rewards = group.rewards.tolist() if group.rewards is not None else []
         captions = ["source"] + ["no reward" if math.isnan(reward) else f"{reward:.2f}" for reward in rewards]
-        for column, (image, caption) in enumerate(zip([group.sample.source, *group.images], captions, strict=True)):
+        for column, (image, caption) in enumerate(
+            zip([group.sample.source, *group.rollout.images], captions, strict=True)
+        ):
             small = image.convert("RGB").resize((cell - 4, cell - 4), Images.Resampling.BICUBIC)
             grid.paste(small, (column * cell + 2, top + 14))
             draw.text((column * cell + 2, top + cell + 11), caption, fill="black")

@@ -1,17 +1,16 @@
 """The one thing that flows through a training step: G edits of one dataset item, and what became of them.
 
-Letters: G edits of a group, N target tokens, C channels of a token.
+Letters: G edits of a group.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from PIL.Image import Image
 from torch import Tensor
 
 from editr1.data.samples import EditSample
-from editr1.editors.recorder import Conditioning
+from editr1.editors.editor import Rollout
 
 
 @dataclass
@@ -19,22 +18,20 @@ class Group:
     """G edits of one sample by the sampling policy.
 
     Attributes:
-        sample: the dataset item that was edited.
-        conditioning: what the denoiser was told; one row, since all G edits share it.
-        latents: the clean results x0 of the sampler, [G, N, C], float32.
-        images: the decoded edits, G of them, RGB.
-        rewards: [G] in [0, 1]; NaN where the judge gave no reward (see `reasons`).
-        reasons: for each edit, why it has no reward; None where it has one.
-        parts: the rewards that were mixed into `rewards`, by name, [G] each; NaN where one is missing.
-        prompts: versions of the words that the judges were asked with.
-        advantages: [G], NaN where there is no reward; None until computed.
-        dropped: why the filter dropped the group; None while it is kept.
+        index: Place of the group in its step, from 0.
+        sample: The dataset item that was edited.
+        rollout: Its edits.
+        rewards: [G] in [0, 1]; NaN for an edit without reward (see `reasons`). None until the judge has answered.
+        reasons: For each edit, why it has no reward; None if it has one.
+        parts: The rewards that are mixed into `rewards`, by name, [G] each; NaN if one is missing.
+        prompts: Versions of the words that the judges were asked with.
+        advantages: [G], NaN for an edit without reward; None until assigned.
+        dropped: Why the group is not trained on; None while it is.
     """
 
+    index: int
     sample: EditSample
-    conditioning: Conditioning
-    latents: Tensor
-    images: list[Image]
+    rollout: Rollout
     rewards: Tensor | None = None
     reasons: list[str | None] = field(default_factory=list)
     parts: dict[str, Tensor] = field(default_factory=dict)

@@ -16,8 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from editr1.errors import UserError
 from editr1.files import write_file
-from editr1.training.run_files import BOARD, METRICS
-from editr1.training.step_row import Row
+from editr1.training.step_row import StepRow
 
 
 class Stopwatch:
@@ -53,12 +52,12 @@ class RunLog:
     def __init__(self, out: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # takes a second, which `editr1 --help` need not wait for
 
-        self.path = out / METRICS
+        self.path = out / "metrics.jsonl"
         _cut(self.path, step)
         self._file = self.path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(out / BOARD), purge_step=step + 1)
+        self._board = SummaryWriter(str(out / "tb"), purge_step=step + 1)
 
-    def write(self, row: Row) -> None:
+    def write(self, row: StepRow) -> None:
         """Append one row.
 
         Raises:
@@ -80,7 +79,7 @@ class RunLog:
         self._board.close()
 
 
-def read_metrics(path: Path) -> list[Row]:
+def read_metrics(path: Path) -> list[StepRow]:
     """The rows of a metrics.jsonl; a last line that was cut off while being written is left out."""
     *lines, _ = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines]
@@ -120,7 +119,7 @@ class StepProgress:
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
-    def show(self, row: Row) -> None:
+    def show(self, row: StepRow) -> None:
         """Show the row of a step that is done."""
         reward = "none" if row["reward_mean"] is None else f"{row['reward_mean']:.3f}"
         groups = f"{row['groups_kept']}/{row['groups_kept'] + sum(row['dropped'].values())} groups kept"

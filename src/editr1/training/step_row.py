@@ -1,8 +1,10 @@
-"""What a step was like: one row of numbers, and where it goes (metrics.jsonl, TensorBoard, a picture, the terminal).
+"""What a step was like: one row of numbers.
 
 A row says why a run goes wrong. Reward by task and the spread of rewards, within groups and over all: is there a
 signal? Groups kept, and why the others were dropped. Size of gradient, update and weights. Drift: how the edits changed
 since the first step, each measured against its own source, since the sources differ from step to step.
+
+Every group is measured on its own, in plain numbers, and the row of a step is made of these: pictures need not meet.
 
 Letters: G edits of a group, H W height and width.
 """
@@ -10,7 +12,9 @@ Letters: G edits of a group, H W height and width.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -21,100 +25,132 @@ from PIL.Image import Image
 
 from editr1.training.group import Group
 
-Row = dict[str, Any]
+StepRow = dict[str, Any]
 Pixels = NDArray[np.float32]
+Watch = Callable[[Group], Mapping[str, Sequence[float]]]
+"""Measures the edits of a group for the log alone, one number per edit; nothing that it says reaches the training."""
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LOOK = ("brightness", "saturation", "sharpness", "source_distance")
+
+
+@dataclass(frozen=True)
+class GroupMeasures:
+    """The numbers of one group.
+
+    Attributes:
+        task: Task type of its item.
+        rewards: The rewards that there are.
+        reasons: Why an edit has no reward; one entry per edit, None if it has one.
+        parts: The rewards that were mixed, by name, those that there are.
+        prompts: Versions of the words that the judges were asked with.
+        dropped: Why the group was not trained on; None if it was.
+        latent_norm: Root mean square of x0.
+        looks: Per edit, `LOOK`: differences to its source.
+        watched: What the watch says, by name; one number per edit.
+    """
+
+    task: str
+    rewards: list[float]
+    reasons: list[str | None]
+    parts: dict[str, list[float]]
+    prompts: list[str]
+    dropped: str | None
+    latent_norm: float
+    looks: list[list[float]]
+    watched: dict[str, list[float]] = field(default_factory=dict)
+
+
+def measure(group: Group, watch: Watch | None = None) -> GroupMeasures:
+    """The numbers of a group that has its rewards."""
+    assert group.rewards is not None, "rewards come before the measures"
+    source, rollout = group.sample.source, group.rollout
+    return GroupMeasures(
+        task=group.sample.task,
+        rewards=_numbers(group.rewards),
+        reasons=group.reasons,
+        parts={name: _numbers(values) for name, values in group.parts.items()},
+        prompts=group.prompts,
+        dropped=group.dropped,
+        latent_norm=float(rollout.latents.float().square().mean().sqrt()),
+        looks=[_beside_source(source, image).tolist() for image in rollout.images],
+        watched={name: [*values] for name, values in watch(group).items()} if watch else {},
+    )
 
 
 def step_row(
     step: int,
-    groups: Sequence[Group],
-    measures: Mapping[str, float | None],
+    groups: Sequence[GroupMeasures],
+    numbers: Mapping[str, float | None],
     start: Mapping[str, float],
     seconds: Mapping[str, float],
-) -> Row:
+) -> StepRow:
     """The row of one step.
 
     Args:
-        step: steps done, this one included (from 1).
-        groups: all groups of the step with their rewards, dropped ones too.
-        measures: loss and its parts, norms: None where nothing was trained.
+        step: Steps done, this one included (from 1).
+        groups: Measures of all groups of the step, dropped ones too.
+        numbers: Loss and its parts, norms: None if nothing was trained.
         start: `edit_statistics` of the run's first step.
-        seconds: of the parts of the step, with "total".
+        seconds: Spent on the parts of the step, with "total".
 
     Returns:
         "reward_std_within" is the mean over groups of their std, "reward_std_all" the std of all rewards (both of the
-        population); "edits" is `edit_statistics`, "drift" its difference to `start`. None where there is no value.
+        population); "edits" is `edit_statistics`, "drift" its difference to `start`. None if there is no value.
     """
     edits = edit_statistics(groups)
-    return {
+    row = {
         "step": step,
         **reward_statistics(groups),
         "groups_kept": sum(group.dropped is None for group in groups),
         "dropped": dict(Counter(group.dropped for group in groups if group.dropped)),
-        **measures,
+        **numbers,
         "edits": edits,
         "drift": {name: value - start[name] for name, value in edits.items()},
         "seconds": {part: spent for part, spent in seconds.items() if part != "total"},
-        "images_per_s": sum(len(group.images) for group in groups) / seconds["total"],
+        "images_per_s": sum(len(group.looks) for group in groups) / seconds["total"],
     }
+    watched = _gathered(group.watched for group in groups)
+    return {**row, "watched": {name: fmean(values) for name, values in watched.items()}} if watched else row
 
 
-def reward_statistics(groups: Sequence[Group]) -> Row:
-    """Mean and spread of the rewards that are there, by task too, and how many are not and why."""
-    rewards = [group.rewards[~group.rewards.isnan()].double() for group in groups if group.rewards is not None]
+def reward_statistics(groups: Sequence[GroupMeasures]) -> StepRow:
+    """Mean and spread of the rewards that there are, by task too, and how many are missing and why."""
+    rewards = [torch.tensor(group.rewards, dtype=torch.float64) for group in groups]
     every = torch.cat(rewards)
     tasks: dict[str, list[torch.Tensor]] = {}
     for group, scored in zip(groups, rewards, strict=True):
-        tasks.setdefault(group.sample.task, []).append(scored)
+        tasks.setdefault(group.task, []).append(scored)
     within = [float(scored.std(correction=0)) for scored in rewards if len(scored)]
+    parts = _gathered(group.parts for group in groups)
     return {
         "reward_mean": _mean(every),
         "reward_std_within": sum(within) / len(within) if within else None,
         "reward_std_all": float(every.std(correction=0)) if len(every) else None,
-        "reward_by_task": {task: _mean(torch.cat(parts)) for task, parts in sorted(tasks.items())},
-        "unscored": sum(len(group.images) for group in groups) - len(every),
-        "reasons": [f"{count} x {reason}" for reason, count in _reasons(groups).most_common(5)],
-        "reward_parts": {name: _mean(torch.cat(parts)) for name, parts in sorted(_parts(groups).items())},
+        "reward_by_task": {task: _mean(torch.cat(scored)) for task, scored in sorted(tasks.items())},
+        "unscored": sum(len(group.looks) for group in groups) - len(every),
+        "reasons": [f"{count} x {reason}" for reason, count in reasons_of(groups).most_common(5)],
+        "reward_parts": {name: _mean(torch.tensor(parts[name], dtype=torch.float64)) for name in sorted(parts)},
         "prompts": sorted({prompt for group in groups for prompt in group.prompts}),
     }
 
 
-def _reasons(groups: Sequence[Group]) -> Counter[str]:
+def reasons_of(groups: Sequence[GroupMeasures]) -> Counter[str]:
     """How often each reason for having no reward was given."""
     return Counter(reason for group in groups for reason in group.reasons if reason is not None)
 
 
-def _parts(groups: Sequence[Group]) -> dict[str, list[torch.Tensor]]:
-    """The values that are there of each mixed reward."""
-    parts: dict[str, list[torch.Tensor]] = {}
-    for group in groups:
-        for name, values in group.parts.items():
-            parts.setdefault(name, []).append(values[~values.isnan()].double())
-    return parts
-
-
-def _mean(values: torch.Tensor) -> float | None:
-    return float(values.mean()) if len(values) else None
-
-
-def edit_statistics(groups: Sequence[Group]) -> dict[str, float]:
+def edit_statistics(groups: Sequence[GroupMeasures]) -> dict[str, float]:
     """What the edits look like, means over all of them.
 
     Returns:
-        latent_norm: root mean square of x0. brightness, saturation, sharpness: of the edit less that of its source (see
-        `look`). source_distance: mean absolute difference to the source, in [0, 1].
+        latent_norm: Root mean square of x0. brightness, saturation, sharpness: Of the edit less that of its source (see
+        `look`). source_distance: Mean absolute difference to the source, in [0, 1].
     """
-    rows = [_beside_source(group.sample.source, image) for group in groups for image in group.images]
-    brightness, saturation, sharpness, distance = np.mean(rows, axis=0).tolist()
-    norms = [float(group.latents.float().square().mean().sqrt()) for group in groups]
+    looks = np.mean([look for group in groups for look in group.looks], axis=0).tolist()
     return {
-        "latent_norm": sum(norms) / len(norms),
-        "brightness": brightness,
-        "saturation": saturation,
-        "sharpness": sharpness,
-        "source_distance": distance,
+        "latent_norm": sum(group.latent_norm for group in groups) / len(groups),
+        **dict(zip(LOOK, looks, strict=True)),
     }
 
 
@@ -131,10 +167,28 @@ def look(pixels: Pixels) -> NDArray[np.float64]:
 
 
 def _beside_source(source: Image, edit: Image) -> NDArray[np.float64]:
-    """[brightness, saturation, sharpness, distance] of an edit against its source, brought to the edit's size."""
+    """`LOOK` of an edit against its source, brought to the edit's size."""
     before, after = _pixels(source.resize(edit.size, Images.Resampling.LANCZOS)), _pixels(edit)
     return np.array([*(look(after) - look(before)), np.abs(after - before).mean()], np.float64)
 
 
 def _pixels(image: Image) -> Pixels:
     return np.asarray(image.convert("RGB")).astype(np.float32) / np.float32(255)
+
+
+def _numbers(values: torch.Tensor) -> list[float]:
+    """The values that are not NaN."""
+    return values[~values.isnan()].double().tolist()
+
+
+def _gathered(groups: Iterator[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
+    """The lists of all groups, joined by name."""
+    lists: dict[str, list[float]] = {}
+    for group in groups:
+        for name, values in group.items():
+            lists.setdefault(name, []).extend(values)
+    return lists
+
+
+def _mean(values: torch.Tensor) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -7,11 +7,12 @@ from functools import partial
 import numpy as np
 from PIL.Image import Image
 
+from editr1.config import Level
 from editr1.evaluation.agreement.pairs import Pair, Preference
 from editr1.toy import oracle
 from editr1.toy.corrupt import candidate
 from editr1.toy.scene import draw, to_image
-from editr1.toy.world import Level, make_item
+from editr1.toy.world import make_item
 
 TIE = 0.05  # a smaller difference of the oracle's scores is a tie
 WORLD = 5005  # seed of the items: other held-out items than evaluations use

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
+from editr1.config import SchedulerName
 from editr1.data.pictures import open_picture, png
 from editr1.data.samples import EditSample
 from editr1.devices import pick_device
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_named_editor
-from editr1.editors.samplers import SchedulerName
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.base import Benchmark, Item
 from editr1.evaluation.benchmarks.flight import in_flight

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from editr1.config import Level
 from editr1.devices import pick_device
 from editr1.evaluation.benchmarks.edits import EditSettings, open_editor, prepare, settings_dict
 from editr1.evaluation.benchmarks.lines import OVERALL, line
@@ -20,7 +21,7 @@ from editr1.evaluation.benchmarks.results import Row as Kept
 from editr1.evaluation.heldout.measure import EvalSettings, evaluate
 from editr1.evaluation.heldout.rows import EDITS, Row
 from editr1.judges.open import open_judge, parse_judge
-from editr1.toy.world import Level, ToyDataset
+from editr1.toy.world import ToyDataset
 
 METRICS = ("oracle", "judge", "done", "preserved")
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from PIL.Image import Image
 
+from editr1.config import SchedulerName
 from editr1.data.samples import EditDataset, EditSample
 from editr1.editors.editor import Editor
-from editr1.editors.samplers import SchedulerName
 from editr1.evaluation.heldout.rows import SOURCE, Row, RowStore
 from editr1.judges.base import Judge, JudgeRequest
 from editr1.toy.oracle import score

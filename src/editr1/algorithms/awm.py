@@ -1,0 +1,70 @@
+"""Advantage Weighted Matching (AWM, arXiv 2509.25050): a policy gradient whose log-likelihood is the pretraining loss.
+
+The flow-matching error of an edit stands in for its negative log-likelihood, under the same noise for both policies:
+
+    log p(v) = -|v - (eps - x0)|^2
+    ratio = exp(log p(v) - log p(v_old)),   A = clip(A, -A_max, A_max) / A_max
+    L = -mean_i min( A_i ratio_i, A_i clip(ratio_i, 1-c, 1+c) ) + kl * |v - v_ref|^2 + kl_old * |v - v_old|^2
+
+|.|^2 is the mean over the N tokens and C channels of one image. At v = v_old the ratio is 1, and the gradient that
+of A_i |v - (eps - x0)|^2: flow matching weighted by the advantage.
+
+Left out of the published code: its weights of noise levels and its robust error ("ghuber"), ratios of means over
+levels, several optimiser steps on one set of rollouts.
+
+Letters: B rows, N tokens, C channels.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from editr1.algorithms.base import Algorithm, Rows, Velocities
+
+
+class AWM(Algorithm):
+    """Advantage Weighted Matching (arXiv 2509.25050)."""
+
+    parts: ClassVar = {
+        "policy": "Policy loss",
+        "clipped": "Share of clipped ratios",
+        "kl": "Distance to the untrained editor (KL)",
+        "kl_old": "Distance to the sampling policy",
+    }
+
+    name: Literal["awm"] = "awm"
+    """Which algorithm."""
+    clip_range: float = Field(default=1.0, gt=0)
+    """c: ratios outside [1 - c, 1 + c] give no gradient where it would lead further out."""
+    kl_old: float = Field(default=1.0, ge=0)
+    """Weight of the distance to the sampling policy, on the velocity."""
+
+    def asks(self, step: int) -> tuple[str, ...]:
+        """The old policy, and the reference if the distance to it has a weight."""
+        return ("old", "reference") if self.kl > 0 else ("old",)
+
+    def loss(self, rows: Rows, velocities: Velocities) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the module's formula; its parts `kl` and `kl_old` are the bare distances."""
+        dtype, c = rows.x0.dtype, self.clip_range
+        v, v_old = velocities["default"].to(dtype), velocities["old"].detach().to(dtype)
+        advantages = rows.advantages.clamp(-self.adv_clip, self.adv_clip).to(dtype) / self.adv_clip
+        ratio = (_log_p(rows, v) - _log_p(rows, v_old)).exp()  # B
+        policy = -torch.minimum(advantages * ratio, advantages * ratio.clamp(1 - c, 1 + c)).mean()
+        kl_old = (v - v_old).square().mean()
+        loss = policy + self.kl_old * kl_old
+        kl = torch.zeros_like(loss)
+        if self.kl > 0:
+            kl = (v - velocities["reference"].detach().to(dtype)).square().mean()
+            loss = loss + self.kl * kl
+        clipped = ((ratio - 1).abs() > c).to(dtype).mean()
+        parts = {"policy": policy, "clipped": clipped, "kl": kl, "kl_old": kl_old}
+        return loss, {name: part.detach() for name, part in parts.items()}
+
+
+def _log_p(rows: Rows, v: Tensor) -> Tensor:
+    """-|v - (eps - x0)|^2 of each row, [B], for the velocity `v` [B, N, C]."""
+    return -(v - rows.target).square().mean(dim=(1, 2))

@@ -1,0 +1,221 @@
+"""The seam between the loop and an algorithm: the algorithm owns credit and loss, the loop owns order.
+
+An algorithm is its settings and its maths, in one file beside this one: a subclass of `Algorithm` whose `name` has a
+default. It sees tensors alone: no model, no run, no logger. The loop (`training/trainer.py`) calls, in this order,
+`credit` on the rewards of a step; `rows` on every kept group; `asks` for the policies whose velocities it computes;
+`loss` on rows and velocities; and `old_decay` after the optimiser step.
+
+The base class gives edits the credit of Edit-R1 (arXiv 2510.16888) and noises each edit to several levels, as
+DiffusionNFT (arXiv 2509.16117) and AWM (arXiv 2509.25050) do.
+
+Letters: G edits of a group, S noise levels that the sampler visits, T levels an edit is trained at, B rows (one row is
+one edit at one level), N tokens, C channels.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from editr1.algorithms.advantages import Filter, Std, filter_groups, normalise
+from editr1.algorithms.mixing import mix
+
+LEVEL_MIN = 1e-3
+SchedulerName = Literal["dpm2", "euler"]
+"""The samplers: DPM-Solver++(2M) for flow matching, and Euler."""
+Velocities = Mapping[str, Tensor]
+"""Velocities [B, N, C] of the same rows by policy: "default" with gradient, and those that `asks` names without."""
+
+
+@dataclass(frozen=True)
+class Edits:
+    """The edits of one group.
+
+    Attributes:
+        latents: Clean results x0 of the sampler, [G, N, C].
+        advantages: [G]; NaN for an edit without reward.
+        levels: Noise levels that the sampler visited, falling, [S], in [0, 1].
+        trajectory: What the sampler went through from noise to `latents`, [S + 1, G, N, C]; None unless it is kept.
+    """
+
+    latents: Tensor
+    advantages: Tensor
+    levels: Tensor
+    trajectory: Tensor | None = None
+
+    @property
+    def scored(self) -> list[int]:
+        """Indices of the edits that have a reward."""
+        return (~self.advantages.isnan()).nonzero()[:, 0].tolist()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Noised edits.
+
+    Attributes:
+        x0: Clean latents, [B, N, C]; the loss is computed in their dtype.
+        x_t: The same, noised, [B, N, C].
+        t: Noise levels, [B], in (0, 1].
+        advantages: [B]; no NaN.
+    """
+
+    x0: Tensor
+    x_t: Tensor
+    t: Tensor
+    advantages: Tensor
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    @property
+    def target(self) -> Tensor:
+        """The velocity that leads to the edit, eps - x0 = (x_t - x0) / t, [B, N, C]."""
+        return (self.x_t - self.x0) / self.t.to(self.x0.dtype)[:, None, None]
+
+    def split(self, size: int) -> Iterator[Rows]:
+        """The rows, at most `size` at a time."""
+        for parts in zip(*(getattr(self, field.name).split(size) for field in fields(self)), strict=True):
+            yield Rows(*parts)
+
+
+@dataclass(frozen=True)
+class Credit:
+    """What the groups of a step are worth.
+
+    Attributes:
+        advantages: [G] per group; NaN for an edit without reward.
+        dropped: Per group, the reason why it is not trained on; None if it is.
+    """
+
+    advantages: list[Tensor]
+    dropped: list[str | None]
+
+
+class Algorithm(BaseModel, ABC):
+    """Settings that all algorithms share, and the parts of the seam that most of them have in common."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    parts: ClassVar[Mapping[str, str]]
+    """Names of the parts that `loss` returns, each with its title for reports."""
+    scheduler: ClassVar[SchedulerName | None] = None
+    """The sampler that rollouts must use; None leaves it to `rollout.scheduler`."""
+    keeps_trajectory: ClassVar[bool] = False
+    """Whether `rows` needs `Edits.trajectory`."""
+
+    name: str
+    """Which algorithm."""
+    kl: float = Field(default=1e-4, ge=0)
+    """Weight of the distance to the untrained editor, on the velocity; 0 makes no reference call."""
+    adv_clip: float = Field(default=5.0, gt=0)
+    """A_max: advantages are clipped to +-A_max."""
+    std: Std = "global"
+    """Advantages are divided by the std of all rewards of the step, or of their group."""
+    filter: Filter = "paper"
+    """Drop groups that are good AND agree (paper), OR (released code), or none."""
+    tau_mu: float = Field(default=0.9, ge=0, le=1)
+    """Filter: mean reward above which a group counts as good."""
+    tau_sigma: float = Field(default=0.05, ge=0)
+    """Filter: std below which a group agrees."""
+    timesteps: Literal["sampler", "uniform"] = "sampler"
+    """Edits are noised to levels that their rollout visited, as in the released code, or to any in (0, 1)."""
+    timesteps_per_image: int | None = Field(default=None, gt=0)
+    """Noise levels per edit, without repeats; null for rollout.steps - 1, as in the released code."""
+    old_rate: float = Field(default=0.001, ge=0)
+    """Decay of the sampling policy after step s is min(old_rate * s, old_cap)."""
+    old_cap: float = Field(default=0.5, ge=0, lt=1)
+    """Upper end of that decay."""
+
+    @property
+    def needs_whole_step(self) -> bool:
+        """Whether `credit` needs the rewards of all groups of a step at once; if not, it takes any of them."""
+        return self.std == "global"
+
+    def credit(
+        self,
+        rewards: Sequence[Tensor],
+        parts: Mapping[str, Sequence[Tensor]] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> Credit:
+        """Advantages within groups, and the groups that are not worth training on.
+
+        Args:
+            rewards: [G] per group, in [0, 1], or NaN.
+            parts: The rewards that were mixed into `rewards`, by name, likewise; each is normalised on its own.
+            weights: Of the parts, by name; none if there is one reward.
+        """
+        advantages = mix(parts or {}, weights, self.std) if weights else normalise(rewards, self.std)
+        return Credit(advantages, filter_groups(rewards, self.filter, self.tau_mu, self.tau_sigma))
+
+    def levels_per_edit(self, visited: int) -> int:
+        """T, for a sampler that visits `visited` levels."""
+        return self.timesteps_per_image or visited - 1
+
+    def count(self, edits: Edits) -> int:
+        """How many rows `rows` returns."""
+        return len(edits.scored) * self.levels_per_edit(len(edits.levels))
+
+    def rows(self, edits: Edits, generator: torch.Generator) -> Rows:
+        """Every edit that has a reward, noised to T levels: x_t = (1 - t) x0 + t eps.
+
+        The draws do not depend on which edits have a reward.
+        """
+        scored, device = edits.scored, edits.latents.device
+        count = self.levels_per_edit(len(edits.levels))
+        visited = None if self.timesteps == "uniform" else edits.levels
+        t = draw_levels(visited, len(edits.latents), count, generator)  # G T
+        eps = torch.randn(*t.shape, *edits.latents.shape[1:], generator=generator).to(device)  # G T N C
+        t, eps = t.to(device)[scored].flatten(), eps[scored].flatten(0, 1)  # B; B N C
+        x0 = edits.latents[scored].repeat_interleave(count, dim=0)  # B N C
+        x_t = (1 - t[:, None, None]) * x0 + t[:, None, None] * eps
+        return Rows(x0, x_t, t, edits.advantages[scored].repeat_interleave(count).to(device))
+
+    @abstractmethod
+    def asks(self, step: int) -> tuple[str, ...]:
+        """The policies besides "default" whose velocities the loss needs at `step` (from 0)."""
+
+    @abstractmethod
+    def loss(self, rows: Rows, velocities: Velocities) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, a mean over the rows, and its parts by name, detached. It does not wait for the device.
+
+        Being a mean over rows, it splits: of M rows, take B_j at a time and back-propagate (B_j / M) * loss_j. The sum
+        over j is the loss of all M rows at once; so are the sums of the parts.
+        """
+
+    def old_decay(self, step: int) -> float:
+        """Decay d of theta_old <- d theta_old + (1 - d) theta after step `step` (from 0).
+
+        Small at first, so that sampling is on-policy; later the old policy is the steadier one.
+        """
+        return min(self.old_rate * step, self.old_cap)
+
+
+def draw_levels(visited: Tensor | None, edits: int, count: int, generator: torch.Generator) -> Tensor:
+    """Noise levels [G, T]: for each edit `count` of `visited` [S], without repeats; None for anywhere in (0, 1)."""
+    if visited is None:
+        return torch.rand(edits, count, generator=generator) * (1 - LEVEL_MIN) + LEVEL_MIN
+    order = torch.rand(edits, len(visited), generator=generator).argsort(dim=1)[:, :count]  # G T
+    return visited[order.to(visited.device)]
+
+
+def known() -> dict[str, type[Algorithm]]:
+    """The algorithms of this folder, by name."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        import_module(f"editr1.algorithms.{module.name}")
+    return {kind.model_fields["name"].default: kind for kind in _subclasses(Algorithm)}
+
+
+def _subclasses(kind: type[Any]) -> Iterator[type[Algorithm]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from _subclasses(below)

@@ -20,15 +20,15 @@ from editr1.errors import UserError
 from editr1.evaluation.heldout.measure import EvalSettings, evaluate
 from editr1.evaluation.heldout.rows import Row
 from editr1.evaluation.paired import summarise
+from editr1.evaluation.progress import progress
 from editr1.files import write_file
 from editr1.judges.open import open_config_judge
-from editr1.progress import progress
 from editr1.report.run import number, signed, write_report
-from editr1.report.run_folder import AFTER, BEFORE
 from editr1.toy.oracle import score
 from editr1.toy.world import ToyDataset, item_from_key
 from editr1.training.group import Group
 from editr1.training.open import open_dataset
+from editr1.training.run_files import AFTER, BEFORE, RESULTS
 from editr1.training.trainer import Trainer
 
 HELD_OUT = 144  # instructions, as many of each task
@@ -87,11 +87,11 @@ def show(trainer: Trainer, heldout: EditDataset, minutes: float | None, console:
     with trainer.ema.swap(), editor.policies.using("default"):
         after = _measure(trainer, heldout, AFTER, checkpoint.name, console)
     results = summarise(before, after, trainer.config.seed, trainer.seconds)
-    write_file(out / "results.json", json.dumps(results, indent=1).encode())
+    write_file(out / RESULTS, json.dumps(results, indent=1).encode())
     console.print("[bold]5/5[/] Writing the report ...", table(results), verdict(results), sep="\n")
     for name, path in {
         "Report": write_report(out),
-        "Figures": out / "results.json",
+        "Figures": out / RESULTS,
         "Weights": checkpoint / "ema",
     }.items():
         console.print(f"{name + ':':9}{path}", markup=False, soft_wrap=True)

@@ -106,7 +106,7 @@ def toy(
     from rich.console import Console
 
     from editr1.evaluation.benchmarks.toy_world import ToySettings, evaluate_toy
-    from editr1.progress import progress
+    from editr1.evaluation.progress import progress
 
     settings = _settings(editor, lora, steps, seed, guidance, None, scheduler, best_of)
     console = Console(highlight=False)

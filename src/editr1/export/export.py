@@ -47,6 +47,7 @@ from editr1.export.card import Call, Card, write_card
 from editr1.report.run_folder import Run, read_run
 from editr1.toy.assets import locate
 from editr1.training import checkpoint
+from editr1.training.run_files import CHECKPOINTS, CONFIG
 
 Layout = Literal["diffusers", "peft", "comfyui"]
 COMFYUI_FILE = "lora_comfyui.safetensors"
@@ -83,7 +84,7 @@ class Source:
     @property
     def facts(self) -> dict[str, str]:
         """Where the weights come from, for the header of a file."""
-        config = (self.run.folder / "config.yaml").read_bytes()
+        config = (self.run.folder / CONFIG).read_bytes()
         return {
             "base_model": self.name,
             "step": str(self.step),
@@ -153,7 +154,7 @@ def find_source(folder: Path, ema: bool = True, step: int | None = None) -> Sour
         UserError: there is no such run or checkpoint.
     """
     run = read_run(folder)
-    there = {checkpoint.read_state(path)["step"]: path for path in checkpoint.complete(folder / "checkpoints")}
+    there = {checkpoint.read_state(path)["step"]: path for path in checkpoint.complete(folder / CHECKPOINTS)}
     if not there:
         raise UserError(f"{folder} has no whole checkpoint; train at least one step of it with `editr1 train`")
     if step is not None and step not in there:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -11,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from editr1.files import write_file
 from editr1.report.environment import environment
 from editr1.report.svg import HEIGHT, LEFT, WIDTH, Frame
 
@@ -40,6 +42,13 @@ def render(result: Mapping[str, Any]) -> str:
         },
         calibrations={name: curve(name, method["calibration"]) for name, method in methods.items()},
     )
+
+
+def write_page(result: Mapping[str, Any], out: Path) -> Path:
+    """Write agreement.html into `out` and return its path."""
+    path = out / "agreement.html"
+    write_file(path, render(result).encode())
+    return path
 
 
 def table(result: Mapping[str, Any]) -> Table:

@@ -21,8 +21,9 @@ from editr1 import __version__
 from editr1.evaluation.heldout.rows import open_image
 from editr1.files import write_file
 from editr1.report.environment import environment
-from editr1.report.run_folder import AFTER, BEFORE, Pair, Run, read_run
+from editr1.report.run_folder import Pair, Run, read_run
 from editr1.report.svg import Line, interval_bar, line_chart, stack_chart
+from editr1.training.run_files import AFTER, BEFORE, REPORT
 
 SIDE = 256  # pixels of a picture's longer side: larger ones are made smaller, small ones enlarged by a whole number
 SHOWN = 6  # pairs in a row of the gallery
@@ -75,7 +76,7 @@ def write_report(run_dir: str | Path) -> Path:
         gallery=[(title, note, [card(run, pair) for pair in pairs]) for title, note, pairs in gallery(run.pairs)],
         grids=[(path.stem.replace("_", " "), data_url(path)) for path in run.grids[:: max(1, len(run.grids) - 1)]],
     )
-    path = run.folder / "report.html"
+    path = run.folder / REPORT
     write_file(path, page.encode())
     return path
 

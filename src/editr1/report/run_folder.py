@@ -12,8 +12,7 @@ import yaml
 from editr1.errors import UserError
 from editr1.evaluation.heldout.rows import Row, read_rows
 from editr1.training.log import read_metrics as read_metrics
-
-BEFORE, AFTER = "evaluation/before", "evaluation/after"
+from editr1.training.run_files import AFTER, BEFORE, CONFIG, METRICS, RESULTS, SAMPLES
 
 
 @dataclass(frozen=True)
@@ -65,21 +64,21 @@ def read_run(folder: Path) -> Run:
     Raises:
         UserError: if it holds no config.yaml.
     """
-    if not (folder / "config.yaml").is_file():
+    if not (folder / CONFIG).is_file():
         raise UserError(
             f"{folder} holds no run (no config.yaml): give the folder that `editr1 train` or `editr1 demo` wrote"
         )
-    metrics = folder / "metrics.jsonl"
-    results = folder / "results.json"
+    metrics = folder / METRICS
+    results = folder / RESULTS
     by_step = {row["step"]: row for row in (read_metrics(metrics) if metrics.exists() else [])}
     return Run(
         folder=folder,
-        config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+        config=yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")),
         metrics=[by_step[step] for step in sorted(by_step)],
         oracle={step: row["watched"]["oracle"] for step, row in by_step.items() if "watched" in row},
         results=json.loads(results.read_text(encoding="utf-8")) if results.exists() else None,
         pairs=_pairs(folder) if results.exists() else [],
-        grids=sorted((folder / "samples").glob("step_*.png")),
+        grids=sorted((folder / SAMPLES).glob("step_*.png")),
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from editr1.errors import UserError
 from editr1.files import sync
+from editr1.training.run_files import CHECKPOINTS
 
 STATE = "state.json"
 FORMAT = 1
@@ -66,7 +67,7 @@ def latest(root: Path) -> Path | None:
 
 def trained_weights(path: Path) -> Path:
     """The folder of averaged weights in a checkpoint, or in the newest checkpoint of a run; any other path as it is."""
-    folder = latest(path / "checkpoints") or path
+    folder = latest(path / CHECKPOINTS) or path
     return folder / "ema" if (folder / "ema").is_dir() else folder
 
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from editr1.errors import UserError
 from editr1.files import write_file
+from editr1.training.run_files import BOARD, METRICS
 from editr1.training.step_row import StepRow
 
 
@@ -52,10 +53,10 @@ class RunLog:
     def __init__(self, out: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # takes a second, which `editr1 --help` need not wait for
 
-        self.path = out / "metrics.jsonl"
+        self.path = out / METRICS
         _cut(self.path, step)
         self._file = self.path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(out / "tb"), purge_step=step + 1)
+        self._board = SummaryWriter(str(out / BOARD), purge_step=step + 1)
 
     def write(self, row: StepRow) -> None:
         """Append one row.

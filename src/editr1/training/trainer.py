@@ -46,6 +46,7 @@ from editr1.training.group import Group
 from editr1.training.interrupts import Interrupts
 from editr1.training.log import RunLog, StepProgress, Stopwatch
 from editr1.training.rewarding import FailureWatch, Rewarding, assign_advantages, edits_of
+from editr1.training.run_files import CHECKPOINTS, CONFIG, SAMPLES
 from editr1.training.step_row import GroupMeasures, StepRow, Watch, edit_statistics, measure, step_row
 
 TENSORS = "training.safetensors"
@@ -110,7 +111,7 @@ class Trainer:
             UserError: The judge failed too often, gradients are not finite, a picture or the disk fails.
         """
         self.out.mkdir(parents=True, exist_ok=True)
-        write_file(self.out / "config.yaml", dump_config(self.config).encode())
+        write_file(self.out / CONFIG, dump_config(self.config).encode())
         with (
             StepProgress(self.step, self.config.steps) as progress,
             closing(RunLog(self.out, self.step)) as log,
@@ -266,7 +267,7 @@ class Trainer:
         """A picture of samples, of the first step and with every checkpoint; a checkpoint every `save_every` steps."""
         due = self.step % self.config.save_every == 0
         if due or self.step == 1:
-            path = self.out / "samples" / f"step_{self.step:06d}.png"
+            path = self.out / SAMPLES / f"step_{self.step:06d}.png"
             write_file(path, png(sample_grid(groups)))
         self._step_seconds = self.clock.read()["total"]
         self.seconds += self._step_seconds
@@ -281,7 +282,7 @@ class Trainer:
 
     @property
     def _checkpoints(self) -> Path:
-        return self.out / "checkpoints"
+        return self.out / CHECKPOINTS
 
     def _fits(self, max_seconds: float | None) -> bool:
         return max_seconds is None or self.seconds + self._step_seconds < max_seconds

@@ -25,7 +25,6 @@ from editr1.evaluation.agreement.ties import BY_LAYOUT, EQUAL, RULES, Judged, Ru
 from editr1.files import append_lines, write_file
 from editr1.judges.base import Judge, JudgeRequest, Score
 from editr1.judges.mllm import MLLMJudge
-from editr1.report import agreement as page
 
 SIDES = ("a", "b")
 FAILED_RULE = "A pair of which an edit has no score counts as wrong; no score is ever made up."
@@ -112,7 +111,7 @@ def agree(
     on_pair: Callable[[], object] = lambda: None,
     chunk: int = 8,
 ) -> dict[str, Any]:
-    """Measure how well judges agree with people; writes agreement.json, agreement.html and scores.jsonl into `out`.
+    """Measure how well judges agree with people; writes agreement.json and scores.jsonl into `out`.
 
     Args:
         pairs: of one layout.
@@ -143,7 +142,6 @@ def agree(
                 on_pair()
     result = summarise(pairs, {name: store.of(name, pairs) for name in judges}, chosen)
     write_file(out / "agreement.json", json.dumps(result, indent=1, allow_nan=False).encode())
-    write_file(out / "agreement.html", page.render(result).encode())
     return result
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from editr1.errors import UserError
 from editr1.evaluation.heldout.rows import EDITS, Row, read_rows
 from editr1.files import write_file
-from editr1.report.run_folder import AFTER
+from editr1.training.run_files import AFTER
 
 Preference = Literal["a", "b", "tie"]
 

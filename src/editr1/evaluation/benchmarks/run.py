@@ -33,13 +33,13 @@ from editr1.evaluation.benchmarks.edits import (
 )
 from editr1.evaluation.benchmarks.flight import in_flight
 from editr1.evaluation.benchmarks.results import Result, rows_of
+from editr1.evaluation.progress import progress
 from editr1.files import write_file
 from editr1.judges.base import MLLM, close
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.local import load_processor
 from editr1.judges.open import open_judge, open_model, parse_judge
 from editr1.judges.prompts import load_prompt
-from editr1.progress import progress
 from editr1.toy.assets import locate
 
 CRITERIA = {"instruction": 1.0, "preservation": 1.0, "quality": 1.0}

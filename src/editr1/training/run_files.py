@@ -1,0 +1,12 @@
+"""Names of the files and folders that a run leaves in its own folder."""
+
+from __future__ import annotations
+
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+BOARD = "tb"  # for TensorBoard
+CHECKPOINTS = "checkpoints"
+SAMPLES = "samples"
+BEFORE, AFTER = "evaluation/before", "evaluation/after"
+RESULTS = "results.json"
+REPORT = "report.html"

@@ -35,9 +35,9 @@ def groups(number: int) -> list[JudgeRequest]:
     requests = []
     for item in (dataset[number * GROUPS + index] for index in range(GROUPS)):
         for edit in range(EDITS):
-            made = item.source.copy()
-            made.putpixel((edit, number), (255, 0, edit))
-            requests.append(JudgeRequest(item.source, made, item.instruction, item.requirement, item.task))
+            image = item.source.copy()
+            image.putpixel((edit, number), (255, 0, edit))
+            requests.append(JudgeRequest(item, image))
     return requests
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 
+from editr1.data.samples import EditSample
 from editr1.judges.base import JudgeRequest
 from editr1.judges.prompts import Question, load_prompt
 from editr1.toy.scene import BACKGROUNDS, COLOURS, SIDES, artwork
@@ -23,9 +24,10 @@ def corpus(count: int = 6000) -> list[str]:
     """Text that holds every word of the toy's language: the templates, instructions, requirements, descriptions."""
     texts = [editor_template(), "Picture 1: user assistant yes no", "0 1 2 3 4 5 0 1 2 3 4 5"]
     prompt, blank = load_prompt("brief", "prefix"), Image.new("RGB", (64, 64))
+    request = JudgeRequest(EditSample("", blank, "None.", "None."), blank)
     questions: tuple[Question, ...] = ("score", "yes_no", "think")
     for question in questions:
-        parts = prompt.parts(JudgeRequest(blank, blank, "None.", "None."), question)
+        parts = prompt.parts(request, question)
         texts += [part for part in parts if isinstance(part, str)]
     words = [*artwork(), *COLOURS, *BACKGROUNDS, *SIDES, "Source: Edit: Score: empty flipped turned, ; ."]
     texts += [" ".join(["", *words]), "yes\nno\n" * 2]

@@ -99,8 +99,7 @@ def test_judges_of_one_folder_share_the_model_and_unknown_criteria_are_refused()
 def test_a_config_with_rewards_makes_a_mix_of_named_parts() -> None:
     config = load_config("toy", ["rewards={kept: {kind: preservation, weight: 0.5}}"])
     item = open_dataset(config.data)[0]
-    request = JudgeRequest(item.source, item.source, item.instruction, item.requirement, item.task)
-    (score,) = open_config_judge(config).score([request])
+    (score,) = open_config_judge(config).score([JudgeRequest(item, item.source)])
     judge, kept = score.parts["judge"].value, score.parts["kept"].value
     assert judge is not None and kept == 1.0
     assert score.value == pytest.approx((judge + 0.5 * kept) / 1.5)

@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 import pytest
 from PIL import Image
 
+from editr1.data.samples import EditSample
 from editr1.judges.base import Answer, Ask, JudgeRequest, Position
 from editr1.judges.methods import METHODS, MethodName
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.prompts import load_prompt
 
 PROMPT = load_prompt("full", "paper")
-REQUESTS = [JudgeRequest(Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4), (i, 0, 0)), f"edit {i}") for i in range(3)]
+REQUESTS = [
+    JudgeRequest(EditSample("", Image.new("RGB", (4, 4)), f"edit {i}"), Image.new("RGB", (4, 4), (i, 0, 0)))
+    for i in range(3)
+]
 
 
 @dataclass

@@ -3,13 +3,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest
 from editr1.judges.prompts import load_prompt
 from editr1.toy_models.language import build_tokenizer
 
 SOURCE, EDIT = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
-REQUEST = JudgeRequest(SOURCE, EDIT, "remove the cat", "No cat is left.", "remove")
+REQUEST = JudgeRequest(EditSample("", SOURCE, "remove the cat", "No cat is left.", "remove"), EDIT)
 
 
 def test_the_paper_shows_source_and_edit_and_then_asks() -> None:
@@ -23,7 +24,7 @@ def test_the_paper_shows_source_and_edit_and_then_asks() -> None:
 
 def test_what_stands_before_the_edit_is_equal_for_a_group_in_prefix_order() -> None:
     prompt = load_prompt("full", "prefix")
-    other = JudgeRequest(SOURCE, SOURCE, REQUEST.instruction, REQUEST.requirement, REQUEST.task)
+    other = JudgeRequest(REQUEST.sample, SOURCE)
     one, two = prompt.parts(REQUEST), prompt.parts(other)
     assert one[:3] == two[:3] and one[3] is EDIT and two[3] is SOURCE
     assert "remove the cat" in str(one[0]) and "No cat is left." in str(one[0])
@@ -33,7 +34,7 @@ def test_a_task_adds_its_own_words_and_an_unknown_one_none() -> None:
     prompt = load_prompt("full", "paper")
     words = prompt.template.tasks
     assert words["remove"] in str(prompt.parts(REQUEST)[4])
-    unknown = JudgeRequest(SOURCE, EDIT, "remove the cat", task="new")
+    unknown = JudgeRequest(EditSample("", SOURCE, "remove the cat", task="new"), EDIT)
     assert not any(text in str(prompt.parts(unknown)[4]) for text in words.values())
     assert {"add", "remove", "replace", "adjust", "background", "style", "action", "extract", "compose"} <= set(words)
 
@@ -45,7 +46,7 @@ def test_scale_and_criterion_are_filled_in() -> None:
 
 
 def test_braces_in_an_instruction_stay_as_they_are() -> None:
-    odd = JudgeRequest(SOURCE, EDIT, "write {low} on it", task="text")
+    odd = JudgeRequest(EditSample("", SOURCE, "write {low} on it", task="text"), EDIT)
     assert "write {low} on it" in str(load_prompt("full", "paper").parts(odd)[4])
 
 

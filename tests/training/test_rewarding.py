@@ -60,7 +60,9 @@ def test_a_remote_judge_works_while_the_next_group_is_made() -> None:
     for number, made in enumerate(groups):
         assert made.rewards is not None
         assert made.rewards.tolist() == pytest.approx([number / 10, number / 10 + 0.01])
-    assert {(r.instruction, r.requirement, r.task) for r in judge.requests} == {("edit", "done", "add")}
+    assert {(r.sample.instruction, r.sample.requirement, r.sample.task) for r in judge.requests} == {
+        ("edit", "done", "add")
+    }
 
 
 def test_what_a_remote_judge_raises_reaches_the_training() -> None:

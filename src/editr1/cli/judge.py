@@ -29,11 +29,14 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Score one edit: the score, the probability of each digit, what the judge was asked, how long it took."""
+    from editr1.data.samples import EditSample
     from editr1.judges.base import JudgeRequest
     from editr1.judges.mllm import MLLMJudge
     from editr1.judges.scoring import NO_YES, digits
 
-    request = JudgeRequest(open_image(source), open_image(edit), instruction, requirement, task)
+    request = JudgeRequest(
+        EditSample(source.name, open_image(source), instruction, requirement, task), open_image(edit)
+    )
     asked = load_judge(judge)
     if not isinstance(asked, MLLMJudge):
         raise UserError("judge score shows one edit; a ranking judge compares several: choose another method")

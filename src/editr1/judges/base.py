@@ -13,16 +13,15 @@ from typing import Protocol, runtime_checkable
 
 from PIL.Image import Image
 
+from editr1.data.samples import EditSample
+
 
 @dataclass(frozen=True)
 class JudgeRequest:
-    """One edit to be judged: source image, edited image, and what was asked for."""
+    """One edit to be judged, and what was asked of the editor."""
 
-    source: Image
+    sample: EditSample
     edit: Image
-    instruction: str
-    requirement: str = ""
-    task: str = "edit"
 
 
 @dataclass(frozen=True)

@@ -104,17 +104,17 @@ class Prompt:
             if name not in known:
                 raise UserError(f"the judge's template {self.name} has no {name!r}; it has {', '.join(known)}")
         places = {
-            "instruction": request.instruction,
-            "requirement": request.requirement or "None.",
+            "instruction": request.sample.instruction,
+            "requirement": request.sample.requirement or "None.",
             "criterion": words.criteria[criterion],
             "low": str(scale[0]),
             "high": str(scale[1]),
         }
-        opening = " ".join(filter(None, (words.opening.format(**places), words.tasks.get(request.task, ""))))
+        opening = " ".join(filter(None, (words.opening.format(**places), words.tasks.get(request.sample.task, ""))))
         asked = words.questions[question].format(**places)
         if self.order == "prefix":
-            return f"{opening} {words.source}", request.source, words.edit, request.edit, asked
-        return words.source, request.source, words.edit, request.edit, f"{opening} {asked}"
+            return f"{opening} {words.source}", request.sample.source, words.edit, request.edit, asked
+        return words.source, request.sample.source, words.edit, request.edit, f"{opening} {asked}"
 
 
 def load_prompt(template: str = "full", order: Order = "paper") -> Prompt:

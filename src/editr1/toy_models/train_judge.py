@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor
 
 from editr1.config import Level
+from editr1.data.samples import EditSample
 from editr1.judges.base import Ask, JudgeRequest
 from editr1.judges.models.local import chat
 from editr1.judges.prompts import Question, load_prompt
@@ -147,7 +148,7 @@ class Chat:
 
     def __call__(self, item: ToyItem, method: Question) -> str:
         edit = item.edit
-        request = JudgeRequest(BLANK, BLANK, edit.instruction, edit.requirement, edit.task)
+        request = JudgeRequest(EditSample(item.key, BLANK, edit.instruction, edit.requirement, edit.task), BLANK)
         asked = chat(Ask(self.prompt.parts(request, method)))
         return str(self.processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False))
 

@@ -65,9 +65,7 @@ def measure(
     for index in range(len(dataset)):
         sample = dataset[index]
         images = editor.rollout(sample, GROUP, steps=STEPS, seed=zlib.crc32(sample.key.encode())).images
-        requests = [
-            JudgeRequest(sample.source, image, sample.instruction, sample.requirement, sample.task) for image in images
-        ]
+        requests = [JudgeRequest(sample, image) for image in images]
         given = [np.nan if score.value is None else score.value for score in judge.score(requests)]
         truth = [oracle.score(item_from_key(sample.key), image).score for image in images]
         groups.append(Measured(sample.task, np.array(truth), np.array(given)))

@@ -56,11 +56,7 @@ class Rewarding:
 
 def requests_of(group: Group) -> list[JudgeRequest]:
     """What a judge is asked about a group."""
-    sample = group.sample
-    return [
-        JudgeRequest(sample.source, image, sample.instruction, sample.requirement, sample.task)
-        for image in group.rollout.images
-    ]
+    return [JudgeRequest(group.sample, image) for image in group.rollout.images]
 
 
 def assign_rewards(group: Group, scores: Sequence[Score]) -> None:

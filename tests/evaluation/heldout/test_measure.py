@@ -55,7 +55,7 @@ class Grader:
         if self.batches == self.stop_at:
             raise KeyboardInterrupt
         self.batches += 1
-        return [Score(None, "abstains") if r.task == self.silent else Score(red(r.edit)) for r in requests]
+        return [Score(None, "abstains") if r.sample.task == self.silent else Score(red(r.edit)) for r in requests]
 
 
 def red(image: Image) -> float:

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
+from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import Ask, JudgeRequest
 from editr1.judges.methods import MethodName
@@ -32,13 +33,14 @@ def _image(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
 
 
 REQUESTS = [
-    JudgeRequest(_image(0), _image(1), "remove the cat"),
-    JudgeRequest(_image(0), _image(2), "remove the cat"),
+    JudgeRequest(EditSample("", _image(0), "remove the cat"), _image(1)),
+    JudgeRequest(EditSample("", _image(0), "remove the cat"), _image(2)),
     JudgeRequest(
-        _image(3), _image(4, (112, 56)), "make the dog bigger, and then add a red cat to the left of it", "A red cat."
+        EditSample("", _image(3), "make the dog bigger, and then add a red cat to the left of it", "A red cat."),
+        _image(4, (112, 56)),
     ),
-    JudgeRequest(_image(5).convert("L"), _image(6).convert("RGBA"), "add a dog", "A dog."),
-    JudgeRequest(_image(7, (56, 84)), _image(8), "make the cat blue"),
+    JudgeRequest(EditSample("", _image(5).convert("L"), "add a dog", "A dog."), _image(6).convert("RGBA")),
+    JudgeRequest(EditSample("", _image(7, (56, 84)), "make the cat blue"), _image(8)),
 ]
 
 
@@ -57,10 +59,10 @@ def _by_hand(path: Path, request: JudgeRequest, answers: list[str], question: Qu
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path)
     first, image1, second, image2, third = PROMPT.parts(request, question)
     seen = "<|vision_start|><|image_pad|><|vision_end|>"
-    assert (image1, image2) == (request.source, request.edit)
+    assert (image1, image2) == (request.sample.source, request.edit)
     asked = f"{first}{seen}{second}{seen}{third}"
     text = f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
-    images = [request.source.convert("RGB"), request.edit.convert("RGB")]
+    images = [request.sample.source.convert("RGB"), request.edit.convert("RGB")]
     with torch.no_grad():
         logits = model(**processor(text=[text], images=images, return_tensors="pt")).logits[0, -1]
     weights = np.exp(logits.double().numpy()[[processor.tokenizer.get_vocab()[answer] for answer in answers]])
@@ -202,7 +204,7 @@ def generated_by_hand(path: Path, request: JudgeRequest, count: int) -> tuple[st
     first, _, second, _, third = PROMPT.parts(request, "think")
     seen = "<|vision_start|><|image_pad|><|vision_end|>"
     text = f"<|im_start|>user\n{first}{seen}{second}{seen}{third}<|im_end|>\n<|im_start|>assistant\n"
-    images = [request.source.convert("RGB"), request.edit.convert("RGB")]
+    images = [request.sample.source.convert("RGB"), request.edit.convert("RGB")]
     said, logits = "", []
     for _ in range(count):
         with torch.no_grad():
@@ -238,7 +240,7 @@ def test_draws_follow_their_seed_alone_and_the_models_distribution(judge_path: P
             [chat(asks[0])],
             add_generation_prompt=True, tokenize=False,
         ),
-        images=[REQUESTS[0].source, REQUESTS[0].edit], return_tensors="pt",
+        images=[REQUESTS[0].sample.source, REQUESTS[0].edit], return_tensors="pt",
     )  # fmt: skip
     with torch.no_grad():
         probs = model.model(**inputs).logits[0, -1].softmax(0).tolist()

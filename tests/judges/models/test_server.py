@@ -24,6 +24,7 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
+from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask, JudgeRequest
 from editr1.judges.methods import METHODS, MethodName
@@ -43,7 +44,7 @@ def picture(seed: int) -> Image.Image:
     return Image.fromarray(pixels).resize((64, 64), Image.Resampling.NEAREST)
 
 
-REQUESTS = [JudgeRequest(picture(0), picture(1 + i), "remove the cat", "", "remove") for i in range(24)]
+REQUESTS = [JudgeRequest(EditSample("", picture(0), "remove the cat", "", "remove"), picture(1 + i)) for i in range(24)]
 
 
 @pytest.fixture(scope="module")

@@ -60,11 +60,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def requests() -> list[JudgeRequest]:
-    return [
-        JudgeRequest(pair.source(), edit(), pair.instruction, pair.requirement, pair.task)
-        for pair in toy_pairs(32)
-        for edit in (pair.edit_a, pair.edit_b)
-    ]
+    return [JudgeRequest(pair.sample(), edit()) for pair in toy_pairs(32) for edit in (pair.edit_a, pair.edit_b)]
 
 
 def served(url: str, requests: Sequence[JudgeRequest]) -> list[Score]:

@@ -19,6 +19,7 @@ from transformers import (
     SiglipProcessor,
 )
 
+from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest
 from editr1.judges.rewards.clip import ClipReward
@@ -51,7 +52,9 @@ def picture(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8))
 
 
-REQUESTS = [JudgeRequest(picture(0), picture(1 + i), "remove the cat", "the dog" * (i % 2)) for i in range(3)]
+REQUESTS = [
+    JudgeRequest(EditSample("", picture(0), "remove the cat", "the dog" * (i % 2)), picture(1 + i)) for i in range(3)
+]
 
 
 def unit(features: object) -> np.ndarray:
@@ -67,10 +70,11 @@ def test_values_are_the_cosines_of_the_stock_model(folder: Path) -> None:
     for request, like, toward in zip(REQUESTS, image.score(REQUESTS), direction.score(REQUESTS), strict=True):
         edit, source = (
             unit(model.get_image_features(processor(images=[one], return_tensors="pt")["pixel_values"]))
-            for one in (request.edit, request.source)
+            for one in (request.edit, request.sample.source)
         )
+        sample = request.sample
         words = processor(
-            text=[request.requirement or request.instruction], padding="max_length", max_length=16, return_tensors="pt"
+            text=[sample.requirement or sample.instruction], padding="max_length", max_length=16, return_tensors="pt"
         )
         text = unit(model.get_text_features(**words))
         assert like.value == pytest.approx((1 + edit @ source) / 2, abs=1e-5)
@@ -78,7 +82,7 @@ def test_values_are_the_cosines_of_the_stock_model(folder: Path) -> None:
 
 
 def test_an_untouched_source_is_wholly_alike_and_moves_nowhere(folder: Path) -> None:
-    same = [JudgeRequest(picture(0), picture(0), "remove the cat")]
+    same = [JudgeRequest(EditSample("", picture(0), "remove the cat"), picture(0))]
     assert ClipReward(folder, kind="image").score(same)[0].value == pytest.approx(1.0, abs=1e-6)
     assert ClipReward(folder, kind="direction").score(same)[0].value == pytest.approx(0.5, abs=1e-6)
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from editr1.config import RewardConfig
+from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest
 from editr1.judges.open import open_reward
@@ -36,7 +37,7 @@ class Scripted:
 
 
 def request() -> JudgeRequest:
-    return JudgeRequest(Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4), "red"), "paint it")
+    return JudgeRequest(EditSample("", Image.new("RGB", (4, 4)), "paint it"), Image.new("RGB", (4, 4), "red"))
 
 
 def test_the_least_scores_are_multiplied_as_the_paper_does() -> None:

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
+from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask, JudgeRequest, Position, Score
 from editr1.judges.rewards.function import FunctionReward
@@ -30,7 +31,7 @@ BASE = Image.fromarray(np.random.default_rng(0).integers(60, 200, (8, 8, 3), np.
 
 
 def request(edit: Image.Image, instruction: str = "edit it", requirement: str = "", source: Any = BASE) -> JudgeRequest:
-    return JudgeRequest(source, edit, instruction, requirement)
+    return JudgeRequest(EditSample("", source, instruction, requirement), edit)
 
 
 class Fixed:

@@ -225,9 +225,9 @@ def _ask(name: str, judge: Judge, pairs: Sequence[Pair], store: Store) -> list[K
     places: list[tuple[Pair, str, str]] = []
     requests: dict[str, JudgeRequest] = {}
     for pair in pairs:
-        source = pair.source()
+        sample = pair.sample()
         for side, opener in zip(SIDES, (pair.edit_a, pair.edit_b), strict=True):
-            request = JudgeRequest(source, opener(), pair.instruction, pair.requirement, pair.task)
+            request = JudgeRequest(sample, opener())
             edit = _hash(request)
             places.append((pair, side, edit))
             if (name, edit) not in store.by_edit:
@@ -263,9 +263,10 @@ def _chunks(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
 def _hash(request: JudgeRequest) -> str:
     """Equal for equal pictures and questions."""
     digest = hashlib.sha256()
-    for image in (request.source, request.edit):
+    sample = request.sample
+    for image in (sample.source, request.edit):
         digest.update(_pixels(image))
-    digest.update(json.dumps([request.instruction, request.requirement, request.task]).encode())
+    digest.update(json.dumps([sample.instruction, sample.requirement, sample.task]).encode())
     return digest.hexdigest()[:24]
 
 

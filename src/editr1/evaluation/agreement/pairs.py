@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from editr1.data.columns import Opener, picture
+from editr1.data.samples import EditSample
 from editr1.errors import UserError
 
 Preference = Literal["a", "b", "tie"]
@@ -55,6 +56,10 @@ class Pair:
     score_a: float | None = None
     score_b: float | None = None
     layout: str = "jsonl"
+
+    def sample(self) -> EditSample:
+        """What the editors were asked; opens the source."""
+        return EditSample(self.key, self.source(), self.instruction, self.requirement, self.task)
 
 
 class _Line(BaseModel):

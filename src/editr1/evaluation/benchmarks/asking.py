@@ -99,10 +99,7 @@ def by_score_logit(judge: MLLMJudge) -> Asker:
     """Asks for each criterion by Score Logit, and writes the official form itself."""
 
     def ask(jobs: Sequence[Job]) -> list[Record]:
-        requests = [
-            JudgeRequest(job.source, job.edit, job.item.instruction, job.item.requirement, job.item.task)
-            for job in jobs
-        ]
+        requests = [JudgeRequest(job.item.sample(job.source), job.edit) for job in jobs]
         records = []
         for job, score in zip(jobs, judge.score(requests), strict=True):
             parts = score.parts or dict.fromkeys(judge.criteria, score)

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from PIL.Image import Image
 
+from editr1.data.samples import EditSample
 from editr1.judges.base import Ask
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -47,6 +48,10 @@ class Item:
     subsets: tuple[str, ...] = ("all",)
     requirement: str = ""
     original: Callable[[], Image] | None = None
+
+    def sample(self, source: Image) -> EditSample:
+        """What the editor is asked, of an opened source."""
+        return EditSample(self.key, source, self.instruction, self.requirement, self.task)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from PIL.Image import Image
 
 from editr1.config import SchedulerName
 from editr1.data.pictures import open_picture, png
-from editr1.data.samples import EditSample
 from editr1.devices import pick_device
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_named_editor
@@ -145,7 +144,7 @@ def open_editor(settings: EditSettings, device: torch.device) -> Editor:
 
 def edit(editor: Editor, item: Item, settings: EditSettings) -> list[Image]:
     """The `best_of` edits of an item, in one call of the pipeline."""
-    sample = EditSample(item.key, (item.original or item.source)(), item.instruction, item.requirement, item.task)
+    sample = item.sample((item.original or item.source)())
     seed = zlib.crc32(f"{settings.seed}/{item.key}".encode())
     return editor.rollout(
         sample, settings.best_of, steps=settings.steps, seed=seed, scheduler=settings.scheduler
@@ -239,9 +238,9 @@ def choose(
     """
 
     def score(item: Item) -> tuple[Item, list[Score]]:
-        source = item.source()
+        sample = item.sample(item.source())
         edits = [open_edit(out / name) for name in files_of(item, settings)]
-        asked = [JudgeRequest(source, made, item.instruction, item.requirement, item.task) for made in edits]
+        asked = [JudgeRequest(sample, edit) for edit in edits]
         return item, reward.score(asked)
 
     failed: dict[str, str] = {}

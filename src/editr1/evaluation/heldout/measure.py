@@ -93,7 +93,7 @@ def _measure(judge: Judge, samples: Sequence[EditSample], edits: list[list[Image
     pairs = [
         (sample, i, image) for sample, images in zip(samples, edits, strict=True) for i, image in enumerate(images)
     ]
-    requests = [JudgeRequest(s.source, image, s.instruction, s.requirement, s.task) for s, _, image in pairs]
+    requests = [JudgeRequest(sample, image) for sample, _, image in pairs]
     for sample in samples:
         store.save_image(sample.key, SOURCE, sample.source)
     rows = []

@@ -78,10 +78,10 @@ class ClipReward:
     def _values(self, requests: Sequence[JudgeRequest]) -> Tensor:
         """Values [B], NaN where an embedding is not finite."""
         edits = self._images([request.edit for request in requests])  # B D
-        sources = self._images([request.source for request in requests])  # B D
+        sources = self._images([request.sample.source for request in requests])  # B D
         if self.kind == "image":
             return (1 + (edits * sources).sum(dim=1)) / 2
-        texts = self._texts([request.requirement or request.instruction for request in requests])  # B D
+        texts = self._texts([request.sample.requirement or request.sample.instruction for request in requests])  # B D
         return (1 + ((edits - sources) * texts).sum(dim=1)) / 2
 
     def _images(self, images: Sequence[Image]) -> Tensor:

@@ -48,9 +48,12 @@ class EditScoreReward:
         return [self._score(request) for request in requests]
 
     def _score(self, request: JudgeRequest) -> Score:
-        following = self.scorer.SC_prompt.replace("<instruction>", request.instruction)
+        following = self.scorer.SC_prompt.replace("<instruction>", request.sample.instruction)
         texts, least = [], []
-        for images, prompt in (([request.source, request.edit], following), ([request.edit], self.scorer.PQ_prompt)):
+        for images, prompt in (
+            ([request.sample.source, request.edit], following),
+            ([request.edit], self.scorer.PQ_prompt),
+        ):
             texts.append(self._ask(images, prompt))
             numbers = read_scores(texts[-1], self.scorer.score_range)
             if numbers is None:

@@ -35,8 +35,9 @@ class FunctionReward:
         return [self._score(request) for request in requests]
 
     def _score(self, request: JudgeRequest) -> Score:
+        sample = request.sample
         try:
-            value = self.function(request.source, request.edit, request.instruction, request.requirement, request.task)
+            value = self.function(sample.source, request.edit, sample.instruction, sample.requirement, sample.task)
         except Exception as error:  # noqa: BLE001  # whatever a user's function raises is a reason, not the run's end
             return Score(None, f"{self.name}: {type(error).__name__}: {str(error).partition(chr(10))[0][:120]}")
         return as_score(value, self.name)

@@ -55,10 +55,10 @@ class HttpReward:
 
     def _ask(self, client: httpx.Client, request: JudgeRequest) -> Score:
         body = {
-            "instruction": request.instruction,
-            "requirement": request.requirement,
-            "task": request.task,
-            "source": data_url(request.source),
+            "instruction": request.sample.instruction,
+            "requirement": request.sample.requirement,
+            "task": request.sample.task,
+            "source": data_url(request.sample.source),
             "edit": data_url(request.edit),
         }
         reason = ""

@@ -39,7 +39,7 @@ class OcrReward:
         return [self._score(request) for request in requests]
 
     def _score(self, request: JudgeRequest) -> Score:
-        wanted = quoted(request.requirement) or quoted(request.instruction)[-1:]
+        wanted = quoted(request.sample.requirement) or quoted(request.sample.instruction)[-1:]
         if not wanted:
             return Score(None, "neither instruction nor requirement quotes a text")
         lines = self._lines(request.edit)

@@ -39,7 +39,7 @@ class PreservationReward:
 
     def _score(self, request: JudgeRequest) -> Score:
         edit = request.edit.convert("RGB")
-        source = request.source.convert("RGB").resize(edit.size, Image.Resampling.LANCZOS)
+        source = request.sample.source.convert("RGB").resize(edit.size, Image.Resampling.LANCZOS)
         difference = np.abs(_pixels(edit) - _pixels(source)).mean(axis=-1)  # H W
         outside = ~edited_region(difference)
         if outside.mean() < OUTSIDE_MIN:

@@ -47,7 +47,7 @@ class RankingJudge:
         """One score a request, in their order; all pairs of all groups are asked at once."""
         groups: dict[tuple[int, str], list[int]] = {}
         for index, request in enumerate(requests):
-            groups.setdefault((id(request.source), request.instruction), []).append(index)
+            groups.setdefault((id(request.sample.source), request.sample.instruction), []).append(index)
         pairs = [pair for members in groups.values() for pair in combinations(members, 2)]
         shown = [order for one, two in pairs for order in ((one, two), (two, one))]
         answers = self.model.answer([_ask(requests[first], requests[second].edit) for first, second in shown])
@@ -73,8 +73,8 @@ class RankingJudge:
 
 def _ask(request: JudgeRequest, other: Image) -> Ask:
     """Is the request's edit better than the other one?"""
-    opening = OPENING.format(instruction=request.instruction, requirement=request.requirement or "None.")
-    return Ask((opening, request.source, "Edit 1:", request.edit, "Edit 2:", other, QUESTION), CHOICES)
+    opening = OPENING.format(instruction=request.sample.instruction, requirement=request.sample.requirement or "None.")
+    return Ask((opening, request.sample.source, "Edit 1:", request.edit, "Edit 2:", other, QUESTION), CHOICES)
 
 
 def _first_is_better(answer: Answer) -> tuple[float | None, str]:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from editr1.data.samples import GroupSampler, JsonlDataset
-from editr1.data.seeds import derive_seed
 from editr1.errors import UserError
 
 
@@ -127,19 +126,6 @@ def test_epochs_and_seeds_differ_and_steps_need_no_history() -> None:
     assert sampler.indices(0) != sampler.indices(1) != late
     assert GroupSampler(50, 50, seed=3).indices(7) == late
     assert GroupSampler(50, 50, seed=4).indices(7) != late
-
-
-def test_derived_seeds_are_fixed_for_ever_and_do_not_collide() -> None:
-    assert derive_seed(0, "rollout", 0, 0) == 4213113400126215819
-    seeds = {
-        derive_seed(s, use, a, b)
-        for s in range(3)
-        for use in ("rollout", "noise")
-        for a in range(20)
-        for b in range(20)
-    }
-    assert len(seeds) == 3 * 2 * 20 * 20
-    assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 def test_references_are_opened_in_their_order(tmp_path: Path) -> None:

@@ -1,6 +1,11 @@
-"""The seeds of every random draw: each follows from the run's seed, a purpose and a place, never from earlier draws."""
+"""The seeds of every random draw: each follows from the run's seed, a purpose and a place, never from earlier draws.
+
+Equal arguments give equal seeds on every machine. Results of runs and evaluations depend on them: they never change.
+"""
 
 from __future__ import annotations
+
+import zlib
 
 import numpy as np
 
@@ -8,7 +13,25 @@ import numpy as np
 def derive_seed(seed: int, purpose: str, *counters: int) -> int:
     """A seed in [0, 2**63) for one purpose ("epoch", "rollout", "noise") at one place (epoch, or step and group index).
 
-    Equal arguments give equal seeds on every machine; different ones give unrelated seeds.
+    Different arguments give unrelated seeds.
     """
-    words = [seed, *purpose.encode(), *counters]
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return _word([seed, *purpose.encode(), *counters]) >> 1
+
+
+def edit_seed(seed: int, index: int) -> int:
+    """A seed in [0, 2**64) for the noise of edit `index` in a rollout of seed `seed`."""
+    return _word([seed, index])
+
+
+def key_seed(key: str) -> int:
+    """A seed in [0, 2**32) for the edits of one item of a fixed set, known by its key."""
+    return zlib.crc32(key.encode())
+
+
+def item_seed(seed: int, key: str) -> int:
+    """A seed in [0, 2**32) for the edits of one item in an evaluation of seed `seed`."""
+    return key_seed(f"{seed}/{key}")
+
+
+def _word(words: list[int]) -> int:
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])

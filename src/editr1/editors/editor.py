@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from PIL.Image import Image, Resampling
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from editr1.config import AdapterMode, SchedulerName
 from editr1.data.samples import EditSample
+from editr1.data.seeds import edit_seed
 from editr1.editors.family import Family, Size
 from editr1.editors.policies import FullPolicies, LoraPolicies, Policies
 from editr1.editors.recorder import (
@@ -356,8 +356,7 @@ def temporarily(target: object, **values: object) -> Iterator[None]:
 
 def _generator(seed: int, index: int) -> torch.Generator:
     """Noise of edit `index`: made on the CPU, so that it is the same on every device."""
-    state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
-    return torch.Generator("cpu").manual_seed(int(state[0]))
+    return torch.Generator("cpu").manual_seed(edit_seed(seed, index))
 
 
 def _with_area(function: Callable[..., Any], pixels: int) -> Callable[..., Any]:

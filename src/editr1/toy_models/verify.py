@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from editr1.config import Level
+from editr1.data.seeds import key_seed
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_editor
 from editr1.judges.base import Judge, JudgeRequest
@@ -64,7 +64,7 @@ def measure(
     groups = []
     for index in range(len(dataset)):
         sample = dataset[index]
-        images = editor.rollout(sample, GROUP, steps=STEPS, seed=zlib.crc32(sample.key.encode())).images
+        images = editor.rollout(sample, GROUP, steps=STEPS, seed=key_seed(sample.key)).images
         requests = [JudgeRequest(sample, image) for image in images]
         given = [np.nan if score.value is None else score.value for score in judge.score(requests)]
         truth = [oracle.score(item_from_key(sample.key), image).score for image in images]

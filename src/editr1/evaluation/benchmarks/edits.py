@@ -21,6 +21,7 @@ from PIL.Image import Image
 
 from editr1.config import SchedulerName
 from editr1.data.pictures import open_picture, png
+from editr1.data.seeds import item_seed
 from editr1.devices import pick_device
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_named_editor
@@ -145,7 +146,7 @@ def open_editor(settings: EditSettings, device: torch.device) -> Editor:
 def edit(editor: Editor, item: Item, settings: EditSettings) -> list[Image]:
     """The `best_of` edits of an item, in one call of the pipeline."""
     sample = item.sample((item.original or item.source)())
-    seed = zlib.crc32(f"{settings.seed}/{item.key}".encode())
+    seed = item_seed(settings.seed, item.key)
     return editor.rollout(
         sample, settings.best_of, steps=settings.steps, seed=seed, scheduler=settings.scheduler
     ).images

@@ -6,7 +6,6 @@ differ by the editor's weights only and are compared edit by edit; no two items 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL.Image import Image
 
 from editr1.config import SchedulerName
 from editr1.data.samples import EditDataset, EditSample
+from editr1.data.seeds import item_seed
 from editr1.editors.editor import Editor
 from editr1.evaluation.heldout.rows import SOURCE, Row, RowStore
 from editr1.judges.base import Judge, JudgeRequest
@@ -84,7 +84,7 @@ def _chunks(samples: Sequence[EditSample]) -> Iterator[Sequence[EditSample]]:
 
 def _edit(editor: Editor, sample: EditSample, settings: EvalSettings) -> list[Image]:
     """All edits of one item, in one call of the pipeline."""
-    seed = zlib.crc32(f"{settings.noise_seed}/{sample.key}".encode())
+    seed = item_seed(settings.noise_seed, sample.key)
     return editor.rollout(sample, settings.seeds, steps=settings.steps, seed=seed, scheduler=settings.scheduler).images
 
 

@@ -111,8 +111,8 @@ def test_replay_equals_every_call_of_the_pipeline_bit_for_bit(
     rollout = editor.rollout(tiny_sample(), 3, steps=4, seed=0, scheduler=scheduler)
     handle.remove()
     assert len(calls) == 4
-    assert torch.equal(rollout.times, torch.stack([t[0] for _, t, _ in calls]).float())
-    assert rollout.times[0] == 1 and (rollout.times.diff() < 0).all()
+    assert torch.equal(rollout.levels, torch.stack([t[0] for _, t, _ in calls]).float())
+    assert rollout.levels[0] == 1 and (rollout.levels.diff() < 0).all()
     for x_t, t, output in calls:
         assert output.dtype == dtype
         replayed = editor.velocity(rollout.conditioning, x_t, t)  # as in training: gradients on

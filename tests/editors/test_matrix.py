@@ -102,8 +102,8 @@ def test_a_rollout_is_what_the_stock_pipeline_gives(pipeline_path: Paths, name: 
     for ours, theirs in zip(rollout.images, stock, strict=True):
         assert np.array_equal(np.array(ours), np.array(theirs.convert("RGB")))
     assert rollout.images[0].size == (96, 64)
-    assert rollout.times[0] == pytest.approx(1.0)
-    assert (rollout.times.diff() < 0).all()
+    assert rollout.levels[0] == pytest.approx(1.0)
+    assert (rollout.levels.diff() < 0).all()
 
 
 @every_family
@@ -115,7 +115,7 @@ def test_the_clean_latents_continue_the_last_call_by_its_velocity(pipeline_path:
     recorded = rollout.calls[-1].arguments[family.latents]
     latents = target_of(recorded, family, extent(family, shape))[conditional_rows(recorded, family, 2)]
     x_t = latents.reshape(rollout.latents.shape).float()
-    t = rollout.times[-1].expand(2)
+    t = rollout.levels[-1].expand(2)
     with torch.no_grad():
         v = editor.velocity(rollout.conditioning, x_t, t)
     torch.testing.assert_close(x_t - t[:, None, None] * v, rollout.latents, rtol=1e-4, atol=1e-4)

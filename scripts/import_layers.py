@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "devices": {"errors"},
     "listening": {"errors"},
-    "algorithms": {"errors"},
+    "algorithms": set(),
     "config": {"errors", "algorithms"},
     "data": LEAVES,
     "toy": LEAVES | {"config", "data"},

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from editr1.algorithms.ema import EMA
-from editr1.errors import UserError
 
 
 def _layer(seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Linear:
@@ -90,7 +89,7 @@ def test_saved_average_goes_on_as_if_never_stopped() -> None:
     ids=["missing", "other shape", "unknown"],
 )
 def test_average_of_another_adapter_is_refused_by_name(state: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(UserError, match="first at 'bias"):
+    with pytest.raises(ValueError, match="first at 'bias"):
         EMA(_layer().named_parameters(), decay=0.9).load_state_dict(state)
 
 

@@ -1,3 +1,4 @@
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
+from editr1.algorithms.base import known
 from editr1.config import Config
 from editr1.data.samples import EditSample
 from editr1.editors.editor import Editor
@@ -258,6 +260,36 @@ def test_a_policy_is_asked_only_where_its_answer_is_used(make: Make, kl: float, 
     group = [trained] + [reference] * (kl > 0)
     late = [trained] + [old] * (old_rate > 0) + [reference] * (kl > 0)
     assert calls == 2 * group + 2 * group + 2 * late  # the old policy is the trained one in the first two steps
+
+
+@pytest.mark.parametrize("name", sorted(known()))
+def test_every_algorithm_trains_through_the_same_loop_and_goes_on_exactly(
+    make: Make, tmp_path: Path, name: str
+) -> None:
+    changes = {"algorithm__name": name, "rollout__groups_per_step": 1, "save_every": 1}
+    make(steps=1, **changes).train()
+    make(steps=3, **changes).train()
+    make(out="straight", steps=3, **changes).train()
+    assert_same_run(tmp_path / "out", tmp_path / "straight")
+    rows = read_metrics(tmp_path / "out" / "metrics.jsonl")
+    assert all(row["update_norm"] > 0 and {"loss", *known()[name].parts} <= row.keys() for row in rows)
+
+
+def test_a_run_of_a_version_without_named_algorithms_is_continued(make: Make, straight: Path, tmp_path: Path) -> None:
+    make(steps=2).train()
+    file = tmp_path / "out" / "checkpoints" / "step_000002" / "state.json"
+    state = json.loads(file.read_text())
+    del state["config"]["algorithm"]["name"]
+    file.write_text(json.dumps(state))
+    make().train()
+    assert_same_run(tmp_path / "out", straight)
+
+
+def test_a_whole_denoiser_has_a_norm_of_weights_not_of_a_lora(make: Make) -> None:
+    trainer = make(steps=1, adapter__mode="full", rollout__groups_per_step=1)
+    trainer.train()
+    (row,) = read_metrics(trainer.out / "metrics.jsonl")
+    assert row["weight_norm"] > 0 and "lora_norm" not in row
 
 
 def test_pictures_of_several_shapes_train_in_one_step_each_in_its_own(

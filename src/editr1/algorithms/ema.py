@@ -8,8 +8,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from editr1.errors import UserError
-
 
 class EMA:
     """Exponential moving average of named parameters: avg <- decay * avg + (1 - decay) * theta.
@@ -58,12 +56,12 @@ class EMA:
             state: averages by name, as `state_dict` gave them.
 
         Raises:
-            UserError: if names or shapes are not those of the parameters.
+            ValueError: Names or shapes are not those of the parameters.
         """
         wanted = {name: average.shape for name, average in self.averages.items()}
         given = {name: average.shape for name, average in state.items()}
         if wrong := sorted(dict(wanted.items() ^ given.items())):
-            raise UserError(
+            raise ValueError(
                 f"the saved average does not fit these parameters, first at {wrong[0]!r}: resume with the adapter "
                 "settings (mode, rank, targets) of the run that saved it"
             )

@@ -2,7 +2,7 @@
 
 A checkpoint is written beside its place under a hidden name, brought to the disk, and renamed: a full disk or a kill at
 any moment leaves the previous one as it was. `state.json` lists the size of every file, so that a copy that was cut
-short is seen. Tensors are safetensors, the rest is JSON; nothing is ever unpickled.
+short is noticed. Tensors are safetensors, the rest is JSON; nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def save(root: Path, step: int, state: Mapping[str, Any], write: Callable[[Path]
     """Write `root`/step_<step> and remove all but the newest `keep` checkpoints. One that is there already stays.
 
     Args:
-        root: folder of the checkpoints.
-        step: steps done.
-        state: what goes into state.json beside "step" and the list of files.
-        write: puts the files into the folder it is given.
-        keep: checkpoints that stay, at least 1.
+        root: Folder of the checkpoints.
+        step: Steps done.
+        state: Content of state.json besides "step" and the list of files.
+        write: Writes the files into a folder.
+        keep: Checkpoints that stay, at least 1.
 
     Raises:
-        UserError: the disk does not take it; older checkpoints are as they were.
+        UserError: The disk is full or fails; older checkpoints are as they were.
     """
     final = root / f"step_{step:06d}"
     if is_complete(final):
@@ -61,8 +61,7 @@ def save(root: Path, step: int, state: Mapping[str, Any], write: Callable[[Path]
 
 def latest(root: Path) -> Path | None:
     """The newest checkpoint that is whole, or None."""
-    found = complete(root)
-    return found[-1] if found else None
+    return next(reversed(complete(root)), None)
 
 
 def trained_weights(path: Path) -> Path:
@@ -96,21 +95,21 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str]) ->
     """The state of an optimiser as "<quantity>.<parameter>": tensor; its settings are the config's business.
 
     Args:
-        optimizer: one whose state is tensors, such as AdamW.
-        names: of its parameters, in their order.
+        optimizer: One whose state is tensors, such as AdamW.
+        names: Names of its parameters, in their order.
     """
     state = optimizer.state_dict()["state"]
-    return {f"{key}.{names[i]}": value for i, held in state.items() for key, value in held.items()}
+    return {f"{key}.{names[i]}": value for i, tensors in state.items() for key, value in tensors.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, names: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
-    """Undo `optimizer_tensors`: give an optimiser of the same parameters its state back."""
-    held: dict[int, dict[str, Tensor]] = {}
+    """The reverse of `optimizer_tensors`, on an optimiser of the same parameters."""
+    state: dict[int, dict[str, Tensor]] = {}
     index = {name: i for i, name in enumerate(names)}
     for key, value in tensors.items():
         quantity, _, name = key.partition(".")
-        held.setdefault(index[name], {})[quantity] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": held})
+        state.setdefault(index[name], {})[quantity] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def _discard(*folders: Path) -> None:

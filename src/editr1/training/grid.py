@@ -13,13 +13,13 @@ from editr1.training.group import Group
 
 
 def sample_grid(groups: Sequence[Group], cell: int = 112, rows: int = 6) -> Image:
-    """A picture of the first groups, one a row: source, then its edits with their rewards; the instruction above."""
-    shown = groups[:rows]
-    columns = 1 + max(len(group.rollout.images) for group in shown)
+    """A picture of the first groups, one per row: source, then its edits with their rewards; the instruction above."""
+    groups = groups[:rows]
+    columns = 1 + max(len(group.rollout.images) for group in groups)
     height = cell + 28  # room for the instruction above and the reward below
-    grid = Images.new("RGB", (columns * cell, len(shown) * height), "white")
+    grid = Images.new("RGB", (columns * cell, len(groups) * height), "white")
     draw = ImageDraw.Draw(grid)
-    for row, group in enumerate(shown):
+    for row, group in enumerate(groups):
         top = row * height
         state = f" (dropped: {group.dropped})" if group.dropped else ""
         draw.text((2, top + 1), _ascii(f"{group.sample.task}: {group.sample.instruction}{state}"), fill="black")

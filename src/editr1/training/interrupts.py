@@ -30,7 +30,7 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """A block that is done to its end."""
+        """A block that runs to its end."""
         self._holding = True
         try:
             yield

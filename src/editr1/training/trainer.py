@@ -320,7 +320,10 @@ class Trainer:
         self.editor.policies.load(folder / "old", "old")
         tensors = load_file(folder / TENSORS)
         averages = {name.removeprefix("ema."): tensors.pop(name) for name in [*tensors] if name.startswith("ema.")}
-        self.ema.load_state_dict(averages)
+        try:
+            self.ema.load_state_dict(averages)
+        except ValueError as error:
+            raise UserError(f"{folder}: {error}") from error
         checkpoint.restore_optimizer(self.optimizer, self.names, tensors)
         self.step, self.seconds, self.start = state["step"], state["seconds"], state["start"]
         self._step_seconds = self.seconds / max(self.step, 1)

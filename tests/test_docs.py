@@ -73,6 +73,13 @@ def test_presets_that_the_readme_names_exist() -> None:
     assert named == {name for name in presets() if not name.startswith("toy")}
 
 
+def test_the_method_is_read_in_five_files_of_under_1500_lines() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    names = re.findall(r"^\d\. `(src/editr1/[\w/]+\.py)`", text, re.MULTILINE)
+    assert len(names) == 5
+    assert sum(len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in names) < 1500
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_make_targets_that_are_named_exist(name: str) -> None:
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)

@@ -73,7 +73,8 @@ def test_imgedit_aggregates_equal_the_official_computation_from_the_raw_answers(
     entries = json.loads((imgedit / "basic_edit.json").read_text())
     raw = json.loads((whole / "result.json").read_text())
     assert raw.keys() == entries.keys() and all((whole / f"{key}.png").is_file() for key in entries)
-    averages, types = {}, {}
+    averages: dict[str, float] = {}
+    types: dict[str, list[float]] = {}
     for key, text in raw.items():
         numbers = [int(m[1]) for line in text.splitlines() if (m := re.fullmatch(r"[^:]*: (\d+)", line.strip()))]
         assert len(numbers) == 3 and all(1 <= number <= 5 for number in numbers)

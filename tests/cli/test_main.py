@@ -56,7 +56,7 @@ def wait_for_row(out: Path) -> None:
 
 
 def test_a_run_that_is_stopped_and_started_again_equals_one_that_is_not(preset: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "editr1", "train", preset, f"out={tmp_path / 'a'}", "steps=500"]
+    command = [sys.executable, "-m", "editr1", "train", str(preset), f"out={tmp_path / 'a'}", "steps=500"]
     stopped = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     wait_for_row(tmp_path / "a")
     stopped.send_signal(signal.SIGTERM)

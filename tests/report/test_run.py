@@ -160,6 +160,7 @@ def test_page_follows_the_theme(
     browse(demo[0], tmp_path / "profile", f"--screenshot={shot}", *theme, window="1200,3000")
     with Images.open(shot) as image:
         colours = image.convert("RGB").getcolors(image.width * image.height)
+    assert colours is not None
     counts = {colour: count for count, colour in colours}
     assert max(counts, key=lambda colour: counts[colour]) == page_colour
     ink = (27, 29, 33) if not theme else (236, 238, 241)

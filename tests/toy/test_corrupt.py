@@ -11,7 +11,7 @@ from editr1.toy.world import make_item
 
 def test_half_of_the_targets_are_right_and_the_rest_wrong_in_the_stated_shares() -> None:
     rng = np.random.default_rng(0)
-    kinds = Counter()
+    kinds: Counter[str] = Counter()
     for index in range(2000):
         item = make_item("small", "sft", 0, index)
         kind, scene = noisy_target(rng, item, "small")

@@ -109,7 +109,7 @@ WRITER = """
 
 
 def test_a_disk_that_takes_half_a_file_and_a_kill_leave_the_previous_checkpoint(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", textwrap.dedent(WRITER), tmp_path]
+    command = [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
@@ -145,7 +145,7 @@ def adamw(seed: int) -> tuple[list[torch.nn.Parameter], torch.optim.AdamW]:
 def optimise(params: list[torch.nn.Parameter], optimizer: torch.optim.AdamW, steps: int) -> None:
     for _ in range(steps):
         optimizer.zero_grad()
-        sum((param**2 + param).sum() for param in params).backward()
+        torch.stack([(param**2 + param).sum() for param in params]).sum().backward()
         optimizer.step()
 
 

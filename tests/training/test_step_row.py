@@ -52,7 +52,7 @@ def test_reward_statistics_have_the_values_of_numpy() -> None:
 def test_look_of_images_that_are_known() -> None:
     assert look(np.full((4, 5, 3), 0.5, np.float32)) == pytest.approx([0.5, 0, 0])
     assert look(np.zeros((4, 5, 3), np.float32)) == pytest.approx([0, 0, 0])
-    assert look(np.broadcast_to(np.float32([1, 0.5, 0.25]), (4, 5, 3))) == pytest.approx(
+    assert look(np.broadcast_to(np.array([1, 0.5, 0.25], np.float32), (4, 5, 3))) == pytest.approx(
         [0.299 + 0.2935 + 0.0285, 0.75, 0]
     )
     stripes = np.zeros((4, 6, 3), np.float32)

@@ -134,8 +134,7 @@ def test_flux_computes_the_same_from_the_original_names(
     build: Any, targets: list[str], stock: bool, tmp_path: Path
 ) -> None:
     pipe = build()
-    patterns = {"rank_pattern": {"attn.to_k": 2}, "alpha_pattern": {"attn.to_k": 9}}
-    add_lora(pipe.transformer, targets, **patterns)
+    add_lora(pipe.transformer, targets, rank_pattern={"attn.to_k": 2}, alpha_pattern={"attn.to_k": 9})
     save_comfyui(pipe, tmp_path / "a.safetensors")
     assert all(".attn.to_" not in key for key in load_file(tmp_path / "a.safetensors"))
     want = output(pipe.transformer)

@@ -59,7 +59,7 @@ def rows(each: int = 1) -> list[dict[str, Any]]:
     for number in range(len(TYPES) * each):
         for language in ("en", "cn"):
             colour = (20 * (number % 11), 40, 90)
-            row = {
+            row: dict[str, Any] = {
                 "task_type": TYPES[number % 11],
                 "key": f"k{number}",
                 "instruction": f'Do {number}; {language}, "so"',

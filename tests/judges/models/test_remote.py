@@ -86,7 +86,7 @@ def test_a_message_holds_texts_and_images_in_order_and_its_digits_are_exact() ->
     for part, picture in zip(content[::2], pictures(2), strict=True):
         kind, data = part["image_url"]["url"].split(",")
         assert kind == "data:image/png;base64"
-        assert np.array_equal(Image.open(io.BytesIO(base64.b64decode(data))), picture)
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), np.asarray(picture))
     expected = logprobs_of(json.dumps([content, {}, 0]))
     assert answer.positions[0].logprobs == {str(digit): expected[digit] for digit in range(6)}
     assert answer.positions[0].floor == -math.inf

@@ -258,7 +258,8 @@ class Held:
     def __init__(self, model: TransformersModel) -> None:
         self.name, self.remote, self.processor, self.model = model.name, False, model.processor, model
         self.token_id, self.token_text, self.answer = model.token_id, model.token_text, model.answer
-        self.free, self.texts = threading.Event(), []
+        self.free = threading.Event()
+        self.texts: list[list[Any]] = []
 
     def answer_top(self, asks: Sequence[Ask], top: int) -> list[Answer]:
         self.texts.append([ask.parts[0] for ask in asks])

@@ -18,8 +18,8 @@ import resource
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -32,10 +32,13 @@ from rich.console import Console
 from rich.table import Table
 
 from editr1.config import load_config
+from editr1.judges.mllm import MLLMJudge
+from editr1.judges.models.local import TransformersModel
 from editr1.training.open import open_trainer
 from editr1.training.trainer import Trainer
 
 WARM, MEASURED, LONG = 2, 5, 100  # steps
+Seconds = defaultdict[str, float]
 PARTS = ("encode", "rollout", "decode", "judge", "train")
 LEAST_FLOOR, MOST_GROWTH = 0.80, 1.02
 SMALL = ("rollout.groups_per_step=2", "rollout.group_size=4")  # a step of the long run: the same code, less of it
@@ -59,12 +62,13 @@ class Tape:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer, self.stage = trainer, "train"
         self.calls: list[Call] = []
-        self.seconds: Counter[str] = Counter()
+        self.seconds: Seconds = defaultdict(float)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Inside, the models' calls go on the tape."""
         editor, judge = self.trainer.editor, self.trainer.judge
+        assert isinstance(judge, MLLMJudge) and isinstance(judge.model, TransformersModel)
         pipe = editor.pipe
         encoders = {id(pipe.processor), id(pipe.text_encoder)}
         processors = {type(pipe.processor), type(judge.model.processor)}
@@ -81,9 +85,9 @@ class Tape:
             stack.enter_context(replaced(editor, "rollout", self._staged(editor.rollout)))
             yield
 
-    def replay(self) -> Counter[str]:
+    def replay(self) -> Seconds:
         """Make the recorded calls again, bare; seconds by part."""
-        spent: Counter[str] = Counter()
+        spent: Seconds = defaultdict(float)
         for call in self.calls:
             with self.trainer.editor.policies.using(call.policy), torch.set_grad_enabled(call.gradient):
                 start = time.perf_counter()
@@ -137,9 +141,10 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             setattr(owner, name, own)
 
 
-def measure_speed(overrides: list[str]) -> tuple[Counter[str], Counter[str]]:
+def measure_speed(overrides: list[str]) -> tuple[Seconds, Seconds]:
     """Mean seconds by part of a step, "rest" included, and of its bare calls."""
-    step, floor = Counter[str](), Counter[str]()
+    step: Seconds = defaultdict(float)
+    floor: Seconds = defaultdict(float)
     with tempfile.TemporaryDirectory() as out:
         trainer = open_trainer(load_config("toy", [*overrides, f"steps={WARM + MEASURED}", f"out={out}"]))
         tape, before = Tape(trainer), 0.0
@@ -147,17 +152,23 @@ def measure_speed(overrides: list[str]) -> tuple[Counter[str], Counter[str]]:
         def on_step(row: dict[str, Any]) -> None:
             nonlocal before
             if row["step"] > WARM:
-                step.update(parts_of(row["seconds"], tape.seconds, trainer.seconds - before))
-                floor.update(tape.replay())
+                add(step, parts_of(row["seconds"], tape.seconds, trainer.seconds - before))
+                add(floor, tape.replay())
             before = trainer.seconds
             tape.clear()
 
         with tape.recording():
             trainer.train(on_step=on_step)
-    return Counter({k: v / MEASURED for k, v in step.items()}), Counter({k: v / MEASURED for k, v in floor.items()})
+    return step, floor
 
 
-def parts_of(stages: dict[str, float], calls: Counter[str], total: float) -> dict[str, float]:
+def add(seconds: Seconds, step: Mapping[str, float]) -> None:
+    """Add one measured step's share to the means."""
+    for part, spent in step.items():
+        seconds[part] += spent / MEASURED
+
+
+def parts_of(stages: dict[str, float], calls: Mapping[str, float], total: float) -> dict[str, float]:
     """A step's seconds: the trainer's stages, its rollout split by the calls of text encoder and VAE."""
     rollout = stages["rollout"] - calls["encode"] - calls["decode"]
     parts = {"encode": calls["encode"], "rollout": rollout, "decode": calls["decode"], "judge": stages["judge"]}

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure, SubFigure
 from editr1.errors import UserError
 from editr1.evaluation.heldout.rows import open_image
 from editr1.report.run import number, signed
-from editr1.report.run_folder import AFTER, BEFORE, Pair, Run, read_run
+from editr1.report.run_folder import Pair, Run, read_run
+from editr1.training.run_files import AFTER, BEFORE
 
 BLUE, GREY, INK = "#0066a8", "#8a919c", "#1b1d21"
 COLUMNS = 3

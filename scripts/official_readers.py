@@ -26,7 +26,7 @@ from editr1.evaluation.benchmarks.imgedit import official_numbers
 
 NAMES = ("Prompt Compliance", "Visual", "**A**", "好", "")
 ENDS = (": 4", ": 4.5", "：3", ":2", ": 6 ", ": ²", ": ", " 3", ": 1: 2", ":  3", ": ٣", "\x0b", "\u2028", ": 12")
-PIECES = (
+PIECES: tuple[str, ...] = (
     '{"score": ',
     "[",
     "]",

@@ -5,6 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from editr1.algorithms.nft import NFT
 from editr1.config import Config, differences, dump_config, known_keys, load_config, parse_override, presets
 from editr1.errors import UserError
 
@@ -36,6 +37,7 @@ def test_defaults_are_the_papers(file: Path) -> None:
     config = load_config(file)
     assert (config.rollout.group_size, config.rollout.groups_per_step, config.rollout.steps) == (12, 24, 6)
     assert (config.optim.lr, config.optim.betas, config.ema) == (3e-4, (0.9, 0.999), 0.9)
+    assert isinstance(config.algorithm, NFT)
     assert (config.algorithm.beta, config.algorithm.kl, config.algorithm.adv_clip) == (1.0, 1e-4, 5.0)
     assert (config.algorithm.tau_mu, config.algorithm.tau_sigma, config.algorithm.std) == (0.9, 0.05, "global")
     assert (config.adapter.rank, config.adapter.alpha, config.editor.pixels) == (32, 64, 512 * 512)

@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from editr1.data.samples import EditSample
+from editr1.editors.editor import Editor
 
 SPECIAL_TOKENS = (
     "<|im_start|>",
@@ -143,6 +144,14 @@ def build_tiny_editor(path: Path, seed: int = 0) -> Path:
         )
     pipe.save_pretrained(path)
     return path
+
+
+def shake(editor: Editor, size: float = 0.05, seed: int = 0) -> None:
+    """Add noise to the trained weights."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _, weight in editor.policies.parameters():
+            weight.add_(size * torch.randn(weight.shape, generator=generator))
 
 
 def tiny_sample(

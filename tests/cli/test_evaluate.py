@@ -124,11 +124,11 @@ def test_gedit_killed_and_resumed_has_the_official_files_and_tables_that_equal_a
         record = json.loads(line)
         raw.setdefault(record["key"], {})[record["question"]] = min(json.loads(record["text"])["score"])
     combined = out / "gpt4o/eval_results_new/mine_combined_gpt_score.csv"
-    for line in csv.DictReader(io.StringIO(combined.read_text())):
-        _, _, task, language, name = line["edited_image"].split("/")
+    for row in csv.DictReader(io.StringIO(combined.read_text())):
+        _, _, task, language, name = row["edited_image"].split("/")
         scores = raw[f"{task}/{language}/{name.removesuffix('.png')}"]
-        assert float(line["sementics_score"]) == scores["consistency"]
-        assert float(line["quality_score"]) == scores["quality"]
+        assert float(row["sementics_score"]) == scores["consistency"]
+        assert float(row["quality_score"]) == scores["quality"]
     overall = {
         line["subset"]: float(line["O"])
         for line in csv.DictReader(io.StringIO((out / "results.csv").read_text()))

@@ -166,6 +166,7 @@ def test_gradients_flow_to_latents_as_finite_differences_say(tiny_editor: Editor
     tiny_editor.velocity(conditioning, x_t, t).square().sum().backward()
     with torch.no_grad():
         up, down = (tiny_editor.velocity(conditioning, x_t + e * d, t).square().sum() for e in (1e-2, -1e-2))
+    assert x_t.grad is not None
     assert (x_t.grad * d).sum().item() == pytest.approx((up - down).item() / 2e-2, rel=1e-2)
 
 
@@ -181,7 +182,7 @@ def test_self_check_names_the_argument_that_differs(tiny_editor: Editor) -> None
 def test_self_check_tells_a_changed_denoiser_from_changed_arguments(tiny_editor: Editor) -> None:
     rollout = tiny_editor.rollout(tiny_sample(), 2, steps=2, seed=0)
     with torch.no_grad():
-        tiny_editor.denoiser.proj_out.bias += 0.5
+        tiny_editor.denoiser.get_parameter("proj_out.bias").add_(0.5)
     with pytest.raises(EditorMismatch, match=r"largest difference 0\.5\).*all arguments are equal.*another policy"):
         tiny_editor.self_check(rollout)
 
@@ -235,9 +236,9 @@ def test_edit_and_source_have_the_area_and_the_sources_shape(
 
 def test_text_encoders_copy_is_made_smaller_but_never_larger(tiny_editor_path: Path) -> None:
     for pixels, preview in ((64 * 64, 64 * 64), (512 * 512, 384 * 384)):
-        with open_editor(tiny_editor_path, pixels=pixels)._scoped("euler"):
+        with open_editor(tiny_editor_path, pixels=pixels).scoped("euler"):
             assert (pixels, preview) == (stock.VAE_IMAGE_SIZE, stock.CONDITION_IMAGE_SIZE)
-    with open_editor(tiny_editor_path)._scoped("euler"):
+    with open_editor(tiny_editor_path).scoped("euler"):
         assert (stock.VAE_IMAGE_SIZE, stock.CONDITION_IMAGE_SIZE) == (1024 * 1024, 384 * 384)
 
 

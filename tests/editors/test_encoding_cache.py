@@ -87,7 +87,7 @@ def test_what_a_result_depends_on_is_in_its_key(tiny_editor_path: Path, tmp_path
         ({"picture": 1}, {"text", "vae"}),
     ):
         calls.clear()
-        make(editor, **other)  # type: ignore[arg-type]
+        make(editor, **other)
         assert set(calls) == new
 
 
@@ -155,7 +155,7 @@ def test_a_disk_that_takes_nothing_costs_the_cache_alone(
 
 def test_nests_come_back_as_they_were(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    value = {
+    value: dict[str, Any] = {
         "a": [torch.randn(3, 2).bfloat16(), None, (True, 2, 0.1, "x")],
         "b": torch.randn(2, 5).t(),
         "c": torch.zeros(4, 1, dtype=torch.int64),
@@ -168,8 +168,8 @@ def test_nests_come_back_as_they_were(tmp_path: Path) -> None:
     write(tmp_path / "x" / "v.safetensors", tree, tensors)
     for back in (unpack(tree, tensors, CPU), *(read(tmp_path / "x" / "v.safetensors", CPU) or ())):
         assert type(back["a"][2]) is tuple and back["a"][1:] == [None, (True, 2, 0.1, "x")]
-        assert back["a"][0].dtype == torch.bfloat16 and torch.equal(back["a"][0], value["a"][0])  # type: ignore[arg-type]
-        assert all(torch.equal(back[name], value[name]) and back[name].is_contiguous() for name in "bcde")  # type: ignore[arg-type]
+        assert back["a"][0].dtype == torch.bfloat16 and torch.equal(back["a"][0], value["a"][0])
+        assert all(torch.equal(back[name], value[name]) and back[name].is_contiguous() for name in "bcde")
     assert read(tmp_path / "none", CPU) is None
 
 

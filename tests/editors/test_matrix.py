@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from editr1.algorithms.nft import NFTBatch, nft_loss
+from editr1.algorithms.base import Rows
+from editr1.algorithms.nft import NFT
 from editr1.editors.catalogue import UNSUPPORTED, catalogue, record_lines
-from editr1.editors.editor import Editor, Rollout, _generator
+from editr1.editors.editor import Editor, Rollout, noise_generator
 from editr1.editors.families import FAMILIES
 from editr1.editors.lora.files import load_lora_into
 from editr1.editors.open import open_editor
@@ -64,14 +66,16 @@ def nft_step(editor: Editor, lr: float) -> tuple[Rollout, Tensor, Tensor]:
     v = editor.velocity(rollout.conditioning, x_t, t)
     with torch.no_grad(), editor.policies.using("reference"):
         v_ref = editor.velocity(rollout.conditioning, x_t, t)
-    batch = NFTBatch(x0, x_t, t, v, v.detach(), v_ref, torch.tensor([0.9, 0.2, 0.6]))
-    nft_loss(batch, beta=1.0, kl=1e-4, adv_clip=5.0)[0].backward()
+    rows = Rows(x0, x_t, t, advantages=torch.tensor([4.0, -3.0, 1.0]))
+    NFT(kl=1e-4).loss(rows, {"default": v, "old": v.detach(), "reference": v_ref})[0].backward()
     optimizer.step()
     return rollout, v.detach(), editor.velocity(rollout.conditioning, x_t, t).detach()
 
 
 @every_family
-def test_the_probe_agrees_with_the_record_and_every_call_is_replayed_bit_for_bit(pipeline_path: Paths, name: str):
+def test_the_probe_agrees_with_the_record_and_every_call_is_replayed_bit_for_bit(
+    pipeline_path: Paths, name: str
+) -> None:
     found = probe(load(pipeline_path, name).pipe, known=FAMILIES[name], pixels=PIXELS)
     assert found.error is None
     assert found.disagreements == []
@@ -79,7 +83,7 @@ def test_the_probe_agrees_with_the_record_and_every_call_is_replayed_bit_for_bit
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES.keys() - UNDERIVABLE.keys()))
-def test_the_record_can_be_derived_without_knowing_it(pipeline_path: Paths, name: str):
+def test_the_record_can_be_derived_without_knowing_it(pipeline_path: Paths, name: str) -> None:
     pipe = load(pipeline_path, name).pipe
     family = derive_family(pipe, pixels=PIXELS)
     known = FAMILIES[name]
@@ -90,15 +94,15 @@ def test_the_record_can_be_derived_without_knowing_it(pipeline_path: Paths, name
 
 
 @every_family
-def test_a_rollout_is_what_the_stock_pipeline_gives(pipeline_path: Paths, name: str):
+def test_a_rollout_is_what_the_stock_pipeline_gives(pipeline_path: Paths, name: str) -> None:
     editor = load(pipeline_path, name)
     rollout = roll(editor)
-    size = editor._size(SAMPLE.source, "")
+    size = editor.size_of(SAMPLE.source, "")
     arguments = editor.family.call(
-        SAMPLE, editor._sources(SAMPLE), 2, size=size, guidance=editor.guidance, text_tokens=editor.text_tokens
+        SAMPLE, editor.sources_of(SAMPLE), 2, size=size, guidance=editor.guidance, text_tokens=editor.text_tokens
     )
-    with torch.no_grad(), editor._scoped("euler", size):
-        stock = editor.pipe(**arguments, num_inference_steps=3, generator=[_generator(1, i) for i in range(2)])[0]
+    with torch.no_grad(), editor.scoped("euler", size):
+        stock = editor.pipe(**arguments, num_inference_steps=3, generator=[noise_generator(1, i) for i in range(2)])[0]
     for ours, theirs in zip(rollout.images, stock, strict=True):
         assert np.array_equal(np.array(ours), np.array(theirs.convert("RGB")))
     assert rollout.images[0].size == (96, 64)
@@ -107,7 +111,7 @@ def test_a_rollout_is_what_the_stock_pipeline_gives(pipeline_path: Paths, name: 
 
 
 @every_family
-def test_the_clean_latents_continue_the_last_call_by_its_velocity(pipeline_path: Paths, name: str):
+def test_the_clean_latents_continue_the_last_call_by_its_velocity(pipeline_path: Paths, name: str) -> None:
     """Euler from the last visited level t: x0 = x_t - t v, whatever layout, sign and scale of time."""
     editor = load(pipeline_path, name)
     rollout = roll(editor, every_call=True)
@@ -122,7 +126,7 @@ def test_the_clean_latents_continue_the_last_call_by_its_velocity(pipeline_path:
 
 
 @every_family
-def test_the_dpm_sampler_works_in_every_pipeline(pipeline_path: Paths, name: str):
+def test_the_dpm_sampler_works_in_every_pipeline(pipeline_path: Paths, name: str) -> None:
     rollout = load(pipeline_path, name).rollout(SAMPLE, 2, steps=3, seed=1, scheduler="dpm2")
     assert rollout.latents.isfinite().all()
     assert not torch.equal(rollout.latents[0], rollout.latents[1])
@@ -131,7 +135,7 @@ def test_the_dpm_sampler_works_in_every_pipeline(pipeline_path: Paths, name: str
 @every_family
 def test_a_lora_step_changes_the_policy_alone_and_is_loaded_by_the_stock_loader(
     pipeline_path: Paths, name: str, tmp_path: Path
-):
+) -> None:
     editor = load(pipeline_path, name)
     editor.add_policies(rank=2, alpha=4)
     nft_step(editor, 1.0)  # the first step moves B alone, from zero
@@ -158,7 +162,7 @@ def test_a_lora_step_changes_the_policy_alone_and_is_loaded_by_the_stock_loader(
 @every_family
 def test_a_full_step_changes_the_policy_and_is_loaded_by_the_denoisers_class(
     pipeline_path: Paths, name: str, tmp_path: Path
-):
+) -> None:
     editor = load(pipeline_path, name)
     editor.add_policies(mode="full")
     rollout, before, after = nft_step(editor, 1e-3)
@@ -167,7 +171,8 @@ def test_a_full_step_changes_the_policy_and_is_loaded_by_the_denoisers_class(
     editor.policies.save(tmp_path, "default")
     _, x_t, t = noised(rollout)
     fresh = open_editor(pipeline_path(name), pixels=PIXELS)
-    fresh.denoiser.load_state_dict(type(fresh.denoiser).from_pretrained(tmp_path).state_dict())
+    denoiser_class: Any = type(fresh.denoiser)
+    fresh.denoiser.load_state_dict(denoiser_class.from_pretrained(tmp_path).state_dict())
     with torch.no_grad():
         torch.testing.assert_close(fresh.velocity(rollout.conditioning, x_t, t), after, rtol=1e-5, atol=1e-6)
 
@@ -176,14 +181,14 @@ TWO_SOURCES = replace(SAMPLE, references=(tiny_sample(size=(64, 96), seed=7).sou
 
 
 @pytest.mark.parametrize("name", sorted(name for name, family in FAMILIES.items() if family.sources in (0, 1)))
-def test_more_sources_than_the_editor_takes_are_refused(pipeline_path: Paths, name: str):
+def test_more_sources_than_the_editor_takes_are_refused(pipeline_path: Paths, name: str) -> None:
     editor = load(pipeline_path, name)
     with pytest.raises(UserError, match=f"has 2 source images, .* takes {editor.family.sources}"):
         editor.rollout(TWO_SOURCES, 2, steps=2, seed=0)
 
 
 @pytest.mark.parametrize("name", sorted(name for name, family in FAMILIES.items() if family.sources not in (0, 1)))
-def test_several_sources_are_seen(pipeline_path: Paths, name: str):
+def test_several_sources_are_seen(pipeline_path: Paths, name: str) -> None:
     editor = load(pipeline_path, name)
     one, two = (editor.rollout(sample, 2, steps=2, seed=0, every_call=True) for sample in (SAMPLE, TWO_SOURCES))
     assert not torch.equal(one.latents, two.latents)
@@ -191,11 +196,11 @@ def test_several_sources_are_seen(pipeline_path: Paths, name: str):
 
 
 @every_family
-def test_nothing_of_the_pipeline_stays_changed(pipeline_path: Paths, name: str):
+def test_nothing_of_the_pipeline_stays_changed(pipeline_path: Paths, name: str) -> None:
     editor = load(pipeline_path, name)
     module = sys.modules[type(editor.pipe).__module__]
     before = dict(vars(module)), {k: v for k, v in vars(editor.pipe).items() if not k.startswith("_")}
-    with pytest.raises(RuntimeError, match="stop"), editor._scoped("dpm2", (96, 64)):
+    with pytest.raises(RuntimeError, match="stop"), editor.scoped("dpm2", (96, 64)):
         raise RuntimeError("stop")
     assert dict(vars(module)) == before[0]
     assert {k: v for k, v in vars(editor.pipe).items() if not k.startswith("_")} == before[1]
@@ -203,11 +208,11 @@ def test_nothing_of_the_pipeline_stays_changed(pipeline_path: Paths, name: str):
         assert inspect.ismethod(editor.pipe.vae.encode)
 
 
-def test_a_record_has_at_most_30_lines():
+def test_a_record_has_at_most_30_lines() -> None:
     assert max(record_lines().values()) <= 30
 
 
-def test_the_catalogue_names_every_family_and_gives_a_reason_for_what_is_not_supported():
+def test_the_catalogue_names_every_family_and_gives_a_reason_for_what_is_not_supported() -> None:
     rows = {row["pipeline"]: row for row in catalogue()}
     assert rows.keys() == FAMILIES.keys() | UNSUPPORTED.keys()
     for row in rows.values():
@@ -220,7 +225,7 @@ def test_the_catalogue_names_every_family_and_gives_a_reason_for_what_is_not_sup
 @pytest.mark.parametrize("name", ["Flux2KleinPipeline", "LongCatImageEditPipeline", "StableDiffusion3Pipeline"])
 def test_a_pipeline_without_a_record_is_probed_when_it_is_loaded(
     pipeline_path: Paths, name: str, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.delitem(FAMILIES, name)
     editor = load(pipeline_path, name)
     editor.add_policies(rank=2, alpha=4)
@@ -229,6 +234,6 @@ def test_a_pipeline_without_a_record_is_probed_when_it_is_loaded(
 
 
 @pytest.mark.parametrize("name", ["DreamLitePipeline", "DreamLiteMobilePipeline"])
-def test_a_pipeline_that_fails_for_a_group_is_refused_with_its_own_error(pipeline_path: Paths, name: str):
+def test_a_pipeline_that_fails_for_a_group_is_refused_with_its_own_error(pipeline_path: Paths, name: str) -> None:
     with pytest.raises(UserError, match=f"{name} cannot be called as its signature suggests: RuntimeError"):
         load(pipeline_path, name)

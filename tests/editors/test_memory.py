@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from editr1.editors.memory import (
 from editr1.editors.open import apply_memory, find_family, load_pipeline, open_config_editor, open_editor
 from editr1.errors import UserError
 from tests.editors.tiny_denoisers import build_flux_1, build_flux_2, output
-from tests.tiny import PIXELS, build_vae, tiny_sample
+from tests.tiny import PIXELS, build_vae, shake, tiny_sample
 
 POLICIES: tuple[Any, ...] = ("default", "old", "reference")
 
@@ -50,13 +51,10 @@ def inputs_of(editor: Editor) -> tuple[Any, Tensor, Tensor]:
     return rollout.conditioning, rollout.latents, torch.tensor([0.3, 0.8])
 
 
-def with_lora(editor: Editor, shake: float = 0.05) -> Editor:
+def with_lora(editor: Editor) -> Editor:
     """Policies, "default" away from the others."""
     editor.add_policies(rank=3, alpha=12)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for _, weight in editor.policies.parameters():
-            weight += shake * torch.randn(weight.shape, generator=generator)
+    shake(editor)
     return editor
 
 
@@ -110,7 +108,7 @@ def test_quantised_weights_are_not_trained_whole(tmp_path: Path) -> None:
 
 def test_lora_is_float32_on_a_bfloat16_base_and_keeps_what_bfloat16_would_lose(tiny_editor_path: Path) -> None:
     editor = with_lora(open_editor(tiny_editor_path, dtype=torch.bfloat16, pixels=PIXELS))
-    trained = {id(weight) for policy in ("default", "old") for weight in editor.policies.weights[policy].values()}  # type: ignore[union-attr]
+    trained = {id(weight) for policy in ("default", "old") for weight in editor.policies.weights[policy].values()}
     assert {p.dtype for p in editor.denoiser.parameters() if id(p) in trained} == {torch.float32}
     assert {p.dtype for p in editor.denoiser.parameters() if id(p) not in trained} == {torch.bfloat16}
     editor.velocity(*inputs_of(editor)).square().mean().backward()
@@ -166,7 +164,9 @@ def test_nf4_is_asked_for_as_qlora_does(monkeypatch: pytest.MonkeyPatch) -> None
         with pytest.raises(UserError, match="no GPU here; use int8"):
             quantization("nf4", "transformer", torch.bfloat16)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(memory_module.BitsAndBytesConfig, "post_init", lambda self: None)  # it asks for the package
+    monkeypatch.setattr(
+        "editr1.editors.memory.BitsAndBytesConfig.post_init", lambda self: None
+    )  # it asks for the package
     mapping = quantization("nf4", "transformer", torch.bfloat16).quant_mapping
     assert [*mapping] == ["transformer"]
     asked = mapping["transformer"]
@@ -223,7 +223,7 @@ def test_only_the_denoiser_goes_to_the_device(tiny_editor: Editor, monkeypatch: 
 
 def _hooked(model: nn.Module) -> bool:
     """Whether a layer with weights in it is brought to the device when it is called."""
-    registries = [module._diffusers_hook for module in model.modules() if hasattr(module, "_diffusers_hook")]
+    registries: list[Any] = [module._diffusers_hook for module in model.modules() if hasattr(module, "_diffusers_hook")]
     return any(isinstance(registry.get_hook(_GROUP_OFFLOADING), GroupOffloadingHook) for registry in registries)
 
 
@@ -261,7 +261,7 @@ def test_every_family_offloads_remembers_and_checkpoints_with_no_bit_changed(
 
 def test_checkpointing_changes_no_gradient(tiny_editor: Editor) -> None:
     inputs = inputs_of(with_lora(tiny_editor))
-    right, calls = gradients(tiny_editor, inputs), _count(tiny_editor.denoiser.transformer_blocks[0])
+    right, calls = gradients(tiny_editor, inputs), _count(tiny_editor.denoiser.get_submodule("transformer_blocks.0"))
     checkpoint_blocks(tiny_editor.denoiser, lambda: tiny_editor.policies)
     found = gradients(tiny_editor, inputs)
     assert len(calls) == 2  # once forward, once again
@@ -273,7 +273,7 @@ def test_a_block_is_computed_again_by_the_policy_of_its_forward_pass(tiny_editor
     right = gradients(tiny_editor, inputs)
     checkpoint_blocks(tiny_editor.denoiser, lambda: tiny_editor.policies)
     for policy in ("old", "reference"):
-        found = gradients(tiny_editor, inputs, during=tiny_editor.policies.using(policy))  # type: ignore[arg-type]
+        found = gradients(tiny_editor, inputs, during=tiny_editor.policies.using(policy))
         assert all(map(torch.equal, found, right))
 
 
@@ -283,9 +283,9 @@ def test_checkpointing_changes_no_gradient_of_flux(build: Any) -> None:
     for on in (False, True):
         editor = Editor(build(), _flux_family(build))
         if on:
-            checkpoint_blocks(editor.denoiser, lambda editor=editor: editor.policies)
+            checkpoint_blocks(editor.denoiser, partial(getattr, editor, "policies"))
         with_lora(editor)
-        calls = _count(editor.denoiser.single_transformer_blocks[1])
+        calls = _count(editor.denoiser.get_submodule("single_transformer_blocks.1"))
         with torch.enable_grad():
             loss = output.__wrapped__(editor.denoiser).square().sum()  # type: ignore[attr-defined]
         weights = [weight for _, weight in editor.policies.parameters()]
@@ -366,7 +366,9 @@ def test_math_attention_is_near_the_default_and_stays_the_denoisers_own(tiny_edi
         right, state = tiny_editor.velocity(*inputs), torch.get_rng_state()
         set_attention(tiny_editor.denoiser, "_native_math")
         assert torch.allclose(tiny_editor.velocity(*inputs), right, rtol=0, atol=1e-5)
-    assert {b.attn.processor._attention_backend for b in tiny_editor.denoiser.transformer_blocks} == {"_native_math"}
+    assert {b.attn.processor._attention_backend for b in tiny_editor.pipe.transformer.transformer_blocks} == {
+        "_native_math"
+    }
     assert _AttentionBackendRegistry._active_backend == before
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -377,7 +379,7 @@ def test_attention_that_is_not_there_is_refused_with_what_is(tiny_editor: Editor
         apply_memory(tiny_editor, MemoryConfig(attention=name))
     assert "\n" not in str(caught.value)
     assert name not in usable_attention(torch.device("cpu"), torch.float32)
-    assert tiny_editor.denoiser.transformer_blocks[0].attn.processor._attention_backend is None
+    assert tiny_editor.pipe.transformer.transformer_blocks[0].attn.processor._attention_backend is None
 
 
 def test_attention_without_gradients_is_refused(tiny_editor: Editor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,9 +14,10 @@ from editr1.editors.editor import Editor
 from editr1.editors.open import open_editor
 from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
-from tests.tiny import PIXELS, tiny_sample
+from tests.tiny import PIXELS, shake, tiny_sample
 
-MODES = ["lora", "full"]
+Mode = Literal["lora", "full"]
+MODES: list[Mode] = ["lora", "full"]
 Inputs = tuple[Conditioning, Tensor, Tensor]
 
 
@@ -32,21 +33,13 @@ def inputs_of(editor: Editor) -> Inputs:
     return rollout.conditioning, rollout.latents, torch.tensor([0.3, 0.8])
 
 
-def shake(editor: Editor, size: float = 0.05, seed: int = 0) -> None:
-    """Change the trained weights."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for _, weight in editor.policies.parameters():
-            weight += size * torch.randn(weight.shape, generator=generator)
-
-
 def velocity(editor: Editor, policy: Any, inputs: Inputs) -> Tensor:
     with torch.no_grad(), editor.policies.using(policy):
         return editor.velocity(*inputs)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_all_policies_start_as_what_was_loaded(tiny_editor: Editor, mode: str) -> None:
+def test_all_policies_start_as_what_was_loaded(tiny_editor: Editor, mode: Mode) -> None:
     inputs = inputs_of(tiny_editor)
     loaded = tiny_editor.velocity(*inputs)
     tiny_editor.add_policies(mode=mode, rank=3, alpha=12)
@@ -54,7 +47,7 @@ def test_all_policies_start_as_what_was_loaded(tiny_editor: Editor, mode: str) -
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_training_moves_default_alone(tiny_editor: Editor, mode: str) -> None:
+def test_training_moves_default_alone(tiny_editor: Editor, mode: Mode) -> None:
     inputs = prepare(tiny_editor, mode)
     start = velocity(tiny_editor, "reference", inputs)
     optimizer = torch.optim.SGD([weight for _, weight in tiny_editor.policies.parameters()], lr=0.1)
@@ -66,7 +59,7 @@ def test_training_moves_default_alone(tiny_editor: Editor, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_switching_between_forward_and_backward_keeps_defaults_gradients(tiny_editor: Editor, mode: str) -> None:
+def test_switching_between_forward_and_backward_keeps_defaults_gradients(tiny_editor: Editor, mode: Mode) -> None:
     inputs = prepare(tiny_editor, mode)
     shake(tiny_editor)
     weights = [weight for _, weight in tiny_editor.policies.parameters()]
@@ -80,7 +73,8 @@ def test_switching_between_forward_and_backward_keeps_defaults_gradients(tiny_ed
         assert mode == "lora" or not v_old.requires_grad
         v.square().sum().backward()  # while "old" is active
     for weight, gradient in zip(weights, want, strict=True):
-        assert gradient is None or torch.allclose(weight.grad, gradient, rtol=1e-5, atol=1e-5)
+        if gradient is not None:
+            torch.testing.assert_close(weight.grad, gradient, rtol=1e-5, atol=1e-5)
     used = [gradient for gradient in want if gradient is not None]
     assert len(used) > 0.8 * len(weights)
     assert sum(gradient.abs().sum() for gradient in used) > 1
@@ -88,7 +82,7 @@ def test_switching_between_forward_and_backward_keeps_defaults_gradients(tiny_ed
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_block_restores_the_policy_before_it_even_when_it_raises(tiny_editor: Editor, mode: str) -> None:
+def test_a_block_restores_the_policy_before_it_even_when_it_raises(tiny_editor: Editor, mode: Mode) -> None:
     inputs = prepare(tiny_editor, mode)
     shake(tiny_editor)
     want = velocity(tiny_editor, "default", inputs)
@@ -100,7 +94,7 @@ def test_a_block_restores_the_policy_before_it_even_when_it_raises(tiny_editor: 
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_update_old_is_the_weighted_mean(tiny_editor: Editor, mode: str) -> None:
+def test_update_old_is_the_weighted_mean(tiny_editor: Editor, mode: Mode) -> None:
     prepare(tiny_editor, mode)
     shake(tiny_editor)
     weights = tiny_editor.policies.weights
@@ -122,7 +116,7 @@ def test_switching_equals_diffusers_own_adapter_methods(tiny_editor: Editor) -> 
     shake(tiny_editor, seed=1)
     tiny_editor.policies.follow(0.5)
     got = {policy: velocity(tiny_editor, policy, inputs) for policy in ("default", "old", "reference")}
-    denoiser = tiny_editor.denoiser
+    denoiser: Any = tiny_editor.denoiser
     for policy in ("default", "old"):
         denoiser.set_adapter(policy)
         assert torch.equal(tiny_editor.velocity(*inputs), got[policy])
@@ -155,7 +149,7 @@ def test_lora_is_float32_on_a_bfloat16_editor_and_its_rollout_replays(tiny_edito
 
 
 def test_lora_starts_from_its_seed_and_leaves_the_global_generator_alone(tiny_editor_path: Path) -> None:
-    starts = []
+    starts: list[Tensor] = []
     for seed in (1, 1, 2):
         editor = open_editor(tiny_editor_path, pixels=PIXELS)
         torch.manual_seed(len(starts))
@@ -210,7 +204,7 @@ def test_saved_full_weights_load_with_from_pretrained(tiny_editor: Editor, tmp_p
 
 @pytest.mark.parametrize("mode", MODES)
 def test_loading_puts_saved_weights_into_the_same_parameters(
-    tiny_editor: Editor, tiny_editor_path: Path, tmp_path: Path, mode: str
+    tiny_editor: Editor, tiny_editor_path: Path, tmp_path: Path, mode: Mode
 ) -> None:
     inputs = prepare(tiny_editor, mode)
     shake(tiny_editor)
@@ -228,9 +222,9 @@ def test_loading_puts_saved_weights_into_the_same_parameters(
 def test_weights_of_another_config_are_refused(tiny_editor: Editor, tiny_editor_path: Path, tmp_path: Path) -> None:
     prepare(tiny_editor)
     tiny_editor.policies.save(tmp_path, "default")
-    for kwargs, first in (({"rank": 4}, "add_k_proj.lora_A"), ({"targets": ["to_q"]}, "add_k_proj.lora_A")):
+    for rank, targets, first in ((4, None, "add_k_proj.lora_A"), (3, ["to_q"], "add_k_proj.lora_A")):
         other = open_editor(tiny_editor_path, pixels=PIXELS)
-        other.add_policies(**{"rank": 3, **kwargs})
+        other.add_policies(rank=rank, targets=targets)
         with pytest.raises(UserError, match=rf"does not fit this editor: .*first .*{first}.*mode, rank, targets"):
             other.policies.load(tmp_path, "default")
 

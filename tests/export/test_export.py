@@ -20,6 +20,7 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
 from peft import PeftModel
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -34,7 +35,7 @@ from editr1.export.export import export_run, merge_lora
 from editr1.training import checkpoint
 from editr1.training.checkpoint import trained_weights
 from tests.editors.tiny_denoisers import add_lora, build_flux_1, output
-from tests.tiny import PIXELS, tiny_sample
+from tests.tiny import PIXELS, shake, tiny_sample
 
 LAYOUTS = ["diffusers", "peft", "comfyui"]
 
@@ -64,10 +65,7 @@ def write_run(folder: Path, base: Path, mode: str, write: Callable[[Path, int], 
 def write_weights(editor: Editor, folder: Path, step: int) -> None:
     """policy/ and ema/, other random ones each."""
     for number, name in enumerate(("policy", "ema")):
-        generator = torch.Generator().manual_seed(10 * step + number)
-        with torch.no_grad():
-            for _, weight in editor.policies.parameters():
-                weight += 0.1 * torch.randn(weight.shape, generator=generator)
+        shake(editor, 0.1, seed=10 * step + number)
         editor.policies.save(folder / name, "default")
 
 
@@ -342,15 +340,11 @@ def test_a_folder_that_holds_something_is_refused_and_kept(runs: Path, tmp_path:
 def test_a_file_that_reads_back_otherwise_is_refused(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from editr1.export import export
-
-    save = export.save_file
-
     def lossy(tensors: dict[str, Tensor], file: Path, metadata: Any) -> None:
         name = next(name for name in tensors if "lora_B" in name)
-        save({**tensors, name: 2 * tensors[name]}, file, metadata=metadata)
+        save_file({**tensors, name: 2 * tensors[name]}, file, metadata=metadata)
 
-    monkeypatch.setattr(export, "save_file", lossy)
+    monkeypatch.setattr("editr1.export.export.save_file", lossy)
     for layout in LAYOUTS:
         with pytest.raises(UserError, match=r"is not the one that was given: with other values 1 \(transformer_blocks"):
             export_run(runs / "lora", tmp_path / "out", layout=layout)

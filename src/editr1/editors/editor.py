@@ -199,23 +199,23 @@ class Editor:
         every_call: bool,
     ) -> tuple[list[Image], Recording]:
         """The call of the pipeline, and what was seen of its denoiser and scheduler; arguments as in `rollout`."""
-        size = self._size(sample.source, sample.key)
+        size = self.size_of(sample.source, sample.key)
         arguments = self.family.call(
             sample,
-            self._sources(sample),
+            self.sources_of(sample),
             num_edits,
             size=size,
             guidance=self.guidance,
             text_tokens=self.text_tokens,
         )
         with (
-            self._scoped(scheduler, size),
+            self.scoped(scheduler, size),
             recording_of(self.denoiser, self.pipe.scheduler, self.family, every=every_call) as recording,
         ):
             images = self.pipe(
                 **arguments,
                 num_inference_steps=steps,
-                generator=[_generator(seed, i) for i in range(num_edits)],
+                generator=[noise_generator(seed, i) for i in range(num_edits)],
             )[0]
         if not recording.steps or recording.sample is None:
             raise UserError(f"{self.family.pipeline} called {self.family.denoiser!r} never: is this its denoiser?")
@@ -276,7 +276,7 @@ class Editor:
         )
         return f"replaying a recorded denoiser call gives another velocity (largest difference {off:.3g}); {hint}"
 
-    def _sources(self, sample: EditSample) -> list[Image]:
+    def sources_of(self, sample: EditSample) -> list[Image]:
         """The sample's source images, as the pipeline is given them."""
         sources, most = [sample.source, *sample.references], self.family.sources
         if most is not None and len(sources) > max(most, 1):
@@ -289,10 +289,10 @@ class Editor:
         sources = [source.convert("RGB") for source in sources]
         if not self.family.fitted or self.pixels is None:
             return sources
-        sizes = [self._size(source, sample.key) for source in sources]
+        sizes = [self.size_of(source, sample.key) for source in sources]
         return [source.resize(size, Resampling.LANCZOS) for source, size in zip(sources, sizes, strict=True) if size]
 
-    def _size(self, source: Image, key: str) -> Size | None:
+    def size_of(self, source: Image, key: str) -> Size | None:
         """Width and height of the edit: the editor's area in the source's shape; None for the pipeline's own choice."""
         if self.pixels is None:
             return None
@@ -306,7 +306,7 @@ class Editor:
         return size
 
     @contextmanager
-    def _scoped(self, scheduler: SchedulerName, size: Size | None = None) -> Iterator[None]:
+    def scoped(self, scheduler: SchedulerName, size: Size | None = None) -> Iterator[None]:
         """The pipeline with another scheduler and other source areas, put back at the end whatever happens."""
         module, pipe, family = sys.modules[type(self.pipe).__module__], self.pipe, self.family
         areas: dict[str, object] = {}
@@ -354,7 +354,7 @@ def temporarily(target: object, **values: object) -> Iterator[None]:
                 setattr(target, name, value)
 
 
-def _generator(seed: int, index: int) -> torch.Generator:
+def noise_generator(seed: int, index: int) -> torch.Generator:
     """Noise of edit `index`: made on the CPU, so that it is the same on every device."""
     return torch.Generator("cpu").manual_seed(edit_seed(seed, index))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from editr1.editors.lora.comfyui import Layer, Lora, from_original, to_original
 from editr1.editors.lora.files import injected, linear_shapes, load_lora_into, matrices, read_lora, refuse_differences
 from editr1.errors import UserError
 from tests.editors.tiny_denoisers import add_lora, build_flux_1, build_flux_2, output
-from tests.tiny import PIXELS, tiny_sample
+from tests.tiny import PIXELS, shake, tiny_sample
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
 FLUX_1 = [*ATTENTION, "ff.net.0.proj", "ff.net.2", "norm1.linear", "proj_mlp"]
@@ -58,10 +59,7 @@ def trained(tiny_editor: Editor) -> tuple[Editor, Callable[[Any], Tensor]]:
         return fresh.velocity(made.conditioning, made.latents, torch.tensor([0.3, 0.8]))
 
     tiny_editor.add_policies(rank=3, alpha=5)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for _, weight in tiny_editor.policies.parameters():
-            weight += 0.2 * torch.randn(weight.shape, generator=generator)
+    shake(tiny_editor, 0.2, seed=1)
     return tiny_editor, answer
 
 
@@ -193,7 +191,9 @@ def test_a_difference_is_listed() -> None:
     assert f"missing 6 ({first}, ...), left over 1 (other), with other values 1 (blocks.6)" in str(error.value)
 
 
-def write(path: Path, lora: Lora, prefix: str = "transformer.", **more: Tensor) -> Path:
+def write(
+    path: Path, lora: Lora, prefix: str = "transformer.", more: Mapping[str, Tensor] = MappingProxyType({})
+) -> Path:
     save_file({**matrices(lora, prefix), **more}, path / "a.safetensors")
     return path
 
@@ -225,15 +225,15 @@ def halved(path: Path) -> Path:
         (broken, "cannot read the LoRA"),
         (broken_header, "is not JSON"),
         (lambda path: write(path, small(), "lora_unet_"), "left over, by name or shape, are 1 (lora_unet_"),
-        (lambda path: write(path, {}, x=torch.ones(1)), "no LoRA layout that is known"),
+        (lambda path: write(path, {}, more={"x": torch.ones(1)}), "no LoRA layout that is known"),
         (lambda path: write(path, {}), "no LoRA layout that is known"),
         (lambda path: write(path, small(), "base_model.model."), "adapter_config.json beside it cannot be read"),
         (
-            lambda path: write(path, small(), **{"text_encoder.x.lora_A.weight": torch.ones(1)}),
+            lambda path: write(path, small(), more={"text_encoder.x.lora_A.weight": torch.ones(1)}),
             "left over are 1 (text_",
         ),
         (
-            lambda path: write(path, small(), **{"transformer.x.lora_magnitude": torch.ones(1)}),
+            lambda path: write(path, small(), more={"transformer.x.lora_magnitude": torch.ones(1)}),
             "left over are 1 (trans",
         ),
         (halved, "missing are 1 (transformer_blocks.0.attn.to_q: down)"),

@@ -28,7 +28,7 @@ def test_lines_are_read_and_pictures_opened_when_asked(tmp_path: Path) -> None:
     first, second = read_pairs(file)
     assert (first.preference, first.task, second.preference, second.task) == ("tie", "edit", "b", "style")
     assert second.requirement == "bright" and first.key != second.key and first.group == second.group
-    assert [np.asarray(opener())[0, 0, 0] for opener in (first.source, first.edit_a, first.edit_b)] == [1, 2, 3]
+    assert [opener().tobytes()[0] for opener in (first.source, first.edit_a, first.edit_b)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_737_items_at_a_server_hold_a_bounded_number_of_pictures_and_show_the_ti
 ) -> None:
     bench, out = big
     alive = Alive()
-    bench.items = [replace(item, source=lambda item=item: alive.open(item)) for item in bench.items]
+    bench.items = [replace(item, source=partial(alive.open, item)) for item in bench.items]
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
     with Writer() as server:
         model = OpenAIModel([server.url], "test", in_flight=WIDTH)

@@ -15,7 +15,7 @@ from PIL.Image import Image
 
 from editr1.data.samples import EditSample
 from editr1.evaluation.heldout.measure import CHUNK, EvalSettings, evaluate
-from editr1.evaluation.heldout.rows import open_image, read_rows
+from editr1.evaluation.heldout.rows import Row, open_image, read_rows
 from editr1.judges.base import JudgeRequest, Score
 from editr1.toy.scene import draw, to_image
 from editr1.toy.world import ToyDataset, item_from_key
@@ -62,12 +62,17 @@ def red(image: Image) -> float:
     return float(np.asarray(image)[0, 0, 0]) / 255
 
 
+def measure(painter: Any, judge: Grader, dataset: ToyDataset, **settings: Any) -> list[Row]:
+    """`evaluate`, which knows no `Painter`."""
+    return evaluate(painter, judge, dataset, **settings)
+
+
 def heldout(size: int = ITEMS) -> ToyDataset:
     return ToyDataset("heldout", size)
 
 
 def test_right_edits_score_one_and_each_item_has_its_rows_in_order(tmp_path: Path) -> None:
-    rows = evaluate(Painter(), Grader(), heldout(), out=tmp_path, settings=SETTINGS)
+    rows = measure(Painter(), Grader(), heldout(), out=tmp_path, settings=SETTINGS)
     assert [(row.key, row.seed) for row in rows] == [
         (s.key, i) for s in map(heldout().__getitem__, range(ITEMS)) for i in (0, 1)
     ]
@@ -76,44 +81,46 @@ def test_right_edits_score_one_and_each_item_has_its_rows_in_order(tmp_path: Pat
 
 
 def test_noisier_edits_score_less_and_rows_name_the_picture_that_was_measured(tmp_path: Path) -> None:
-    noisy = evaluate(Painter(0.5), Grader(), heldout(), out=tmp_path, settings=SETTINGS)
+    noisy = measure(Painter(0.5), Grader(), heldout(), out=tmp_path, settings=SETTINGS)
     assert np.mean([row.oracle["score"] for row in noisy]) < 0.5
     for row in noisy:
         assert row.judge == pytest.approx(red(open_image(tmp_path, row.image)))
-        assert np.array_equal(np.asarray(open_image(tmp_path, row.source)), np.asarray(heldout()[int(row.key.split("/")[-1])].source))
+        assert np.array_equal(
+            np.asarray(open_image(tmp_path, row.source)), np.asarray(heldout()[int(row.key.split("/")[-1])].source)
+        )
     assert read_rows(tmp_path) == noisy
 
 
 def test_noise_is_the_same_in_two_evaluations_and_another_for_every_item(tmp_path: Path) -> None:
     first, second = Painter(), Painter()
-    evaluate(first, Grader(), heldout(), out=tmp_path / "a", settings=SETTINGS)
-    evaluate(second, Grader(), heldout(), out=tmp_path / "b", settings=SETTINGS)
+    measure(first, Grader(), heldout(), out=tmp_path / "a", settings=SETTINGS)
+    measure(second, Grader(), heldout(), out=tmp_path / "b", settings=SETTINGS)
     assert first.seeds == second.seeds
     assert len(set(first.seeds)) == ITEMS
 
 
 def test_stopped_evaluation_goes_on_without_repeating_an_item_and_ends_the_same(tmp_path: Path) -> None:
-    whole = evaluate(Painter(0.1), Grader(), heldout(), out=tmp_path / "whole", settings=SETTINGS)
+    whole = measure(Painter(0.1), Grader(), heldout(), out=tmp_path / "whole", settings=SETTINGS)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(Painter(0.1), Grader(stop_at=2), heldout(), out=tmp_path / "part", settings=SETTINGS)
+        measure(Painter(0.1), Grader(stop_at=2), heldout(), out=tmp_path / "part", settings=SETTINGS)
     path = tmp_path / "part/rows.jsonl"
     path.write_text(path.read_text() + '{"key": "toy/small/he')  # killed while writing, too
     painter, told = Painter(0.1), list[int]()
-    rows = evaluate(painter, Grader(), heldout(), out=tmp_path / "part", settings=SETTINGS, on_items=told.append)
+    rows = measure(painter, Grader(), heldout(), out=tmp_path / "part", settings=SETTINGS, on_items=told.append)
     assert rows == whole
     assert len(painter.seeds) == ITEMS - 2 * CHUNK
     assert told[0] == 2 * CHUNK and sum(told) == ITEMS
     again = Painter(0.1)
-    assert evaluate(again, Grader(), heldout(), out=tmp_path / "part", settings=SETTINGS) == whole
+    assert measure(again, Grader(), heldout(), out=tmp_path / "part", settings=SETTINGS) == whole
     assert again.seeds == []
 
 
 def test_item_of_which_one_edit_is_missing_is_made_again(tmp_path: Path) -> None:
-    whole = evaluate(Painter(), Grader(), heldout(3), out=tmp_path, settings=SETTINGS)
+    whole = measure(Painter(), Grader(), heldout(3), out=tmp_path, settings=SETTINGS)
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(path.read_text().split("\n")[:-2]) + "\n")
     painter = Painter()
-    assert evaluate(painter, Grader(), heldout(3), out=tmp_path, settings=SETTINGS) == whole
+    assert measure(painter, Grader(), heldout(3), out=tmp_path, settings=SETTINGS) == whole
     assert len(painter.seeds) == 1
 
 
@@ -121,15 +128,15 @@ def test_item_of_which_one_edit_is_missing_is_made_again(tmp_path: Path) -> None
     "other", [EvalSettings(weights="step_10", steps=4), EvalSettings(weights="base", steps=4, noise_seed=1)]
 )
 def test_rows_of_other_weights_or_noise_are_not_reused(tmp_path: Path, other: EvalSettings) -> None:
-    evaluate(Painter(0.5), Grader(), heldout(3), out=tmp_path, settings=SETTINGS)
+    measure(Painter(0.5), Grader(), heldout(3), out=tmp_path, settings=SETTINGS)
     painter = Painter()
-    rows = evaluate(painter, Grader(), heldout(3), out=tmp_path, settings=other)
+    rows = measure(painter, Grader(), heldout(3), out=tmp_path, settings=other)
     assert len(painter.seeds) == 3
     assert [row.oracle["score"] for row in rows] == pytest.approx([1.0] * 6, abs=1e-3)
 
 
 def test_edit_without_a_reward_keeps_none_and_the_reason_and_its_oracle_score(tmp_path: Path) -> None:
-    rows = evaluate(Painter(), Grader(silent="add"), heldout(), out=tmp_path, settings=SETTINGS)
+    rows = measure(Painter(), Grader(silent="add"), heldout(), out=tmp_path, settings=SETTINGS)
     silent = [row for row in rows if row.task == "add"]
     assert silent and {(row.judge, row.reason) for row in silent} == {(None, "abstains")}
     assert min(row.oracle["score"] for row in silent) > 0.999

@@ -53,6 +53,11 @@ def judge_at(path: Path, method: MethodName = "score_logit", batch_size: int = 1
     return MLLMJudge(TransformersModel(path, batch_size=batch_size, **settings), PROMPT, method=method)
 
 
+def model_of(judge: MLLMJudge) -> TransformersModel:
+    assert isinstance(judge.model, TransformersModel)
+    return judge.model
+
+
 def _by_hand(path: Path, request: JudgeRequest, answers: list[str], question: Question) -> float:
     """The expected answer from the logits of every position, unpadded, with the softmax in numpy."""
     processor = AutoProcessor.from_pretrained(path)
@@ -101,20 +106,20 @@ def test_no_requests_give_no_scores(judge_path: Path) -> None:
 
 def test_only_one_position_of_logits_is_computed(judge_path: Path) -> None:
     judge, shapes = judge_at(judge_path), []
-    judge.model.model.register_forward_hook(lambda module, args, output: shapes.append(tuple(output.logits.shape)))
+    model_of(judge).model.register_forward_hook(lambda module, args, output: shapes.append(tuple(output.logits.shape)))
     judge.score(REQUESTS)
     assert [shape[:2] for shape in shapes] == [(len(REQUESTS), 1)]
 
 
 def test_a_request_with_bad_logits_gets_a_reason_and_the_others_their_scores(judge_path: Path) -> None:
     judge = judge_at(judge_path)
-    whole = judge.score(REQUESTS)
+    whole, model = judge.score(REQUESTS), model_of(judge)
 
     def spoil(module: torch.nn.Module, args: object, output: dict[str, torch.Tensor]) -> None:
-        output["logits"][1, -1, judge.model.token_id("3")] = torch.nan
-        output["logits"][3, -1, judge.model.token_id("0")] = torch.inf
+        output["logits"][1, -1, model.token_id("3")] = torch.nan
+        output["logits"][3, -1, model.token_id("0")] = torch.inf
 
-    judge.model.model.register_forward_hook(spoil)
+    model.model.register_forward_hook(spoil)
     scores = judge.score(REQUESTS)
     assert [score.value is None for score in scores] == [False, True, False, True, False]
     assert scores[1].reason == scores[3].reason == "a logit of a score token is not finite"

@@ -18,10 +18,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from editr1.config import Order
 from editr1.judges.base import Answer, JudgeRequest
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.remote import OpenAIModel
-from editr1.judges.prompts import Order, load_prompt
+from editr1.judges.prompts import load_prompt
 from editr1.toy.world import ToyDataset
 
 ROUNDS, GROUPS, EDITS = 5, 8, 12
@@ -43,7 +44,7 @@ def groups(number: int) -> list[JudgeRequest]:
 
 def measured(model: OpenAIModel, order: Order, number: int) -> tuple[float, list[Answer]]:
     """Seconds of a step's judging, and the answers."""
-    judge = MLLMJudge(model, load_prompt("brief", order))
+    judge = MLLMJudge(model, load_prompt("brief", order), method="score_logit")
     asks = [ask for request in groups(number) for ask in judge.asks(request)]
     begun = time.perf_counter()
     answers = model.answer(asks)

@@ -79,7 +79,7 @@ def test_an_unknown_key_names_the_nearest_right_one_and_its_origin(file: Path, o
 def test_one_letter_left_out_is_mended(key: str) -> None:
     from editr1.config import _nearest
 
-    assert _nearest(key[:-1]) == key
+    assert _nearest(key[:-1], known_keys()) == key
 
 
 @pytest.mark.parametrize(
@@ -177,12 +177,31 @@ def test_every_field_says_what_it_is() -> None:
         (["rewards={ocr: {kind: ocr, path: x}}"], "path must name"),
         (["rewards={kept: {kind: preservation, judge: {path: x}}}"], "belongs to kind"),
         (["rewards={f: {kind: function}}"], "path must name"),
-        (["rewards={f: {kind: magic}}"], "rewards.f.kind"),
+        (["rewards={f: {kind: magic}}"], "rewards.f.kind: Input should be 'judge', .*, not 'magic'"),
+        (["rewards={f: {weight: 1}}"], "rewards.f.kind is missing"),
+        (["rewards={f: {kind: ocr, wieght: 1}}"], r"unknown key rewards.f.wieght; did you mean rewards.f.weight\?"),
+        (
+            ["rewards={f: {kind: judge, judge: {paht: x}}}"],
+            r"f.judge.paht; did you mean rewards.f.judge.path\?",
+        ),
+        (["rewards={f: {kind: ocr, weight: 0}}"], "rewards.f.weight: Input should be greater than 0"),
+        (["rewards={f: {kind: ocr, lora: x}}"], "belongs to kind"),
+        (["judge.method=ranking", "judge.order=paper"], "judge.template: method ranking .* leave template out"),
+        (["judge.method=ranking", "judge.template=full"], "judge.order: method ranking"),
     ],
 )
 def test_judges_that_cannot_be_are_refused(overrides: list[str], problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         load_config("toy", overrides)
+
+
+def test_a_run_of_an_earlier_version_whose_rewards_hold_the_nulls_of_other_kinds_may_go_on() -> None:
+    config = load_config("toy", ["rewards={kept: {kind: preservation}, mine: {kind: function, path: 'm:f'}}"])
+    tree = config.model_dump(mode="json")
+    assert tree["rewards"]["kept"] == {"weight": 1.0, "kind": "preservation"}
+    nulls = {"path": None, "lora": None, "judge": None}
+    tree["rewards"] = {name: {**nulls, **reward} for name, reward in tree["rewards"].items()}
+    assert differences(tree, config) == "" and Config.model_validate(tree) == config
 
 
 def test_a_run_may_go_on_with_other_endpoints_but_not_with_another_method() -> None:

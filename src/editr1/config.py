@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
@@ -21,6 +21,10 @@ from editr1.algorithms.base import SchedulerName as SchedulerName
 from editr1.algorithms.nft import NFT
 from editr1.errors import UserError, first_problem
 
+MethodName = Literal["score_logit", "yes_no", "score_sampling", "cot_logit", "cot_sampling"]
+Order = Literal["paper", "prefix"]
+Scale = tuple[int, int]
+ClipKind = Literal["clip_image", "clip_direction"]
 Split = Literal["sft", "rl", "heldout"]
 Level = Literal["small", "full"]
 AdapterMode = Literal["lora", "full"]
@@ -58,32 +62,32 @@ class JudgeConfig(_Section):
     model: str | None = None
     """The name under which the servers know the model."""
     api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds the servers' key, if they want one."""
-    method: Literal["score_logit", "yes_no", "score_sampling", "cot_logit", "cot_sampling", "ranking"] = "score_logit"
+    """The environment variable with the servers' key; no key is sent if it is not set."""
+    method: Literal[MethodName, "ranking"] = "score_logit"
     """How a reward is read: expectation over the score tokens' logits, P(yes) against no, a written number, either
     after thoughts (cot), or the share of its group that an edit beats in pairs (ranking)."""
-    scale: tuple[int, int] = (0, 5)
+    scale: Scale = (0, 5)
     """Lowest and highest score that the model may give."""
     criteria: dict[str, float] = Field(default_factory=lambda: {"overall": 1.0}, min_length=1)
     """Weight of each criterion of the template: overall, instruction, preservation, quality."""
     samples: int = Field(default=1, gt=0)
-    """Answers averaged, for the methods that draw them."""
+    """Answers averaged, for the methods that sample them."""
     template: str = "full"
-    """The words: "full", "brief" (the toy judge's), or a YAML file of your own."""
-    order: Literal["paper", "prefix"] = "paper"
+    """The words of the prompt: "full", "brief" (the toy judge's), or a YAML file of your own."""
+    order: Order = "paper"
     """Source, edit, text (paper), or instruction, source, edit, question (prefix: servers cache what groups share)."""
     batch_size: int = Field(default=16, gt=0)
-    """Edits judged at once, in this process."""
+    """Questions per forward pass, in this process."""
     in_flight: int = Field(default=32, gt=0)
-    """Questions under way at once, an endpoint."""
+    """Requests in flight per endpoint."""
     timeout: float = Field(default=60.0, gt=0)
-    """Seconds that an endpoint may take for an answer."""
+    """Seconds per request."""
     tries: int = Field(default=8, gt=0)
-    """How often a question is asked before its edit is left without reward."""
+    """Attempts per question; if all fail, the edit gets no reward."""
     jpeg_quality: int | None = Field(default=None, ge=1, le=100)
     """Send images as JPEG of this quality; null for PNG, which loses nothing."""
     weight: float = Field(default=1.0, gt=0)
-    """In the mix with `rewards`."""
+    """Weight in the mix with `rewards`."""
 
     @property
     def name(self) -> str:
@@ -100,40 +104,124 @@ class JudgeConfig(_Section):
             raise ValueError(f"judge.scale must rise from a number that is not negative, not {list(self.scale)}")
         return self
 
+    @model_validator(mode="after")
+    def _ranking_has_its_own_words(self) -> JudgeConfig:
+        for name in _SCORING if self.method == "ranking" else ():
+            if getattr(self, name) != getattr(JUDGE_DEFAULTS, name):
+                raise ValueError(f"judge.{name}: method ranking compares edits in words of its own; leave {name} out")
+        return self
 
-class RewardConfig(_Section):
-    """One more reward, mixed with the judge's."""
 
-    kind: Literal["judge", "preservation", "clip_image", "clip_direction", "ocr", "function", "http", "editscore"]
-    """Another judge; pixels kept outside the edited region; CLIP or SigLIP likeness to the source, or direction toward
-    the text; written text that must be readable; a Python function; an HTTP service; EditScore's package."""
+_SCORING = ("scale", "criteria", "samples", "template", "order")
+"""Settings of a judge that scores edits one by one."""
+JUDGE_DEFAULTS = JudgeConfig.model_construct()
+
+
+class _Reward(_Section):
     weight: float = Field(default=1.0, gt=0)
-    """In the mix."""
-    path: str | None = None
-    """Folder of the CLIP or SigLIP model, or of EditScore's base; "pkg.module:name" of the function; the URL."""
+    """Weight in the mix."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_settings(cls, settings: Any) -> Any:
+        """Refuse settings of other kinds; a null counts as left out, as earlier versions saved all of them."""
+        if not isinstance(settings, dict):
+            return settings
+        own = {name: value for name, value in settings.items() if value is not None or name not in _OWNERS}
+        for name, rule in _OWNERS.items():
+            field = cls.model_fields.get(name)
+            if (name in own and field is None) or (name not in own and field is not None and field.is_required()):
+                raise ValueError(f"kind {own.get('kind')!r}: {rule}")
+        return own
+
+
+_OWNERS = {
+    "path": "path must name a model, function or URL, and belongs only to kinds that have one",
+    "lora": '`lora` belongs to kind "editscore", and only there',
+    "judge": '`judge` belongs to kind "judge", and only there',
+}
+
+
+class JudgeRewardConfig(_Reward):
+    """Another judge."""
+
+    kind: Literal["judge"] = "judge"
+    """Kind of reward."""
+    judge: JudgeConfig
+    """Settings of the other judge."""
+
+
+class PreservationConfig(_Reward):
+    """Pixels kept outside the edited region."""
+
+    kind: Literal["preservation"] = "preservation"
+    """Kind of reward."""
+
+
+class OcrConfig(_Reward):
+    """Quoted text that must be readable."""
+
+    kind: Literal["ocr"] = "ocr"
+    """Kind of reward."""
+
+
+class ClipConfig(_Reward):
+    """Likeness to the source, or direction toward the text."""
+
+    kind: ClipKind
+    """Kind of reward."""
+    path: str
+    """Folder of a CLIP or SigLIP model."""
+
+
+class FunctionConfig(_Reward):
+    """A Python function."""
+
+    kind: Literal["function"] = "function"
+    """Kind of reward."""
+    path: str
+    """The function, as "pkg.module:name"."""
+
+
+class HttpConfig(_Reward):
+    """An HTTP service."""
+
+    kind: Literal["http"] = "http"
+    """Kind of reward."""
+    path: str
+    """Its URL."""
+
+
+class EditScoreConfig(_Reward):
+    """EditScore's package."""
+
+    kind: Literal["editscore"] = "editscore"
+    """Kind of reward."""
+    path: str
+    """Folder of the base model."""
     lora: str | None = None
     """Folder of EditScore's LoRA."""
-    judge: JudgeConfig | None = None
-    """Settings of the other judge, for kind "judge"."""
 
-    @model_validator(mode="after")
-    def _complete(self) -> RewardConfig:
-        if (self.kind == "judge") != (self.judge is not None):
-            raise ValueError(f'kind {self.kind!r}: `judge` belongs to kind "judge", and only there')
-        if self.lora is not None and self.kind != "editscore":
-            raise ValueError(f"kind {self.kind!r} takes no lora")
-        if (self.kind in ("clip_image", "clip_direction", "function", "http", "editscore")) != (self.path is not None):
-            raise ValueError(f"kind {self.kind!r}: path must name its model, function or URL, and only for these")
-        return self
+
+RewardConfig = Annotated[
+    JudgeRewardConfig | PreservationConfig | OcrConfig | ClipConfig | FunctionConfig | HttpConfig | EditScoreConfig,
+    Field(discriminator="kind"),
+]
+"""One more reward, mixed with the judge's."""
+KINDS: dict[str, type[_Reward]] = {
+    kind: section
+    for section in get_args(get_args(RewardConfig)[0])
+    for kind in get_args(section.model_fields["kind"].annotation)
+}
 
 
 class FailureConfig(_Section):
     """When a judge that fails stops the run."""
 
     share: float = Field(default=0.5, gt=0, le=1)
-    """A step with more than this share of its edits unscored is a failing step."""
+    """Share of a step's edits without reward above which the step fails."""
     steps: int = Field(default=3, gt=0)
-    """So many failing steps one after the other stop the run, with a checkpoint."""
+    """Failing steps in a row that stop the run, with a checkpoint."""
 
 
 class DataConfig(_Section):
@@ -405,12 +493,16 @@ def _lay(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
 
 
 def _explain(detail: ErrorDetails, origins: dict[str, str], name: str) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
+    key, known = _place(detail["loc"])
     origin = next((where for written, where in origins.items() if _same_branch(key, written)), name)
     if detail["type"] == "extra_forbidden":
-        return f"{origin}: unknown key {key}; did you mean {_nearest(key)}?"
+        return f"{origin}: unknown key {key}; did you mean {_nearest(key, known)}?"
     if detail["type"] == "missing":
         return f"{origin}: {key} is missing"
+    if detail["type"] == "union_tag_not_found":
+        return f"{origin}: {key}.kind is missing"
+    if detail["type"] == "union_tag_invalid":
+        return f"{origin}: {key}.kind: Input should be {detail['ctx']['expected_tags']}, not {detail['ctx']['tag']!r}"
     problem = detail["msg"].removeprefix("Value error, ")
     return (
         f"{origin}: {key}: {problem}, not {detail['input']!r}"
@@ -419,16 +511,24 @@ def _explain(detail: ErrorDetails, origins: dict[str, str], name: str) -> str:
     )
 
 
+def _place(loc: tuple[int | str, ...]) -> tuple[str, Iterable[str]]:
+    """The dotted key of a problem, and the known keys there; pydantic's place of a reward's key holds its kind too."""
+    if loc[:1] != ("rewards",) or len(loc) < 3:
+        return ".".join(map(str, loc)), known_keys()
+    reward = f"rewards.{loc[1]}"
+    return ".".join([reward, *map(str, loc[3:])]), known_keys(KINDS[str(loc[2])], f"{reward}.")
+
+
 def _same_branch(one: str, other: str) -> bool:
     """Whether one dotted key is, or lies under, the other."""
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
-def _nearest(key: str) -> str:
-    """The known key most like `key`, as a whole and in its last part."""
+def _nearest(key: str, keys: Iterable[str]) -> str:
+    """Of `keys`, the one most like `key`, as a whole and in its last part."""
 
     def likeness(known: str) -> float:
         pairs = ((key, known), (key.rpartition(".")[2], known.rpartition(".")[2]))
         return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
-    return max(known_keys(), key=likeness)
+    return max(keys, key=likeness)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import pytest
 from PIL import Image
 
+from editr1.config import MethodName
 from editr1.data.samples import EditSample
 from editr1.judges.base import Answer, Ask, JudgeRequest, Position
-from editr1.judges.methods import METHODS, MethodName
+from editr1.judges.methods import METHODS
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.prompts import load_prompt
 
@@ -77,7 +78,7 @@ def test_every_method_reads_its_answer(method: MethodName, say: Callable[[Ask], 
 
 
 def test_another_scale_is_brought_to_zero_and_one() -> None:
-    judge = MLLMJudge(Scripted(sure_of("7")), PROMPT, scale=(1, 9))
+    judge = MLLMJudge(Scripted(sure_of("7")), PROMPT, method="score_logit", scale=(1, 9))
     assert judge.score(REQUESTS[:1])[0].value == pytest.approx(6 / 8)
     assert judge.asks(REQUESTS[0])[0].choices == tuple("123456789")
 
@@ -86,7 +87,7 @@ def test_criteria_are_weighed_and_one_that_fails_leaves_no_reward() -> None:
     def say(ask: Ask) -> Answer:
         return sure_of("5" if "free of seams" in str(ask.parts[-1]) else "2")(ask)
 
-    judge = MLLMJudge(Scripted(say), PROMPT, criteria={"instruction": 3.0, "quality": 1.0})
+    judge = MLLMJudge(Scripted(say), PROMPT, method="score_logit", criteria={"instruction": 3.0, "quality": 1.0})
     (score,) = judge.score(REQUESTS[:1])
     assert score.value == pytest.approx((3 * 0.4 + 1 * 1.0) / 4)
     assert {name: part.value for name, part in score.parts.items()} == pytest.approx({"instruction": 0.4, "quality": 1})
@@ -95,7 +96,9 @@ def test_criteria_are_weighed_and_one_that_fails_leaves_no_reward() -> None:
     def fail(ask: Ask) -> Answer:
         return Answer(reason="HTTP 503") if "free of seams" in str(ask.parts[-1]) else say(ask)
 
-    (score,) = MLLMJudge(Scripted(fail), PROMPT, criteria={"instruction": 3.0, "quality": 1.0}).score(REQUESTS[:1])
+    (score,) = MLLMJudge(
+        Scripted(fail), PROMPT, method="score_logit", criteria={"instruction": 3.0, "quality": 1.0}
+    ).score(REQUESTS[:1])
     assert (score.value, score.reason) == (None, "quality: HTTP 503")
 
 
@@ -130,5 +133,5 @@ def test_a_logit_that_is_not_a_number_is_no_reward() -> None:
     def say(ask: Ask) -> Answer:
         return Answer("3", (Position("3", dict.fromkeys(ask.choices, math.nan)),))
 
-    (score,) = MLLMJudge(Scripted(say), PROMPT).score(REQUESTS[:1])
+    (score,) = MLLMJudge(Scripted(say), PROMPT, method="score_logit").score(REQUESTS[:1])
     assert (score.value, score.reason) == (None, "a logit of a score token is not finite")

@@ -88,9 +88,9 @@ def test_a_template_of_ones_own_is_named_with_its_content(tmp_path: Path) -> Non
 def test_a_broken_template_is_refused_with_its_place(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "t.yaml").write_text(text)
     with pytest.raises(UserError, match=problem):
-        load_prompt(str(tmp_path / "t.yaml"))
+        load_prompt(str(tmp_path / "t.yaml"), "paper")
 
 
 def test_a_template_that_is_not_there_names_the_shipped_ones() -> None:
     with pytest.raises(UserError, match=r"'nope' is neither a file .* nor shipped \(brief, full\)"):
-        load_prompt("nope")
+        load_prompt("nope", "paper")

@@ -132,7 +132,9 @@ def test_the_watch_counts_failing_steps_in_a_row_and_names_the_commonest_reason(
 
 def test_an_interrupt_does_not_wait_for_a_judge_that_hangs() -> None:
     with FaultServer(latency=30) as server:
-        judge = MLLMJudge(OpenAIModel([server.url], "m", timeout=30), load_prompt())
+        judge = MLLMJudge(
+            OpenAIModel([server.url], "m", timeout=30), load_prompt("full", "paper"), method="score_logit"
+        )
         begun = time.monotonic()
         with pytest.raises(KeyboardInterrupt), Rewarding(judge, 2) as rewarding:
             rewarding.start(group(1))

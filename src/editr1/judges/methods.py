@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from editr1.config import MethodName, Scale
 from editr1.judges.base import Answer, Score
 from editr1.judges.prompts import Question
 from editr1.judges.scoring import NO_YES, digits, first_position, marked_position, score_logit, written_number
 
-MethodName = Literal["score_logit", "yes_no", "score_sampling", "cot_logit", "cot_sampling"]
-Scale = tuple[int, int]
 SHORT = 8  # tokens of an answer that is one number
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
+from editr1.config import JUDGE_DEFAULTS, MethodName, Scale
 from editr1.judges.base import MLLM, Answer, Ask, JudgeRequest, Score, close
-from editr1.judges.methods import METHODS, MethodName, Scale
-from editr1.judges.prompts import OVERALL, Prompt
+from editr1.judges.methods import METHODS
+from editr1.judges.prompts import Prompt
 
 
 class MLLMJudge:
@@ -34,16 +35,16 @@ class MLLMJudge:
         model: MLLM,
         prompt: Prompt,
         *,
-        method: MethodName = "score_logit",
-        scale: Scale = (0, 5),
-        criteria: Mapping[str, float] | None = None,
-        samples: int = 1,
+        method: MethodName,
+        scale: Scale = JUDGE_DEFAULTS.scale,
+        criteria: Mapping[str, float] = JUDGE_DEFAULTS.criteria,
+        samples: int = JUDGE_DEFAULTS.samples,
         temperature: float = 1.0,
         max_tokens: int = 512,
     ) -> None:
         self.model, self.prompt, self.scale = model, prompt, scale
         self.method, self.method_name = METHODS[method], method
-        self.criteria = dict(criteria or {OVERALL: 1.0})
+        self.criteria = dict(criteria)
         self.samples = samples if self.method.sampled else 1
         self.temperature, self.max_tokens = temperature, max_tokens
 

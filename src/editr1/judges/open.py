@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -11,14 +10,35 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from editr1.config import Config, JudgeConfig, RewardConfig, load_config
+from editr1.config import (
+    ClipConfig,
+    Config,
+    EditScoreConfig,
+    FunctionConfig,
+    HttpConfig,
+    JudgeConfig,
+    JudgeRewardConfig,
+    OcrConfig,
+    PreservationConfig,
+    RewardConfig,
+    load_config,
+)
 from editr1.devices import pick_device
 from editr1.errors import UserError, first_problem
 from editr1.judges.base import MLLM, Judge
 from editr1.judges.methods import METHODS
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.local import TransformersModel
+from editr1.judges.models.remote import OpenAIModel
 from editr1.judges.prompts import load_prompt
+from editr1.judges.rewards.clip import ClipReward
+from editr1.judges.rewards.editscore import EditScoreReward, load_editscore
+from editr1.judges.rewards.function import FunctionReward
+from editr1.judges.rewards.http import HttpReward
+from editr1.judges.rewards.mixed import MixedJudge
+from editr1.judges.rewards.ocr import OcrReward
+from editr1.judges.rewards.preservation import PreservationReward
+from editr1.judges.rewards.ranking import RankingJudge
 from editr1.judges.scoring import score_token_ids
 from editr1.toy.assets import locate
 
@@ -29,8 +49,6 @@ def open_config_judge(config: Config) -> Judge:
     judge = open_judge(config.judge, device, dtype)
     if not config.rewards:
         return judge
-    from editr1.judges.rewards.mixed import MixedJudge
-
     others = {name: (open_reward(reward, device, dtype), reward.weight) for name, reward in config.rewards.items()}
     return MixedJudge({"judge": (judge, config.judge.weight), **others})
 
@@ -44,8 +62,6 @@ def open_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype:
     model = open_model(settings, device, dtype)
     prompt = load_prompt(settings.template, settings.order)
     if settings.method == "ranking":
-        from editr1.judges.rewards.ranking import RankingJudge
-
         return RankingJudge(model)
     choices = METHODS[settings.method].choices(settings.scale)
     if isinstance(model, TransformersModel):  # a server is asked when it is there
@@ -72,8 +88,6 @@ def open_model(settings: JudgeConfig, device: torch.device | str = "cpu", dtype:
     """
     if not settings.endpoints:
         return _local_model(str(locate(str(settings.path))), settings.batch_size, device, dtype)
-    from editr1.judges.models.remote import OpenAIModel
-
     return OpenAIModel(
         settings.endpoints,
         str(settings.model),
@@ -92,26 +106,21 @@ def _local_model(path: str, batch_size: int, device: torch.device | str, dtype: 
 
 def open_reward(settings: RewardConfig, device: torch.device | str, dtype: torch.dtype) -> Judge:
     """One more reward."""
-    from editr1.judges.rewards.clip import ClipReward
-    from editr1.judges.rewards.editscore import EditScoreReward, load_editscore
-    from editr1.judges.rewards.function import FunctionReward
-    from editr1.judges.rewards.http import HttpReward
-    from editr1.judges.rewards.ocr import OcrReward
-    from editr1.judges.rewards.preservation import PreservationReward
-
-    if settings.judge is not None:
-        return open_judge(settings.judge, device, dtype)
-    path = settings.path or ""
-    made: dict[str, Callable[[], Judge]] = {
-        "preservation": PreservationReward,
-        "ocr": OcrReward,
-        "clip_image": lambda: ClipReward(path, kind="image", device=device, dtype=dtype),
-        "clip_direction": lambda: ClipReward(path, kind="direction", device=device, dtype=dtype),
-        "function": lambda: FunctionReward(path),
-        "http": lambda: HttpReward(path),
-        "editscore": lambda: EditScoreReward(load_editscore(Path(path), settings.lora)),
-    }
-    return made[settings.kind]()
+    match settings:
+        case JudgeRewardConfig():
+            return open_judge(settings.judge, device, dtype)
+        case ClipConfig():
+            return ClipReward(settings.path, kind=settings.kind, device=device, dtype=dtype)
+        case PreservationConfig():
+            return PreservationReward()
+        case OcrConfig():
+            return OcrReward()
+        case FunctionConfig():
+            return FunctionReward(settings.path)
+        case HttpConfig():
+            return HttpReward(settings.path)
+        case EditScoreConfig():
+            return EditScoreReward(load_editscore(Path(settings.path), settings.lora))
 
 
 def parse_judge(text: str) -> JudgeConfig:
@@ -126,7 +135,9 @@ def parse_judge(text: str) -> JudgeConfig:
     name, _, query = text.partition("?")
     settings = {key: yaml.safe_load(value) for key, value in parse_qsl(query)}
     if name == "toy":
-        settings = {**load_config("toy").judge.model_dump(exclude_defaults=True), **settings}
+        toy = load_config("toy").judge.model_dump(exclude_defaults=True)
+        own_words = {"template", "order"} if settings.get("method") == "ranking" else set()
+        settings = {**{key: value for key, value in toy.items() if key not in own_words}, **settings}
     elif name.startswith("openai:"):
         settings["endpoints"] = name.removeprefix("openai:").split(",")
     elif Path(name).suffix in (".yaml", ".yml"):

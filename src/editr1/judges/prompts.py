@@ -19,10 +19,10 @@ import yaml
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from editr1.config import JUDGE_DEFAULTS, Order, Scale
 from editr1.errors import UserError, first_problem
 from editr1.judges.base import JudgeRequest
 
-Order = Literal["paper", "prefix"]
 Question = Literal["score", "yes_no", "think"]
 OVERALL = "overall"
 PLACES = {"instruction", "requirement", "criterion", "low", "high"}
@@ -92,7 +92,7 @@ class Prompt:
         request: JudgeRequest,
         question: Question = "score",
         criterion: str = OVERALL,
-        scale: tuple[int, int] = (0, 5),
+        scale: Scale = JUDGE_DEFAULTS.scale,
     ) -> tuple[str | Image, ...]:
         """Texts and images of the one message.
 
@@ -117,7 +117,7 @@ class Prompt:
         return words.source, request.sample.source, words.edit, request.edit, f"{opening} {asked}"
 
 
-def load_prompt(template: str = "full", order: Order = "paper") -> Prompt:
+def load_prompt(template: str, order: Order) -> Prompt:
     """A shipped template by its name, or a user's YAML file.
 
     Raises:

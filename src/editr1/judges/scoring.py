@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from editr1.config import Scale
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Position, Score
 
@@ -23,7 +24,7 @@ MARK = re.compile(r"score\W{0,4}\s*", re.IGNORECASE)
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?![\w])")
 
 
-def digits(scale: tuple[int, int]) -> tuple[str, ...]:
+def digits(scale: Scale) -> tuple[str, ...]:
     """The answers of a scale, worst first."""
     return tuple(str(number) for number in range(scale[0], scale[1] + 1))
 
@@ -99,7 +100,7 @@ def marked_position(answer: Answer, choices: Sequence[str]) -> Position | None:
     return next((position for position in after if position.token.strip() in choices), None)
 
 
-def written_number(text: str, scale: tuple[int, int], marked: bool) -> Score:
+def written_number(text: str, scale: Scale, marked: bool) -> Score:
     """The number that the judge wrote, brought to [0, 1].
 
     Args:

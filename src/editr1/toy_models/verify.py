@@ -48,7 +48,9 @@ def verify(
 ) -> dict[str, Any]:
     """Measure editor, VAE and judge; the numbers that stand beside the weights."""
     editor = open_editor(editor_path, pixels=64 * 64)
-    judge = MLLMJudge(TransformersModel(judge_path, batch_size=GROUP), load_prompt("brief", "prefix"))
+    judge = MLLMJudge(
+        TransformersModel(judge_path, batch_size=GROUP), load_prompt("brief", "prefix"), method="score_logit"
+    )
     groups = measure(editor, judge, ToyDataset("heldout", items, SEED, level), on_item)
     return {
         "editor": editor_figures(groups),

@@ -14,10 +14,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
+from editr1.config import MethodName
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import Ask, JudgeRequest
-from editr1.judges.methods import MethodName
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.local import TransformersModel, chat
 from editr1.judges.prompts import Question, load_prompt

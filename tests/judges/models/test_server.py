@@ -24,10 +24,11 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
+from editr1.config import MethodName
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask, JudgeRequest
-from editr1.judges.methods import METHODS, MethodName
+from editr1.judges.methods import METHODS
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models import server as server_module
 from editr1.judges.models.local import TransformersModel
@@ -90,7 +91,7 @@ def test_questions_that_come_together_are_answered_together(
     answer = model.answer_top
     monkeypatch.setattr(model, "answer_top", lambda asks, top: sizes.append(len(asks)) or answer(asks, top))
     client = OpenAIModel([f"{url}/v1"], "judge")
-    MLLMJudge(client, PROMPT).score(REQUESTS)
+    MLLMJudge(client, PROMPT, method="score_logit").score(REQUESTS)
     client.close()
     assert sum(sizes) == len(REQUESTS) and len(sizes) < len(REQUESTS) / 2 and max(sizes) <= 8
 

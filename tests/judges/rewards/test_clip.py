@@ -65,7 +65,7 @@ def unit(features: object) -> np.ndarray:
 
 @torch.no_grad()
 def test_values_are_the_cosines_of_the_stock_model(folder: Path) -> None:
-    image, direction = (ClipReward(folder, kind=kind) for kind in ("image", "direction"))
+    image, direction = (ClipReward(folder, kind=kind) for kind in ("clip_image", "clip_direction"))
     model, processor = image.model, image.processor
     for request, like, toward in zip(REQUESTS, image.score(REQUESTS), direction.score(REQUESTS), strict=True):
         edit, source = (
@@ -83,12 +83,12 @@ def test_values_are_the_cosines_of_the_stock_model(folder: Path) -> None:
 
 def test_an_untouched_source_is_wholly_alike_and_moves_nowhere(folder: Path) -> None:
     same = [JudgeRequest(EditSample("", picture(0), "remove the cat"), picture(0))]
-    assert ClipReward(folder, kind="image").score(same)[0].value == pytest.approx(1.0, abs=1e-6)
-    assert ClipReward(folder, kind="direction").score(same)[0].value == pytest.approx(0.5, abs=1e-6)
+    assert ClipReward(folder, kind="clip_image").score(same)[0].value == pytest.approx(1.0, abs=1e-6)
+    assert ClipReward(folder, kind="clip_direction").score(same)[0].value == pytest.approx(0.5, abs=1e-6)
 
 
 def test_a_folder_without_such_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder at"):
-        ClipReward(tmp_path / "none", kind="image")
+        ClipReward(tmp_path / "none", kind="clip_image")
     with pytest.raises(UserError, match="no CLIP or SigLIP model"):
-        ClipReward(tmp_path, kind="image")
+        ClipReward(tmp_path, kind="clip_image")

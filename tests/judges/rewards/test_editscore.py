@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from editr1.config import RewardConfig
+from editr1.config import EditScoreConfig
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest
@@ -60,4 +60,4 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
         if content:
             (tmp_path / "config.json").write_text(json.dumps({"model_type": content}))
         with pytest.raises(UserError, match=words):
-            open_reward(RewardConfig(kind="editscore", path=str(tmp_path)), "cpu", None)  # type: ignore[arg-type]
+            open_reward(EditScoreConfig(path=str(tmp_path)), "cpu", None)  # type: ignore[arg-type]

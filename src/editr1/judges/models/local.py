@@ -27,6 +27,7 @@ from transformers import (
     ProcessorMixin,
 )
 
+from editr1.config import JUDGE_DEFAULTS
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask, Position
 from editr1.judges.scoring import score_token_ids
@@ -53,7 +54,7 @@ class TransformersModel:
         self,
         path: str | Path,
         *,
-        batch_size: int = 16,
+        batch_size: int = JUDGE_DEFAULTS.batch_size,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:

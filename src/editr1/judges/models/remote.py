@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 from PIL.Image import Image
 
+from editr1.config import JUDGE_DEFAULTS
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask, Position
 from editr1.judges.models.endpoints import CONNECT, Endpoint, Endpoints, Fault, GivenUp
@@ -60,10 +61,10 @@ class OpenAIModel:
         endpoints: Sequence[str],
         model: str,
         *,
-        api_key_env: str = "OPENAI_API_KEY",
-        in_flight: int = 32,
-        timeout: float = 60.0,
-        tries: int = 8,
+        api_key_env: str = JUDGE_DEFAULTS.api_key_env,
+        in_flight: int = JUDGE_DEFAULTS.in_flight,
+        timeout: float = JUDGE_DEFAULTS.timeout,
+        tries: int = JUDGE_DEFAULTS.tries,
         top_logprobs: int = 20,
         jpeg_quality: int | None = None,
         backoff: float = 0.5,

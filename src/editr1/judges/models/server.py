@@ -27,6 +27,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from editr1.config import JUDGE_DEFAULTS
 from editr1.errors import UserError, first_problem
 from editr1.judges.base import MLLM, Answer, Ask, Position
 from editr1.listening import listen
@@ -164,7 +165,7 @@ class Batcher:
             batch[0][2].set_exception(_refusal(error))
 
 
-def make_app(model: Served, *, batch_size: int = 16, wait_ms: float = 5) -> FastAPI:
+def make_app(model: Served, *, batch_size: int = JUDGE_DEFAULTS.batch_size, wait_ms: float = 5) -> FastAPI:
     """The application.
 
     Args:
@@ -240,7 +241,7 @@ def _add_errors(app: FastAPI) -> None:
         return _error(500, type(error).__name__, "server_error")
 
 
-def serve(model: Served, *, host: str = "127.0.0.1", port: int = 8000, batch_size: int = 16) -> None:
+def serve(model: Served, *, host: str, port: int, batch_size: int) -> None:
     """Serve until Ctrl-C.
 
     Raises:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL.Image import Image
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModel, AutoProcessor
 
+from editr1.config import ClipKind
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score
 
@@ -24,18 +25,18 @@ BATCH = 32
 class ClipReward:
     """Cosines of embeddings, brought from [-1, 1] to [0, 1].
 
-    "image" is cos(edit, source), which an untouched source wins: it must be mixed. "direction" is how much nearer the
-    edit is to the text than its source was: cos(edit, text) - cos(source, text), with the requirement as the text, or
-    the instruction where there is none. Values past the ends are clipped.
+    "clip_image" is cos(edit, source), which an untouched source wins: it must be mixed. "clip_direction" is how much
+    nearer the edit is to the text than its source: cos(edit, text) - cos(source, text). The text is the requirement, or
+    the instruction if there is no requirement. Values outside [0, 1] are clipped.
 
     Args:
-        path: local folder of a CLIP or SigLIP model with its processor, safetensors.
-        kind: what is measured.
-        device: where it runs.
-        dtype: of the weights.
+        path: Local folder of a CLIP or SigLIP model with its processor, safetensors.
+        kind: The measure.
+        device: Device of the model.
+        dtype: Number format of the weights.
 
     Raises:
-        UserError: the folder holds no such model.
+        UserError: The folder holds no such model.
     """
 
     remote = False
@@ -44,13 +45,13 @@ class ClipReward:
         self,
         path: str | Path,
         *,
-        kind: Literal["image", "direction"],
+        kind: ClipKind,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.kind = kind
         if not Path(path).is_dir():
-            raise UserError(f"reward clip_{kind}: no folder at {path}: give a CLIP or SigLIP model saved on disk")
+            raise UserError(f"reward {kind}: no folder at {path}: give a CLIP or SigLIP model saved on disk")
         try:
             self.processor: Any = AutoProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
             model: Any = AutoModel.from_pretrained(
@@ -58,9 +59,9 @@ class ClipReward:
             )
         except (OSError, ValueError, SafetensorError) as error:
             reason = str(error).strip().partition("\n")[0]
-            raise UserError(f"reward clip_{kind}: no CLIP or SigLIP model in {path} ({reason})") from error
+            raise UserError(f"reward {kind}: no CLIP or SigLIP model in {path} ({reason})") from error
         if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
-            raise UserError(f"reward clip_{kind}: the model in {path} is a {type(model).__name__}, not CLIP or SigLIP")
+            raise UserError(f"reward {kind}: the model in {path} is a {type(model).__name__}, not CLIP or SigLIP")
         self.model = model.to(device).eval()
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
@@ -79,7 +80,7 @@ class ClipReward:
         """Values [B], NaN where an embedding is not finite."""
         edits = self._images([request.edit for request in requests])  # B D
         sources = self._images([request.sample.source for request in requests])  # B D
-        if self.kind == "image":
+        if self.kind == "clip_image":
             return (1 + (edits * sources).sum(dim=1)) / 2
         texts = self._texts([request.sample.requirement or request.sample.instruction for request in requests])  # B D
         return (1 + ((edits - sources) * texts).sum(dim=1)) / 2

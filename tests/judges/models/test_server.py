@@ -320,7 +320,7 @@ def test_serving_tells_its_url_and_ends_quietly_at_an_interrupt() -> None:
 
 def test_a_port_that_is_taken_is_refused_in_words(model: TransformersModel, url: str) -> None:
     with pytest.raises(UserError, match=r"cannot listen at 127\.0\.0\.1:\d+ .*--port"):
-        serve(model, port=int(url.rsplit(":", 1)[1]))
+        serve(model, host="127.0.0.1", batch_size=1, port=int(url.rsplit(":", 1)[1]))
 
 
 def test_the_shipped_path_of_a_model_is_a_folder(tmp_path: Path) -> None:

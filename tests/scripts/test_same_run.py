@@ -26,7 +26,7 @@ def run(folder: Path, reward: float = 0.5, weight: float = 1.0, steps: int = 2, 
 
 
 def compare(one: Path, other: Path) -> tuple[int, str]:
-    command = [sys.executable, SCRIPT, one, other]
+    command = [sys.executable, str(SCRIPT), str(one), str(other)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout
 

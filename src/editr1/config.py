@@ -16,10 +16,10 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from editr1.algorithms.base import Algorithm, known
+from editr1.algorithms.base import Algorithm, find_algorithms, parse_algorithm
 from editr1.algorithms.base import SchedulerName as SchedulerName
 from editr1.algorithms.nft import NFT
-from editr1.errors import UserError, first_problem
+from editr1.errors import UserError
 
 MethodName = Literal["score_logit", "yes_no", "score_sampling", "cot_logit", "cot_sampling"]
 Order = Literal["paper", "prefix"]
@@ -260,16 +260,6 @@ class RolloutConfig(_Section):
     """DPM-Solver++(2M) for flow matching, or Euler."""
 
 
-def _chosen_algorithm(settings: Any) -> Any:
-    """The settings as those of the algorithm that they name; DiffusionNFT if they name none."""
-    if not isinstance(settings, dict):
-        return settings
-    name, algorithms = settings.get("name", "nft"), known()
-    if name not in algorithms:
-        raise ValueError(f"algorithm.name: no algorithm is called {name!r}; there are {', '.join(algorithms)}")
-    return algorithms[name].model_validate(settings)
-
-
 class OptimConfig(_Section):
     """AdamW."""
 
@@ -324,7 +314,7 @@ class Config(_Section):
     judge: JudgeConfig
     data: DataConfig
     rollout: RolloutConfig = RolloutConfig()
-    algorithm: Annotated[SerializeAsAny[Algorithm], BeforeValidator(_chosen_algorithm)] = NFT()
+    algorithm: Annotated[SerializeAsAny[Algorithm], BeforeValidator(parse_algorithm)] = NFT()
     """The algorithm, by `name`, and its settings."""
     optim: OptimConfig = OptimConfig()
     adapter: AdapterConfig = AdapterConfig()
@@ -381,34 +371,14 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError("; ".join(_explain(detail, origins, name) for detail in error.errors())) from error
+        settings = tree.get("algorithm")
+        algorithm = settings.get("name", "nft") if isinstance(settings, dict) else None
+        raise UserError("; ".join(_explain(detail, origins, name, algorithm) for detail in error.errors())) from error
 
 
 def dump_config(config: Config) -> str:
     """All settings as YAML that `load_config` reads back to an equal object."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-FREE = (
-    {"steps", "save_every", "keep", "out", "editor.device", "optim.micro_batch", "failures.share", "failures.steps"}
-    | {f"judge.{name}" for name in ("batch_size", "endpoints", "api_key_env", "in_flight", "timeout", "tries")}
-    | {f"memory.{name}" for name in MemoryConfig.model_fields if name != "quantize"}
-)
-"""What may change when a run is continued, on another machine too."""
-
-
-def differences(before: dict[str, Any], config: Config) -> str:
-    """What keeps `config` from continuing a run with the settings `before`, a JSON tree: "key: was, is", or "".
-
-    Settings that are newer than the run have their defaults there.
-    """
-    try:
-        known_before = Config.model_validate(before).model_dump(mode="json")
-    except ValidationError as error:
-        return f"they cannot be read: {first_problem(error)}"
-    was, now = (dict(_leaves(tree)) for tree in (known_before, config.model_dump(mode="json")))
-    changed = [key for key in {**was, **now} if key not in FREE and was.get(key) != now.get(key)]
-    return "; ".join(f"{key}: {was.get(key)} there, {now.get(key)} here" for key in changed)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -430,29 +400,22 @@ def presets() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in _shipped().iterdir() if file.name.endswith(".yaml"))
 
 
-def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of a config, sections included."""
+def known_keys(section: type[BaseModel] = Config, prefix: str = "", algorithm: str | None = None) -> Iterator[str]:
+    """Every dotted key of a config, sections included, with the settings of one algorithm or of all."""
     for name, info in section.model_fields.items():
         yield prefix + name
-        for below in _sections(info.annotation):
-            yield from known_keys(below, f"{prefix}{name}.")
+        for below in _sections(info.annotation, algorithm):
+            yield from known_keys(below, f"{prefix}{name}.", algorithm)
 
 
-def _sections(annotation: Any) -> Sequence[type[BaseModel]]:
+def _sections(annotation: Any, algorithm: str | None) -> Sequence[type[BaseModel]]:
     """The sections that a setting of this type may hold."""
     if not isinstance(annotation, type):
         return []
     if issubclass(annotation, Algorithm):
-        return [*known().values()]
+        algorithms = find_algorithms()
+        return [algorithms[algorithm]] if algorithm in algorithms else [*algorithms.values()]
     return [annotation] if issubclass(annotation, _Section) else []
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _shipped() -> Any:
@@ -492,11 +455,11 @@ def _lay(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
     tree[last] = value
 
 
-def _explain(detail: ErrorDetails, origins: dict[str, str], name: str) -> str:
-    key, known = _place(detail["loc"])
+def _explain(detail: ErrorDetails, origins: dict[str, str], name: str, algorithm: str | None) -> str:
+    key, keys = _place(detail["loc"], algorithm)
     origin = next((where for written, where in origins.items() if _same_branch(key, written)), name)
     if detail["type"] == "extra_forbidden":
-        return f"{origin}: unknown key {key}; did you mean {_nearest(key, known)}?"
+        return f"{origin}: unknown key {key}; did you mean {nearest_key(key, keys)}?"
     if detail["type"] == "missing":
         return f"{origin}: {key} is missing"
     if detail["type"] == "union_tag_not_found":
@@ -511,10 +474,10 @@ def _explain(detail: ErrorDetails, origins: dict[str, str], name: str) -> str:
     )
 
 
-def _place(loc: tuple[int | str, ...]) -> tuple[str, Iterable[str]]:
+def _place(loc: tuple[int | str, ...], algorithm: str | None) -> tuple[str, Iterable[str]]:
     """The dotted key of a problem, and the known keys there; pydantic's place of a reward's key holds its kind too."""
     if loc[:1] != ("rewards",) or len(loc) < 3:
-        return ".".join(map(str, loc)), known_keys()
+        return ".".join(map(str, loc)), known_keys(algorithm=algorithm)
     reward = f"rewards.{loc[1]}"
     return ".".join([reward, *map(str, loc[3:])]), known_keys(KINDS[str(loc[2])], f"{reward}.")
 
@@ -524,11 +487,11 @@ def _same_branch(one: str, other: str) -> bool:
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
-def _nearest(key: str, keys: Iterable[str]) -> str:
+def nearest_key(key: str, keys: Iterable[str]) -> str:
     """Of `keys`, the one most like `key`, as a whole and in its last part."""
 
-    def likeness(known: str) -> float:
-        pairs = ((key, known), (key.rpartition(".")[2], known.rpartition(".")[2]))
+    def likeness(other: str) -> float:
+        pairs = ((key, other), (key.rpartition(".")[2], other.rpartition(".")[2]))
         return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
     return max(keys, key=likeness)

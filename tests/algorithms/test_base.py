@@ -11,7 +11,7 @@ from torch import Tensor
 
 import editr1.algorithms
 from editr1.algorithms.advantages import filter_groups, normalise
-from editr1.algorithms.base import Algorithm, Edits, Rows, draw_levels, known
+from editr1.algorithms.base import Algorithm, Edits, Rows, draw_levels, find_algorithms
 from editr1.algorithms.mixing import mix
 from editr1.algorithms.nft import NFT
 
@@ -29,16 +29,16 @@ def rows_of(algorithm: Algorithm, given: Edits, seed: int = 0) -> Rows:
 
 
 def test_every_algorithm_of_the_folder_is_known_by_its_name() -> None:
-    algorithms = known()
+    algorithms = find_algorithms()
     assert {"nft", "awm"} <= algorithms.keys() <= {m.name for m in pkgutil.iter_modules(editr1.algorithms.__path__)}
     for name, kind in algorithms.items():
         assert kind(name=name).name == name == kind.__module__.rpartition(".")[2]
         assert kind.parts and "loss" not in kind.parts
 
 
-@pytest.mark.parametrize("name", sorted(known()))
+@pytest.mark.parametrize("name", sorted(find_algorithms()))
 def test_a_loss_is_finite_has_its_named_parts_and_trains_the_default_policy_alone(name: str) -> None:
-    algorithm = known()[name](name=name, kl=0.1)
+    algorithm = find_algorithms()[name](name=name, kl=0.1)
     rows = rows_of(algorithm, edits(-1.0, 0.0, 0.5, 1.0))
     policies = ("default", *algorithm.asks(5))
     velocities = {p: torch.randn(rows.x0.shape).requires_grad_() for p in policies}
@@ -50,9 +50,9 @@ def test_a_loss_is_finite_has_its_named_parts_and_trains_the_default_policy_alon
     assert gradients.pop("default") is not None and set(gradients.values()) == {None}
 
 
-@pytest.mark.parametrize("name", sorted(known()))
+@pytest.mark.parametrize("name", sorted(find_algorithms()))
 def test_micro_batches_weighted_by_their_share_of_rows_give_the_whole(name: str) -> None:
-    algorithm = known()[name](name=name, kl=0.1)
+    algorithm = find_algorithms()[name](name=name, kl=0.1)
     rows = rows_of(algorithm, Edits(torch.randn(5, N, C).double(), torch.randn(5), LEVELS))
     velocities = {p: torch.randn_like(rows.x0) for p in ("default", "old", "reference")}
     whole, parts = algorithm.loss(rows, velocities)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from editr1.config import Config, load_config
 from editr1.errors import UserError
 from editr1.files import write_file
 from editr1.training import checkpoint
@@ -180,3 +181,24 @@ def test_a_signal_interrupts_but_waits_for_the_end_of_a_held_block(number: signa
             done.append("quiet")
     assert done == ["held", "quiet"]
     assert signal.getsignal(number) == before
+
+
+def test_a_run_may_go_on_with_other_endpoints_but_not_with_another_method() -> None:
+    servers = ["judge.path=null", "judge.model=m"]
+    config = load_config("toy", [*servers, "judge.endpoints=[http://a/v1]"])
+    moved = load_config("toy", [*servers, "judge.endpoints=[http://b/v1, http://c/v1]", "judge.in_flight=4"])
+    assert checkpoint.changed_settings(config.model_dump(mode="json"), moved) == ""
+    other = load_config("toy", [*servers, "judge.endpoints=[http://a/v1]", "judge.method=yes_no"])
+    assert (
+        checkpoint.changed_settings(config.model_dump(mode="json"), other)
+        == "judge.method: score_logit there, yes_no here"
+    )
+
+
+def test_a_run_of_an_earlier_version_whose_rewards_hold_the_nulls_of_other_kinds_may_go_on() -> None:
+    config = load_config("toy", ["rewards={kept: {kind: preservation}, mine: {kind: function, path: 'm:f'}}"])
+    tree = config.model_dump(mode="json")
+    assert tree["rewards"]["kept"] == {"weight": 1.0, "kind": "preservation"}
+    nulls = {"path": None, "lora": None, "judge": None}
+    tree["rewards"] = {name: {**nulls, **reward} for name, reward in tree["rewards"].items()}
+    assert checkpoint.changed_settings(tree, config) == "" and Config.model_validate(tree) == config

@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
-from editr1.algorithms.base import known
+from editr1.algorithms.base import find_algorithms
 from editr1.config import Config
 from editr1.data.samples import EditSample
 from editr1.editors.editor import Editor
@@ -262,7 +262,7 @@ def test_a_policy_is_asked_only_where_its_answer_is_used(make: Make, kl: float, 
     assert calls == 2 * group + 2 * group + 2 * late  # the old policy is the trained one in the first two steps
 
 
-@pytest.mark.parametrize("name", sorted(known()))
+@pytest.mark.parametrize("name", sorted(find_algorithms()))
 def test_every_algorithm_trains_through_the_same_loop_and_goes_on_exactly(
     make: Make, tmp_path: Path, name: str
 ) -> None:
@@ -272,7 +272,7 @@ def test_every_algorithm_trains_through_the_same_loop_and_goes_on_exactly(
     make(out="straight", steps=3, **changes).train()
     assert_same_run(tmp_path / "out", tmp_path / "straight")
     rows = read_metrics(tmp_path / "out" / "metrics.jsonl")
-    assert all(row["update_norm"] > 0 and {"loss", *known()[name].parts} <= row.keys() for row in rows)
+    assert all(row["update_norm"] > 0 and {"loss", *find_algorithms()[name].parts} <= row.keys() for row in rows)
 
 
 def test_a_run_of_a_version_without_named_algorithms_is_continued(make: Make, straight: Path, tmp_path: Path) -> None:

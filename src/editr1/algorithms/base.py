@@ -208,7 +208,17 @@ def draw_levels(visited: Tensor | None, edits: int, count: int, generator: torch
     return visited[order.to(visited.device)]
 
 
-def known() -> dict[str, type[Algorithm]]:
+def parse_algorithm(settings: Any) -> Any:
+    """The settings as those of the algorithm that they name; DiffusionNFT if they name none."""
+    if not isinstance(settings, dict):
+        return settings
+    name, algorithms = settings.get("name", "nft"), find_algorithms()
+    if name not in algorithms:
+        raise ValueError(f"algorithm.name: no algorithm is called {name!r}; there are {', '.join(algorithms)}")
+    return algorithms[name].model_validate(settings)
+
+
+def find_algorithms() -> dict[str, type[Algorithm]]:
     """The algorithms of this folder, by name."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         import_module(f"editr1.algorithms.{module.name}")

@@ -9,20 +9,28 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from editr1.errors import UserError
+from editr1.config import Config, MemoryConfig
+from editr1.errors import UserError, first_problem
 from editr1.files import sync
 from editr1.training.run_files import CHECKPOINTS
 
 STATE = "state.json"
 FORMAT = 1
+FREE = (
+    {"steps", "save_every", "keep", "out", "editor.device", "optim.micro_batch", "failures.share", "failures.steps"}
+    | {f"judge.{name}" for name in ("batch_size", "endpoints", "api_key_env", "in_flight", "timeout", "tries")}
+    | {f"memory.{name}" for name in MemoryConfig.model_fields if name != "quantize"}
+)
+"""What may change when a run is continued, on another machine too."""
 
 
 def save(root: Path, step: int, state: Mapping[str, Any], write: Callable[[Path], None], keep: int) -> Path:
@@ -91,6 +99,20 @@ def read_state(folder: Path) -> dict[str, Any]:
     return json.loads((folder / STATE).read_text(encoding="utf-8"))
 
 
+def changed_settings(before: dict[str, Any], config: Config) -> str:
+    """What keeps `config` from continuing a run with the settings `before`, a JSON tree: "key: was, is"; "" if nothing.
+
+    Settings that are newer than the run have their defaults in it.
+    """
+    try:
+        old = Config.model_validate(before).model_dump(mode="json")
+    except ValidationError as error:
+        return f"they cannot be read: {first_problem(error)}"
+    was, now = (dict(_leaves(tree)) for tree in (old, config.model_dump(mode="json")))
+    changed = [key for key in {**was, **now} if key not in FREE and was.get(key) != now.get(key)]
+    return "; ".join(f"{key}: {was.get(key)} there, {now.get(key)} here" for key in changed)
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> dict[str, Tensor]:
     """The state of an optimiser as "<quantity>.<parameter>": tensor; its settings are the config's business.
 
@@ -110,6 +132,14 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: Sequence[str], te
         quantity, _, name = key.partition(".")
         state.setdefault(index[name], {})[quantity] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _discard(*folders: Path) -> None:

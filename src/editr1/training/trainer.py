@@ -32,7 +32,7 @@ from torch.nn.utils import get_total_norm
 
 from editr1.algorithms.base import Rows
 from editr1.algorithms.ema import EMA
-from editr1.config import Config, differences, dump_config
+from editr1.config import Config, dump_config
 from editr1.data.pictures import png
 from editr1.data.samples import EditDataset, EditSample, GroupSampler
 from editr1.data.seeds import derive_seed
@@ -312,9 +312,9 @@ class Trainer:
         if folder is None:
             return
         state = checkpoint.read_state(folder)
-        if different := differences(state["config"], self.config):
+        if changes := checkpoint.changed_settings(state["config"], self.config):
             raise UserError(
-                f"{self.out} holds a run with other settings ({different}); choose another out, or set them back"
+                f"{self.out} holds a run with other settings ({changes}); choose another out, or set them back"
             )
         self.editor.policies.load(folder / "policy", "default")
         self.editor.policies.load(folder / "old", "old")

@@ -16,7 +16,7 @@ from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from editr1.config import Config, MemoryConfig, differences
+from editr1.config import Config, MemoryConfig
 from editr1.editors import memory as memory_module
 from editr1.editors.editor import Editor, Rollout
 from editr1.editors.families import FAMILIES
@@ -31,6 +31,7 @@ from editr1.editors.memory import (
 )
 from editr1.editors.open import apply_memory, find_family, load_pipeline, open_config_editor, open_editor
 from editr1.errors import UserError
+from editr1.training.checkpoint import changed_settings
 from tests.editors.tiny_denoisers import build_flux_1, build_flux_2, output
 from tests.tiny import PIXELS, build_vae, shake, tiny_sample
 
@@ -92,10 +93,10 @@ def test_all_is_off_by_default_and_a_config_reaches_the_editor(tiny_editor_path:
 def test_a_run_may_go_on_with_other_settings_but_not_with_other_weights(tmp_path: Path) -> None:
     before = config(tmp_path).model_dump(mode="json")
     changed = config(tmp_path, offload=True, cache="c", vae_tiling=True, attention="flex", compile=True)
-    assert differences(before, changed) == ""
-    assert "memory.quantize: None there, int8 here" in differences(before, config(tmp_path, quantize="int8"))
+    assert changed_settings(before, changed) == ""
+    assert "memory.quantize: None there, int8 here" in changed_settings(before, config(tmp_path, quantize="int8"))
     del before["memory"]  # of a run by an older version
-    assert differences(before, config(tmp_path)) == ""
+    assert changed_settings(before, config(tmp_path)) == ""
 
 
 def test_quantised_weights_are_not_trained_whole(tmp_path: Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,8 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from editr1.errors import UserError
-from editr1.files import write_file
+from editr1.files import JsonLines, read_lines
 from editr1.training.run_files import BOARD, METRICS
 from editr1.training.step_row import StepRow
 
@@ -54,8 +51,8 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter  # takes a second, which `editr1 --help` need not wait for
 
         self.path = out / METRICS
-        _cut(self.path, step)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._lines = JsonLines(self.path, "rows of steps", "take another folder", load=dict[str, Any], allow_nan=True)
+        self._lines.replace(row for row in self._lines.rows if row["step"] <= step)
         self._board = SummaryWriter(str(out / BOARD), purge_step=step + 1)
 
     def write(self, row: StepRow) -> None:
@@ -64,32 +61,19 @@ class RunLog:
         Raises:
             UserError: the disk does not take it.
         """
-        try:
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error}") from error
+        self._lines.append([row])
         for name, value in _flat(row):
             self._board.add_scalar(name, value, row["step"])
         self._board.flush()
 
     def close(self) -> None:
         """Close the files."""
-        self._file.close()
         self._board.close()
 
 
 def read_metrics(path: Path) -> list[StepRow]:
     """The rows of a metrics.jsonl; a last line that was cut off while being written is left out."""
-    *lines, _ = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines]
-
-
-def _cut(path: Path, step: int) -> None:
-    """Drop the rows past `step`, whole or not at all."""
-    rows = [row for row in read_metrics(path) if row["step"] <= step] if path.exists() else []
-    write_file(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    return read_lines(path)
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

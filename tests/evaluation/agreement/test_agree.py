@@ -91,8 +91,8 @@ def test_scores_of_other_pairs_or_another_judge_are_refused(tmp_path: Path) -> N
         pass
 
     agree(PAIRS, {"m": Brightness()}, out=tmp_path)
-    for pairs, judge in ((PAIRS[:3], Brightness()), (PAIRS, Other())):
-        with pytest.raises(UserError, match="other pairs or of another judge"):
+    for pairs, judge, setting in ((PAIRS[:3], Brightness(), "pairs"), (PAIRS, Other(), "judges")):
+        with pytest.raises(UserError, match=f"scores.jsonl holds scores with {setting} .*, now it is"):
             agree(pairs, {"m": judge}, out=tmp_path)
 
 

@@ -14,8 +14,9 @@ from PIL import Image as Images
 from PIL.Image import Image
 
 from editr1.data.samples import EditSample
+from editr1.errors import UserError
 from editr1.evaluation.heldout.measure import CHUNK, EvalSettings, evaluate
-from editr1.evaluation.heldout.rows import Row, open_image, read_rows
+from editr1.evaluation.heldout.rows import Row, move_aside, open_image, read_rows
 from editr1.judges.base import JudgeRequest, Score
 from editr1.toy.scene import draw, to_image
 from editr1.toy.world import ToyDataset, item_from_key
@@ -125,13 +126,32 @@ def test_item_of_which_one_edit_is_missing_is_made_again(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "other", [EvalSettings(weights="step_10", steps=4), EvalSettings(weights="base", steps=4, noise_seed=1)]
+    ("other", "size", "difference"),
+    [
+        (EvalSettings(weights="step_10", steps=4), 3, "weights 'base', now it is 'step_10'"),
+        (EvalSettings(weights="base", steps=4, noise_seed=1), 3, "noise_seed 0, now it is 1"),
+        (SETTINGS, 4, "other items"),
+    ],
 )
-def test_rows_of_other_weights_or_noise_are_not_reused(tmp_path: Path, other: EvalSettings) -> None:
+def test_rows_of_other_settings_are_refused_and_kept(
+    tmp_path: Path, other: EvalSettings, size: int, difference: str
+) -> None:
     measure(Painter(0.5), Grader(), heldout(3), out=tmp_path, settings=SETTINGS)
-    painter = Painter()
-    rows = measure(painter, Grader(), heldout(3), out=tmp_path, settings=other)
-    assert len(painter.seeds) == 3
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=f"rows.jsonl holds edits with {difference}: give another folder"):
+        measure(Painter(), Grader(), heldout(size), out=tmp_path, settings=other)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+def test_rows_of_other_weights_move_aside_and_the_new_ones_are_measured_anew(tmp_path: Path) -> None:
+    out, new = tmp_path / "after", EvalSettings(weights="step_10", steps=4)
+    assert move_aside(out, "base") is None
+    for place in ("after.base", "after.base.2"):
+        old = measure(Painter(0.5), Grader(), heldout(3), out=out, settings=SETTINGS)
+        assert move_aside(out, "base") is None
+        assert move_aside(out, "step_10") == tmp_path / place
+        assert read_rows(tmp_path / place) == old and not out.exists()
+    rows = measure(Painter(), Grader(), heldout(3), out=out, settings=new)
     assert [row.oracle["score"] for row in rows] == pytest.approx([1.0] * 6, abs=1e-3)
 
 

@@ -22,7 +22,7 @@ from editr1.errors import UserError
 from editr1.evaluation.agreement import statistics
 from editr1.evaluation.agreement.pairs import Pair
 from editr1.evaluation.agreement.ties import BY_LAYOUT, EQUAL, RULES, Judged, Rule, always_tie, random_answer
-from editr1.files import append_lines, write_file
+from editr1.files import JsonLines, write_file
 from editr1.judges.base import Judge, JudgeRequest, Score
 from editr1.judges.mllm import MLLMJudge
 
@@ -67,23 +67,18 @@ class Store:
     """
 
     def __init__(self, path: Path, pairs: Sequence[Pair], judges: Mapping[str, Judge]) -> None:
-        self.path = path
-        head, lines = _read(path)
-        wanted = {"pairs": _fingerprint(pairs), "judges": {name: _identity(judge) for name, judge in judges.items()}}
-        if head is not None and not _goes_with(head, wanted):
-            raise UserError(f"{path} holds scores of other pairs or of another judge; take another folder or remove it")
-        if head is not None:
-            wanted["judges"] = head["judges"] | wanted["judges"]
-        text = "".join(json.dumps(line) + "\n" for line in (wanted, *map(asdict, lines)))
-        write_file(path, text.encode())
+        head = {"pairs": _fingerprint(pairs), "judges": {name: _identity(judge) for name, judge in judges.items()}}
+        remedy = "take another folder, or remove the file to start again"
+        self._lines = JsonLines(path, "scores", remedy, head=head, gains="judges", load=Kept)
+        self._lines.replace(map(asdict, self._lines.rows))
         self.by_place: dict[tuple[str, str, str], Kept] = {}
         self.by_edit: dict[tuple[str, str], Kept] = {}
-        for one in lines:
+        for one in self._lines.rows:
             self._know(one)
 
     def add(self, kept: Sequence[Kept]) -> None:
         """Append scores; they are on the disk when this returns."""
-        append_lines(self.path, map(asdict, kept))
+        self._lines.append(map(asdict, kept))
         for one in kept:
             self._know(one)
 
@@ -283,21 +278,3 @@ def _fingerprint(pairs: Sequence[Pair]) -> str:
 def _identity(judge: Judge) -> str:
     """What tells a judge from another one of the same name."""
     return judge.judge_id if isinstance(judge, MLLMJudge) else type(judge).__name__
-
-
-def _read(path: Path) -> tuple[dict[str, Any] | None, list[Kept]]:
-    """First line and further lines of a file of scores; what a kill cut off has no line end and is left out."""
-    if not path.exists():
-        return None, []
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-        return (dict(lines[0]), [Kept(**line) for line in lines[1:]]) if lines else (None, [])
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"cannot read the scores {path}: {error}; remove it to start again") from error
-
-
-def _goes_with(head: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether the pairs are the same, and the judges that stand in both."""
-    judges = head.get("judges", {})
-    same = all(judges.get(name, identity) == identity for name, identity in wanted["judges"].items())
-    return same and head.get("pairs") == wanted["pairs"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 
 from editr1.errors import UserError
 from editr1.evaluation.heldout.rows import EDITS, Row, read_rows
-from editr1.files import write_file
+from editr1.files import JsonLines, write_file
 from editr1.training.run_files import AFTER
 
 Preference = Literal["a", "b", "tie"]
@@ -79,17 +78,10 @@ class Votes:
 
     def __init__(self, path: Path, runs: str) -> None:
         self.path, self.runs = path, runs
-        self.lines: list[dict[str, Any]] = []
-        if path.exists():
-            try:
-                self.lines = [
-                    json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
-                ]
-                known = all(line["runs"] == runs and line["key"] and line["preference"] for line in self.lines)
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise UserError(f"--out {path} is no file of votes ({error!r}): give another name") from error
-            if not known:
-                raise UserError(f"--out {path} holds votes on other runs: give another name")
+        self._lines = JsonLines(path, "votes", "give another --out", load=_vote, ensure_ascii=False)
+        self.lines = self._lines.rows
+        if any(line["runs"] != runs for line in self.lines):
+            raise UserError(f"--out {path} holds votes on other runs: give another name")
 
     @property
     def keys(self) -> set[str]:
@@ -126,8 +118,13 @@ class Votes:
         self._write(self.lines[:-1])
 
     def _write(self, lines: Sequence[dict[str, Any]]) -> None:
-        write_file(self.path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+        self._lines.replace(lines)
         self.lines = list(lines)
+
+
+def _vote(*, key: str, preference: Preference, runs: str, **others: str) -> dict[str, str]:
+    """A line of the file as it is; other files of preferences lack one of these keys."""
+    return {**others, "preference": preference, "key": key, "runs": runs}
 
 
 def _evaluation(run: Path) -> Path:

@@ -8,7 +8,6 @@ form.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,9 +15,8 @@ from typing import Any
 
 from PIL.Image import Image
 
-from editr1.errors import UserError
 from editr1.evaluation.benchmarks.base import Benchmark, Item, Question
-from editr1.files import append_lines, write_file
+from editr1.files import JsonLines
 from editr1.judges.base import MLLM, JudgeRequest, Score
 from editr1.judges.mllm import MLLMJudge
 
@@ -130,23 +128,12 @@ class AnswerStore:
     """
 
     def __init__(self, out: Path, asked: Mapping[str, Any]) -> None:
+        remedy = "give another --out, or delete this file to have the same edits judged anew"
         self.path = out / "answers.jsonl"
-        lines = self.path.read_text(encoding="utf-8").split("\n")[:-1] if self.path.exists() else []
-        if len(lines) > 1 and json.loads(lines[0]) != asked:
-            held = json.loads(lines[0])
-            name = next(name for name in {**held, **asked} if held.get(name) != asked.get(name))
-            raise UserError(
-                f"{self.path} holds answers with {name} {held.get(name)!r}, now it is {asked.get(name)!r}: give "
-                "another --out, or delete this file to have the same edits judged anew"
-            )
-        found = [Record(**json.loads(line)) for line in lines[1:]]
-        self.records = {
-            (record.key, record.question): replace(record, unread=tuple(record.unread), numbers=tuple(record.numbers))
-            for record in found
-            if record.text is not None  # others are asked for again
-        }
-        kept = [dict(asked), *map(asdict, self.records.values())]
-        write_file(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._lines = JsonLines(self.path, "answers", remedy, head=asked, load=_record)
+        records = [record for record in self._lines.rows if record.text is not None]  # others are asked for again
+        self.records = {(record.key, record.question): record for record in records}
+        self._lines.replace(map(asdict, self.records.values()))
 
     def tokens(self) -> dict[str, int]:
         """What the judge read and wrote for the answers that are kept."""
@@ -160,5 +147,9 @@ class AnswerStore:
             UserError: the disk does not take them.
         """
         records = list(records)
-        append_lines(self.path, map(asdict, records))
+        self._lines.append(map(asdict, records))
         self.records.update({(record.key, record.question): record for record in records})
+
+
+def _record(*, unread: Sequence[str], numbers: Sequence[float], **fields: Any) -> Record:
+    return Record(unread=tuple(unread), numbers=tuple(numbers), **fields)

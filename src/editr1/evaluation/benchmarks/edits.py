@@ -28,7 +28,7 @@ from editr1.editors.open import open_named_editor
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.base import Benchmark, Item
 from editr1.evaluation.benchmarks.flight import in_flight
-from editr1.files import append_lines, write_file
+from editr1.files import JsonLines, first_difference, write_file
 from editr1.judges.base import Judge, JudgeRequest, Score
 
 CANDIDATES = "candidates"
@@ -245,6 +245,7 @@ def choose(
         return item, reward.score(asked)
 
     failed: dict[str, str] = {}
+    picks: JsonLines[dict[str, Any]] = JsonLines(out / PICKS, "picks", "delete it", load=dict)
     for item, scores in in_flight(to_choose(items, settings, out), score, width):
         values = [score.value for score in scores]
         known = [value for value in values if value is not None]
@@ -253,7 +254,7 @@ def choose(
         else:
             picked = values.index(max(known))
             line = {"key": item.key, "picked": picked, "rewards": values, "reasons": [s.reason for s in scores]}
-            append_lines(out / PICKS, [line])
+            picks.append([line])
             write_file(out / item.edit_file, (out / files_of(item, settings)[picked]).read_bytes())
         on_item()
     return failed
@@ -283,12 +284,10 @@ def prepare(out: Path, made_with: Mapping[str, Any]) -> None:
     path = out / "edits.json"
     if path.is_file() and next(out.rglob("*.png"), None) is not None:
         held = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in made_with.items():
-            if held.get(name) != value:
-                raise UserError(
-                    f"--out {out} holds edits made with {name} {held.get(name)!r}, now it is {value!r}: give another "
-                    "folder, or go on with the same settings"
-                )
+        if difference := first_difference({name: held.get(name) for name in made_with}, made_with):
+            raise UserError(
+                f"--out {out} holds edits made with {difference}: give another folder, or go on with the same settings"
+            )
     else:
         write_file(path, (json.dumps(dict(made_with), indent=1) + "\n").encode())
 

@@ -6,8 +6,10 @@ pictures the rows name. An item's pictures are written before its lines, so a li
 
 from __future__ import annotations
 
-import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from PIL import Image as Images
 from PIL.Image import Image
 
 from editr1.data.pictures import png
-from editr1.files import append_lines, write_file
+from editr1.files import JsonLines, read_lines, write_file
 
+FILE = "rows.jsonl"
 SOURCE = "source"
 EDITS = "edits"  # folder of the rows in what `editr1 eval toy` writes
 
@@ -52,28 +55,30 @@ class Row:
 
 
 class RowStore:
-    """The rows of one evaluation in `folder`; rows that were made with other settings are dropped."""
+    """The rows of one evaluation in `folder`.
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.folder, self.path = folder, folder / "rows.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
-        if _settings(self.path) != settings:
-            self._write([settings])
-        self.rows = read_rows(folder)
+    Raises:
+        UserError: the folder holds rows that were made with other settings.
+    """
 
-    def add(self, rows: list[Row]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        remedy = "give another folder, or move this one away"
+        self._lines = JsonLines(folder / FILE, "edits", remedy, head=settings, load=Row)
+        self.rows = self._lines.rows
+        self._lines.replace(map(asdict, self.rows))
+
+    def add(self, rows: Sequence[Row]) -> None:
         """Append the rows of one item or more, whose pictures are there already."""
-        append_lines(self.path, map(asdict, rows))
+        self._lines.append(map(asdict, rows))
         self.rows += rows
 
     def keep_items(self, edits: int) -> set[str]:
         """Keys of the items whose `edits` rows are all there; the rows of half-written items are dropped."""
-        counts: dict[str, int] = {}
-        for row in self.rows:
-            counts[row.key] = counts.get(row.key, 0) + 1
+        counts = Counter(row.key for row in self.rows)
         whole = {key for key, count in counts.items() if count == edits}
         self.rows = [row for row in self.rows if row.key in whole]
-        self._write([_settings(self.path), *map(asdict, self.rows)])
+        self._lines.replace(map(asdict, self.rows))
         return whole
 
     def save_image(self, key: str, which: int | str, image: Image) -> str:
@@ -81,9 +86,6 @@ class RowStore:
         name = image_name(key, which)
         write_file(self.folder / name, png(image))
         return name
-
-    def _write(self, lines: list[Any]) -> None:
-        write_file(self.path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 def image_name(key: str, which: int | str) -> str:
@@ -93,18 +95,26 @@ def image_name(key: str, which: int | str) -> str:
 
 def read_rows(folder: Path) -> list[Row]:
     """The rows in a folder; a last line that was cut off while being written is left out."""
-    lines = (folder / "rows.jsonl").read_text(encoding="utf-8").split("\n")
-    return [Row(**json.loads(line)) for line in lines[1:-1]]
+    return [Row(**line) for line in read_lines(folder / FILE)[1:]]
+
+
+def move_aside(folder: Path, weights: str) -> Path | None:
+    """Move the rows and pictures of other weights to "<folder>.<those weights>".
+
+    Returns:
+        Where they are now; None if the folder holds none.
+    """
+    head, *rows = read_lines(folder / FILE) if (folder / FILE).exists() else [{}]
+    if not rows or head["weights"] == weights:
+        return None
+    name = f"{folder.name}.{head['weights']}"
+    places = map(folder.with_name, chain([name], (f"{name}.{number}" for number in count(2))))
+    place = next(place for place in places if not place.exists())
+    folder.rename(place)
+    return place
 
 
 def open_image(folder: Path, name: str) -> Image:
     """A picture of a row, in memory."""
     with Images.open(folder / name) as image:
         return image.convert("RGB")
-
-
-def _settings(path: Path) -> Any:
-    """The first line of a rows file; None where there is none."""
-    if not path.exists():
-        return None
-    return json.loads(path.read_text(encoding="utf-8").split("\n", 1)[0])

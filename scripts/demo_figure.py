@@ -16,8 +16,8 @@ from matplotlib.figure import Figure, SubFigure
 
 from editr1.errors import UserError
 from editr1.evaluation.heldout.rows import open_image
-from editr1.report.run import number, signed
-from editr1.report.run_folder import Pair, Run, read_run
+from editr1.report.run_folder import BeforeAfter, Run, read_run
+from editr1.report.text import number, signed
 from editr1.training.run_files import AFTER, BEFORE
 
 BLUE, GREY, INK = "#0066a8", "#8a919c", "#1b1d21"
@@ -61,7 +61,7 @@ def _draw_tasks(part: SubFigure, results: dict[str, Any]) -> None:
     axes.set_title(f"Oracle score, before ○ and after ●\nall: {before} → {after} ({delta})", loc="left", fontsize=11)
 
 
-def _draw_edits(part: SubFigure, run: Run, pairs: list[Pair]) -> None:
+def _draw_edits(part: SubFigure, run: Run, pairs: list[BeforeAfter]) -> None:
     """Source, before and after of each pair under its instruction."""
     cells = part.subfigures(-(-len(pairs) // COLUMNS), COLUMNS, squeeze=False).flatten()
     for cell, pair in zip(cells, pairs, strict=False):

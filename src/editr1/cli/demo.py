@@ -23,7 +23,8 @@ from editr1.evaluation.paired import summarise
 from editr1.evaluation.progress import progress
 from editr1.files import write_file
 from editr1.judges.open import open_config_judge
-from editr1.report.run import number, signed, write_report
+from editr1.report.run import write_report
+from editr1.report.text import number, signed
 from editr1.toy.oracle import score
 from editr1.toy.world import ToyDataset, item_from_key
 from editr1.training.group import Group

@@ -127,11 +127,11 @@ def compare(
 
     from editr1.evaluation.benchmarks.compare import compare as read_all
     from editr1.evaluation.benchmarks.compare import write_comparison
-    from editr1.report.comparison import compare_tables, write_compare_page
+    from editr1.report.comparison import compare_tables, write_comparison_report
 
     found = read_all(results)
     write_comparison(found, out)
-    page = write_compare_page(found, out)
+    page = write_comparison_report(found, out)
     console = Console(highlight=False)
     for table in compare_tables(found):
         console.print(table)
@@ -227,11 +227,12 @@ def _finish(result: Result, out: Path, console: Console) -> None:
     Raises:
         UserError: no item has a score.
     """
-    from editr1.evaluation.benchmarks.results import FILE, misread, terminal_tables, write_result
-    from editr1.report.benchmark import write_page
+    from editr1.evaluation.benchmarks.results import FILE, misread, write_result
+    from editr1.report.benchmark import write_benchmark_report
+    from editr1.report.tables import terminal_tables
 
     write_result(result, out)
-    page = write_page(result, out)
+    page = write_benchmark_report(result, out)
     for table in terminal_tables(result):
         console.print(table)
     unread = [row for row in misread(result) if not row.reasons]

@@ -105,7 +105,7 @@ def agree(
     from editr1.evaluation.agreement.toy_pairs import toy_pairs
     from editr1.judges.methods import METHODS
     from editr1.judges.open import open_judge, parse_judge
-    from editr1.report.agreement import table, write_page
+    from editr1.report.agreement import agreement_table, write_agreement_page
 
     settings = parse_judge(judge)
     names = list(METHODS) if methods == "all" else methods.split(",") if methods else [settings.method]
@@ -117,13 +117,13 @@ def agree(
     pairs = toy_pairs() if prefs == "toy" else read_pairs(Path(prefs))
     bar = iter(track(range(len(pairs) * len(judges)), "Judging pairs", disable=as_json))
     result = measure(pairs, judges, rule=rule, out=out, on_pair=lambda: next(bar, None))
-    page = write_page(result, out)
+    page = write_agreement_page(result, out)
     if as_json:
         typer.echo(json.dumps(result, indent=1))
     else:
         from rich.console import Console
 
-        Console().print(table(result))
+        Console().print(agreement_table(result))
         typer.echo(page)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +19,11 @@ def png(image: Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
+
+
+def data_url(content: bytes, kind: str = "png") -> str:
+    """A picture file's bytes as a data URL; `kind` is "png", "jpeg" or "webp"."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def read_picture(file: Path | BinaryIO, complaint: str, remedy: str = "") -> Image:

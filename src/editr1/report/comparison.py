@@ -14,83 +14,81 @@ from rich.text import Text
 from editr1.evaluation.benchmarks.compare import Change, Comparison, paired
 from editr1.evaluation.benchmarks.lines import OVERALL
 from editr1.evaluation.benchmarks.published import rows_in
-from editr1.evaluation.benchmarks.results import TITLES, Row, cell_text, grids, overall_lines
-from editr1.files import write_file
-from editr1.report.bars import bars, radar
-from editr1.report.benchmark import templates, thumbnail
-from editr1.report.run import signed
-from editr1.report.svg import interval_bar
+from editr1.evaluation.benchmarks.results import TITLES, Row
+from editr1.report.environment import write_page
+from editr1.report.svg import interval_bar, radar, ranked_bars
+from editr1.report.tables import grids, overall_lines, write_tables
+from editr1.report.text import number, signed
+from editr1.report.thumbnails import thumbnail
 
-SHOWN = 8  # wins, and as many losses
-TONES = ("quiet", "a", "b", "c")  # of the results in their order; the first is what the others are measured against
+GALLERY_CHANGES = 8  # wins, and as many losses
+TONES = ("quiet", "a", "b", "c")  # of the results in their order; the others are measured against the first
 
 
-def write_compare_page(found: Comparison, out: Path) -> Path:
-    """Write OUT/compare.html and return its path."""
-    tones = {name: TONES[i % len(TONES)] for i, name in enumerate(found.results)}
-    page = (
-        templates()
-        .get_template("comparison.html.j2")
-        .render(
-            title=TITLES[found.first.benchmark],
-            found=found,
-            tones=tones,
-            charts=list(charts(found, tones)),
-            grids=grids(found.results, found.published),
-            changes=[(name, list(change_tables(found, name))) for name in found.changes],
-            gallery=[(name, list(wins_and_losses(found, name))) for name in found.changes],
-            metric=found.first.metrics[0],
-        )
+def write_comparison_report(comparison: Comparison, out: Path) -> Path:
+    """Write OUT/compare.md, OUT/compare.tex and OUT/compare.html; return the page's path."""
+    notes = "".join(f"\n{note}\n" for note in comparison.notes)
+    write_tables(comparison.results, out / "compare", comparison.published, notes)
+    tones = {name: TONES[i % len(TONES)] for i, name in enumerate(comparison.results)}
+    return write_page(
+        out / "compare.html",
+        "comparison.html.j2",
+        title=TITLES[comparison.first.benchmark],
+        comparison=comparison,
+        tones=tones,
+        charts=list(charts(comparison, tones)),
+        grids=grids(comparison.results, comparison.published),
+        changes=[(name, list(change_tables(comparison, name))) for name in comparison.changes],
+        gallery=[(name, list(wins_and_losses(comparison, name))) for name in comparison.changes],
+        metric=comparison.first.metrics[0],
     )
-    path = out / "compare.html"
-    write_file(path, page.encode())
-    return path
 
 
-def charts(found: Comparison, tones: Mapping[str, str]) -> Iterator[tuple[str, Markup, Markup]]:
-    """For each table: its title, bars of the overall, a radar of the types."""
-    first = found.first
+def charts(comparison: Comparison, tones: Mapping[str, str]) -> Iterator[tuple[str, Markup, Markup]]:
+    """For each table: its title, bars of the overall scores, a radar of the types."""
+    first = comparison.first
     metric = first.metrics[0]
     for subset in first.tables:
-        own = {name: result.means(subset, metric) for name, result in found.results.items()}
+        own = {name: result.means(subset, metric) for name, result in comparison.results.items()}
         overall = {name: value for name, means in own.items() if (value := means.get(OVERALL)) is not None}
-        printed = {name: row.get((metric, OVERALL)) for name, row in rows_in(found.published, subset).items()}
+        printed = {name: row.get((metric, OVERALL)) for name, row in rows_in(comparison.published, subset).items()}
         overall |= {name: value for name, value in printed.items() if value is not None and name not in overall}
         types = [line.name for line in first.tables[subset] if line.name != OVERALL]
         lines = {name: [means.get(task) for task in types] for name, means in own.items()}
         title = subset if len(first.tables) > 1 else "Overall"
         yield (
             title,
-            bars(f"{title}: {metric}", overall, tones, first.best),
+            ranked_bars(f"{title}: {metric}", overall, tones, first.best),
             radar(title, types, lines, tones, first.best),
         )
 
 
-def change_tables(found: Comparison, name: str) -> Iterator[dict[str, Any]]:
+def change_tables(comparison: Comparison, name: str) -> Iterator[dict[str, Any]]:
     """For each subset and score that changed: the lines with their intervals drawn against zero."""
-    for subset, metrics in found.changes[name].items():
+    for subset, metrics in comparison.changes[name].items():
         for metric, lines in metrics.items():
             reach = max((abs(end) for change in lines.values() for end in change.ci95), default=1.0)
-            drawn = [(line, c, interval_bar(c.delta, c.ci95, reach)) for line, c in lines.items()]
-            title = metric if len(found.changes[name]) == 1 else f"{subset}: {metric}"
-            yield {"title": title, "lines": drawn}
+            rows = [(line, c, interval_bar(c.delta, c.ci95, reach)) for line, c in lines.items()]
+            title = metric if len(comparison.changes[name]) == 1 else f"{subset}: {metric}"
+            yield {"title": title, "lines": rows}
 
 
-def wins_and_losses(found: Comparison, name: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def wins_and_losses(comparison: Comparison, name: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """The items that gained and lost most, with source and both edits."""
-    metric = found.first.metrics[0]
-    theirs = {row.key: row for row in found.results[name].items}
-    both = paired(found.first.items, theirs, metric)
+    metric = comparison.first.metrics[0]
+    theirs = {row.key: row for row in comparison.results[name].items}
+    both = paired(comparison.first.items, theirs, metric)
     ranked = sorted(((after - before, row, other) for row, other, before, after in both), key=lambda change: change[0])
-    for title, shown in (
+    for title, changes in (
         ("Largest gains", [c for c in reversed(ranked) if c[0] > 0]),
         ("Largest losses", [c for c in ranked if c[0] < 0]),
     ):
-        folders = found.folders[found.base], found.folders[name]
-        yield title, [_card(change, folders, (found.base, name), metric) for change in shown[:SHOWN]]
+        folders = comparison.folders[comparison.base], comparison.folders[name]
+        names = comparison.base, name
+        yield title, [_change_card(change, folders, names, metric) for change in changes[:GALLERY_CHANGES]]
 
 
-def _card(
+def _change_card(
     change: tuple[float, Row, Row], folders: tuple[Path, Path], names: tuple[str, str], metric: str
 ) -> dict[str, Any]:
     delta, before, after = change
@@ -106,24 +104,24 @@ def _card(
     }
 
 
-def compare_tables(found: Comparison) -> Iterator[Table]:
-    """The overall of all rows, and each result's changes by type, for a terminal of 80 columns."""
-    metric = found.first.metrics[0]
-    for subset in found.first.tables:
-        title = found.first.title(subset)
-        yield _overall_table(found, subset, title)
-        for name, subsets in found.changes.items():
+def compare_tables(comparison: Comparison) -> Iterator[Table]:
+    """For a terminal of 80 columns: the overall scores of all rows, and each result's changes by type."""
+    metric = comparison.first.metrics[0]
+    for subset in comparison.first.tables:
+        title = comparison.first.title(subset)
+        yield _overall_table(comparison, subset, title)
+        for name, subsets in comparison.changes.items():
             if subsets[subset][metric]:
                 yield _change_table(f"{title}: {metric}, {name}", subsets[subset][metric])
 
 
-def _overall_table(found: Comparison, subset: str, title: str) -> Table:
+def _overall_table(comparison: Comparison, subset: str, title: str) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("overall")
-    for metric in found.first.metrics:
+    for metric in comparison.first.metrics:
         table.add_column(metric, justify="right")
-    for name, *cells in overall_lines(found.results, found.published, subset):
-        table.add_row(Text(name), *cells, style="bold" if name in found.results else "dim")
+    for name, *cells in overall_lines(comparison.results, comparison.published, subset):
+        table.add_row(Text(name), *cells, style="bold" if name in comparison.results else "dim")
     return table
 
 
@@ -135,7 +133,7 @@ def _change_table(title: str, lines: Mapping[str, Change]) -> Table:
         if line == OVERALL:
             table.add_section()
         change = Text(f"{signed(c.delta)} [{signed(c.ci95[0])}, {signed(c.ci95[1])}]")
-        means, counts = (cell_text(c.before), cell_text(c.after)), (str(c.better), str(c.worse))
+        means, counts = (number(c.before), number(c.after)), (str(c.better), str(c.worse))
         style = "bold" if line == OVERALL else None
         table.add_row(line, str(c.items), *means, change, *counts, style=style)
     return table

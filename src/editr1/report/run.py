@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,20 +11,18 @@ from typing import Any
 
 import yaml
 from markupsafe import Markup
-from PIL import Image as Images
-from PIL import ImageOps
-from PIL.Image import Image
 
 from editr1 import __version__
+from editr1.data.pictures import data_url
 from editr1.evaluation.heldout.rows import open_image
-from editr1.files import write_file
-from editr1.report.environment import environment
-from editr1.report.run_folder import Pair, Run, read_run
+from editr1.report.environment import write_page
+from editr1.report.run_folder import BeforeAfter, Run, read_run
 from editr1.report.svg import Line, interval_bar, line_chart, stack_chart
+from editr1.report.text import duration
+from editr1.report.thumbnails import picture_url
 from editr1.training.run_files import AFTER, BEFORE, REPORT
 
-SIDE = 256  # pixels of a picture's longer side: larger ones are made smaller, small ones enlarged by a whole number
-SHOWN = 6  # pairs in a row of the gallery
+GALLERY_PAIRS = 6  # gains, and as many losses
 LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 DROPPED_TONES = ("b", "c", "quiet")
 DRIFT = {
@@ -55,16 +51,16 @@ class Figure:
 
 
 def write_report(run_dir: str | Path) -> Path:
-    """Write `run_dir`/report.html and return its path; what the run did not record is left out with a sentence.
+    """Write `run_dir`/report.html and return its path; a sentence stands in for what the run did not record.
 
     Raises:
         UserError: if the folder holds no run.
     """
     run = read_run(Path(run_dir))
-    templates = environment()
-    templates.filters["number"] = number
-    templates.filters["signed"] = signed
-    page = templates.get_template("run.html.j2").render(
+    grids = run.grids[:: max(1, len(run.grids) - 1)]
+    return write_page(
+        run.folder / REPORT,
+        "run.html.j2",
         run=run,
         facts=facts(run),
         config=yaml.safe_dump(run.config, sort_keys=False),
@@ -72,17 +68,14 @@ def write_report(run_dir: str | Path) -> Path:
         by_task=task_figures(run),
         drift=single_figures(run, DRIFT, "drift"),
         optimiser=single_figures(run, OPTIMISER),
-        tables=tables(run.results) if run.results else [],
-        gallery=[(title, note, [card(run, pair) for pair in pairs]) for title, note, pairs in gallery(run.pairs)],
-        grids=[(path.stem.replace("_", " "), data_url(path)) for path in run.grids[:: max(1, len(run.grids) - 1)]],
+        tables=score_tables(run.results) if run.results else [],
+        gallery=[(title, note, [pair_card(run, pair) for pair in pairs]) for title, note, pairs in pair_gallery(run)],
+        grids=[(path.stem.replace("_", " "), data_url(path.read_bytes())) for path in grids],
     )
-    path = run.folder / REPORT
-    write_file(path, page.encode())
-    return path
 
 
 def facts(run: Run) -> dict[str, str]:
-    """What was run, in a few lines; the whole configuration stands beside it."""
+    """What was run, in a few lines; the page shows the whole configuration beside them."""
     config = run.config
     rollout, algorithm, adapter, data = (config[name] for name in ("rollout", "algorithm", "adapter", "data"))
     per_step = f"{rollout['groups_per_step']} instructions × {rollout['group_size']} edits"
@@ -101,7 +94,7 @@ def facts(run: Run) -> dict[str, str]:
 
 
 def reward_figures(run: Run) -> list[Figure]:
-    """Reward and oracle, spread of the rewards, groups kept: what tells whether there is a signal."""
+    """Reward and oracle, spread of the rewards, groups kept: whether there is a signal."""
     if not run.metrics:
         return []
     steps = [row["step"] for row in run.metrics]
@@ -124,7 +117,7 @@ def reward_figures(run: Run) -> list[Figure]:
 
 
 def task_figures(run: Run) -> list[Figure]:
-    """The reward of each task on one scale; none where there is one task only."""
+    """The reward of each task on one scale; no figure if there is one task only."""
     tasks = sorted({task for row in run.metrics for task in row["reward_by_task"]})
     titles = {task: task for task in tasks} if len(tasks) > 1 else {}
     return single_figures(run, titles, "reward_by_task", "b", (0, 1))
@@ -145,41 +138,41 @@ def single_figures(
 
 
 def column(run: Run, key: str, within: str | None = None) -> list[float | None]:
-    """A number a step; None where the row has none."""
+    """One number per step; None if the row lacks it."""
     rows = (row.get(within, {}) if within else row for row in run.metrics)
     return [row.get(key) for row in rows]
 
 
-def tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Oracle and judge: a line a task, all tasks last, each with its change drawn against zero."""
-    made = []
+def score_tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Oracle and judge: a line per task, then one of all tasks, each with its change drawn against zero."""
+    tables = []
     for name in ("oracle", "judge"):
         lines = [(task, entry["n"], entry[name]) for task, entry in results["by_task"].items()]
         lines.append(("all", results["items"], results[name]))
-        known = [figures for _, _, figures in lines if figures["ci95"]]
-        reach = max((abs(end) for figures in known for end in figures["ci95"]), default=1.0)
+        intervals = [figures["ci95"] for _, _, figures in lines if figures["ci95"]]
+        reach = max((abs(end) for interval in intervals for end in interval), default=1.0)
         bars = [interval_bar(f["delta"], f["ci95"], reach) if f["ci95"] else "" for _, _, f in lines]
-        made.append({"name": name, "lines": [(*line, bar) for line, bar in zip(lines, bars, strict=True)]})
-    return made
+        tables.append({"name": name, "lines": [(*line, bar) for line, bar in zip(lines, bars, strict=True)]})
+    return tables
 
 
-def gallery(pairs: Sequence[Pair]) -> Iterator[tuple[str, str, list[Pair]]]:
+def pair_gallery(run: Run) -> Iterator[tuple[str, str, list[BeforeAfter]]]:
     """Best, typical and worst, by the change of the oracle's score: (title, note, pairs)."""
-    if not pairs:
+    if not run.pairs:
         return
-    ranked = sorted(pairs, key=lambda pair: pair.change)
-    yield "Largest gains", "", _one_an_item(reversed(ranked))[:SHOWN]
-    tasks = sorted({pair.before.task for pair in pairs})
+    ranked = sorted(run.pairs, key=lambda pair: pair.change)
+    yield "Largest gains", "", _one_per_item(reversed(ranked))[:GALLERY_PAIRS]
+    tasks = sorted({pair.before.task for pair in ranked})
     typical = [[pair for pair in ranked if pair.before.task == task] for task in tasks]
     yield (
         "One of each task",
         "The edit whose change is the median of its task.",
         [each[len(each) // 2] for each in typical],
     )
-    yield "Largest losses", "", _one_an_item(ranked)[:SHOWN]
+    yield "Largest losses", "", _one_per_item(ranked)[:GALLERY_PAIRS]
 
 
-def card(run: Run, pair: Pair) -> dict[str, Any]:
+def pair_card(run: Run, pair: BeforeAfter) -> dict[str, Any]:
     """One instruction: three pictures, and the scores before and after."""
     before, after = run.folder / BEFORE, run.folder / AFTER
     return {
@@ -195,41 +188,9 @@ def card(run: Run, pair: Pair) -> dict[str, Any]:
     }
 
 
-def picture_url(image: Image) -> str:
-    """A picture as a PNG data URL, brought to about `SIDE` pixels."""
-    factor = SIDE // max(image.size)
-    fitted = (
-        ImageOps.scale(image, factor, Images.Resampling.NEAREST) if factor else ImageOps.contain(image, (SIDE, SIDE))
-    )
-    buffer = io.BytesIO()
-    fitted.save(buffer, "PNG", optimize=True)
-    return _png_url(buffer.getvalue())
-
-
-def data_url(path: Path) -> str:
-    """A PNG file as a data URL."""
-    return _png_url(path.read_bytes())
-
-
-def number(value: float | None) -> str:
-    """Two decimals, or a dash."""
-    return "–" if value is None else f"{value:.2f}"
-
-
-def signed(value: float | None) -> str:
-    """Two decimals with a true sign, or a dash."""
-    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as "5 min 20 s" or "3 h 10 min"."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
-
-
-def _one_an_item(pairs: Iterable[Pair]) -> list[Pair]:
+def _one_per_item(pairs: Iterable[BeforeAfter]) -> list[BeforeAfter]:
     """The first pair of each item."""
-    first: dict[str, Pair] = {}
+    first: dict[str, BeforeAfter] = {}
     for pair in pairs:
         first.setdefault(pair.before.key, pair)
     return list(first.values())
@@ -255,7 +216,3 @@ def _kept_figure(run: Run, steps: Sequence[int]) -> Figure:
     note = f"Edits without a reward: {unscored}." if unscored else "Every edit got a reward."
     words = tuple((name.replace("_", " "), tone) for name, tone in names.items())
     return Figure("Groups kept and dropped", stack_chart("Groups", steps, stacks, names), note, words)
-
-
-def _png_url(data: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(data).decode()

@@ -1,4 +1,4 @@
-"""What a run left in its folder, read back for the report. Everything but config.yaml may be missing."""
+"""A run's folder, read back for the report. Everything but config.yaml may be missing."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import yaml
 
 from editr1.errors import UserError
 from editr1.evaluation.heldout.rows import Row, read_rows
-from editr1.training.log import read_metrics as read_metrics
+from editr1.training.log import read_metrics
 from editr1.training.run_files import AFTER, BEFORE, CONFIG, METRICS, RESULTS, SAMPLES
 
 
 @dataclass(frozen=True)
-class Pair:
+class BeforeAfter:
     """The same edit, from the same noise, before and after training."""
 
     before: Row
@@ -33,13 +33,13 @@ class Run:
     """One run's folder.
 
     Attributes:
-        folder: where it is.
-        config: the settings as nested mappings.
-        metrics: rows of metrics.jsonl by step, none twice.
-        oracle: mean oracle score of the training edits by step, where a demo measured it.
-        results: content of results.json; None without an evaluation.
-        pairs: edits before and after; empty without an evaluation.
-        grids: pictures of training samples, by step.
+        folder: Place of the run.
+        config: Settings as nested mappings.
+        metrics: Rows of metrics.jsonl in the order of the steps, one per step.
+        oracle: Mean oracle score of the training edits by step, if a demo measured it.
+        results: Content of results.json; None without an evaluation.
+        pairs: Edits before and after; empty without an evaluation.
+        grids: Pictures of training samples, in the order of the steps.
     """
 
     folder: Path
@@ -47,12 +47,12 @@ class Run:
     metrics: list[dict[str, Any]]
     oracle: dict[int, float]
     results: dict[str, Any] | None
-    pairs: list[Pair]
+    pairs: list[BeforeAfter]
     grids: list[Path]
 
     @property
     def train_seconds(self) -> float:
-        """As the evaluation measured it, else the sum over the steps."""
+        """The time that the evaluation measured, else the sum over the steps."""
         if self.results is not None:
             return float(self.results["train_seconds"])
         return sum(sum(row["seconds"].values()) for row in self.metrics)
@@ -82,6 +82,6 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _pairs(folder: Path) -> list[Pair]:
+def _pairs(folder: Path) -> list[BeforeAfter]:
     after = {(row.key, row.seed): row for row in read_rows(folder / AFTER)}
-    return [Pair(row, after[row.key, row.seed]) for row in read_rows(folder / BEFORE)]
+    return [BeforeAfter(row, after[row.key, row.seed]) for row in read_rows(folder / BEFORE)]

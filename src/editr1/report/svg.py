@@ -1,6 +1,6 @@
 """Small SVG charts that take their colours from the page's style sheet, so that they follow its light or dark theme.
 
-A line's colour is its `tone`: a CSS class of the page ("a", "b", "c" or "quiet"); its label stands at its end.
+A colour is a `tone`: a CSS class of the page ("a", "b", "c" or "quiet").
 """
 
 from __future__ import annotations
@@ -14,15 +14,52 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 340, 190
 LEFT, TOP, BOTTOM = 44, 10, 26
-MOST_POINTS = 120  # more steps than this are averaged in runs of equal length
+MOST_POINTS = 120  # longer runs are averaged over stretches of equal length
 LABEL_GAP = 14  # least distance between two labels at line ends
+ROW, NAMES, WIDE = 24, 230, 720  # ranked bars: height of a row, room for the names, whole width
+SIZE, REACH, MARGIN = 400, 160, 90  # radar: height, radius, room for the names at its sides
+STRIP = 120, 18  # interval in a table's cell: width and height
 
 Values = Sequence[float | None]
 
 
+def element(name: str, kind: str | None = None, content: str | None = None, **attributes: str | float) -> str:
+    """One SVG element of CSS class `kind`; fractions get one decimal, "_" in an attribute's name is "-"."""
+    pairs = {"class": kind, **attributes} if kind else attributes
+    words = " ".join(f'{key.replace("_", "-")}="{_attribute(value)}"' for key, value in pairs.items())
+    return f"<{name} {words}/>" if content is None else f"<{name} {words}>{content}</{name}>"
+
+
+def line(kind: str, x1: float, x2: float, y1: float, y2: float, content: str | None = None) -> str:
+    """A straight line."""
+    return element("line", kind, content, x1=x1, x2=x2, y1=y1, y2=y2)
+
+
+def rect(kind: str, x: float, y: float, width: float, height: float, content: str | None = None) -> str:
+    """A filled rectangle."""
+    return element("rect", kind, content, x=x, y=y, width=width, height=height)
+
+
+def text(words: str, x: float, y: float, anchor: str | None = None, kind: str = "tick") -> str:
+    """A line of text; `anchor` is the part of it that is at `x`: "start", "middle" or "end"."""
+    side = {"text_anchor": anchor} if anchor else {}
+    return element("text", kind, escape(words), x=x, y=y, **side)
+
+
+def tip(words: str) -> str:
+    """What a browser shows while the pointer is over an element: the element's content."""
+    return f"<title>{escape(words)}</title>"
+
+
+def picture(kind: str, view: str, parts: Sequence[str], title: str | None = None) -> Markup:
+    """The parts as one picture, with a title for screen readers; without one, they skip it."""
+    said = {"aria_hidden": "true"} if title is None else {"role": "img", "aria_label": title}
+    return Markup(element("svg", kind, "".join(parts), viewBox=view, **said))
+
+
 @dataclass(frozen=True)
 class Line:
-    """One curve: a value a step, None where there is none."""
+    """One curve: a value per step, None if the step has none."""
 
     label: str
     values: Values
@@ -37,7 +74,7 @@ class Frame:
     x1: float
     y0: float
     y1: float
-    right: float
+    right: int = 14
 
     def x(self, value: float) -> float:
         """Data to SVG, across."""
@@ -47,80 +84,148 @@ class Frame:
         """Data to SVG, down."""
         return HEIGHT - BOTTOM - (value - self.y0) / ((self.y1 - self.y0) or 1) * (HEIGHT - TOP - BOTTOM)
 
+    def level(self, value: float) -> str:
+        """A horizontal grid line."""
+        return line("grid", LEFT, WIDTH - self.right, self.y(value), self.y(value))
+
+
+def chart(title: str, parts: Sequence[str]) -> Markup:
+    """The parts in a picture of the size that `Frame` fills."""
+    return picture("chart", f"0 0 {WIDTH} {HEIGHT}", parts, title)
+
 
 def line_chart(
     title: str, steps: Sequence[int], lines: Sequence[Line], span: tuple[float, float] | None = None
 ) -> Markup:
-    """Curves over steps: each value faint, the running mean strong. `span` fixes the vertical range."""
+    """Curves over steps: values faint, the running mean strong. `span` fixes the vertical range."""
     steps, lines = _thin(steps, lines)
-    shown = [value for line in lines for value in line.values if value is not None]
-    if not shown:
+    values = [value for each in lines for value in each.values if value is not None]
+    if not values:
         return Markup("")
-    ticks = nice_ticks(*(span or (min(shown), max(shown))))
+    ticks = nice_ticks(*(span or (min(values), max(values))))
     frame = Frame(steps[0], steps[-1], ticks[0], ticks[-1], right=84 if len(lines) > 1 else 14)
-    parts = _axes(frame, ticks)
-    for line in lines:
-        smooth = running_mean(line.values, max(1, len(steps) // 10))
-        parts.append(_path(frame, steps, line.values, f"line faint {line.tone}"))
-        parts.append(_path(frame, steps, smooth, f"line {line.tone}", f"{line.label}: {_ends(line.values)}"))
+    parts = _axes(frame, ticks, (steps[0], steps[-1]))
+    for each in lines:
+        smooth = running_mean(each.values, max(1, len(steps) // 10))
+        parts.append(_path(frame, steps, each.values, f"line faint {each.tone}"))
+        parts.append(_path(frame, steps, smooth, f"line {each.tone}", tip(f"{each.label}: {_ends(each.values)}")))
     if len(lines) > 1:
         parts += _labels(frame, lines)
-    return _svg(title, parts)
+    return chart(title, parts)
 
 
 def stack_chart(title: str, steps: Sequence[int], stacks: Mapping[str, Values], tones: Mapping[str, str]) -> Markup:
     """Stacked bars over steps, the first key at the bottom."""
     steps, lines = _thin(steps, [Line(key, values) for key, values in stacks.items()])
-    columns = [[line.values[i] or 0.0 for line in lines] for i in range(len(steps))]
+    columns = [[each.values[i] or 0.0 for each in lines] for i in range(len(steps))]
     ticks = nice_ticks(0, max(map(sum, columns)))
     pitch = (WIDTH - LEFT - 14) / len(steps)
-    frame = Frame(steps[0] - 0.5, steps[-1] + 0.5, 0, ticks[-1], right=14)
-    parts = _axes(frame, ticks, labels=(steps[0], steps[-1]))
+    frame = Frame(steps[0] - 0.5, steps[-1] + 0.5, 0, ticks[-1])
+    parts = _axes(frame, ticks, (steps[0], steps[-1]))
     for i, (step, column) in enumerate(zip(steps, columns, strict=True)):
         base = 0.0
-        for line, value in zip(lines, column, strict=True):
+        for each, value in zip(lines, column, strict=True):
             top, bottom = frame.y(base + value), frame.y(base)
-            parts.append(
-                f'<rect class="bar {tones[line.label]}" x="{LEFT + i * pitch:.1f}" y="{top:.1f}" '
-                f'width="{max(pitch * 0.8, 0.6):.1f}" height="{bottom - top:.1f}">'
-                f"<title>step {step}: {escape(line.label)} {value:g}</title></rect>"
-            )
+            words = tip(f"step {step}: {each.label} {value:g}")
+            x, width = LEFT + i * pitch, max(pitch * 0.8, 0.6)
+            parts.append(rect(f"bar {tones[each.label]}", x, top, width, bottom - top, words))
             base += value
-    return _svg(title, parts)
+    return chart(title, parts)
 
 
 def interval_bar(delta: float, interval: Sequence[float], reach: float) -> Markup:
-    """A change with its interval against zero, `reach` being the largest absolute value shown in the column."""
-    (low, high), width, height = interval, 120, 18
+    """A change with its interval against zero; `reach` is the largest absolute value in the column."""
+    (low, high), (width, height) = interval, STRIP
 
     def x(value: float) -> float:
         return width / 2 + value / (reach or 1) * (width / 2 - 4)
 
     tone = "up" if low > 0 else "down" if high < 0 else "quiet"
-    return Markup(
-        f'<svg class="interval {tone}" viewBox="0 0 {width} {height}" aria-hidden="true">'
-        f'<line class="zero" x1="{width / 2}" x2="{width / 2}" y1="0" y2="{height}"/>'
-        f'<line class="reach" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{height / 2}" y2="{height / 2}"/>'
-        f'<circle cx="{x(delta):.1f}" cy="{height / 2}" r="4"/></svg>'
-    )
+    parts = [
+        line("zero", width / 2, width / 2, 0, height),
+        line("reach", x(low), x(high), height / 2, height / 2),
+        element("circle", cx=x(delta), cy=height / 2, r=4),
+    ]
+    return picture(f"interval {tone}", f"0 0 {width} {height}", parts)
 
 
-def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
-    """Round numbers, evenly spaced by 1, 2 or 5 times a power of ten, that cover [low, high]."""
+def share_bar(share: float, interval: Sequence[float], marks: Mapping[str, float]) -> Markup:
+    """A share with its interval on [0, 1]; `marks` are thin strokes with names."""
+    (low, high), (width, height) = interval, STRIP
+    parts = [line("zero", width * mark, width * mark, 0, height, tip(name)) for name, mark in marks.items()]
+    parts.append(line("reach", width * low, width * high, height // 2, height // 2))
+    parts.append(element("circle", cx=width * share, cy=height // 2, r=4))
+    return picture("interval up", f"0 0 {width} {height}", parts)
+
+
+def ranked_bars(title: str, values: Mapping[str, float], tones: Mapping[str, str], best: float) -> Markup:
+    """A bar per name, the longest first; names without a tone are hollow (published rows)."""
+    parts = []
+    for i, (name, value) in enumerate(sorted(values.items(), key=lambda pair: -pair[1])):
+        y, width = i * ROW, (WIDE - NAMES - 60) * value / best
+        kind, weight = (f"bar {tones[name]}", "tick own") if name in tones else ("paper", "tick")
+        parts.append(text(name, NAMES - 8, y + 16, "end", weight))
+        parts.append(element("rect", kind, x=NAMES, y=y + 4, width=max(width, 0.5), height=16, rx=2))
+        parts.append(text(f"{value:.2f}", NAMES + width + 6, y + 16, kind=weight))
+    return picture("bars", f"0 0 {WIDE} {ROW * len(values)}", parts, title)
+
+
+def radar(
+    title: str,
+    types: Sequence[str],
+    lines: Mapping[str, Sequence[float | None]],
+    tones: Mapping[str, str],
+    best: float,
+) -> Markup:
+    """A closed line per result over the types; the rings begin below the least value, so that lines are well apart.
+
+    A line is open if a type has no value. Fewer than three types give "".
+    """
+    values = [value for each in lines.values() for value in each if value is not None]
+    if len(types) < 3 or not values:
+        return Markup("")
+    ticks = [tick for tick in nice_ticks(min(values), best) if tick <= best]
+    low = max(0.0, ticks[0] - (ticks[1] - ticks[0] if len(ticks) > 1 else best / 4))
+
+    def at(index: int, value: float) -> tuple[float, float]:
+        angle = 2 * math.pi * index / len(types) - math.pi / 2
+        radius = REACH * (value - low) / (best - low)
+        return SIZE / 2 + radius * math.cos(angle), SIZE / 2 + radius * math.sin(angle)
+
+    rings = [_corners([at(i, tick) for i in range(len(types))]) for tick in ticks]
+    parts = [element("polygon", "grid", fill="none", points=ring) for ring in rings]
+    for i, name in enumerate(types):
+        x, y = at(i, best)
+        parts.append(element("line", "grid", x1=SIZE / 2, y1=SIZE / 2, x2=x, y2=y))
+        parts.append(_type_name(name, *at(i, best + 0.09 * (best - low))))
+    parts += [text(f"{tick:g}", at(0, tick)[0] + 4, at(0, tick)[1] + 4) for tick in ticks]
+    for name, scores in lines.items():
+        points = [at(i, value) for i, value in enumerate(scores) if value is not None]
+        shape = "polygon" if len(points) == len(types) else "polyline"
+        parts.append(element(shape, f"line {tones[name]}", tip(name), points=_corners(points)))
+    return picture("radar", f"{-MARGIN} 0 {SIZE + 2 * MARGIN} {SIZE}", parts, title)
+
+
+def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """About `count` round numbers, evenly spaced by 1, 2 or 5 times a power of ten, that cover [low, high]."""
     reach = (high - low) or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(reach / wanted))
-    step = next(power * m for m in (1, 2, 5, 10) if power * m >= reach / wanted * 0.999)
+    power = 10.0 ** math.floor(math.log10(reach / count))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= reach / count * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [float(f"{i * step:.12g}") for i in range(first, max(last, first + 1) + 1)]
 
 
 def running_mean(values: Values, window: int) -> list[float | None]:
-    """Mean of the last `window` values known at each step; None before the first."""
+    """Mean over the last `window` steps, without missing values; None before the first value."""
     means: list[float | None] = []
     for i in range(len(values)):
-        known = [v for v in values[max(0, i + 1 - window) : i + 1] if v is not None]
-        means.append(sum(known) / len(known) if known else None)
+        recent = [v for v in values[max(0, i + 1 - window) : i + 1] if v is not None]
+        means.append(sum(recent) / len(recent) if recent else None)
     return means
+
+
+def _attribute(value: str | float) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else escape(str(value))
 
 
 def _thin(steps: Sequence[int], lines: Sequence[Line]) -> tuple[list[int], list[Line]]:
@@ -128,27 +233,23 @@ def _thin(steps: Sequence[int], lines: Sequence[Line]) -> tuple[list[int], list[
     size = max(1, math.ceil(len(steps) / MOST_POINTS))
     starts = range(0, len(steps), size)
     ends = [steps[min(start + size, len(steps)) - 1] for start in starts]
-    thin = [[running_mean(line.values[s : s + size], size)[-1] for s in starts] for line in lines]
-    return ends, [Line(line.label, values, line.tone) for line, values in zip(lines, thin, strict=True)]
+    thin = [[running_mean(each.values[s : s + size], size)[-1] for s in starts] for each in lines]
+    return ends, [Line(each.label, values, each.tone) for each, values in zip(lines, thin, strict=True)]
 
 
-def _axes(frame: Frame, ticks: Sequence[float], labels: tuple[float, float] | None = None) -> list[str]:
+def _axes(frame: Frame, ticks: Sequence[float], steps: tuple[int, int]) -> list[str]:
     """Horizontal grid lines with their values; the first and the last step."""
-    right = WIDTH - frame.right
     parts = []
     for tick in ticks:
-        y = frame.y(tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    first, last = labels or (frame.x0, frame.x1)
-    parts.append(f'<text class="tick" x="{LEFT}" y="{HEIGHT - 8}">step {first:g}</text>')
-    if last != first:
-        parts.append(f'<text class="tick" x="{right}" y="{HEIGHT - 8}" text-anchor="end">{last:g}</text>')
+        parts += [frame.level(tick), text(f"{tick:g}", LEFT - 6, frame.y(tick) + 4, "end")]
+    parts.append(text(f"step {steps[0]}", LEFT, HEIGHT - 8))
+    if steps[1] != steps[0]:
+        parts.append(text(str(steps[1]), WIDTH - frame.right, HEIGHT - 8, "end"))
     return parts
 
 
-def _path(frame: Frame, steps: Sequence[int], values: Values, classes: str, tip: str = "") -> str:
-    """A curve, broken where a value is missing; a lone point is drawn as a dot."""
+def _path(frame: Frame, steps: Sequence[int], values: Values, kind: str, content: str = "") -> str:
+    """A curve, broken where a value is missing; a single point is a dot."""
     points, pen = [], "M"
     for step, value in zip(steps, values, strict=True):
         if value is None:
@@ -158,30 +259,30 @@ def _path(frame: Frame, steps: Sequence[int], values: Values, classes: str, tip:
         pen = "L"
     if len(points) == 1:
         points.append("h0.1")
-    title = f"<title>{escape(tip)}</title>" if tip else ""
-    return f'<path class="{classes}" d="{" ".join(points)}">{title}</path>'
+    return element("path", kind, content, d=" ".join(points))
 
 
 def _labels(frame: Frame, lines: Sequence[Line]) -> list[str]:
-    """The name of each curve at the height where it ends, moved apart where two would touch."""
-    ends = [(running_mean(line.values, len(line.values) // 10 or 1)[-1], line) for line in lines]
-    placed = sorted(((frame.y(end), line) for end, line in ends if end is not None), key=lambda pair: pair[0])
+    """The name of each curve at the height of its end; names that would touch are moved apart."""
+    ends = [(running_mean(each.values, len(each.values) // 10 or 1)[-1], each) for each in lines]
+    heights = sorted(((frame.y(end), each) for end, each in ends if end is not None), key=lambda pair: pair[0])
     parts, free = [], 0.0
-    for height, line in placed:
+    for height, each in heights:
         y = max(height + 4, free)
         free = y + LABEL_GAP
-        parts.append(
-            f'<text class="label {line.tone}" x="{WIDTH - frame.right + 6}" y="{y:.1f}">{escape(line.label)}</text>'
-        )
+        parts.append(text(each.label, WIDTH - frame.right + 6, y, kind=f"label {each.tone}"))
     return parts
 
 
 def _ends(values: Values) -> str:
-    known = [value for value in values if value is not None]
-    return f"{known[0]:.4g} at first, {known[-1]:.4g} at last" if known else "no value"
+    numbers = [value for value in values if value is not None]
+    return f"{numbers[0]:.4g} at first, {numbers[-1]:.4g} at last" if numbers else "no value"
 
 
-def _svg(title: str, parts: Sequence[str]) -> Markup:
-    """The parts in one picture with a name for screen readers."""
-    head = f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-    return Markup(head + "".join(parts) + "</svg>")
+def _corners(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+def _type_name(name: str, x: float, y: float) -> str:
+    side = "middle" if abs(x - SIZE / 2) < 8 else "start" if x > SIZE / 2 else "end"
+    return text(name, x, y + 4, side)

@@ -15,7 +15,7 @@ from rich.console import Console
 from editr1.errors import UserError
 from editr1.evaluation.agreement.agree import agree
 from editr1.evaluation.agreement.toy_pairs import toy_pairs
-from editr1.report import agreement as page
+from editr1.report.agreement import agreement_table, write_agreement_page
 from tests.evaluation.agreement.cases import Brightness, pair
 from tests.report.browser import browse, needs_chromium
 
@@ -73,7 +73,7 @@ def test_failed_pair_is_wrong_counted_with_its_reason_and_asked_again_later(tmp_
     m = result["methods"]["m"]
     assert (m["failed"], m["reasons"], m["accuracy"]) == (2, {"the answer is empty": 2}, 2 / 4)
     assert "counts as wrong" in result["failed_rule"]
-    assert "2 × the answer is empty" in page.write_page(result, tmp_path).read_text()
+    assert "2 × the answer is empty" in write_agreement_page(result, tmp_path).read_text()
     mended = Brightness()
     m = agree(PAIRS, {"m": mended}, out=tmp_path)["methods"]["m"]
     assert sorted(mended.asked) == [50, 190] and (m["failed"], m["accuracy"]) == (0, 3 / 4)
@@ -83,7 +83,7 @@ def test_judge_that_fails_always_has_a_page_and_no_made_up_number(tmp_path: Path
     result = agree(PAIRS, {"m": Brightness(fails=tuple(range(256)))}, out=tmp_path)
     m = result["methods"]["m"]
     assert (m["accuracy"], m["failed"], m["tie_rate"], m["spearman"], m["calibration"]) == (0.0, 5, None, None, [])
-    assert "No decided pair has two scores" in page.write_page(result, tmp_path).read_text()
+    assert "No decided pair has two scores" in write_agreement_page(result, tmp_path).read_text()
 
 
 def test_scores_of_other_pairs_or_another_judge_are_refused(tmp_path: Path) -> None:
@@ -121,19 +121,23 @@ def test_rule_is_official_exact_or_named(tmp_path: Path) -> None:
 def test_page_stands_alone_and_the_table_shows_the_figures(tmp_path: Path) -> None:
     dimensions = [pair(f"e{i}", "a", (200, i), dimension="overall", task="<b>", layout="editscore") for i in range(9)]
     result = agree(dimensions, {"m": Brightness(), "n": Brightness(100)}, out=tmp_path)
-    text = page.write_page(result, tmp_path).read_text()
+    text = write_agreement_page(result, tmp_path).read_text()
     targets = re.findall(r"""(?:src|href|url|action|srcset)\s*[=(]\s*["']?([^"')\s>]+)""", text)
     assert targets and all(target.startswith("data:") for target in targets)
     assert not re.search(r"https?://|<script|@import|//cdn|<b>\s*</th", text) and "&lt;b&gt;" in text
-    assert text.count('<svg class="chart"') == 4 and "By what people were asked about" in text
+    drawn = ["Scores of m", "Scores of n", "Calibration of m", "Calibration of n"]
+    assert (
+        re.findall(r'<svg class="chart"[^>]* aria-label="([^"]*)"', text) == drawn
+        and "By what people were asked about" in text
+    )
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(page.table(result))
+    console.print(agreement_table(result))
     assert re.search(r"m .*100\.0 .*always tie .*0\.0", console.export_text(), re.S)
 
 
 @needs_chromium
 def test_browser_shows_the_page_without_a_complaint(tmp_path: Path) -> None:
-    written = page.write_page(agree(PAIRS, {"bright": Brightness()}, out=tmp_path), tmp_path)
+    written = write_agreement_page(agree(PAIRS, {"bright": Brightness()}, out=tmp_path), tmp_path)
     dom, log = browse(written, tmp_path / "profile", "--dump-dom")
     assert "75.0" in dom and "By task type" in dom and "CONSOLE" not in log
 

@@ -26,17 +26,15 @@ from editr1.evaluation.benchmarks.results import (
     Result,
     Row,
     csv_text,
-    grids,
-    latex,
-    markdown,
     misread,
     read_result,
-    terminal_tables,
     write_result,
 )
-from editr1.report.bars import bars, radar
-from editr1.report.benchmark import spread, thumbnail, write_page
-from editr1.report.comparison import write_compare_page
+from editr1.report.benchmark import spread, write_benchmark_report
+from editr1.report.comparison import write_comparison_report
+from editr1.report.svg import radar, ranked_bars
+from editr1.report.tables import grids, latex, markdown, terminal_tables
+from editr1.report.thumbnails import thumbnail
 
 TYPES = ("add", "remove", "style")
 
@@ -152,7 +150,7 @@ def test_another_judge_is_said_and_equal_names_are_told_apart(tmp_path: Path) ->
 def test_files_and_page_of_a_comparison_hold_all_rows_and_nothing_from_outside(tmp_path: Path) -> None:
     found = compare([save(tmp_path / "base", result()), save(tmp_path / "new_one", result(0.4))])
     write_comparison(found, tmp_path)
-    page = write_compare_page(found, tmp_path).read_text()
+    page = write_comparison_report(found, tmp_path).read_text()
     told = json.loads((tmp_path / "compare.json").read_text())
     assert told["changes"]["new_one"]["all"]["score"]["overall"]["items"] == 28
     lines = (tmp_path / "compare.md").read_text().splitlines()
@@ -162,14 +160,14 @@ def test_files_and_page_of_a_comparison_hold_all_rows_and_nothing_from_outside(t
     assert "Do &lt;" in page and "Do <" not in page and "&amp; more" in page
     assert not re.search(r'(?:src|href)="(?!data:)', page) and "<script" not in page
     one = compare([tmp_path / "base"])
-    assert not one.changes and "Largest" not in write_compare_page(one, tmp_path / "one").read_text()
+    assert not one.changes and "Largest" not in write_comparison_report(one, tmp_path / "one").read_text()
 
 
 def test_page_of_a_result_shows_each_type_from_best_to_worst_and_lists_what_has_no_score(tmp_path: Path) -> None:
     made = result(0.4)
     rows = [replace(row, answers={"judge": "No <idea>."}) if row.scores["score"] is None else row for row in made.items]
     made = replace(made, items=tuple(rows))
-    page = write_page(made, save(tmp_path / "a", made)).read_text()
+    page = write_benchmark_report(made, save(tmp_path / "a", made)).read_text()
     assert all(f"<h3>{task}</h3>" in page for task in TYPES)
     assert "No &lt;idea&gt;." in page and "2 without a score" in page and "<p>2 items.</p>" in page
     assert page.count("data:image/jpeg") == 18 and not re.search(r'(?:src|href)="(?!data:)', page)
@@ -208,7 +206,7 @@ def test_a_gallery_is_spread_from_first_to_last(numbers: list[int], count: int) 
 
 
 def test_charts_name_every_result_and_break_where_a_type_is_missing() -> None:
-    drawn = bars("O", {"mine": 3.0, "paper <x>": 4.0}, {"mine": "a"}, 5.0)
+    drawn = ranked_bars("O", {"mine": 3.0, "paper <x>": 4.0}, {"mine": "a"}, 5.0)
     assert drawn.index("paper &lt;x&gt;") < drawn.index("mine") and 'class="bar a"' in drawn and "paper" in drawn
     tones = {"mine": "quiet", "other": "a"}
     web = radar("O", TYPES, {"mine": [1.0, 2.0, 3.0], "other": [1.0, None, 2.0]}, tones, 5.0)

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.lines import OVERALL
 from editr1.evaluation.benchmarks.published import Published, published
-from editr1.evaluation.benchmarks.results import Result, Row, grids, latex, markdown, read_result
+from editr1.evaluation.benchmarks.results import Result, Row, read_result
 from editr1.evaluation.paired import RESAMPLES, figures
 from editr1.files import write_file
 
@@ -153,18 +153,14 @@ def mean_of_types(types: Sequence[Floats], seed: int = 0) -> dict[str, Any]:
 
 
 def write_comparison(found: Comparison, out: Path) -> None:
-    """Write compare.json, compare.md and compare.tex: all rows, published ones first, and the differences."""
-    tables = grids(found.results, found.published)
+    """Write compare.json: the differences of the results."""
     content = {
         "results": {name: {"folder": str(found.folders[name])} for name in found.results},
         "changes": TypeAdapter(Any).dump_python(found.changes, mode="json"),
         "published": found.published and {"source": found.published.source, "judge": found.published.judge},
         "notes": found.notes,
     }
-    notes = "".join(f"\n{note}\n" for note in found.notes)
     write_file(out / "compare.json", (json.dumps(content, indent=1) + "\n").encode())
-    write_file(out / "compare.md", ("\n".join(markdown(*table) for table in tables) + notes).encode())
-    write_file(out / "compare.tex", "\n".join(latex(*table) for table in tables).encode())
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

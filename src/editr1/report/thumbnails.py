@@ -1,0 +1,41 @@
+"""Pictures inside a page: small data URLs, so that the page refers to nothing outside itself."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image as Images
+from PIL import ImageOps
+from PIL.Image import Image
+
+from editr1.data.pictures import data_url
+
+SIDE = 256  # pixels of a picture's longer side: larger ones are shrunk, small ones enlarged by a whole number
+QUALITY = 85  # of the JPEG in the page; the files beside it are lossless
+
+
+def picture_url(image: Image) -> str:
+    """A picture as a PNG data URL, at most `SIDE` pixels a side and, by whole factors, close to it."""
+    factor = SIDE // max(image.size)
+    if factor:
+        return _encode(ImageOps.scale(image, factor, Images.Resampling.NEAREST), "PNG", optimize=True)
+    return _encode(ImageOps.contain(image, (SIDE, SIDE)), "PNG", optimize=True)
+
+
+def thumbnail(folder: Path, name: str) -> str:
+    """A picture of a folder as a data URL; "" if it is missing or outside the folder."""
+    path = (folder / name).resolve()
+    if not name or not path.is_relative_to(folder.resolve()) or not path.is_file():
+        return ""
+    with Images.open(path) as picture:
+        image = picture.convert("RGB")
+    if max(image.size) <= SIDE:
+        return picture_url(image)
+    return _encode(ImageOps.contain(image, (SIDE, SIDE)), "JPEG", quality=QUALITY)
+
+
+def _encode(image: Image, kind: str, **options: int | bool) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return data_url(buffer.getvalue(), kind.lower())

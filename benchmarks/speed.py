@@ -31,7 +31,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from editr1.config import load_config
+from editr1.config.loading import load_config
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.local import TransformersModel
 from editr1.training.open import open_trainer

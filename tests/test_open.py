@@ -5,7 +5,8 @@ import torch
 import yaml
 from PIL import Image
 
-from editr1.config import DataConfig, load_config
+from editr1.config.loading import load_config
+from editr1.config.settings import DataConfig
 from editr1.data.samples import EditSample, JsonlDataset
 from editr1.devices import pick_device
 from editr1.editors.open import open_named_editor

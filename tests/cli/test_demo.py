@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from editr1.cli.demo import EVAL_STEPS, oracle_of, run_demo, show, table, verdict
-from editr1.config import load_config
+from editr1.config.loading import load_config
 from editr1.editors.lora.files import find_file
 from editr1.editors.open import open_config_editor
 from editr1.errors import UserError

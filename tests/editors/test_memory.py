@@ -16,7 +16,7 @@ from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from editr1.config import Config, MemoryConfig
+from editr1.config.settings import Config, MemoryConfig
 from editr1.editors import memory as memory_module
 from editr1.editors.editor import Editor, Rollout
 from editr1.editors.families import FAMILIES

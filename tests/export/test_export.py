@@ -26,7 +26,8 @@ from typer.testing import CliRunner
 
 from editr1 import __version__
 from editr1.cli import export as export_commands
-from editr1.config import Config, dump_config
+from editr1.config.loading import dump_config
+from editr1.config.settings import Config
 from editr1.editors.editor import Editor
 from editr1.editors.lora.files import injected, load_lora_into, read_lora
 from editr1.editors.open import open_editor

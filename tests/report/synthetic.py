@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image as Images
 from PIL import ImageDraw
 
-from editr1.config import dump_config, load_config
+from editr1.config.loading import dump_config, load_config
 from editr1.evaluation.heldout.rows import SOURCE, Row, RowStore
 from editr1.evaluation.paired import summarise
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from editr1.config import Config, load_config
+from editr1.config.loading import load_config
+from editr1.config.settings import Config
 from editr1.errors import UserError
 from editr1.files import write_file
 from editr1.training import checkpoint

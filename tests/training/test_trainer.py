@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from editr1.algorithms.base import find_algorithms
-from editr1.config import Config
+from editr1.config.settings import Config
 from editr1.data.samples import EditSample
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_editor

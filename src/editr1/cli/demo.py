@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from editr1.config import load_config
+from editr1.config.loading import load_config
 from editr1.data.samples import EditDataset
 from editr1.editors.open import open_config_editor
 from editr1.errors import UserError

@@ -20,7 +20,7 @@ from editr1.cli import judge as judge_commands
 from editr1.errors import UserError
 
 if TYPE_CHECKING:
-    from editr1.config import Level, Split
+    from editr1.config.settings import Level, Split
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -93,7 +93,7 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...")] = None,
 ) -> None:
     """Train an editor. The same command again goes on where the run was stopped."""
-    from editr1.config import load_config
+    from editr1.config.loading import load_config
 
     settings = load_config(config, overrides or [])
     from editr1.training.open import open_trainer

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 from PIL import Image, ImageDraw
 
-from editr1.config import Level, Split
+from editr1.config.settings import Level, Split
 from editr1.toy.scene import draw, to_image
 from editr1.toy.world import ToyDataset
 

@@ -20,7 +20,7 @@ from diffusers import DiffusionPipeline
 from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
-from editr1.config import AdapterMode, SchedulerName
+from editr1.config.settings import AdapterMode, SchedulerName
 from editr1.data.samples import EditSample
 from editr1.data.seeds import edit_seed
 from editr1.editors.family import Family, Size

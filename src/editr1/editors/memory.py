@@ -25,7 +25,7 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from editr1.config import Quantization
+from editr1.config.settings import Quantization
 from editr1.editors.policies import Policies
 from editr1.errors import UserError
 

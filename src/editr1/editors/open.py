@@ -10,7 +10,8 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
 
-from editr1.config import Config, MemoryConfig, Quantization, load_config
+from editr1.config.loading import load_config
+from editr1.config.settings import Config, MemoryConfig, Quantization
 from editr1.devices import pick_device
 from editr1.editors.editor import Editor
 from editr1.editors.encoding_cache import cache_encodings

@@ -15,7 +15,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteSchedulerOutput
 from torch import Tensor
 
-from editr1.config import SchedulerName
+from editr1.config.settings import SchedulerName
 
 
 class FlowDPMSolver2M(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]

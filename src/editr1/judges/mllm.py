@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from editr1.config import JUDGE_DEFAULTS, MethodName, Scale
+from editr1.config.settings import JUDGE_DEFAULTS, MethodName, Scale
 from editr1.judges.base import MLLM, Answer, Ask, JudgeRequest, Score, close
 from editr1.judges.methods import METHODS
 from editr1.judges.prompts import Prompt

@@ -10,7 +10,8 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from editr1.config import (
+from editr1.config.loading import load_config
+from editr1.config.settings import (
     ClipConfig,
     Config,
     EditScoreConfig,
@@ -21,7 +22,6 @@ from editr1.config import (
     OcrConfig,
     PreservationConfig,
     RewardConfig,
-    load_config,
 )
 from editr1.devices import pick_device
 from editr1.errors import UserError, first_problem

@@ -13,7 +13,7 @@ from typing import get_args
 
 import numpy as np
 
-from editr1.config import Level, Split
+from editr1.config.settings import Level, Split
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.toy.scene import BACKGROUNDS, PATTERNS, SIDES, Scene, Thing, artwork, colours_for, draw, to_image

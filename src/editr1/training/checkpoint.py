@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from editr1.config import Config, MemoryConfig
+from editr1.config.settings import Config, MemoryConfig
 from editr1.errors import UserError, first_problem
 from editr1.files import sync
 from editr1.training.run_files import CHECKPOINTS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from editr1.config import Config, DataConfig
+from editr1.config.settings import Config, DataConfig
 from editr1.data.samples import EditDataset, JsonlDataset
 from editr1.editors.open import open_config_editor
 from editr1.judges.open import open_config_judge

@@ -32,7 +32,8 @@ from torch.nn.utils import get_total_norm
 
 from editr1.algorithms.base import Rows
 from editr1.algorithms.ema import EMA
-from editr1.config import Config, dump_config
+from editr1.config.loading import dump_config
+from editr1.config.settings import Config
 from editr1.data.pictures import png
 from editr1.data.samples import EditDataset, EditSample, GroupSampler
 from editr1.data.seeds import derive_seed

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from editr1.config import SchedulerName
+from editr1.config.settings import SchedulerName
 from editr1.data.pictures import open_picture, png
 from editr1.data.seeds import item_seed
 from editr1.devices import pick_device

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from editr1.config import SchedulerName
+from editr1.config.settings import SchedulerName
 from editr1.data.samples import EditDataset, EditSample
 from editr1.data.seeds import item_seed
 from editr1.editors.editor import Editor

@@ -27,7 +27,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from editr1.config import JUDGE_DEFAULTS
+from editr1.config.settings import JUDGE_DEFAULTS
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask, Position
 from editr1.judges.scoring import score_token_ids

@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 from PIL.Image import Image
 
-from editr1.config import JUDGE_DEFAULTS
+from editr1.config.settings import JUDGE_DEFAULTS
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask, Position
 from editr1.judges.models.endpoints import CONNECT, Endpoint, Endpoints, Fault, GivenUp

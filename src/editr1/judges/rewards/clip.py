@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModel, AutoProcessor
 
-from editr1.config import ClipKind
+from editr1.config.settings import ClipKind
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score
 

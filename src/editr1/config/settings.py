@@ -1,25 +1,15 @@
-"""The settings of a run: typed, with the paper's values as defaults (Edit-R1, arXiv 2510.16888, table 5), checked once.
-
-A preset is a YAML file that states only what differs. `load_config("toy", ["steps=10"])` reads a file, or a shipped
-preset by its name, and lays overrides over it. Whatever is wrong comes out as one `UserError` that says where.
-"""
+"""The settings of a run: typed, with the paper's values as defaults (Edit-R1, arXiv 2510.16888, table 5)."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
-from editr1.algorithms.base import Algorithm, find_algorithms, parse_algorithm
+from editr1.algorithms.base import Algorithm, parse_algorithm
 from editr1.algorithms.base import SchedulerName as SchedulerName
 from editr1.algorithms.nft import NFT
-from editr1.errors import UserError
 
 MethodName = Literal["score_logit", "yes_no", "score_sampling", "cot_logit", "cot_sampling"]
 Order = Literal["paper", "prefix"]
@@ -31,11 +21,13 @@ AdapterMode = Literal["lora", "full"]
 Quantization = Literal["nf4", "int8"]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of the settings: unknown keys are refused, and nothing is changed later."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-class EditorConfig(_Section):
+class EditorConfig(Section):
     """The editor to be trained."""
 
     path: str
@@ -52,7 +44,7 @@ class EditorConfig(_Section):
     """Length that prompts are padded or cut to (FLUX: 512 by default); null for the pipeline's own."""
 
 
-class JudgeConfig(_Section):
+class JudgeConfig(Section):
     """The multimodal model that gives the reward, in this process or behind OpenAI-compatible servers."""
 
     path: str | None = None
@@ -117,7 +109,7 @@ _SCORING = ("scale", "criteria", "samples", "template", "order")
 JUDGE_DEFAULTS = JudgeConfig.model_construct()
 
 
-class _Reward(_Section):
+class _Reward(Section):
     weight: float = Field(default=1.0, gt=0)
     """Weight in the mix."""
 
@@ -215,7 +207,7 @@ KINDS: dict[str, type[_Reward]] = {
 }
 
 
-class FailureConfig(_Section):
+class FailureConfig(Section):
     """When a judge that fails stops the run."""
 
     share: float = Field(default=0.5, gt=0, le=1)
@@ -224,7 +216,7 @@ class FailureConfig(_Section):
     """Failing steps in a row that stop the run, with a checkpoint."""
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """What is edited."""
 
     kind: Literal["toy", "jsonl"] = "jsonl"
@@ -247,7 +239,7 @@ class DataConfig(_Section):
         return self
 
 
-class RolloutConfig(_Section):
+class RolloutConfig(Section):
     """How edits are made for training."""
 
     group_size: int = Field(default=12, ge=2)
@@ -260,7 +252,7 @@ class RolloutConfig(_Section):
     """DPM-Solver++(2M) for flow matching, or Euler."""
 
 
-class OptimConfig(_Section):
+class OptimConfig(Section):
     """AdamW."""
 
     lr: float = Field(default=3e-4, gt=0)
@@ -275,7 +267,7 @@ class OptimConfig(_Section):
     """Noised edits of one group in one denoiser call; changes memory and speed, not the result."""
 
 
-class AdapterConfig(_Section):
+class AdapterConfig(Section):
     """What is trained."""
 
     mode: AdapterMode = "lora"
@@ -288,7 +280,7 @@ class AdapterConfig(_Section):
     """Names of the layers that get one; null for the attention projections of the editor's family."""
 
 
-class MemoryConfig(_Section):
+class MemoryConfig(Section):
     """How the editor fits on the machine; docs/memory.md says what each saves and costs."""
 
     gradient_checkpointing: bool = False
@@ -307,7 +299,7 @@ class MemoryConfig(_Section):
     """Compile the denoiser's repeated blocks when they are first called."""
 
 
-class Config(_Section):
+class Config(Section):
     """One run."""
 
     editor: EditorConfig
@@ -353,145 +345,3 @@ class Config(_Section):
                 'levels of rollout.steps; lower it or set algorithm.timesteps to "uniform"'
             )
         return self
-
-
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a YAML file, or a shipped preset by name, with overrides such as "optim.lr=1e-3" laid over it.
-
-    Raises:
-        UserError: no such file, not YAML, or a wrong key or value, named with its origin and the nearest right one.
-    """
-    text, name = _read(path)
-    tree = _mapping(_yaml(text, name), name)
-    origins: dict[str, str] = {}
-    for override in overrides:
-        key, value = parse_override(override)
-        _lay(tree, key, value, f"override {override}")
-        origins[key] = f"override {override}"
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        settings = tree.get("algorithm")
-        algorithm = settings.get("name", "nft") if isinstance(settings, dict) else None
-        raise UserError("; ".join(_explain(detail, origins, name, algorithm) for detail in error.errors())) from error
-
-
-def dump_config(config: Config) -> str:
-    """All settings as YAML that `load_config` reads back to an equal object."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """Split "a.b=value". The value stays text unless YAML reads it as null, a list, a mapping or a quoted string.
-
-    Raises:
-        UserError: there is no "=", no key before it, or the value is broken YAML.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not all(key.split(".")):
-        raise UserError(f"override {text!r} must look like section.key=value, e.g. optim.lr=1e-3")
-    if value.strip()[:1] in ("[", "{", '"', "'"):
-        return key, _yaml(value, f"override {text}")
-    return key, None if value.strip() in ("null", "~") else value
-
-
-def presets() -> list[str]:
-    """Names of the shipped presets."""
-    return sorted(file.name.removesuffix(".yaml") for file in _shipped().iterdir() if file.name.endswith(".yaml"))
-
-
-def known_keys(section: type[BaseModel] = Config, prefix: str = "", algorithm: str | None = None) -> Iterator[str]:
-    """Every dotted key of a config, sections included, with the settings of one algorithm or of all."""
-    for name, info in section.model_fields.items():
-        yield prefix + name
-        for below in _sections(info.annotation, algorithm):
-            yield from known_keys(below, f"{prefix}{name}.", algorithm)
-
-
-def _sections(annotation: Any, algorithm: str | None) -> Sequence[type[BaseModel]]:
-    """The sections that a setting of this type may hold."""
-    if not isinstance(annotation, type):
-        return []
-    if issubclass(annotation, Algorithm):
-        algorithms = find_algorithms()
-        return [algorithms[algorithm]] if algorithm in algorithms else [*algorithms.values()]
-    return [annotation] if issubclass(annotation, _Section) else []
-
-
-def _shipped() -> Any:
-    return resources.files("editr1") / "presets"
-
-
-def _read(path: str | Path) -> tuple[str, str]:
-    preset = _shipped() / f"{path}.yaml"
-    if not Path(path).is_file() and str(path) in presets():
-        return preset.read_text(encoding="utf-8"), f"preset {path}"
-    try:
-        return Path(path).read_text(encoding="utf-8"), str(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the config {path}: {error}; shipped presets: {', '.join(presets())}") from error
-
-
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise UserError(f"{where}: expected keys and values such as `steps: 100`")
-    return value
-
-
-def _lay(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
-    *sections, last = key.split(".")
-    for section in sections:
-        below = tree.setdefault(section, {})
-        if not isinstance(below, dict):
-            raise UserError(f"{where}: {section} is a value, it holds no keys")
-        tree = below
-    tree[last] = value
-
-
-def _explain(detail: ErrorDetails, origins: dict[str, str], name: str, algorithm: str | None) -> str:
-    key, keys = _place(detail["loc"], algorithm)
-    origin = next((where for written, where in origins.items() if _same_branch(key, written)), name)
-    if detail["type"] == "extra_forbidden":
-        return f"{origin}: unknown key {key}; did you mean {nearest_key(key, keys)}?"
-    if detail["type"] == "missing":
-        return f"{origin}: {key} is missing"
-    if detail["type"] == "union_tag_not_found":
-        return f"{origin}: {key}.kind is missing"
-    if detail["type"] == "union_tag_invalid":
-        return f"{origin}: {key}.kind: Input should be {detail['ctx']['expected_tags']}, not {detail['ctx']['tag']!r}"
-    problem = detail["msg"].removeprefix("Value error, ")
-    return (
-        f"{origin}: {key}: {problem}, not {detail['input']!r}"
-        if key and detail["type"] != "value_error"
-        else f"{origin}: {problem}"
-    )
-
-
-def _place(loc: tuple[int | str, ...], algorithm: str | None) -> tuple[str, Iterable[str]]:
-    """The dotted key of a problem, and the known keys there; pydantic's place of a reward's key holds its kind too."""
-    if loc[:1] != ("rewards",) or len(loc) < 3:
-        return ".".join(map(str, loc)), known_keys(algorithm=algorithm)
-    reward = f"rewards.{loc[1]}"
-    return ".".join([reward, *map(str, loc[3:])]), known_keys(KINDS[str(loc[2])], f"{reward}.")
-
-
-def _same_branch(one: str, other: str) -> bool:
-    """Whether one dotted key is, or lies under, the other."""
-    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
-
-
-def nearest_key(key: str, keys: Iterable[str]) -> str:
-    """Of `keys`, the one most like `key`, as a whole and in its last part."""
-
-    def likeness(other: str) -> float:
-        pairs = ((key, other), (key.rpartition(".")[2], other.rpartition(".")[2]))
-        return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
-
-    return max(keys, key=likeness)

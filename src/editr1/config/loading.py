@@ -1,0 +1,163 @@
+"""From a YAML file and overrides to checked settings, and back.
+
+A preset is a YAML file that states only what differs. `load_config("toy", ["steps=10"])` reads a file, or a shipped
+preset by its name, and applies overrides to it. Whatever is wrong is one `UserError` that says where.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from editr1.algorithms.base import Algorithm, find_algorithms
+from editr1.config.settings import KINDS, Config, Section
+from editr1.errors import UserError
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a YAML file, or a shipped preset by name, with overrides such as "optim.lr=1e-3" laid over it.
+
+    Raises:
+        UserError: no such file, not YAML, or a wrong key or value, named with its origin and the nearest right one.
+    """
+    text, name = _read(path)
+    tree = _mapping(_yaml(text, name), name)
+    origins: dict[str, str] = {}
+    for override in overrides:
+        key, value = parse_override(override)
+        _lay(tree, key, value, f"override {override}")
+        origins[key] = f"override {override}"
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        settings = tree.get("algorithm")
+        algorithm = settings.get("name", "nft") if isinstance(settings, dict) else None
+        raise UserError("; ".join(_explain(detail, origins, name, algorithm) for detail in error.errors())) from error
+
+
+def dump_config(config: Config) -> str:
+    """All settings as YAML that `load_config` reads back to an equal object."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split "a.b=value". The value stays text unless YAML reads it as null, a list, a mapping or a quoted string.
+
+    Raises:
+        UserError: there is no "=", no key before it, or the value is broken YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise UserError(f"override {text!r} must look like section.key=value, e.g. optim.lr=1e-3")
+    if value.strip()[:1] in ("[", "{", '"', "'"):
+        return key, _yaml(value, f"override {text}")
+    return key, None if value.strip() in ("null", "~") else value
+
+
+def presets() -> list[str]:
+    """Names of the shipped presets."""
+    return sorted(file.name.removesuffix(".yaml") for file in _shipped().iterdir() if file.name.endswith(".yaml"))
+
+
+def known_keys(section: type[BaseModel] = Config, prefix: str = "", algorithm: str | None = None) -> Iterator[str]:
+    """Every dotted key of a config, sections included, with the settings of one algorithm or of all."""
+    for name, info in section.model_fields.items():
+        yield prefix + name
+        for below in _sections(info.annotation, algorithm):
+            yield from known_keys(below, f"{prefix}{name}.", algorithm)
+
+
+def _sections(annotation: Any, algorithm: str | None) -> Sequence[type[BaseModel]]:
+    """The sections that a setting of this type may hold."""
+    if not isinstance(annotation, type):
+        return []
+    if issubclass(annotation, Algorithm):
+        algorithms = find_algorithms()
+        return [algorithms[algorithm]] if algorithm in algorithms else [*algorithms.values()]
+    return [annotation] if issubclass(annotation, Section) else []
+
+
+def _shipped() -> Any:
+    return resources.files("editr1") / "presets"
+
+
+def _read(path: str | Path) -> tuple[str, str]:
+    preset = _shipped() / f"{path}.yaml"
+    if not Path(path).is_file() and str(path) in presets():
+        return preset.read_text(encoding="utf-8"), f"preset {path}"
+    try:
+        return Path(path).read_text(encoding="utf-8"), str(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the config {path}: {error}; shipped presets: {', '.join(presets())}") from error
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise UserError(f"{where}: expected keys and values such as `steps: 100`")
+    return value
+
+
+def _lay(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        below = tree.setdefault(section, {})
+        if not isinstance(below, dict):
+            raise UserError(f"{where}: {section} is a value, it holds no keys")
+        tree = below
+    tree[last] = value
+
+
+def _explain(detail: ErrorDetails, origins: dict[str, str], name: str, algorithm: str | None) -> str:
+    key, keys = _place(detail["loc"], algorithm)
+    origin = next((where for written, where in origins.items() if _same_branch(key, written)), name)
+    if detail["type"] == "extra_forbidden":
+        return f"{origin}: unknown key {key}; did you mean {nearest_key(key, keys)}?"
+    if detail["type"] == "missing":
+        return f"{origin}: {key} is missing"
+    if detail["type"] == "union_tag_not_found":
+        return f"{origin}: {key}.kind is missing"
+    if detail["type"] == "union_tag_invalid":
+        return f"{origin}: {key}.kind: Input should be {detail['ctx']['expected_tags']}, not {detail['ctx']['tag']!r}"
+    problem = detail["msg"].removeprefix("Value error, ")
+    return (
+        f"{origin}: {key}: {problem}, not {detail['input']!r}"
+        if key and detail["type"] != "value_error"
+        else f"{origin}: {problem}"
+    )
+
+
+def _place(loc: tuple[int | str, ...], algorithm: str | None) -> tuple[str, Iterable[str]]:
+    """The dotted key of a problem, and the known keys there; pydantic's place of a reward's key holds its kind too."""
+    if loc[:1] != ("rewards",) or len(loc) < 3:
+        return ".".join(map(str, loc)), known_keys(algorithm=algorithm)
+    reward = f"rewards.{loc[1]}"
+    return ".".join([reward, *map(str, loc[3:])]), known_keys(KINDS[str(loc[2])], f"{reward}.")
+
+
+def _same_branch(one: str, other: str) -> bool:
+    """Whether one dotted key is, or lies under, the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def nearest_key(key: str, keys: Iterable[str]) -> str:
+    """Of `keys`, the one most like `key`, as a whole and in its last part."""
+
+    def likeness(other: str) -> float:
+        pairs = ((key, other), (key.rpartition(".")[2], other.rpartition(".")[2]))
+        return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    return max(keys, key=likeness)

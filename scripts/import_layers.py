@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": LEAVES | {"config", "data", "toy", "editors", "judges", "training"},
     "report": LEAVES | {"config", "data", "toy", "training", "evaluation"},
     "export": LEAVES | {"config", "data", "toy", "editors", "training", "report"},
-    "toy_models": LEAVES | {"config", "data", "toy", "editors", "judges", "training"},
+    "toy_models": LEAVES | {"config", "data", "toy", "editors", "judges", "training", "evaluation"},
 }
 ALLOWED["cli"] = set(ALLOWED)
 ALLOWED["__main__"] = {"cli"}

@@ -1,7 +1,7 @@
-"""Rows before and after -> figures with 95% intervals: what `results.json` holds.
+"""Differences with their 95% intervals: the only place that resamples, and the content of a run's `results.json`.
 
 The unit is the item: its edits are averaged first, then items are resampled with replacement (paired percentile
-bootstrap), since edits of one item are not independent.
+bootstrap), because edits of one item are not independent.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from editr1.evaluation.heldout.rows import Row
 
 Floats = NDArray[np.float64]
 RESAMPLES = 10_000
+GROUP_RESAMPLES = 2_000
 
 
 def bootstrap_ci(differences: Floats, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
@@ -43,6 +44,34 @@ def figures(before: Floats, after: Floats, seed: int = 0) -> dict[str, Any]:
         "delta": float(delta.mean()),
         "ci95": list(bootstrap_ci(delta, seed)),
     }
+
+
+def mean_of_types(types: Sequence[Floats], seed: int = 0) -> dict[str, Any]:
+    """{"before", "after", "delta", "ci95"} of the mean over types, each [items, 2]; items resampled within a type."""
+    rng = np.random.default_rng(seed)
+    means = np.zeros(RESAMPLES)
+    for pairs in types:
+        delta = pairs[:, 1] - pairs[:, 0]
+        means += delta[rng.integers(0, len(delta), (RESAMPLES, len(delta)))].mean(axis=1) / len(types)
+    before, after = (float(np.mean([pairs[:, side].mean() for pairs in types])) for side in (0, 1))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {"before": before, "after": after, "delta": after - before, "ci95": [float(low), float(high)]}
+
+
+def grouped_interval(sums: Floats, counts: Floats, seed: int = 0) -> list[float]:
+    """95% percentile interval of `mean_of_shares`, resampled over groups; both [groups, types]."""
+    rng, means = np.random.default_rng(seed), []
+    groups = len(sums)
+    for _ in range(GROUP_RESAMPLES):
+        picks = np.bincount(rng.integers(0, groups, groups), minlength=groups)
+        means.append(mean_of_shares(picks @ sums, picks @ counts))
+    return [float(edge) for edge in np.nanquantile(means, [0.025, 0.975])]
+
+
+def mean_of_shares(sums: Floats, counts: Floats) -> float:
+    """Mean of sum / count over the types that have a count; both [types]."""
+    present = counts > 0
+    return float((sums[present] / counts[present]).mean())
 
 
 def summarise(before: Sequence[Row], after: Sequence[Row], seed: int, train_seconds: float) -> dict[str, Any]:

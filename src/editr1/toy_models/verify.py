@@ -14,6 +14,7 @@ from editr1.config.settings import Level
 from editr1.data.seeds import key_seed
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_editor
+from editr1.evaluation.rank import spearman
 from editr1.judges.base import Judge, JudgeRequest
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.local import TransformersModel
@@ -89,11 +90,11 @@ def judge_figures(groups: Sequence[Measured]) -> dict[str, Any]:
     """Rank correlation with the oracle over all edits, and within groups that have spread (None where none has)."""
 
     def within(some: Sequence[Measured]) -> float | None:
-        ranked = [spearman(group.oracle, group.judge) for group in some if group.oracle.std() > SPREAD]
+        ranked = [correlation(group.oracle, group.judge) for group in some if group.oracle.std() > SPREAD]
         return _round(np.mean(ranked)) if ranked else None
 
     def overall(some: Sequence[Measured]) -> float:
-        return _round(spearman(np.concatenate([g.oracle for g in some]), np.concatenate([g.judge for g in some])))
+        return _round(correlation(np.concatenate([g.oracle for g in some]), np.concatenate([g.judge for g in some])))
 
     by_task = {
         task: {"spearman": overall(some), "within_group_spearman": within(some)}
@@ -102,19 +103,10 @@ def judge_figures(groups: Sequence[Measured]) -> dict[str, Any]:
     return {"spearman": overall(groups), "within_group_spearman": within(groups), "by_task": by_task}
 
 
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation in [-1, 1], ties by mean rank; pairs with NaN left out, 0 where one side is constant."""
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rank correlation in [-1, 1]; pairs with NaN are left out, and it is 0 if one side is constant."""
     both = ~(np.isnan(a) | np.isnan(b))
-    x, y = _ranks(a[both]), _ranks(b[both])
-    if x.std() == 0 or y.std() == 0:
-        return 0.0
-    return float(np.corrcoef(x, y)[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = counts.cumsum()
-    return np.asarray((ends - (counts - 1) / 2)[place])
+    return spearman(a[both], b[both]) or 0.0
 
 
 def _by_task(groups: Sequence[Measured]) -> dict[str, list[Measured]]:

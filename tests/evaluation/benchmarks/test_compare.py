@@ -20,7 +20,7 @@ from scipy import stats
 
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.base import Line
-from editr1.evaluation.benchmarks.compare import changes_of, compare, mean_of_types, write_comparison
+from editr1.evaluation.benchmarks.compare import changes_of, compare, write_comparison
 from editr1.evaluation.benchmarks.published import published
 from editr1.evaluation.benchmarks.results import (
     Result,
@@ -30,6 +30,7 @@ from editr1.evaluation.benchmarks.results import (
     read_result,
     write_result,
 )
+from editr1.evaluation.paired import mean_of_types
 from editr1.report.benchmark import spread, write_benchmark_report
 from editr1.report.comparison import write_comparison_report
 from editr1.report.svg import radar, ranked_bars

@@ -22,6 +22,7 @@ from editr1.errors import UserError
 from editr1.evaluation.agreement import statistics
 from editr1.evaluation.agreement.pairs import Pair
 from editr1.evaluation.agreement.ties import BY_LAYOUT, EQUAL, RULES, Judged, Rule, always_tie, random_answer
+from editr1.evaluation.rank import kendall, spearman
 from editr1.files import JsonLines, write_file
 from editr1.judges.base import Judge, JudgeRequest, Score
 from editr1.judges.mllm import MLLMJudge
@@ -188,8 +189,8 @@ def _method(pairs: Sequence[Pair], kept: Sequence[tuple[Kept, Kept]], rule: Rule
         "seconds_per_pair": sum(one.seconds for both in kept for one in both) / len(pairs),
         "wall_seconds_per_pair": sum(one.wall for both in kept for one in both) / len(pairs),
         "tokens_per_pair": sum(one.tokens for both in kept for one in both) / len(pairs),
-        "spearman": statistics.spearman(difference[scored], label[scored].astype(float)),
-        "kendall": statistics.kendall(difference[scored], label[scored].astype(float)),
+        "spearman": spearman(difference[scored], label[scored].astype(float)),
+        "kendall": kendall(difference[scored], label[scored].astype(float)),
         "failed": len(failures),
         "reasons": {reason: failures.count(reason) for reason in sorted(set(failures))},
         "by_task": statistics.by(units, units.task, statistics.headline(units, rule, pairs)),

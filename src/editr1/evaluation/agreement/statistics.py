@@ -1,4 +1,4 @@
-"""Numbers about agreement: accuracy with its bootstrap interval, rank correlations, calibration, distributions."""
+"""Numbers about agreement: accuracy with its bootstrap interval, calibration, distributions."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 from editr1.evaluation.agreement.pairs import Pair
 from editr1.evaluation.agreement.ties import Bools, Floats, Ints, Rule, Units
+from editr1.evaluation.paired import grouped_interval, mean_of_shares
 
-RESAMPLES = 2_000
 BINS = 5
 
 
 def accuracy(units: Units, rule: Rule, pairs: Sequence[Pair]) -> float | None:
     """Share of the units that are right, as the rule averages; None where there is no unit."""
     sums, counts = _table(units, rule, pairs)
-    return float(_mean(sums.sum(0), counts.sum(0))) if counts.sum() else None
+    return mean_of_shares(sums.sum(0), counts.sum(0)) if counts.sum() else None
 
 
 def bootstrap_interval(units: Units, rule: Rule, pairs: Sequence[Pair], seed: int = 0) -> list[float] | None:
@@ -25,12 +25,7 @@ def bootstrap_interval(units: Units, rule: Rule, pairs: Sequence[Pair], seed: in
     sums, counts = _table(units, rule, pairs)
     if not counts.sum():
         return None
-    rng, means = np.random.default_rng(seed), []
-    groups = len(sums)
-    for _ in range(RESAMPLES):
-        drawn = np.bincount(rng.integers(0, groups, groups), minlength=groups)
-        means.append(_mean(drawn @ sums, drawn @ counts))
-    return [float(edge) for edge in np.nanquantile(means, [0.025, 0.975])]
+    return grouped_interval(sums, counts, seed)
 
 
 def headline(units: Units, rule: Rule, pairs: Sequence[Pair]) -> Bools:
@@ -70,39 +65,6 @@ def _table(units: Units, rule: Rule, pairs: Sequence[Pair]) -> tuple[Floats, Flo
     np.add.at(sums, (row, column), units.right[chosen])
     np.add.at(counts, (row, column), 1)
     return sums, counts
-
-
-def _mean(sums: Floats, counts: Floats) -> float:
-    """Mean over the tasks that are there."""
-    there = counts > 0
-    return float((sums[there] / counts[there]).mean())
-
-
-def ranks(values: Floats) -> Floats:
-    """Places from 1; equal values share the mean of their places."""
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[where]
-
-
-def spearman(x: Floats, y: Floats) -> float | None:
-    """Rank correlation; None where one side is constant."""
-    a, b = ranks(x), ranks(y)
-    a, b = a - a.mean() if len(a) else a, b - b.mean() if len(b) else b
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0 else None
-
-
-def kendall(x: Floats, y: Floats) -> float | None:
-    """Kendall's tau-b; None where one side is constant."""
-    agree = x_untied = y_untied = 0
-    for i in range(len(x) - 1):
-        dx, dy = np.sign(x[i + 1 :] - x[i]).astype(np.int64), np.sign(y[i + 1 :] - y[i]).astype(np.int64)
-        agree += int(dx @ dy)
-        x_untied += int(np.abs(dx).sum())
-        y_untied += int(np.abs(dy).sum())
-    scale = float(np.sqrt(float(x_untied) * float(y_untied)))
-    return agree / scale if scale > 0 else None
 
 
 def calibration(difference: Floats, label: Ints, bins: int = 8) -> list[dict[str, Any]]:

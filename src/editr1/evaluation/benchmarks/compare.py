@@ -20,7 +20,7 @@ from editr1.errors import UserError
 from editr1.evaluation.benchmarks.lines import OVERALL
 from editr1.evaluation.benchmarks.published import Published, published
 from editr1.evaluation.benchmarks.results import Result, Row, read_result
-from editr1.evaluation.paired import RESAMPLES, figures
+from editr1.evaluation.paired import figures, mean_of_types
 from editr1.files import write_file
 
 Floats = NDArray[np.float64]
@@ -138,18 +138,6 @@ def _change(pairs: Floats, told: Mapping[str, Any]) -> Change:
     delta = pairs[:, 1] - pairs[:, 0]
     counts = len(delta), int((delta > 0).sum()), int((delta < 0).sum())
     return Change(told["before"], told["after"], told["delta"], tuple(told["ci95"]), *counts)
-
-
-def mean_of_types(types: Sequence[Floats], seed: int = 0) -> dict[str, Any]:
-    """{"before", "after", "delta", "ci95"} of the mean over types, each [items, 2]; items resampled within a type."""
-    rng = np.random.default_rng(seed)
-    means = np.zeros(RESAMPLES)
-    for pairs in types:
-        delta = pairs[:, 1] - pairs[:, 0]
-        means += delta[rng.integers(0, len(delta), (RESAMPLES, len(delta)))].mean(axis=1) / len(types)
-    before, after = (float(np.mean([pairs[:, side].mean() for pairs in types])) for side in (0, 1))
-    low, high = np.quantile(means, [0.025, 0.975])
-    return {"before": before, "after": after, "delta": after - before, "ci95": [float(low), float(high)]}
 
 
 def write_comparison(found: Comparison, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Run the matrix of tests/editors and write its outcome as the table of docs/editors.md.
+"""Run the tests of all editors and write the outcome as docs/editors.md.
 
 Usage: python scripts/editors_table.py docs/editors.md
 """
@@ -24,19 +24,23 @@ COLUMNS = {
 }
 HEAD = """# Editors
 
-Each pipeline class below is built in the tests as a tiny one of its real classes, saved, loaded and tried: the probe
-agrees with its record and every denoiser call of a rollout is replayed bit for bit (probe), the rollout is the stock
-pipeline's own call (rollout), clean latents are what the replayed velocity leads to (replay), one DiffusionNFT step
-with a LoRA and one with all weights, saved and loaded again with equal outputs. "Record derived": `editr1 editor probe`
-finds the record by itself; "-" where it cannot, since the pipeline's signature does not tell how it wants to be called.
-Sources: how many source images it takes. Lines: of its record in `src/editr1/editors/families.py`.
+The tests build a tiny pipeline of each class below from its real parts, save it, load it and check that:
 
-Three of them draw the source's latents at random, anew for each edit (JoyImage-Edit, Kandinsky 5, OmniGen); here the
-mean is taken, so that all edits of a group share their source. Classifier-free guidance is off unless
-`editor.guidance` is above 1; then rollouts are guided, and the conditional velocity is trained. A source keeps its
-shape: `editor.pixels` is the area, and each side is rounded to the multiple that the pipeline takes.
+- the probe agrees with its record, and every denoiser call of a rollout is replayed bit for bit (probe);
+- a rollout is the stock pipeline's own call (rollout);
+- the replayed velocity of the last call leads to the clean latents (replay);
+- one DiffusionNFT step with a LoRA, and one with all weights, can be saved and loaded with equal outputs;
+- `editr1 editor probe` derives the record by itself (record derived; "-" if the pipeline's signature does not say how
+  to call it).
 
-This table is written by `python scripts/editors_table.py docs/editors.md`, which runs the tests.
+"Sources" is the number of source images that a pipeline takes.
+
+JoyImage-Edit, Kandinsky 5 and OmniGen draw the source's latents at random for each edit; editr1 takes the mean, so that
+all edits of a group share their source. Classifier-free guidance is off unless `editor.guidance` is above 1; then
+rollouts are guided, and the conditional velocity is trained. A source keeps its shape: `editor.pixels` is the area, and
+each side is rounded to the multiple that the pipeline takes.
+
+`python scripts/editors_table.py docs/editors.md` runs the tests and writes this page.
 """
 TAIL = """
 ## Not supported
@@ -47,36 +51,36 @@ TAIL = """
 OTHER = """
 ## A pipeline that is not listed
 
-`editr1 editor probe PATH` runs it a few times and derives its record; `editr1 train` does the same at its start. What
-the probe cannot find by itself is how a pipeline wants to be called where its signature does not tell; then write a
-record.
+`editr1 editor probe PATH` runs it a few times and derives its record; `editr1 train` does the same at its start. If the
+pipeline's signature does not say how to call it, the probe cannot derive a record: write one in
+`src/editr1/editors/families.py`.
 """
 
 
 def outcomes() -> dict[tuple[str, str], str]:
-    """Passed or failed, by test and pipeline."""
+    """ "yes" or "FAILED" by test and pipeline."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "matrix.xml"
         command = [sys.executable, "-m", "pytest", "-q", "tests/editors/test_matrix.py", f"--junitxml={report}"]
         subprocess.run(command, check=False)
-        found = {}
+        outcome = {}
         for case in ElementTree.parse(report).iter("testcase"):
             if match := re.fullmatch(r"(\w+)\[(\w+)\]", case.attrib["name"]):
-                found[match[1], match[2]] = "FAILED" if len(case) else "yes"
-        return found
+                outcome[match[1], match[2]] = "FAILED" if len(case) else "yes"
+        return outcome
 
 
 def main(out: Path) -> None:
-    """Write the table."""
-    found = outcomes()
+    """Write the page."""
+    outcome = outcomes()
     rows = catalogue()
-    names = ["Pipeline", "Family", "Sources", "Lines", *COLUMNS]
+    names = ["Pipeline", "Family", "Sources", *COLUMNS]
     lines = [HEAD, f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
     for row in rows:
         if row["supported"]:
             sources = "any" if row["source_images"] is None else row["source_images"]
-            cells = [found.get((test, row["pipeline"]), "-") for test in COLUMNS.values()]
-            lines.append(f"| {row['pipeline']} | {row['family']} | {sources} | {row['lines']} | {' | '.join(cells)} |")
+            cells = [outcome.get((test, row["pipeline"]), "-") for test in COLUMNS.values()]
+            lines.append(f"| {row['pipeline']} | {row['family']} | {sources} | {' | '.join(cells)} |")
     refused = [f"| {row['pipeline']} | {row['reason']} |" for row in rows if not row["supported"]]
     out.write_text("\n".join(lines) + "\n" + TAIL + "\n".join(refused) + "\n" + OTHER, encoding="utf-8")
 

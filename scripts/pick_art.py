@@ -3,20 +3,19 @@
 Usage: python scripts/pick_art.py PACKAGE_DIR src/editr1/toy/art
 
 Writes objects.json: {name: {"icon", "body", "fill"}}, where `fill` is the colour of most opaque pixels, so that
-swapping it recolours the object. An object stays out when no fill covers 40% of it.
+swapping it recolours the object. An object is left out if no fill covers 40% of it.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import sys
 from pathlib import Path
 
 import numpy as np
-import resvg_py
-from PIL import Image
+
+from editr1.toy.scene import render_svg
 
 # Name in the toy's language -> icon. The first 32 are the level `small`.
 CHOSEN = {
@@ -41,7 +40,7 @@ CHOSEN = {
 def dominant_fill(body: str) -> tuple[str, float]:
     """The fill that covers most of the icon's opaque pixels, and its share in [0, 1]."""
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32" width="64" height="64">{body}</svg>'
-    rgba = np.asarray(Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg)))).convert("RGBA")).astype(int)
+    rgba = np.asarray(render_svg(svg).convert("RGBA")).astype(int)
     opaque = rgba[..., 3] > 128
     shares = {}
     for fill in set(re.findall(r'fill="(#[0-9A-Fa-f]{6})"', body)):

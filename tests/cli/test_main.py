@@ -109,6 +109,15 @@ def test_bad_input_is_one_line_and_exit_2(arguments: list[str], said: str) -> No
     assert err.count("\n") == 1 and err.startswith("editr1: ") and said in err
 
 
+def test_without_resvg_the_toy_world_says_in_one_line_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    from editr1.toy.scene import sprite
+
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    sprite.cache_clear()
+    error = "editr1: drawing the toy world needs resvg-py: pip install 'editr1[toy]'\n"
+    assert invoke("toy", "sample", "--out", "never.png") == (2, "", error)
+
+
 def test_every_command_turns_errors_and_interruption_into_exit_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     from editr1.cli import demo
 

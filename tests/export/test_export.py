@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,17 @@ def test_the_card_says_what_the_run_recorded_and_no_later_step(
     assert "0.250 in step 1, 0.750 in step 3" in card and "rank: 3" in card
     with Image.open(tmp_path / "out/reward.png") as picture:
         assert picture.width > 500
+
+
+def test_without_matplotlib_the_card_has_no_picture_and_a_line_says_what_to_install(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    export_run(runs / "lora", tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "0.250 in step 1, 0.750 in step 3" in card and "reward.png" not in card
+    assert not (tmp_path / "out/reward.png").exists()
+    assert "pip install 'editr1[figures]'" in caplog.text and caplog.text.count("\n") == 1
 
 
 def test_without_metrics_there_is_no_curve(runs: Path, tmp_path: Path) -> None:

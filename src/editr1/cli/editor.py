@@ -12,10 +12,10 @@ from editr1.errors import UserError
 
 def probe(
     path: Annotated[str, typer.Argument(help="A diffusers pipeline: folder, hub name, or toy:NAME.")],
-    pixels: Annotated[int, typer.Option(min=1, help="Area of the edits that it makes.")] = 256 * 256,
+    pixels: Annotated[int, typer.Option(min=1, help="Area of its edits.")] = 256 * 256,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Run a pipeline a few times, derive its family record, and check that training would see what inference sees."""
+    """Run a pipeline a few times, derive its family record, and check that training sees what inference sees."""
     import torch
 
     from editr1.devices import pick_device
@@ -25,29 +25,29 @@ def probe(
     from editr1.toy.assets import locate
 
     where = locate(path)
-    known = find_family(where)
+    record = find_family(where)
     device = pick_device("auto")
     pipe = load_pipeline(where, torch.bfloat16 if device.type == "cuda" else torch.float32, device)
-    found = run_probe(pipe, known=known, pixels=pixels)
+    result = run_probe(pipe, known=record, pixels=pixels)
     report: dict[str, Any] = {
-        "pipeline": found.family.pipeline,
-        "known": known is not None,
-        "record": record_source(found.family),
-        "disagreements": found.disagreements,
-        "calls_a_step": found.calls[0],
-        "rows_an_edit": found.calls[1],
-        "guided": found.guided and {"calls_a_step": found.guided[0], "rows_an_edit": found.guided[1]},
-        "replayed_calls": len(found.differences),
-        "largest_difference": max(found.differences, default=None),
-        "error": found.error,
+        "pipeline": result.family.pipeline,
+        "known": record is not None,
+        "record": record_source(result.family),
+        "disagreements": result.disagreements,
+        "calls_a_step": result.calls[0],
+        "rows_an_edit": result.calls[1],
+        "guided": result.guided and {"calls_a_step": result.guided[0], "rows_an_edit": result.guided[1]},
+        "replayed_calls": len(result.differences),
+        "largest_difference": max(result.differences, default=None),
+        "error": result.error,
     }
     typer.echo(json.dumps(report, indent=1) if as_json else _text(report))
-    if found.error is not None:
-        raise UserError(f"{path}: the replay is not what the pipeline computes, so it cannot be trained: {found.error}")
+    if result.error is not None:
+        raise UserError(f"{path} cannot be trained, the replay differs from what the pipeline computes: {result.error}")
 
 
 def list_editors(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
-    """List the editors that editr1 knows: pipeline class, source images, lines of its record."""
+    """List the editors that editr1 knows: family, pipeline class, source images; and those it cannot train, and why."""
     from editr1.editors.catalogue import catalogue
 
     rows = catalogue()
@@ -57,11 +57,13 @@ def list_editors(as_json: Annotated[bool, typer.Option("--json", help="Print as 
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("family", "pipeline", "sources", "lines", "")
+    table = Table("family", "pipeline", "sources", "")
     for row in rows:
-        sources = "any" if row["source_images"] is None and row["supported"] else str(row["source_images"] or 0)
-        shown = (sources, str(row["lines"])) if row["supported"] else ("", "")
-        table.add_row(row["family"] or "", row["pipeline"], *shown, row["reason"] or "")
+        sources = "any" if row["source_images"] is None else str(row["source_images"])
+        if row["supported"]:
+            table.add_row(row["family"], row["pipeline"], sources, "")
+        else:
+            table.add_row("", row["pipeline"], "", row["reason"])
     Console().print(table)
 
 
@@ -69,15 +71,15 @@ def _text(report: dict[str, Any]) -> str:
     """The report for people."""
     lines = [report["record"], ""]
     guided = report["guided"]
-    lines.append(f"Denoiser calls a step: {report['calls_a_step']}, rows an edit: {report['rows_an_edit']}.")
+    lines.append(f"Denoiser calls per step: {report['calls_a_step']}, rows per edit: {report['rows_an_edit']}.")
     if guided:
         lines.append(
-            f"Under guidance: {guided['calls_a_step']} calls a step, {guided['rows_an_edit']} rows an edit; the "
+            f"Under guidance: {guided['calls_a_step']} calls per step, {guided['rows_an_edit']} rows per edit; the "
             "first call, or the rows named in `conditional`, see the instruction."
         )
     if report["known"]:
-        agree = "; ".join(report["disagreements"]) or "it agrees with editr1's own record of the denoiser's call"
-        lines.append(f"This pipeline is known: {agree}.")
+        verdict = "; ".join(report["disagreements"]) or "it agrees with editr1's own record of the denoiser's call"
+        lines.append(f"This pipeline is known: {verdict}.")
     if report["error"] is None:
         lines.append(
             f"Parity: {report['replayed_calls']} denoiser calls replayed, largest difference "

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from editr1.report.run_folder import Run
 
 PICTURE = "reward.png"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,17 +71,24 @@ class Card:
 
 
 def write_card(folder: Path, card: Card) -> None:
-    """Write README.md and, where the run recorded rewards, a picture of them."""
+    """Write README.md and, if the run recorded rewards and matplotlib is installed, a picture of them."""
     parts = [_front_matter(card), _summary(card), _usage(card)]
     if card.rewards:
-        draw_rewards(card.rewards, folder / PICTURE)
         parts.append(_reward_text(card.rewards))
+        if draw_rewards(card.rewards, folder / PICTURE):
+            parts.append(f"![Mean reward by step]({PICTURE})")
     parts.append(_settings(card))
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def draw_rewards(rewards: Mapping[int, float], path: Path) -> None:
-    """A PNG: mean reward of the training edits over the steps."""
+def draw_rewards(rewards: Mapping[int, float], path: Path) -> bool:
+    """Draw the mean reward of the training edits over the steps as a PNG; False if matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+    except ImportError:
+        _log.warning("The card has no picture of the rewards; for one, pip install 'editr1[figures]' and export again.")
+        return False
     figure = Figure(figsize=(7, 3.2), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.plot(list(rewards), list(rewards.values()), color="#0066a8", lw=1.6, marker="o", ms=3)
@@ -90,6 +97,7 @@ def draw_rewards(rewards: Mapping[int, float], path: Path) -> None:
     axes.grid(axis="y", color="#e2e4e8")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(path)
+    return True
 
 
 def _front_matter(card: Card) -> str:
@@ -168,7 +176,7 @@ def _reward_text(rewards: Mapping[int, float]) -> str:
     first, last = min(rewards), max(rewards)
     return (
         f"## Reward\n\nMean reward of the edits that were made in training: {rewards[first]:.3f} in step {first}, "
-        f"{rewards[last]:.3f} in step {last}.\n\n![Mean reward by step]({PICTURE})"
+        f"{rewards[last]:.3f} in step {last}."
     )
 
 

@@ -12,8 +12,9 @@ from functools import lru_cache
 from importlib import resources
 
 import numpy as np
-import resvg_py
 from PIL import Image
+
+from editr1.errors import UserError
 
 SIZE = 64  # side of a scene, pixels
 CELL = 32  # side of a cell, pixels
@@ -99,10 +100,22 @@ def sprite(name: str, colour: str | None, size: str, flipped: bool, turned: bool
     if colour is not None:
         body = body.replace(art["fill"].upper(), COLOURS[colour])
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32" width="{side}" height="{side}">{body}</svg>'
-    png = io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg)))
-    rgba = np.asarray(Image.open(png).convert("RGBA"), np.float32) / 255
+    rgba = np.asarray(render_svg(svg).convert("RGBA"), np.float32) / 255
     rgba = rgba[:, ::-1] if flipped else rgba
     return np.ascontiguousarray(rgba[::-1] if turned else rgba)
+
+
+def render_svg(svg: str) -> Image.Image:
+    """An SVG drawn at its own size.
+
+    Raises:
+        UserError: resvg-py is not installed.
+    """
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise UserError("drawing the toy world needs resvg-py: pip install 'editr1[toy]'") from error
+    return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg))))
 
 
 @lru_cache(maxsize=64)

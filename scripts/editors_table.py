@@ -58,7 +58,7 @@ pipeline's signature does not say how to call it, the probe cannot derive a reco
 
 
 def outcomes() -> dict[tuple[str, str], str]:
-    """ "yes" or "FAILED" by test and pipeline."""
+    """Outcome by test and pipeline: "yes" or "FAILED"."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "matrix.xml"
         command = [sys.executable, "-m", "pytest", "-q", "tests/editors/test_matrix.py", f"--junitxml={report}"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from editr1.errors import UserError
+from editr1.evaluation.benchmarks.registry import BENCHMARKS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,71 +22,51 @@ Data = Annotated[Path, typer.Option("--data", help="Folder of the benchmark.")]
 Editor = Annotated[str, typer.Option("--editor", help="A pipeline's folder or hub name, toy, or a run's YAML.")]
 Lora = Annotated[Path | None, typer.Option("--lora", help="A LoRA (file or folder), a checkpoint or a run.")]
 JudgeName = Annotated[str, typer.Option("--judge", help='toy, a folder, a YAML file, or "openai:URL?model=NAME".')]
-Out = Annotated[Path, typer.Option("--out", help="Folder of the result; one that was stopped goes on.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the starting noise.")]
-Steps = Annotated[int, typer.Option("--steps", min=2, help="Denoiser calls.")]
-Guidance = Annotated[float | None, typer.Option("--guidance", min=0, help="Its scale; the editor's own without it.")]
-Pixels = Annotated[int | None, typer.Option("--pixels", min=1, help="Area of an edit; the editor's own without it.")]
-Scheduler = Annotated[str, typer.Option("--scheduler", help="euler or dpm2.")]
-Processes = Annotated[int, typer.Option("--processes", min=1, help="That make edits; each loads the editor.")]
-BestOf = Annotated[int, typer.Option("--best-of", min=1, help="Make N edits and let a reward pick one.")]
-Reward = Annotated[str | None, typer.Option("--reward", help="The judge that picks; --judge if not given.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the result; a stopped run continues there.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the starting noise.")]
+Steps = Annotated[int, typer.Option("--steps", min=2, help="Denoiser calls per edit.")]
+Guidance = Annotated[
+    float | None, typer.Option("--guidance", min=0, help="Guidance scale; without it, the editor's own.")
+]
+Pixels = Annotated[
+    int | None, typer.Option("--pixels", min=1, help="Area of an edit in pixels; without it, the editor's own.")
+]
+Scheduler = Annotated[str, typer.Option("--scheduler", help="Sampler: euler or dpm2.")]
+Processes = Annotated[int, typer.Option("--processes", min=1, help="Worker processes; each loads the editor.")]
+BestOf = Annotated[int, typer.Option("--best-of", min=1, help="Edits per item, of which a reward picks one.")]
+Reward = Annotated[str | None, typer.Option("--reward", help="Judge that picks among them; by default --judge.")]
 Way = Annotated[str, typer.Option("--ask", help="written: the official answers; score_logit: criterion by criterion.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take the first so many items only.")]
-Price = Annotated[str | None, typer.Option("--price", help="Dollars a million tokens, IN,OUT: the estimate names it.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Number of items to run, the first ones; all by default.")
+]
+Price = Annotated[
+    str | None, typer.Option("--price", help="Dollars per million tokens, IN,OUT; the estimate then names the cost.")
+]
 
 
-def _command(open_with: Callable[[Path, int | None, str], Callable[[], Any]], about: str) -> Callable[..., None]:
-    """The command of a benchmark.
-
-    Args:
-        open_with: from --data, --limit and --judge to what opens the benchmark, in any process.
-        about: its help.
-    """
-
-    def command(
-        data: Data,
-        editor: Editor,
-        judge: JudgeName,
-        out: Out,
-        lora: Lora = None,
-        steps: Steps = 28,
-        seed: Seed = 0,
-        guidance: Guidance = None,
-        pixels: Pixels = None,
-        scheduler: Scheduler = "euler",
-        processes: Processes = 1,
-        best_of: BestOf = 1,
-        reward: Reward = None,
-        ask: Way = "",
-        limit: Limit = None,
-        price: Price = None,
-    ) -> None:
-        settings = _settings(editor, lora, steps, seed, guidance, pixels, scheduler, best_of)
-        _run(open_with(data, limit, judge), settings, judge, reward, ask, price, out, processes)
-
-    command.__doc__ = about
-    return command
-
-
-def _open_imgedit(data: Path, limit: int | None, judge: str) -> Callable[[], Any]:
-    from editr1.evaluation.benchmarks.imgedit import ImgEdit
-
-    return partial(ImgEdit, data, limit)
-
-
-def _open_gedit(data: Path, limit: int | None, judge: str) -> Callable[[], Any]:
-    from editr1.evaluation.benchmarks.gedit import GEdit
-
-    return partial(GEdit, data, limit, "qwen25vl" if "qwen" in judge.lower() else "gpt4o")
-
-
-imgedit = _command(
-    _open_imgedit, "ImgEdit-Bench, basic suite: basic_edit.json, the images, and prompts.json if you have it."
-)
-gedit = _command(
-    _open_gedit, "GEdit-Bench, both languages: parquet files or a saved dataset, and vie_prompts.py if you have it."
-)
+def benchmark(
+    context: typer.Context,
+    data: Data,
+    editor: Editor,
+    judge: JudgeName,
+    out: Out,
+    lora: Lora = None,
+    steps: Steps = 28,
+    seed: Seed = 0,
+    guidance: Guidance = None,
+    pixels: Pixels = None,
+    scheduler: Scheduler = "euler",
+    processes: Processes = 1,
+    best_of: BestOf = 1,
+    reward: Reward = None,
+    ask: Way = "",
+    limit: Limit = None,
+    price: Price = None,
+) -> None:
+    """Run the benchmark that the command is named after."""
+    open_benchmark = BENCHMARKS[str(context.info_name)].opener(data, limit, judge)
+    settings = _settings(editor, lora, steps, seed, guidance, pixels, scheduler, best_of)
+    _run(open_benchmark, settings, judge, reward, ask, price, out, processes)
 
 
 def toy(
@@ -99,7 +79,7 @@ def toy(
     guidance: Guidance = None,
     scheduler: Scheduler = "euler",
     best_of: BestOf = 1,
-    edits: Annotated[int, typer.Option(min=1, help="Edits an item, all of them measured.")] = 2,
+    edits: Annotated[int, typer.Option(min=1, help="Edits per item; all are measured.")] = 2,
     items: Annotated[int, typer.Option(min=1, help="Held-out instructions; the nine tasks take turns.")] = 144,
 ) -> None:
     """The toy world's held-out items, as `editr1 demo` measures them: the oracle beside the judge."""

@@ -18,6 +18,7 @@ from editr1.cli import evaluate as eval_commands
 from editr1.cli import export as export_commands
 from editr1.cli import judge as judge_commands
 from editr1.errors import UserError
+from editr1.evaluation.benchmarks.registry import BENCHMARKS
 
 if TYPE_CHECKING:
     from editr1.config.settings import Level, Split
@@ -118,8 +119,8 @@ judge.command()(_reported(judge_commands.score))
 judge.command()(_reported(judge_commands.serve))
 judge.command()(_reported(judge_commands.agree))
 judge.command()(_reported(judge_commands.arena))
-evaluation.command("imgedit")(_reported(eval_commands.imgedit))
-evaluation.command("gedit")(_reported(eval_commands.gedit))
+for name, entry in BENCHMARKS.items():
+    evaluation.command(name, help=entry.about)(_reported(eval_commands.benchmark))
 evaluation.command("toy")(_reported(eval_commands.toy))
 evaluation.command()(_reported(eval_commands.compare))
 

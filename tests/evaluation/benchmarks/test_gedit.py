@@ -136,7 +136,7 @@ def test_readings_of_answers_as_judges_write_them(text: str, official: Any, care
 
 
 def test_official_files_and_tables_equal_an_independent_computation(tmp_path: Path) -> None:
-    bench = GEdit(save(tmp_path / "data", rows(4)), backbone="qwen25vl")
+    bench = GEdit(save(tmp_path / "data", rows(4)), judge="openai:http://host/v1?model=Qwen2.5-VL-72B")
     draw, out = random.Random(0), tmp_path / "mine"
     answers = {
         item.key: {

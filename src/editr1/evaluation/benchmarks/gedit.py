@@ -75,9 +75,9 @@ class GEdit:
     """The benchmark on disk: parquet files, or a folder that `datasets` saved, with `vie_prompts.py` if you have it.
 
     Args:
-        folder: of the benchmark, or one file.
-        limit: take the first so many items of each language only.
-        backbone: what the official scripts call the judge: they know "gpt4o" and "qwen25vl" and look into that folder.
+        folder: Folder of the benchmark, or one file.
+        limit: Number of items to take of each language, the first ones; None for all.
+        judge: What `--judge` says; the official folder of the results is named after it.
 
     Raises:
         UserError: there is nothing of the kind, or a row is wrong; it names the row.
@@ -85,8 +85,8 @@ class GEdit:
 
     name, metrics, best, asks = "gedit", ("O", "SC", "PQ"), 10.0, ("consistency", "quality")
 
-    def __init__(self, folder: Path, limit: int | None = None, backbone: str = "gpt4o") -> None:
-        self.folder, self.backbone = folder, backbone
+    def __init__(self, folder: Path, limit: int | None = None, judge: str = "") -> None:
+        self.folder, self.backbone = folder, backbone_of(judge)
         by_language: dict[str, list[Item]] = {language: [] for language in LANGUAGES}
         for file in _files(folder):
             has_raw = "input_image_raw" in columns_of(file)
@@ -151,6 +151,11 @@ class GEdit:
             return {name: "\n".join(words[part] for part in parts) for name, parts in OFFICIAL.items()}, "official"
         own = resources.files("editr1.evaluation.benchmarks") / "gedit_prompts.yaml"
         return yaml.safe_load(own.read_text(encoding="utf-8")), "own wording"
+
+
+def backbone_of(judge: str) -> str:
+    """What the official scripts call a judge; they know these two, and look into the folder of that name."""
+    return "qwen25vl" if "qwen" in judge.lower() else "gpt4o"
 
 
 def official_scores(text: str) -> tuple[float, ...]:

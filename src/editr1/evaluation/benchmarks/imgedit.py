@@ -47,13 +47,18 @@ class _Entry(BaseModel):
 class ImgEdit:
     """The benchmark in a folder: `basic_edit.json`, the images under their ids, and `prompts.json` if you have it.
 
+    Args:
+        folder: Folder of the benchmark.
+        limit: Number of items to take, the first ones; None for all.
+        judge: Not used: the official files do not name the judge.
+
     Raises:
         UserError: a file is missing or wrong; it names the entry.
     """
 
     name, metrics, best, asks = "imgedit", ("score",), 5.0, ("judge",)
 
-    def __init__(self, folder: Path, limit: int | None = None) -> None:
+    def __init__(self, folder: Path, limit: int | None = None, judge: str = "") -> None:
         self.folder = folder.resolve()
         self.templates, self.prompts = self._templates()
         entries = _read(self.folder / "basic_edit.json", TypeAdapter(dict[str, _Entry]))

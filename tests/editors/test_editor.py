@@ -129,6 +129,31 @@ def test_velocity_leads_from_the_last_latents_to_x0(tiny_editor: Editor, schedul
     torch.testing.assert_close(rollout.latents, x_t - 0.02 * velocity, rtol=0, atol=1e-6)
 
 
+def test_a_trajectory_is_the_path_from_noise_to_the_edit(tiny_editor: Editor) -> None:
+    """Euler: x_{i+1} = x_i + (s_{i+1} - s_i) v(x_i, s_i), with s = 0 in the end."""
+    rollout = tiny_editor.rollout(tiny_sample(), 3, steps=4, seed=0, scheduler="euler", keep_trajectory=True)
+    trajectory = rollout.trajectory
+    assert trajectory is not None and trajectory.dtype == torch.float32
+    assert trajectory.shape == (5, 3, 16, 4 * LATENT_CHANNELS)  # S + 1, G, N, C
+    assert torch.equal(trajectory[-1], rollout.latents)
+    assert trajectory[0].mean().item() == pytest.approx(0, abs=0.1)
+    assert trajectory[0].std().item() == pytest.approx(1, abs=0.1)
+    levels = [*rollout.levels.tolist(), 0.0]
+    for i in range(4):
+        with torch.no_grad():
+            v = tiny_editor.velocity(rollout.conditioning, trajectory[i], torch.full((3,), levels[i]))
+        want = trajectory[i] + (levels[i + 1] - levels[i]) * v
+        torch.testing.assert_close(trajectory[i + 1], want, rtol=0, atol=1e-6)
+
+
+def test_a_trajectory_is_kept_only_when_asked_for(tiny_editor: Editor) -> None:
+    free = tiny_editor.rollout(tiny_sample(), 2, steps=2, seed=0)
+    assert free.trajectory is None
+    dear = tiny_editor.rollout(tiny_sample(), 2, steps=2, seed=0, keep_trajectory=True)
+    assert torch.equal(free.latents, dear.latents)
+    assert dear.trajectory is not None and torch.equal(dear.trajectory[-1], dear.latents)
+
+
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_latents_that_are_not_numbers_are_refused(tiny_editor: Editor) -> None:
     with pytest.raises(UserError, match="'tiny-0': the sampler gave NaN"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -243,8 +244,79 @@ def test_each_target_must_exist(tiny_editor: Editor) -> None:
         tiny_editor.add_policies(rank=3, targets=["to_q", "to_qqq"])
 
 
-def test_an_editor_without_policies_is_its_own_reference(tiny_editor: Editor) -> None:
-    with tiny_editor.policies.using("reference"):
+def test_an_untrained_editor_has_the_reference_alone(tiny_editor: Editor, tmp_path: Path) -> None:
+    policies = tiny_editor.policies
+    assert (policies.active, policies.parameters(), policies.weights) == ("reference", [], {})
+    with policies.using("reference"):
         pass
-    with pytest.raises(KeyError, match=r"no policy 'old'; there are reference"), tiny_editor.policies.using("old"):
+    with pytest.raises(KeyError, match=r"no policy 'old'; there are reference"), policies.using("old"):
         pass
+    with pytest.raises(KeyError, match="no policy 'sampler' can be added"):
+        policies.copy("sampler")
+    with pytest.raises(KeyError, match="no policy 'default' with weights of its own; there are none"):
+        policies.follow(0.5)
+    with pytest.raises(KeyError, match="no policy 'default' with weights of its own"):
+        policies.load(tmp_path, "default")
+    with pytest.raises(KeyError, match="there is nothing to save"):
+        policies.save(tmp_path, "reference")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_copy_computes_as_its_origin_did_and_does_not_follow_it(tiny_editor: Editor, mode: Mode) -> None:
+    inputs = prepare(tiny_editor, mode)
+    policies = tiny_editor.policies
+    shake(tiny_editor)
+    want = velocity(tiny_editor, "default", inputs)
+    policies.copy("sampler", of="default")
+    assert policies.active == "default"
+    assert torch.equal(velocity(tiny_editor, "sampler", inputs), want)
+    optimizer = torch.optim.SGD([weight for _, weight in policies.parameters()], lr=0.1)
+    tiny_editor.velocity(*inputs).square().mean().backward()
+    optimizer.step()
+    assert torch.equal(velocity(tiny_editor, "sampler", inputs), want)
+    assert (velocity(tiny_editor, "default", inputs) - want).abs().max() > 1e-5
+    policies.copy("sampler", of="old")
+    assert torch.equal(velocity(tiny_editor, "sampler", inputs), velocity(tiny_editor, "old", inputs))
+    with pytest.raises(KeyError, match=r"no policy 'fourth' with weights of its own; there are .*default"):
+        policies.copy("sampler", of="fourth")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gradients_belong_to_default_alone_beside_a_copy(tiny_editor: Editor, mode: Mode) -> None:
+    inputs = prepare(tiny_editor, mode)
+    policies = tiny_editor.policies
+    shake(tiny_editor)
+    weights = [weight for _, weight in policies.parameters()]
+    want = torch.autograd.grad(tiny_editor.velocity(*inputs).square().sum(), weights, allow_unused=True)
+    policies.copy("sampler")
+    assert all(a is b for a, (_, b) in zip(weights, policies.parameters(), strict=True))
+    loss = tiny_editor.velocity(*inputs).square().sum()
+    with policies.using("sampler"):
+        loss.backward()
+    for weight, gradient in zip(weights, want, strict=True):
+        assert weight.requires_grad
+        assert gradient is None or (weight.grad is not None and torch.equal(weight.grad, gradient))
+    others = [weight for name, tensors in policies.weights.items() if name != "default" for weight in tensors.values()]
+    assert others and not any(weight.requires_grad or weight.grad is not None for weight in others)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_policies_remember_whether_old_equals_default(tiny_editor: Editor, tmp_path: Path, mode: Mode) -> None:
+    prepare(tiny_editor, mode)
+    policies, memory = tiny_editor.policies, [tiny_editor.policies.on_policy]
+
+    def after(change: Callable[[], None]) -> None:
+        change()
+        memory.append(policies.on_policy)
+
+    shake(tiny_editor)
+    after(lambda: policies.follow(0.3))
+    policies.save(tmp_path / "behind", "old")
+    after(lambda: policies.follow(0))
+    policies.save(tmp_path / "new", "default")
+    after(lambda: policies.load(tmp_path / "behind", "old"))
+    after(lambda: policies.load(tmp_path / "new", "old"))
+    after(lambda: policies.copy("sampler"))
+    after(lambda: policies.load(tmp_path / "behind", "old"))
+    after(lambda: policies.copy("old", of="default"))
+    assert memory == [True, False, True, False, True, True, False, True]

@@ -74,15 +74,16 @@ class Policies:
     @torch.no_grad()
     def follow(self, decay: float) -> None:
         """Update theta_old <- decay theta_old + (1 - decay) theta_default, in place."""
-        for name, old in self.weights[OLD].items():
-            old.lerp_(self.weights[DEFAULT][name], 1 - decay)
+        default = self._own(DEFAULT)
+        for name, old in self._own(OLD).items():
+            old.lerp_(default[name], 1 - decay)
         self.on_policy = decay == 0
 
     def copy(self, name: str, of: str = DEFAULT) -> None:
         """Add a frozen policy `name` with the weights that policy `of` has now, or overwrite the one of that name."""
         if name not in self.weights:
             self._add(name)
-        _copy(self.weights[of], self.weights[name])
+        _copy(self._own(of), self.weights[name])
         if name in (DEFAULT, OLD):
             self.on_policy = {name, of} == {DEFAULT, OLD}
 
@@ -93,12 +94,12 @@ class Policies:
         Raises:
             UserError: a file is not readable, or does not hold exactly the weights of this denoiser and its settings.
         """
+        weights = self._own(name)
         try:
             files = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
         except (OSError, SafetensorError) as error:
             raise UserError(f"cannot read the weights in {folder}: {error}") from error
         tensors = {self._bare(key): tensor for file in files for key, tensor in file.items()}
-        weights = self.weights[name]
         wrong = sorted(key for key in weights.keys() | tensors.keys() if _shape(weights, key) != _shape(tensors, key))
         if wrong:
             raise UserError(
@@ -113,6 +114,12 @@ class Policies:
     def save(self, folder: Path, name: str) -> None:
         """Write policy `name` in the format of diffusers."""
         raise KeyError(f"the policy {name!r} is the editor as it was loaded: there is nothing to save")
+
+    def _own(self, name: str) -> dict[str, Parameter]:
+        """The weights in which policy `name` differs from the reference."""
+        if name not in self.weights:
+            raise KeyError(f"no policy {name!r} with weights of its own; there are {', '.join(self.weights) or 'none'}")
+        return self.weights[name]
 
     def _activate(self, name: str) -> None:
         """Make the denoiser compute with policy `name`."""

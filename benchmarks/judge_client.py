@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from editr1.judges.base import Ask
-from editr1.judges.models.remote import OpenAIModel, _data_url
+from editr1.judges.models.remote import OpenAIModel, picture_url
 
 AT_ONCE, IN_FLIGHT, REQUESTS, ROUNDS, LEAST = 24, 32, 480, 3, 0.95
 WORK = {64: 0.25, 512: 1.0}  # seconds for a request, by the side of its images: 96 and 24 edits a second
@@ -133,7 +133,7 @@ def body_of(ask: Ask) -> bytes:
     content = [
         {"type": "text", "text": part}
         if isinstance(part, str)
-        else {"type": "image_url", "image_url": {"url": _data_url(part, None)}}
+        else {"type": "image_url", "image_url": {"url": picture_url(part, None)}}
         for part in ask.parts
     ]
     settings = {"max_tokens": 1, "temperature": 0.0, "seed": 0, "logprobs": True, "top_logprobs": 20}

@@ -15,6 +15,11 @@ class UserError(Exception):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without a dot at its end; the error's name if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
+
+
 def first_problem(error: ValidationError) -> str:
     """What is wrong first in data that pydantic refused: "place: problem", without a place that is the whole."""
     told = error.errors()[0]

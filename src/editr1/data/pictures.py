@@ -21,6 +21,11 @@ def png(image: Image) -> bytes:
     return file.getvalue()
 
 
+def png_data_url(image: Image) -> str:
+    """A picture as a data URL of a PNG file."""
+    return data_url(png(image.convert("RGB")))
+
+
 def data_url(content: bytes, kind: str = "png") -> str:
     """A picture file's bytes as a data URL; `kind` is "png", "jpeg" or "webp"."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

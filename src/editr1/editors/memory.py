@@ -27,7 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 from editr1.config.settings import Quantization
 from editr1.editors.policies import Policies
-from editr1.errors import UserError
+from editr1.errors import UserError, first_line
 
 PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao"}
 RECOMPILES = 64
@@ -104,7 +104,7 @@ def set_attention(denoiser: Any, name: str) -> None:
         usable = ", ".join(usable_attention(weight.device, dtype))
         raise UserError(
             f"memory.attention={name!r} cannot train this editor on {weight.device.type} in {dtype}: "
-            f"{_first_line(error)}; available: {usable}, or null for diffusers' default."
+            f"{first_line(error)}; available: {usable}, or null for diffusers' default."
         ) from error
 
 
@@ -185,7 +185,3 @@ def compile_blocks(denoiser: Any, backend: str = "inductor") -> None:
             f"memory.compile: diffusers names no repeated blocks of {type(denoiser).__name__}; set it to false."
         ) from error
     dynamo.recompile_limit = max(dynamo.recompile_limit, RECOMPILES)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")

@@ -27,7 +27,7 @@ from editr1.editors.memory import (
     tile_vae,
 )
 from editr1.editors.probe import derive_family
-from editr1.errors import UserError
+from editr1.errors import UserError, first_line
 from editr1.toy.assets import TOY_PIXELS, locate
 
 FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
@@ -193,14 +193,10 @@ def load_pipeline(
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"editor.path={str(path_or_id)!r}: cannot load the pipeline: {_first_line(error)}") from error
+        raise UserError(f"editor.path={str(path_or_id)!r}: cannot load the pipeline: {first_line(error)}") from error
 
 
 def _denoiser(path_or_id: str | Path) -> str:
     """Name of the denoiser among a pipeline's components."""
     index = DiffusionPipeline.load_config(path_or_id)
     return next((name for name in DENOISERS if name in index), DENOISERS[0])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -78,6 +78,19 @@ def close(asked: object) -> None:
         asked.close()
 
 
+@runtime_checkable
+class Mixing(Protocol):
+    """A judge that mixes the scores of several by weight; the scores stand in `Score.parts` under the same names."""
+
+    @property
+    def weights(self) -> Mapping[str, float]: ...
+
+
+def weights_of(judge: object) -> Mapping[str, float]:
+    """Weight of each score that a judge mixes, by name; empty for a judge that mixes nothing."""
+    return judge.weights if isinstance(judge, Mixing) else {}
+
+
 @dataclass(frozen=True)
 class Ask:
     """One question to a multimodal model: one user message, one answer.

@@ -32,7 +32,7 @@ from editr1.judges.methods import METHODS
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models import server as server_module
 from editr1.judges.models.local import TransformersModel
-from editr1.judges.models.remote import OpenAIModel, _data_url
+from editr1.judges.models.remote import OpenAIModel, picture_url
 from editr1.judges.models.server import BODY_MAX, Refused, _image, make_app, serve
 from editr1.judges.prompts import load_prompt
 from tests.judges.tiny_judge import build_tiny_judge
@@ -99,7 +99,7 @@ def test_questions_that_come_together_are_answered_together(
 def body(**changes: Any) -> dict[str, Any]:
     content = [
         {"type": "text", "text": "Edit:"},
-        {"type": "image_url", "image_url": {"url": _data_url(picture(0), None)}},
+        {"type": "image_url", "image_url": {"url": picture_url(picture(0), None)}},
     ]
     return {"model": "judge", "messages": [{"role": "user", "content": content}], "max_tokens": 1} | changes
 
@@ -305,7 +305,7 @@ def test_serving_tells_its_url_and_ends_quietly_at_an_interrupt() -> None:
     code = (
         "import signal, types; from editr1.judges.models.server import serve\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it\n"
-        "try: serve(types.SimpleNamespace(name='judge'), port=0)\n"
+        "try: serve(types.SimpleNamespace(name='judge'), host='127.0.0.1', port=0, batch_size=1)\n"
         "except KeyboardInterrupt: raise SystemExit(130)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=dict(os.environ))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,13 +21,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
-from editr1.judges.base import Answer, Ask, JudgeRequest, Position, Score
+from editr1.judges.base import Answer, Ask, JudgeRequest, Position, Score, close, weights_of
 from editr1.judges.rewards.function import FunctionReward
 from editr1.judges.rewards.http import HttpReward
 from editr1.judges.rewards.mixed import MixedJudge
 from editr1.judges.rewards.ocr import OcrReward, likeness, quoted
 from editr1.judges.rewards.preservation import GONE, PreservationReward
 from editr1.judges.rewards.ranking import RankingJudge
+from tests.judges.fault_server import FaultServer, always
 
 BASE = Image.fromarray(np.random.default_rng(0).integers(60, 200, (8, 8, 3), np.uint8)).resize((128, 128))
 
@@ -51,6 +54,7 @@ def test_a_part_that_abstains_is_left_out_of_that_edits_mix() -> None:
     assert [one.value, two.value] == pytest.approx([0.6, 0.2]) and three.value is None
     assert three.reason == "judge: dead; ocr: no quote"
     assert (two.parts["ocr"].reason, one.prompt, judge.remote) == ("no quote", "p", True)
+    assert weights_of(judge) == {"judge": 3.0, "ocr": 1.0} and weights_of(Fixed()) == {}
 
 
 def changed(box: tuple[int, int, int, int], shift: int = 0) -> Image.Image:
@@ -146,17 +150,37 @@ def test_a_service_scores_or_gives_its_reason(
     replies: list[tuple[int, bytes]], value: float | None, reason: str | None
 ) -> None:
     with service(replies) as (url, asked):
-        (score,) = HttpReward(url, pause=0.001).score([request(BASE, "make it red", "It is red.")])
+        (score,) = HttpReward(url, backoff=0.001).score([request(BASE, "make it red", "It is red.")])
     assert score.value == value and (reason is None or reason in str(score.reason))
     assert asked[0]["instruction"] == "make it red" and asked[0]["edit"].startswith("data:image/png;base64,")
 
 
 def test_a_service_that_is_not_there_is_a_reason_and_a_password_in_its_url_is_refused() -> None:
-    (score,) = HttpReward("http://127.0.0.1:9/score", pause=0.001).score([request(BASE)])
+    (score,) = HttpReward("http://127.0.0.1:9/score", backoff=0.001).score([request(BASE)])
     assert score.value is None and "ConnectError after 4 tries" in str(score.reason)
     with pytest.raises(UserError, match="without user or password") as caught:
         HttpReward("http://me:hunter2@127.0.0.1/score")
     assert "hunter2" not in str(caught.value)
+
+
+def test_close_frees_those_who_wait_for_a_service() -> None:
+    errors: list[BaseException] = []
+
+    def wait(judge: MixedJudge) -> None:
+        try:
+            judge.score([request(BASE)])
+        except CancelledError as error:
+            errors.append(error)
+
+    with FaultServer(always("hang"), hang=30.0) as server:
+        judge = MixedJudge({"service": (HttpReward(f"{server.url}/chat/completions"), 1.0)})
+        thread = threading.Thread(target=wait, args=(judge,))
+        thread.start()
+        while not server.chats:
+            time.sleep(0.005)
+        close(judge)
+        thread.join(20)
+        assert not thread.is_alive() and errors
 
 
 class Partial:

@@ -15,7 +15,7 @@ import os
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -63,7 +63,18 @@ class Fault(Exception):
 
 
 class GivenUp(Exception):
-    """No endpoint answered a call; the text says why."""
+    """No endpoint answered a call; the text says why.
+
+    Args:
+        host: The endpoint that was asked last.
+        fault: The last fault there.
+        tries: Attempts there.
+    """
+
+    def __init__(self, host: str, fault: Fault, tries: int) -> None:
+        times = "1 try" if tries == 1 else f"{tries} tries"
+        super().__init__(f"{fault.what} from {host} after {times}: {fault.detail}"[:REASON].rstrip(": "))
+        self.fault, self.tries = fault, tries
 
 
 @dataclass(eq=False)
@@ -108,22 +119,11 @@ class Endpoint:
         """JSON for JSON.
 
         Raises:
-            Fault: there is no usable answer.
+            Fault: There is no usable answer.
         """
-        if not self.idle:
-            self.clients.append(self.connect())
-            self.idle.append(self.clients[-1])
-        client = self.idle.pop()
-        try:
-            response = await asyncio.wait_for(client.post(url, json=body), self.timeout)
-        except (asyncio.TimeoutError, httpx.TimeoutException):
-            raise Fault("no answer", f"timeout of {self.timeout:g} s") from None
-        except httpx.RequestError as error:
-            raise Fault("no answer", self.redact(_cause(error))) from None
-        finally:
-            self.idle.append(client)
+        response = await self.send(url, body)
         if response.status_code != 200:
-            raise self._http_fault(response)
+            raise self.refusal(response)
         kind = response.headers.get("content-type", "")
         if "json" not in kind:
             raise Fault("unusable answer", f"content type {self.redact(kind)!r} is not JSON", garbled=True)
@@ -132,7 +132,27 @@ class Endpoint:
         except ValueError as error:  # UnicodeDecodeError too
             raise Fault("unusable answer", f"JSON is damaged: {self.redact(str(error))}", garbled=True) from None
 
-    def _http_fault(self, response: httpx.Response) -> Fault:
+    async def send(self, url: str, body: dict[str, Any]) -> httpx.Response:
+        """Whatever the server answers.
+
+        Raises:
+            Fault: There is no answer.
+        """
+        if not self.idle:
+            self.clients.append(self.connect())
+            self.idle.append(self.clients[-1])
+        client = self.idle.pop()
+        try:
+            return await asyncio.wait_for(client.post(url, json=body), self.timeout)
+        except (asyncio.TimeoutError, httpx.TimeoutException):
+            raise Fault("no answer", f"timeout of {self.timeout:g} s") from None
+        except httpx.RequestError as error:
+            raise Fault("no answer", self.redact(_cause(error))) from None
+        finally:
+            self.idle.append(client)
+
+    def refusal(self, response: httpx.Response) -> Fault:
+        """An answer with an error status, as a fault."""
         status = response.status_code
         return Fault(
             f"HTTP {status}",
@@ -203,7 +223,7 @@ class Endpoints:
             if len(usable) < len(self.endpoints):  # one has had its tries: nobody waits for a dead one any more
                 usable = [endpoint for endpoint in usable if endpoint not in dead]
             if not usable:
-                call.result.set_exception(GivenUp(self._reason(call)))
+                call.result.set_exception(self._given_up(call))
             elif endpoint := self._choose(call, usable):
                 endpoint.in_flight += 1
                 call.task = asyncio.get_running_loop().create_task(self._attempt(call, endpoint))
@@ -298,14 +318,29 @@ class Endpoints:
         """Seconds to wait after so many failures in a row, of random length, lest many clients come back at once."""
         return min(LONGEST_REST, self.backoff * 2.0 ** min(failures - 1, 30)) * random.uniform(0.5, 1.0)
 
-    def _reason(self, call: _Call[Any]) -> str:
+    def _given_up(self, call: _Call[Any]) -> GivenUp:
         endpoint = call.last or max(self.endpoints, key=lambda e: e.failures)
         tries = call.failed[endpoint]
         if endpoint not in call.refused:  # it waited while others failed there
             tries = max(tries, min(endpoint.failures - call.seen[endpoint], self.tries))
-        fault = call.fault or endpoint.fault or Fault("no answer")
-        times = "1 try" if tries == 1 else f"{tries} tries"
-        return f"{fault.what} from {endpoint.host} after {times}: {fault.detail}"[:REASON].rstrip(": ")
+        return GivenUp(endpoint.host, call.fault or endpoint.fault or Fault("no answer"), tries)
+
+
+def connector(url: str, timeout: float, headers: Mapping[str, str] | None = None) -> Callable[[], httpx.AsyncClient]:
+    """Makes clients of a server; certificates are loaded once, and not at all without TLS."""
+    parsed = httpx.URL(url)
+    local = parsed.host in ("127.0.0.1", "localhost", "::1")
+    verify = httpx.create_ssl_context() if parsed.scheme == "https" else False
+
+    def connect() -> httpx.AsyncClient:  # not a partial, whose repr would tell the key
+        return httpx.AsyncClient(
+            headers=headers,
+            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT), pool=None),
+            verify=verify,
+            trust_env=not local,  # a proxy of the environment does not lead to this machine
+        )
+
+    return connect
 
 
 def _cause(error: BaseException) -> str:

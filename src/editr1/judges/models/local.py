@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from editr1.config.settings import JUDGE_DEFAULTS
-from editr1.errors import UserError
+from editr1.errors import UserError, first_line
 from editr1.judges.base import Answer, Ask, Position
 from editr1.judges.scoring import score_token_ids
 
@@ -216,7 +216,7 @@ def load_processor(path: Path) -> Any:
         processor = AutoProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"judge: no processor in {path} ({_first_line(error)}): save the model's processor there"
+            f"judge: no processor in {path} ({first_line(error)}): save the model's processor there"
         ) from error
     if not isinstance(processor, ProcessorMixin):
         raise UserError(f"judge: only a {type(processor).__name__} in {path}: save the model's whole processor there")
@@ -239,7 +239,7 @@ def _load_model(path: Path, dtype: torch.dtype) -> Any:
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
-            f"judge: no image-text-to-text model in {path} ({_first_line(error)}): copy its config and all its "
+            f"judge: no image-text-to-text model in {path} ({first_line(error)}): copy its config and all its "
             "safetensors files there"
         ) from error
     if missing := sorted(info["missing_keys"]):
@@ -247,8 +247,3 @@ def _load_model(path: Path, dtype: torch.dtype) -> Any:
             f"judge: the weights in {path} lack {missing[0]!r}: copy all safetensors files of the model there"
         )
     return model
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of what a library says, for a message of one line."""
-    return str(error).strip().partition("\n")[0]

@@ -8,12 +8,10 @@ not in the list stays unknown, with a bound. Nothing that a server sends becomes
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 import logging
 import math
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,9 +21,11 @@ import httpx
 from PIL.Image import Image
 
 from editr1.config.settings import JUDGE_DEFAULTS
+from editr1.data.pictures import data_url
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask, Position
-from editr1.judges.models.endpoints import CONNECT, Endpoint, Endpoints, Fault, GivenUp
+from editr1.judges.models.client import Client
+from editr1.judges.models.endpoints import Endpoint, Endpoints, Fault, GivenUp, connector
 
 PLACEHOLDER = -9999.0  # what servers write where they know no log-probability
 ROUNDING = 1e-4  # a log-probability may be this far above 0
@@ -74,46 +74,22 @@ class OpenAIModel:
         if not urls:
             raise UserError("judge.endpoints is empty: name at least one server, as http://127.0.0.1:8000/v1")
         headers, self._redact = _credentials(api_key_env)
-        for library in ("httpx", "httpcore"):  # they log a line a request, and what servers send in headers
-            logging.getLogger(library).setLevel(logging.WARNING)
-        made = [Endpoint(url, _connect(url, headers, timeout), timeout, self._redact) for url in urls]
-        self._endpoints = Endpoints(made, in_flight=in_flight, tries=tries, backoff=backoff)
-        self._exact = {endpoint: _TokenIds(endpoint, model, tries) for endpoint in made}
+        servers = [Endpoint(url, connector(url, timeout, headers), timeout, self._redact) for url in urls]
+        self._endpoints = Endpoints(servers, in_flight=in_flight, tries=tries, backoff=backoff)
+        self._exact = {server: _TokenIds(server, model, tries) for server in servers}
         self._renamed: set[Endpoint] = set()  # want `max_completion_tokens`, as OpenAI's own newer models do
-        self._asked: set[Future[Answer]] = set()
         self._encoders = ThreadPoolExecutor(os.cpu_count(), "judge-images")
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="judge-client", daemon=True)
-        self._thread.start()
+        self._client = Client(self._endpoints, "judge-client")
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        """One answer an ask, in their order; what was asked is withdrawn where the wait is interrupted."""
+        """One answer per question, in their order; all questions are withdrawn if the wait is interrupted."""
         urls: dict[int, Future[str]] = {}
-        futures: list[Future[Answer]] = []
-        try:
-            for ask in asks:  # each is under way as soon as its own images are encoded
-                content = [self._part(part, urls) for part in ask.parts]
-                futures.append(asyncio.run_coroutine_threadsafe(self._answer(ask, content), self._loop))
-                self._asked.add(futures[-1])
-            return [future.result() for future in futures]
-        finally:
-            for future in futures:
-                future.cancel()
-                self._asked.discard(future)
+        return self._client.gather(self._answer(ask, [self._part(part, urls) for part in ask.parts]) for ask in asks)
 
     def close(self) -> None:
-        """Withdraw what is asked, and end the client; threads that wait in `answer` get a CancelledError."""
-        if self._loop.is_closed():
-            return
-        for future in list(self._asked):
-            future.cancel()
-        for endpoint in self._endpoints.endpoints:
-            for client in endpoint.clients:
-                asyncio.run_coroutine_threadsafe(client.aclose(), self._loop).result()
+        """Withdraw all questions and end the client; threads that wait in `answer` get a CancelledError."""
+        self._client.close()
         self._encoders.shutdown(wait=False, cancel_futures=True)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
     async def _answer(self, ask: Ask, parts: list[str | Future[str]]) -> Answer:
         started = time.monotonic()
@@ -177,7 +153,7 @@ class OpenAIModel:
         if isinstance(part, str):
             return part
         if id(part) not in urls:
-            urls[id(part)] = self._encoders.submit(_data_url, part, self.jpeg_quality)
+            urls[id(part)] = self._encoders.submit(picture_url, part, self.jpeg_quality)
         return urls[id(part)]
 
 
@@ -324,14 +300,14 @@ def _count(usage: Any, *keys: str) -> int:
     return usage if isinstance(usage, int) else 0
 
 
-def _data_url(image: Image, jpeg_quality: int | None) -> str:
+def picture_url(image: Image, jpeg_quality: int | None) -> str:
+    """A picture as a data URL, of JPEG or of quickly written PNG."""
     file = io.BytesIO()
     if jpeg_quality is None:
         image.convert("RGB").save(file, "PNG", compress_level=1, compress_type=RUN_LENGTHS)
     else:
         image.convert("RGB").save(file, "JPEG", quality=jpeg_quality)
-    kind = "png" if jpeg_quality is None else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return data_url(file.getvalue(), "png" if jpeg_quality is None else "jpeg")
 
 
 def _checked(url: str) -> str:
@@ -358,20 +334,3 @@ def _credentials(api_key_env: str) -> tuple[dict[str, str], Callable[[str], str]
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"the key in the environment variable {api_key_env} holds characters that cannot be sent")
     return {"Authorization": f"Bearer {key}"}, lambda text: text.replace(key, "[key]")
-
-
-def _connect(url: str, headers: Mapping[str, str], timeout: float) -> Callable[[], httpx.AsyncClient]:
-    """Makes clients of a server; certificates are loaded once, and not at all without TLS."""
-    parsed = httpx.URL(url)
-    local = parsed.host in ("127.0.0.1", "localhost", "::1")
-    verify = httpx.create_ssl_context() if parsed.scheme == "https" else False
-
-    def connect() -> httpx.AsyncClient:  # not a partial, whose repr would tell the key
-        return httpx.AsyncClient(
-            headers=headers,
-            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT), pool=None),
-            verify=verify,
-            trust_env=not local,  # a proxy of the environment does not lead to this machine
-        )
-
-    return connect

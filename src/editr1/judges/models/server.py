@@ -28,7 +28,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from editr1.config.settings import JUDGE_DEFAULTS
-from editr1.errors import UserError, first_problem
+from editr1.errors import UserError, first_line, first_problem
 from editr1.judges.base import MLLM, Answer, Ask, Position
 from editr1.listening import listen
 
@@ -297,7 +297,7 @@ async def _end(request: Request) -> None:
 
 def _refusal(error: BaseException) -> Refused:
     """What a client is told of a failure: that its question cannot be taken, or that the server is in trouble."""
-    words = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    words = f"{type(error).__name__}: {first_line(error)}"
     if isinstance(error, ValueError | UserError):  # as of an image that the model cannot take
         return Refused(400, words)
     return Refused(500, words, "server_error")

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoProcessor
 
 from editr1.config.settings import ClipKind
-from editr1.errors import UserError
+from editr1.errors import UserError, first_line
 from editr1.judges.base import JudgeRequest, Score
 
 BATCH = 32
@@ -58,8 +58,7 @@ class ClipReward:
                 path, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError, SafetensorError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise UserError(f"reward {kind}: no CLIP or SigLIP model in {path} ({reason})") from error
+            raise UserError(f"reward {kind}: no CLIP or SigLIP model in {path} ({first_line(error)})") from error
         if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
             raise UserError(f"reward {kind}: the model in {path} is a {type(model).__name__}, not CLIP or SigLIP")
         self.model = model.to(device).eval()

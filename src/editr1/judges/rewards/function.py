@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from editr1.errors import UserError
+from editr1.errors import UserError, first_line
 from editr1.judges.base import JudgeRequest, Score
 
 
@@ -39,7 +39,7 @@ class FunctionReward:
         try:
             value = self.function(sample.source, request.edit, sample.instruction, sample.requirement, sample.task)
         except Exception as error:  # noqa: BLE001  # whatever a user's function raises is a reason, not the run's end
-            return Score(None, f"{self.name}: {type(error).__name__}: {str(error).partition(chr(10))[0][:120]}")
+            return Score(None, f"{self.name}: {type(error).__name__}: {first_line(error)[:120]}")
         return as_score(value, self.name)
 
 

@@ -1,80 +1,83 @@
-"""A reward from a HTTP service of the user's."""
+"""A reward from an HTTP service of the user's."""
 
 from __future__ import annotations
 
-import base64
-import time
+import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
-from PIL.Image import Image
 
-from editr1.data.pictures import png
+from editr1.config.settings import JUDGE_DEFAULTS
+from editr1.data.pictures import png_data_url
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score
+from editr1.judges.models.client import Client
+from editr1.judges.models.endpoints import NOT_FOR_ALL, Endpoint, Endpoints, GivenUp, connector
 from editr1.judges.rewards.function import as_score
 
-AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
+AGAIN = NOT_FOR_ALL | {500, 502, 503, 504}
 
 
 class HttpReward:
     """POSTs {"instruction", "requirement", "task", "source", "edit"}, images as PNG data URLs, for {"score", "reason"}.
 
-    "score" is a number in [0, 1], or null with a "reason". What fails is tried again with growing pauses, then it is a
-    reason.
+    "score" is a number in [0, 1], or null with a "reason". A request that fails is tried again with growing pauses; if
+    all tries fail, the edit has no score.
 
     Args:
-        url: of the service.
-        timeout: seconds for one answer.
-        in_flight: requests under way at once.
-        tries: how often one is sent.
-        pause: seconds before the second try; doubled each time.
+        url: Address of the service.
+        timeout: Seconds per request.
+        in_flight: Requests in flight.
+        tries: Attempts per edit.
+        backoff: Seconds of the first pause; each further pause is twice as long.
 
     Raises:
-        UserError: the URL is none, or holds a password.
+        UserError: The URL is not one of HTTP, or holds a password.
     """
 
     remote = True
 
     def __init__(
-        self, url: str, *, timeout: float = 60.0, in_flight: int = 16, tries: int = 4, pause: float = 0.5
+        self,
+        url: str,
+        *,
+        timeout: float = JUDGE_DEFAULTS.timeout,
+        in_flight: int = JUDGE_DEFAULTS.in_flight,
+        tries: int = 4,
+        backoff: float = 0.5,
     ) -> None:
         parsed = httpx.URL(url)
         if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo:
             raise UserError(f"reward service: {parsed.host or url!r} needs a URL such as http://127.0.0.1:9000/score, "
                             "without user or password")  # fmt: skip
         self.url, self.where = url, f"{parsed.host}:{parsed.port or ''}"
-        self.timeout, self.in_flight, self.tries, self.pause = timeout, in_flight, tries, pause
+        service = Endpoint(url, connector(url, timeout), timeout, redact=str)
+        self._endpoints = Endpoints([service], in_flight=in_flight, tries=tries, backoff=backoff)
+        self._client = Client(self._endpoints, "reward-client")
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
-        """One score a request, asked side by side."""
-        with httpx.Client(timeout=self.timeout) as client, ThreadPoolExecutor(self.in_flight) as pool:
-            return list(pool.map(lambda request: self._ask(client, request), requests))
+        """One score per request, in their order; all are asked for at once."""
+        return self._client.gather(self._score(request) for request in requests)
 
-    def _ask(self, client: httpx.Client, request: JudgeRequest) -> Score:
-        body = {
-            "instruction": request.sample.instruction,
-            "requirement": request.sample.requirement,
-            "task": request.sample.task,
-            "source": data_url(request.sample.source),
-            "edit": data_url(request.edit),
-        }
-        reason = ""
-        for attempt in range(self.tries):
-            if attempt:
-                time.sleep(self.pause * 2 ** (attempt - 1))
-            try:
-                response = client.post(self.url, json=body)
-            except httpx.HTTPError as error:
-                reason = type(error).__name__
-                continue
+    def close(self) -> None:
+        """Withdraw all requests and end the client."""
+        self._client.close()
+
+    async def _score(self, request: JudgeRequest) -> Score:
+        body = await asyncio.to_thread(_body, request)
+
+        async def send(service: Endpoint) -> Score:
+            response = await service.send(self.url, body)
             if response.status_code in AGAIN:
-                reason = f"HTTP {response.status_code}"
-                continue
+                raise service.refusal(response)
             return self._read(response)
-        return Score(None, f"{self.where}: {reason} after {self.tries} tries")
+
+        try:
+            return await self._endpoints.call(send)
+        except GivenUp as error:
+            problem = error.fault.what if error.fault.status else error.fault.detail.partition(", ")[0]
+            return Score(None, f"{self.where}: {problem} after {error.tries} tries")
 
     def _read(self, response: httpx.Response) -> Score:
         if response.status_code != httpx.codes.OK:
@@ -90,6 +93,12 @@ class HttpReward:
         return as_score(answer["score"], self.where)
 
 
-def data_url(image: Image) -> str:
-    """The image as a PNG data URL."""
-    return "data:image/png;base64," + base64.b64encode(png(image.convert("RGB"))).decode()
+def _body(request: JudgeRequest) -> dict[str, str]:
+    sample = request.sample
+    return {
+        "instruction": sample.instruction,
+        "requirement": sample.requirement,
+        "task": sample.task,
+        "source": png_data_url(sample.source),
+        "edit": png_data_url(request.edit),
+    }

@@ -1,4 +1,4 @@
-"""Several rewards of one edit, mixed by weight; a part that has nothing to say is left out of that edit's mix."""
+"""Several rewards of one edit, mixed by weight; a part without a score is left out of that edit's mix."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import replace
 
 from editr1.judges.base import Judge, JudgeRequest, Score, close
 
+THREADS = 64  # calls of remote parts in flight
+
 
 class MixedJudge:
     """Asks every part; a `Score` is the weighted mean of the parts that have a value, with all of them in `parts`.
@@ -17,42 +19,47 @@ class MixedJudge:
     (`editr1.algorithms.mixing`).
 
     Args:
-        parts: judge and weight of each part, by name.
+        parts: Judge and weight of each part, by name.
+
+    Attributes:
+        weights: Weight of each part, by name.
     """
 
     def __init__(self, parts: Mapping[str, tuple[Judge, float]]) -> None:
-        self.parts = dict(parts)
+        self.judges = {name: judge for name, (judge, _) in parts.items()}
+        self.weights: Mapping[str, float] = {name: weight for name, (_, weight) in parts.items()}
         self._local = threading.Lock()  # parts in this process are called from one thread at a time
+        self._pool = ThreadPoolExecutor(THREADS, "mixed-judge")  # starts a thread if it needs one
 
     @property
     def remote(self) -> bool:
         """Whether any part waits for another machine."""
-        return any(judge.remote for judge, _ in self.parts.values())
+        return any(judge.remote for judge in self.judges.values())
 
     def close(self) -> None:
-        """Withdraw what is asked of servers."""
-        for judge, _ in self.parts.values():
+        """Withdraw all questions to servers."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for judge in self.judges.values():
             close(judge)
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
-        """One mixed score a request; remote parts work while the others compute."""
-        with ThreadPoolExecutor(max(len(self.parts), 1)) as pool:
-            waiting = {
-                name: pool.submit(judge.score, requests) for name, (judge, _) in self.parts.items() if judge.remote
-            }
-            with self._local:
-                local = {name: judge.score(requests) for name, (judge, _) in self.parts.items() if not judge.remote}
-            found = {name: waiting[name].result() if name in waiting else local[name] for name in self.parts}
-        rows = zip(*found.values(), strict=True)
-        return [self._mix(dict(zip(found, row, strict=True))) for _, row in zip(requests, rows, strict=True)]
+        """One mixed score per request; remote parts work while the others compute."""
+        pending = {
+            name: self._pool.submit(judge.score, requests) for name, judge in self.judges.items() if judge.remote
+        }
+        with self._local:
+            local = {name: judge.score(requests) for name, judge in self.judges.items() if not judge.remote}
+        scores = {name: pending[name].result() if name in pending else local[name] for name in self.judges}
+        rows = zip(*scores.values(), strict=True)
+        return [self._mix(dict(zip(scores, row, strict=True))) for _, row in zip(requests, rows, strict=True)]
 
     def _mix(self, scores: Mapping[str, Score]) -> Score:
-        there = {name: score.value for name, score in scores.items() if score.value is not None}
+        values = {name: score.value for name, score in scores.items() if score.value is not None}
         prompt = " ".join(dict.fromkeys(score.prompt for score in scores.values() if score.prompt))
         tokens = sum(score.tokens for score in scores.values())
         seconds = max((score.seconds for score in scores.values()), default=0.0)
         mixed = Score(None, parts=scores, prompt=prompt, tokens=tokens, seconds=seconds)
-        if not there:
+        if not values:
             return replace(mixed, reason="; ".join(f"{name}: {score.reason}" for name, score in scores.items()))
-        total = sum(self.parts[name][1] for name in there)
-        return replace(mixed, value=sum(self.parts[name][1] * value for name, value in there.items()) / total)
+        total = sum(self.weights[name] for name in values)
+        return replace(mixed, value=sum(self.weights[name] * value for name, value in values.items()) / total)

@@ -1,7 +1,7 @@
-"""From the rewards of a step to what each edit is worth beside its siblings, and which groups are worth training on.
+"""Advantages: what each edit is worth within its group, and which groups are worth training on.
 
-Every std here is the population's (divided by the count, as the published code's `np.std`). A reward of NaN is "no
-reward": it counts in no mean and no std, and its advantage stays NaN; the caller leaves that edit out.
+Every std is the population's (divided by the count, as `np.std` in the published code). A reward of NaN means "no
+reward": no mean and no std counts it, its advantage is NaN, and the caller leaves that edit out.
 
 Letters: G edits of a group.
 """
@@ -18,22 +18,22 @@ Std = Literal["global", "group"]
 Filter = Literal["paper", "released", "off"]
 
 STD_MIN = 1e-4
-"""Rewards closer together than this are taken as equal up to noise: the std that divides is never smaller."""
+"""Smallest std that divides; rewards closer together than this are equal up to noise."""
 
 
 def normalise(rewards: Sequence[Tensor], std: Std = "global") -> list[Tensor]:
     """A_i = (R_i - mean of its group) / std, for each group of a step.
 
-    Equal rewards get advantages of exactly 0, whatever the rest of the step is like. Computed in float64.
+    Equal rewards get advantages of exactly 0, whatever the other groups are. Computed in float64.
 
     Args:
-        rewards: one tensor [G] a group, in [0, 1] or NaN; G may differ. For "global" all groups of the step, those
-            that the filter drops too.
-        std: "global" divides by the std of all rewards of the step (it holds the spread between groups too, several
-            times the one within); "group" divides each group by its own.
+        rewards: One tensor [G] per group, in [0, 1] or NaN; G may differ. For "global" all groups of the step, also
+            those that the filter drops.
+        std: "global" divides by the std of all rewards of the step, which includes the spread between groups, several
+            times the spread within them; "group" divides each group by its own std.
 
     Returns:
-        One tensor [G] a group, in the dtype of the rewards.
+        One tensor [G] per group, in the dtype of the rewards.
     """
     step = torch.cat([_scored(group) for group in rewards]) if rewards else torch.empty(0)
     return [_advantages(group, step if std == "global" else _scored(group)) for group in rewards]
@@ -44,33 +44,33 @@ def filter_groups(
 ) -> list[str | None]:
     """Which groups are worth training on.
 
-    Reasons to drop one: "no_reward" when fewer than half of the edits are scored (in every mode); "agree_and_high" when
-    std < tau_sigma AND mean > tau_mu (`paper`); "no_spread" when std <= tau_sigma, else "high" when mean >= tau_mu
-    (`released`: the published code trains on std > tau_sigma and mean < tau_mu only).
+    Reasons to drop a group: "no_reward" if fewer than half of its edits are scored (in every mode); "agree_and_high"
+    if std < tau_sigma AND mean > tau_mu (`paper`); "no_spread" if std <= tau_sigma, else "high" if mean >= tau_mu
+    (`released`: the published code trains only on std > tau_sigma and mean < tau_mu).
 
     Args:
-        rewards: one tensor [G] a group, in [0, 1] or NaN.
-        mode: the paper's rule, the rule of its published code, or no rule on mean and std.
-        tau_mu: the mean above which a group is already good.
-        tau_sigma: the std below which its rewards agree.
+        rewards: One tensor [G] per group, in [0, 1] or NaN.
+        mode: The paper's rule, the rule of its published code, or no rule on mean and std.
+        tau_mu: Mean above which a group is already good.
+        tau_sigma: Std below which the rewards of a group agree.
 
     Returns:
-        For each group the reason why it is dropped, or None where it is kept.
+        Per group, the reason why it is dropped; None if it is kept.
     """
     return [_reason(group, mode, tau_mu, tau_sigma) for group in rewards]
 
 
 def _scored(group: Tensor) -> Tensor:
-    """The rewards that are there, float64."""
+    """The rewards of the scored edits, float64."""
     return group[~group.isnan()].double()
 
 
 def _advantages(group: Tensor, population: Tensor) -> Tensor:
-    """The group's rewards less their mean, over the std of `population` (scored rewards); [G]."""
+    """The group's rewards minus their mean, divided by the std of `population` (scored rewards), [G]."""
     scored = _scored(group)
     if not len(scored):
         return group.clone()
-    shifted = group.double() - scored.min()  # equal rewards become exact zeros, so that their mean is exact
+    shifted = group.double() - scored.min()  # equal rewards become exact zeros, and so does their mean
     centred = shifted - (scored - scored.min()).mean()
     return (centred / population.std(correction=0).clamp(min=STD_MIN)).to(group.dtype)
 

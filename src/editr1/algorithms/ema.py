@@ -1,4 +1,4 @@
-"""The average of the trained weights that evaluation uses."""
+"""The average of the trained weights, which evaluation uses."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 class EMA:
     """Exponential moving average of named parameters: avg <- decay * avg + (1 - decay) * theta.
 
-    The average starts at the parameters' values and is kept in float32 at least, so that the small steps of bfloat16
-    weights are not rounded away.
+    The average starts at the parameters' values. It has at least float32, so that the small steps of bfloat16 weights
+    are not rounded away.
 
     Args:
-        params: (name, parameter) pairs.
-        decay: in [0, 1); 0.9 in the paper.
+        params: Pairs (name, parameter).
+        decay: Decay rate in [0, 1); 0.9 in the paper.
     """
 
     def __init__(self, params: Iterable[tuple[str, Tensor]], decay: float) -> None:
@@ -30,14 +30,14 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the parameters' present values into the average."""
+        """Move the average toward the parameters' current values."""
         for name, theta in self.params.items():
             average = self.averages[name]
             average.lerp_(theta.to(average.dtype), 1 - self.decay)
 
     @contextmanager
     def swap(self) -> Iterator[None]:
-        """Inside, the parameters hold the averages; on leaving, also by an exception, their own values again."""
+        """Inside, the parameters hold the averages; afterwards, even after an exception, their own values."""
         trained = {name: theta.detach().clone() for name, theta in self.params.items()}
         self._fill(self.averages)
         try:
@@ -50,19 +50,19 @@ class EMA:
         return dict(self.averages)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from saved averages.
+        """Continue from saved averages.
 
         Args:
-            state: averages by name, as `state_dict` gave them.
+            state: Averages by name, as `state_dict` returns them.
 
         Raises:
             ValueError: Names or shapes are not those of the parameters.
         """
-        wanted = {name: average.shape for name, average in self.averages.items()}
-        given = {name: average.shape for name, average in state.items()}
-        if wrong := sorted(dict(wanted.items() ^ given.items())):
+        own = {name: average.shape for name, average in self.averages.items()}
+        saved = {name: average.shape for name, average in state.items()}
+        if misfits := sorted(dict(own.items() ^ saved.items())):
             raise ValueError(
-                f"the saved average does not fit these parameters, first at {wrong[0]!r}: resume with the adapter "
+                f"the saved average does not fit these parameters, first at {misfits[0]!r}: resume with the adapter "
                 "settings (mode, rank, targets) of the run that saved it"
             )
         for name, average in self.averages.items():

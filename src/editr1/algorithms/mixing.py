@@ -1,4 +1,4 @@
-"""From several rewards to one advantage: each reward is normalised on its own, so an easy one cannot drown a hard one.
+"""One advantage from several rewards: each reward is normalised on its own, so an easy one cannot drown a hard one.
 
 Letters: G edits of a group.
 """
@@ -17,15 +17,15 @@ def mix(parts: Mapping[str, Sequence[Tensor]], weights: Mapping[str, float], std
     """A_i = normalise(sum_k w_k A_k,i / sum_k w_k) over the rewards k that edit i has, A_k = normalise(R_k).
 
     The mix is normalised once more, so that the clip A_max means the same for one reward as for several; a single
-    reward is left as `normalise` made it.
+    reward is normalised once.
 
     Args:
-        parts: for each reward one tensor [G] a group, in [0, 1] or NaN where it is missing.
-        weights: of the rewards, above 0.
-        std: as of `normalise`.
+        parts: By reward, one tensor [G] per group, in [0, 1], or NaN if it is missing.
+        weights: Weights of the rewards, above 0.
+        std: As for `normalise`.
 
     Returns:
-        One tensor [G] a group; NaN where an edit has no reward at all.
+        One tensor [G] per group; NaN for an edit without any reward.
     """
     advantages = {name: normalise(groups, std) for name, groups in parts.items()}
     if len(advantages) == 1:
@@ -36,8 +36,8 @@ def mix(parts: Mapping[str, Sequence[Tensor]], weights: Mapping[str, float], std
 
 
 def _mean(advantages: Tensor, shares: Tensor) -> Tensor:
-    """Weighted mean [G] of what is there in advantages [K, G]; NaN where nothing is."""
-    there = ~advantages.isnan()
-    total = (there * shares).sum(dim=0)
-    mean = (advantages.double().nan_to_num() * there * shares).sum(dim=0) / total
+    """Weighted mean [G] of the numbers in advantages [K, G]; NaN if there are none."""
+    scored = ~advantages.isnan()
+    total = (scored * shares).sum(dim=0)
+    mean = (advantages.double().nan_to_num() * scored * shares).sum(dim=0) / total
     return mean.to(advantages.dtype)

@@ -22,17 +22,17 @@ from editr1.errors import UserError
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a YAML file, or a shipped preset by name, with overrides such as "optim.lr=1e-3" laid over it.
+    """Read a YAML file, or a shipped preset by name, and apply overrides such as "optim.lr=1e-3" to it.
 
     Raises:
-        UserError: no such file, not YAML, or a wrong key or value, named with its origin and the nearest right one.
+        UserError: There is no such file, it is not YAML, or a key or value is wrong; the message names its origin.
     """
     text, name = _read(path)
     tree = _mapping(_yaml(text, name), name)
     origins: dict[str, str] = {}
     for override in overrides:
         key, value = parse_override(override)
-        _lay(tree, key, value, f"override {override}")
+        _set(tree, key, value, f"override {override}")
         origins[key] = f"override {override}"
     try:
         return Config.model_validate(tree)
@@ -43,7 +43,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 
 def dump_config(config: Config) -> str:
-    """All settings as YAML that `load_config` reads back to an equal object."""
+    """All settings as YAML; `load_config` reads an equal object from it."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
@@ -51,7 +51,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     """Split "a.b=value". The value stays text unless YAML reads it as null, a list, a mapping or a quoted string.
 
     Raises:
-        UserError: there is no "=", no key before it, or the value is broken YAML.
+        UserError: There is no "=", no key before it, or the value is broken YAML.
     """
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
@@ -111,19 +111,19 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def _lay(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
+def _set(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
     *sections, last = key.split(".")
     for section in sections:
         below = tree.setdefault(section, {})
         if not isinstance(below, dict):
-            raise UserError(f"{where}: {section} is a value, it holds no keys")
+            raise UserError(f"{where}: {section} is a value and holds no keys")
         tree = below
     tree[last] = value
 
 
 def _explain(detail: ErrorDetails, origins: dict[str, str], name: str, algorithm: str | None) -> str:
     key, keys = _place(detail["loc"], algorithm)
-    origin = next((where for written, where in origins.items() if _same_branch(key, written)), name)
+    origin = next((where for branch, where in origins.items() if _same_branch(key, branch)), name)
     if detail["type"] == "extra_forbidden":
         return f"{origin}: unknown key {key}; did you mean {nearest_key(key, keys)}?"
     if detail["type"] == "missing":
@@ -149,7 +149,7 @@ def _place(loc: tuple[int | str, ...], algorithm: str | None) -> tuple[str, Iter
 
 
 def _same_branch(one: str, other: str) -> bool:
-    """Whether one dotted key is, or lies under, the other."""
+    """Whether one dotted key equals the other or is below it."""
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 

@@ -22,26 +22,26 @@ Quantization = Literal["nf4", "int8"]
 
 
 class Section(BaseModel):
-    """A part of the settings: unknown keys are refused, and nothing is changed later."""
+    """A part of the settings. It refuses unknown keys and does not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class EditorConfig(Section):
-    """The editor to be trained."""
+    """The editor to train."""
 
     path: str
-    """A diffusers pipeline: folder, hub name, or "toy:NAME" for a shipped one."""
+    """A diffusers pipeline: a folder, a hub name, or "toy:NAME" for a shipped one."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Number format of the frozen weights."""
     device: str = "auto"
-    """"auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N"."""
+    """"auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N"."""
     guidance: float | None = Field(default=None, ge=0)
     """Guidance scale; null for the default of the editor's family."""
     pixels: int | None = Field(default=512 * 512, gt=0)
     """Area of source and edit in pixels; null for the pipeline's own."""
     text_tokens: int | None = Field(default=None, gt=0)
-    """Length that prompts are padded or cut to (FLUX: 512 by default); null for the pipeline's own."""
+    """Length to which prompts are padded or cut (FLUX: 512 by default); null for the pipeline's own."""
 
 
 class JudgeConfig(Section):
@@ -217,20 +217,20 @@ class FailureConfig(Section):
 
 
 class DataConfig(Section):
-    """What is edited."""
+    """The items to edit."""
 
     kind: Literal["toy", "jsonl"] = "jsonl"
-    """The embedded toy world, or a folder with a data.jsonl."""
+    """The built-in toy world, or a folder with a data.jsonl."""
     path: Path | None = None
     """The folder, for kind "jsonl"."""
     split: Split = "rl"
-    """Which part of the toy world."""
+    """Part of the toy world."""
     level: Level = "small"
-    """How rich the toy world is."""
+    """Richness of the toy world."""
     seed: int = Field(default=0, ge=0)
-    """Which toy items are made."""
+    """Seed of the toy items."""
     size: int = Field(default=512, gt=0)
-    """How many toy items are made."""
+    """Number of toy items."""
 
     @model_validator(mode="after")
     def _path_for_jsonl(self) -> DataConfig:
@@ -240,25 +240,25 @@ class DataConfig(Section):
 
 
 class RolloutConfig(Section):
-    """How edits are made for training."""
+    """How edits for training are sampled."""
 
     group_size: int = Field(default=12, ge=2)
     """G: edits of one item, compared with each other."""
     groups_per_step: int = Field(default=24, gt=0)
-    """Items a step."""
+    """Items per step."""
     steps: int = Field(default=6, ge=2)
-    """Denoiser calls an edit."""
+    """Denoiser calls per edit."""
     scheduler: SchedulerName = "dpm2"
-    """DPM-Solver++(2M) for flow matching, or Euler."""
+    """Sampler: DPM-Solver++(2M) for flow matching, or Euler."""
 
 
 class OptimConfig(Section):
     """AdamW."""
 
     lr: float = Field(default=3e-4, gt=0)
-    """Learning rate, constant."""
+    """Constant learning rate."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of the two moments."""
+    """Decay rates of the two moments."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """Decoupled weight decay."""
     grad_clip: float = Field(default=1.0, gt=0)
@@ -268,7 +268,7 @@ class OptimConfig(Section):
 
 
 class AdapterConfig(Section):
-    """What is trained."""
+    """The weights to train."""
 
     mode: AdapterMode = "lora"
     """Low-rank adapters, or the whole denoiser."""
@@ -277,26 +277,26 @@ class AdapterConfig(Section):
     alpha: float = Field(default=64, gt=0)
     """Their scale is alpha / rank."""
     targets: tuple[str, ...] | None = None
-    """Names of the layers that get one; null for the attention projections of the editor's family."""
+    """Names of the layers that get an adapter; null for the attention projections of the editor's family."""
 
 
 class MemoryConfig(Section):
-    """How the editor fits on the machine; docs/memory.md says what each saves and costs."""
+    """How the editor fits on the machine; docs/memory.md says what each setting saves and costs."""
 
     gradient_checkpointing: bool = False
-    """Keep the inputs of the denoiser's blocks alone, and compute each block again in the backward pass."""
+    """Keep only the inputs of the denoiser's blocks, and compute each block again in the backward pass."""
     quantize: Quantization | None = None
-    """Hold the denoiser's frozen weights in 4 bits (bitsandbytes, a GPU) or 8 (torchao); null as editor.dtype."""
+    """Hold the denoiser's frozen weights in 4 bits (bitsandbytes, a GPU) or 8 (torchao); null for editor.dtype."""
     offload: bool = False
-    """Text encoders and VAE live in main memory, and come to the GPU layer by layer while they compute."""
+    """Keep text encoders and VAE in main memory, and move them to the GPU layer by layer while they compute."""
     cache: Path | None = None
-    """Folder for the encodings of prompts and sources, computed once; runs may share it."""
+    """Folder for the encodings of prompts and sources, which are computed once; runs may share it."""
     vae_tiling: bool = False
-    """Encode and decode pictures larger than a tile of the VAE in overlapping tiles; changes them slightly."""
+    """Encode and decode pictures larger than a tile of the VAE in overlapping tiles, which changes them slightly."""
     attention: str | None = None
     """One of diffusers' attention backends, such as "flash" or "_native_cudnn"; null for its default."""
     compile: bool = False
-    """Compile the denoiser's repeated blocks when they are first called."""
+    """Compile the denoiser's repeated blocks at their first call."""
 
 
 class Config(Section):
@@ -307,23 +307,23 @@ class Config(Section):
     data: DataConfig
     rollout: RolloutConfig = RolloutConfig()
     algorithm: Annotated[SerializeAsAny[Algorithm], BeforeValidator(parse_algorithm)] = NFT()
-    """The algorithm, by `name`, and its settings."""
+    """The algorithm, by `name`, with its settings."""
     optim: OptimConfig = OptimConfig()
     adapter: AdapterConfig = AdapterConfig()
     memory: MemoryConfig = MemoryConfig()
     rewards: dict[str, RewardConfig] = Field(default_factory=dict)
-    """More rewards by name, each normalised on its own and mixed with the judge's by weight."""
+    """More rewards by name; each is normalised on its own and mixed with the judge's by weight."""
     failures: FailureConfig = FailureConfig()
     ema: float = Field(default=0.9, ge=0, lt=1)
-    """Decay of the averaged weights that evaluation uses."""
+    """Decay rate of the averaged weights, which evaluation uses."""
     steps: int = Field(default=1000, gt=0)
     """Optimiser steps."""
     save_every: int = Field(default=10, gt=0)
-    """Steps between two checkpoints, and two pictures of samples."""
+    """Steps between two checkpoints, and between two pictures of samples."""
     keep: int = Field(default=3, gt=0)
-    """How many checkpoints stay."""
+    """Number of checkpoints to keep."""
     seed: int = Field(default=0, ge=0)
-    """Every random draw of the run follows from it."""
+    """Seed of every random draw of the run."""
     out: Path = Path("runs/editr1")
     """Folder of the run; one that holds a checkpoint is continued."""
 
@@ -331,8 +331,8 @@ class Config(Section):
     def _trainable_weights(self) -> Config:
         if self.memory.quantize is not None and self.adapter.mode == "full":
             raise ValueError(
-                f"memory.quantize={self.memory.quantize!r} holds weights that cannot be trained, which adapter.mode "
-                '"full" does; set it to null, or adapter.mode to "lora"'
+                f"memory.quantize={self.memory.quantize!r} holds weights that cannot be trained, but adapter.mode "
+                '"full" trains them; set it to null, or adapter.mode to "lora"'
             )
         return self
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,11 +72,12 @@ def serve(
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16; by default bfloat16 on a GPU.")] = "",
 ) -> None:
     """Serve a judge in this machine behind an OpenAI-compatible chat API with logprobs."""
+    with _web_server("serve"):
+        from editr1.judges.models.server import serve as run_server
     import torch
 
     from editr1.devices import pick_device
     from editr1.judges.models.local import TransformersModel
-    from editr1.judges.models.server import serve as run_server
     from editr1.toy.assets import locate
 
     place = pick_device(device)
@@ -138,9 +141,21 @@ def arena(
     seed: Annotated[int, typer.Option(min=0, help="Of the order of the pairs and of the sides.")] = 0,
 ) -> None:
     """Collect preferences: a local web page shows two edits side by side, and you say which is better."""
-    from editr1.evaluation.arena.server import arena as run_arena
+    with _web_server("arena"):
+        from editr1.evaluation.arena.server import arena as run_arena
 
     run_arena(run_a, run_b, out, host=host, port=port, seed=seed)
+
+
+@contextmanager
+def _web_server(command: str) -> Iterator[None]:
+    """Imports a command's server, or says what it needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "uvicorn", "starlette"):
+            raise
+        raise UserError(f"judge {command} needs fastapi and uvicorn: pip install 'editr1[serve]'") from error
 
 
 def load_judge(text: str) -> Judge:

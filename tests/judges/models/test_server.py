@@ -315,7 +315,7 @@ def test_serving_tells_its_url_and_ends_quietly_at_an_interrupt() -> None:
     assert line == f"Serving judge at {address} (Ctrl-C ends it)\n" and address.startswith("http://127.0.0.1:")
     assert json.loads(httpx.get(f"{address}/models").content)["data"][0]["id"] == "judge"
     process.send_signal(signal.SIGINT)
-    assert (process.wait(10), process.stderr.read()) == (130, "")
+    assert (process.wait(60), process.stderr.read()) == (130, "")
 
 
 def test_a_port_that_is_taken_is_refused_in_words(model: TransformersModel, url: str) -> None:

@@ -172,14 +172,14 @@ def test_close_frees_those_who_wait_for_a_service() -> None:
         except CancelledError as error:
             errors.append(error)
 
-    with FaultServer(always("hang"), hang=30.0) as server:
+    with FaultServer(always("hang"), hang=600.0) as server:
         judge = MixedJudge({"service": (HttpReward(f"{server.url}/chat/completions"), 1.0)})
         thread = threading.Thread(target=wait, args=(judge,))
         thread.start()
         while not server.chats:
             time.sleep(0.005)
         close(judge)
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive() and errors
 
 

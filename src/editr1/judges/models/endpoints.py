@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import random
-import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -235,7 +234,7 @@ class Endpoints:
 
     def _choose(self, call: _Call[Any], usable: Sequence[Endpoint]) -> Endpoint | None:
         """The endpoint with the least expected wait; None if none is awake or the best one is full."""
-        now = time.monotonic()
+        now = _now()
         awake = [endpoint for endpoint in usable if endpoint.rests_until <= now]
         others = [endpoint for endpoint in awake if endpoint is not call.last and not endpoint.failures]
         known = [e for e in others or awake if self._room(e) or (e.latency is not None and not e.failures)]
@@ -258,7 +257,7 @@ class Endpoints:
 
     async def _attempt(self, call: _Call[Any], endpoint: Endpoint) -> None:
         """Make a call at an endpoint: settle it, or have it tried again."""
-        started = time.monotonic()
+        started = _now()
         try:
             result = await call.send(endpoint)
         except Fault as fault:
@@ -276,7 +275,7 @@ class Endpoints:
             self._dispatch()
 
     def _answered(self, endpoint: Endpoint, started: float) -> None:
-        took = time.monotonic() - started
+        took = _now() - started
         endpoint.latency = took if endpoint.latency is None else 0.8 * endpoint.latency + 0.2 * took
         endpoint.failures, endpoint.refusing = 0, False
         endpoint.rests_until = endpoint.wished_until
@@ -284,7 +283,7 @@ class Endpoints:
     def _failed(self, endpoint: Endpoint, fault: Fault, started: float) -> None:
         """Lay an endpoint to rest; a call that was under way when the last failure came brings nothing new."""
         endpoint.fault, endpoint.refusing = fault, fault.lasting
-        now = time.monotonic()
+        now = _now()
         if fault.retry_after:
             endpoint.wished_until = max(endpoint.wished_until, now + min(fault.retry_after, LONGEST_WISH))
             self._rest_until(endpoint, endpoint.wished_until)
@@ -300,7 +299,7 @@ class Endpoints:
     def _rest_until(self, endpoint: Endpoint, until: float) -> None:
         endpoint.rests_until = max(endpoint.rests_until, until)
         loop = asyncio.get_running_loop()
-        loop.call_later(max(0.0, endpoint.rests_until - time.monotonic()) + 1e-3, self._dispatch)
+        loop.call_later(max(0.0, endpoint.rests_until - _now()) + 1e-3, self._dispatch)
 
     def _try_again(self, call: _Call[Any], endpoint: Endpoint, fault: Fault) -> None:
         """Queue a call anew: at once where another endpoint may take it, else after a pause."""
@@ -324,6 +323,11 @@ class Endpoints:
         if endpoint not in call.refused:  # it waited while others failed there
             tries = max(tries, min(endpoint.failures - call.seen[endpoint], self.tries))
         return GivenUp(endpoint.host, call.fault or endpoint.fault or Fault("no answer"), tries)
+
+
+def _now() -> float:
+    """Seconds on the event loop's clock."""
+    return asyncio.get_running_loop().time()
 
 
 def connector(url: str, timeout: float, headers: Mapping[str, str] | None = None) -> Callable[[], httpx.AsyncClient]:

@@ -1,7 +1,7 @@
 """The family records: one for each pipeline class that editr1 knows.
 
-The LoRA targets are the attention projections, as in Edit-R1 (arXiv 2510.16888); guidance is off by default where it is
-classifier-free (one denoiser call a step, as in DiffusionNFT, arXiv 2509.16117).
+The LoRA targets are the attention projections, as in Edit-R1 (arXiv 2510.16888). Classifier-free guidance is off by
+default (one denoiser call per step, as in DiffusionNFT, arXiv 2509.16117).
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ KANDINSKY5_I2I = Family(
     name="kandinsky5-i2i",
     pipeline="Kandinsky5I2IPipeline",
     repeats=False,
-    negative="blurry, low quality, distorted, deformed, artifacts",  # an empty one leaves it without tokens
+    negative="blurry, low quality, distorted, deformed, artifacts",  # an empty one has no tokens
     guidance_arg="guidance_scale",
     guidance=1.0,
     text_tokens=None,
@@ -236,7 +236,7 @@ Z_IMAGE_OMNI = Family(
 
 
 def _omnigen_rows(arguments: dict[str, Any], rows: int) -> dict[str, Any]:
-    """OmniGen's sources stand in one list; a dict tells where each row's are in its text."""
+    """OmniGen's sources are in one list; a dict holds their places in the text of each row."""
     places = arguments["input_image_sizes"].get(0, [])
     return {
         "input_image_sizes": dict.fromkeys(range(rows), places) if places else {},

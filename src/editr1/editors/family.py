@@ -1,6 +1,6 @@
 """What differs between editors: one record per diffusers pipeline class. Everything else is the same for all of them.
 
-A record is data: `editr1 editor probe` derives it for a pipeline that is not listed in `editors/records.py`.
+A record is data: `editr1 editor probe` derives it for a pipeline that is not listed in `editors/families.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL.Image import Image
 from editr1.data.samples import EditSample
 
 DENOISERS = ("transformer", "unet", "denoiser", "dit")
-"""Names that diffusers pipelines give their denoiser."""
+"""Names of the denoiser in diffusers pipelines."""
 Size = tuple[int, int]
 End = Literal["first", "last"]
 
@@ -26,48 +26,49 @@ class Family:
     The call of the pipeline:
 
     Attributes:
-        name: short name for people.
-        pipeline: class name, as in model_index.json.
-        image: the argument that takes the source; None for text to image.
-        sources: how many source images it takes at most; None for any number.
-        listed: the source is passed in a list, also where it is one.
-        prompt: how the instruction is written; None: as it is.
-        tag: stands before the instruction once for each source; "{}" is the source's number, from 1.
-        negative: the negative prompt, passed where guidance makes it count.
-        guidance_arg: the argument for the guidance scale; None where there is none.
-        guidance: its default; at most 1 where it switches classifier-free guidance off, None leaves the argument out.
-        settings: other arguments of every call.
-        sized: arguments that follow from the size (width, height) of the edit.
-        takes_size: it has `width` and `height`.
-        repeats: it has `num_images_per_prompt`; otherwise prompts and sources are repeated in lists.
-        text_tokens: the argument for the number of text tokens that prompts are padded or cut to.
-        multiple: width and height of source and edit are multiples of this.
-        fitted: the source is resized to the edit's area before the call, since the pipeline takes it as it is.
-        source_areas: constants in the pipeline's module that fix the area, in pixels, of the encoded source.
-        preview_areas: likewise for the copy that a text encoder sees; never enlarged.
-        area_functions: functions (area, ratio) in the pipeline's module that are called with a fixed area.
-        scoped: attributes that follow from the size of the edit: of the pipeline, or "module:name" of a module.
-        mean_source: the pipeline draws the source's latents at random, anew for each edit, or fixes their dtype; their
-            mean in the VAE's dtype is taken instead.
+        name: Short name for people.
+        pipeline: Class name, as in model_index.json.
+        image: Argument for the source; None for text to image.
+        sources: Largest number of source images; None for any number.
+        listed: Whether a single source is passed in a list too.
+        prompt: Changes the instruction into the prompt; None if they are the same.
+        tag: Text before the instruction, once per source; "{}" is the source's number, from 1.
+        negative: Negative prompt, passed if guidance uses it.
+        guidance_arg: Argument for the guidance scale; None if there is none.
+        guidance: Default guidance scale; at most 1 if that switches classifier-free guidance off; None leaves the
+            argument out.
+        settings: Other arguments of every call.
+        sized: Arguments that follow from the size (width, height) of the edit.
+        takes_size: Whether the pipeline has `width` and `height`.
+        repeats: Whether it has `num_images_per_prompt`; if not, prompts and sources are repeated in lists.
+        text_tokens: Argument for the number of text tokens to which prompts are padded or cut.
+        multiple: Width and height of source and edit are multiples of this.
+        fitted: Whether the source is resized to the edit's area before the call, as the pipeline does not resize it.
+        source_areas: Constants in the pipeline's module for the area, in pixels, of the encoded source.
+        preview_areas: Likewise for the copy that a text encoder sees; it is never enlarged.
+        area_functions: Functions (area, ratio) in the pipeline's module; their area is replaced by the edit's.
+        scoped: Attributes that follow from the size of the edit, of the pipeline, or as "module:name" of a module.
+        mean_source: Whether the mean of the source's latents is taken, in the VAE's dtype, as the pipeline draws them
+            at random for each edit or fixes their dtype.
 
     The call of the denoiser:
 
     Attributes:
-        denoiser: its name among the pipeline's components.
-        latents: the argument that holds the noised target, alone or beside the source.
-        time: the argument for the time: `time_scale` * t + `time_shift` for noise level t in [0, 1].
-        sign: +1 where it predicts the velocity eps - x0, -1 where x0 - eps.
-        axis: of `latents`, along which target and source stand.
-        target: which end of that axis is the target.
-        length: places of the target along the axis, or how the arguments tell them; None: as many as the scheduler
+        denoiser: Name among the pipeline's components.
+        latents: Argument for the noised target, alone or beside the source.
+        time: Argument for the time: `time_scale` * t + `time_shift` for noise level t in [0, 1].
+        sign: +1 if the denoiser predicts the velocity eps - x0, -1 if x0 - eps.
+        axis: Axis of `latents` along which target and source are joined.
+        target: End of that axis at which the target is.
+        length: Places of the target along the axis, or a function of the arguments; None: as many as the scheduler
             steps.
-        batch_args: arguments with a batch dimension, besides latents and time; nests of tensors too; each may be None.
-        list_args: arguments that are lists with one entry a row.
-        expand: (recorded arguments, B) -> those of B rows that neither of the two describes.
-        conditional: under guidance in one call, which rows saw the instruction.
-        tolerance: largest relative difference of a replay; above 0 only where the pipeline itself computes the steps
-            after the first in another way (a cache of the source's keys and values).
-        lora_targets: names of the modules that get a LoRA, as the published recipe chose them.
+        batch_args: Arguments with a batch dimension, besides latents and time, also nests of tensors; each may be None.
+        list_args: Arguments that are lists with one entry per row.
+        expand: Function (recorded arguments, B) -> arguments of B rows that neither of the two describes.
+        conditional: Rows that see the instruction, if guided rows share one call.
+        tolerance: Largest relative difference of a replay; above 0 only if the pipeline itself computes the steps after
+            the first in another way (a cache of the source's keys and values).
+        lora_targets: Names of the modules that get a LoRA, as in the published recipe.
     """
 
     name: str
@@ -118,7 +119,7 @@ class Family:
         guidance: float | None = None,
         text_tokens: int | None = None,
     ) -> dict[str, Any]:
-        """The pipeline's arguments for `edits` edits of a sample with the given, resized sources."""
+        """The pipeline's arguments for `edits` edits of a sample; `sources` are resized already."""
         tags = "".join(self.tag.format(number) for number in range(1, len(sources) + 1))
         text = tags + sample.instruction
         arguments: dict[str, Any] = {"prompt": self.prompt(text) if self.prompt else text, **self.settings}

@@ -1,4 +1,4 @@
-"""From a folder, a hub id or a config to an editor, with one line of explanation for whatever may be wrong with it."""
+"""Editors from a folder, a hub id or a config; whatever is wrong with it is one line."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ def open_editor(
     quantize: Quantization | None = None,
     offload: bool = False,
 ) -> Editor:
-    """Load a pipeline folder, or a model by its hub id, and find its family record; derive one where there is none.
+    """Load a pipeline folder, or a model by its hub id, with its family record, which is derived if there is none.
 
     Args:
-        path_or_id: what `DiffusionPipeline.from_pretrained` takes.
-        dtype: of all weights that are not quantised.
-        device: where the pipeline goes.
-        guidance: None for the family's default.
-        pixels: area of source and edit; None for the pipeline's own.
-        text_tokens: length that prompts are padded or cut to; None for the pipeline's own.
-        quantize: how the denoiser's weights are held; None: as `dtype`.
-        offload: all but the denoiser stay on the CPU and come to `device` while they compute.
+        path_or_id: Argument of `DiffusionPipeline.from_pretrained`.
+        dtype: Number format of all weights that are not quantised.
+        device: Device of the pipeline.
+        guidance: Guidance scale; None for the family's default.
+        pixels: Area of source and edit; None for the pipeline's own.
+        text_tokens: Length to which prompts are padded or cut; None for the pipeline's own.
+        quantize: Number format of the denoiser's weights; None for `dtype`.
+        offload: Whether all but the denoiser stay on the CPU and come to `device` while they compute.
 
     Raises:
-        UserError: nothing is there, it cannot be read, or it is no flow-matching editor.
+        UserError: There is no pipeline, it cannot be read, or it is no flow-matching editor.
     """
     family = find_family(path_or_id)
     pipe = load_pipeline(path_or_id, dtype, device, quantize=quantize, offload=offload)
@@ -67,7 +67,7 @@ def open_editor(
 
 
 def open_config_editor(config: Config) -> Editor:
-    """The editor that a config names, fitted on the machine as its `memory` says."""
+    """The editor that a config names, with the settings of its `memory`."""
     settings, memory = config.editor, config.memory
     editor = open_editor(
         locate(settings.path),
@@ -91,40 +91,40 @@ def open_named_editor(
     pixels: int | None = None,
     device: torch.device | None = None,
 ) -> Editor:
-    """An editor as it is shipped, with a trained LoRA where one is named, for making edits.
+    """An editor for making edits: as shipped, or with a trained LoRA.
 
     Args:
-        name: folder, hub name, "toy:NAME", or the YAML of a run, whose `editor` and `memory` are taken.
-        lora: what was trained.
-        guidance: its scale; None for the editor's own.
-        pixels: area of an edit; None for the editor's own.
-        device: where it runs; None for a GPU where there is one.
+        name: Folder, hub name, "toy:NAME", or the YAML of a run with its `editor` and `memory`.
+        lora: File or folder of a trained LoRA; None for none.
+        guidance: Guidance scale; None for the editor's own.
+        pixels: Area of an edit; None for the editor's own.
+        device: Device; None for a GPU if there is one.
 
     Raises:
-        UserError: there is no such editor or LoRA.
+        UserError: There is no such editor or LoRA.
     """
     file = None if lora is None else find_file(lora)  # before the editor, which may take minutes to load
     if Path(name).suffix in (".yaml", ".yml"):
-        given = {"editor.guidance": guidance, "editor.pixels": pixels, "editor.device": device}
-        overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
-        loaded = open_config_editor(load_config(name, [*overrides, "memory.gradient_checkpointing=false"]))
+        options = {"editor.guidance": guidance, "editor.pixels": pixels, "editor.device": device}
+        overrides = [f"{key}={value}" for key, value in options.items() if value is not None]
+        editor = open_config_editor(load_config(name, [*overrides, "memory.gradient_checkpointing=false"]))
     else:
-        place = device or pick_device("auto")
-        dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
+        device = device or pick_device("auto")
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         area = TOY_PIXELS if pixels is None and name.startswith("toy:") else pixels
-        loaded = open_editor(locate(name), dtype=dtype, device=place, guidance=guidance, pixels=area)
+        editor = open_editor(locate(name), dtype=dtype, device=device, guidance=guidance, pixels=area)
     if file is not None:
-        load_lora_into(loaded.pipe, file)
-    return loaded
+        load_lora_into(editor.pipe, file)
+    return editor
 
 
 def apply_memory(editor: Editor, settings: MemoryConfig) -> None:
-    """Switch on what `settings` ask for beyond quantisation and offloading, which come with loading.
+    """Apply `settings` to a loaded editor, except quantisation and offloading, which `load_pipeline` applies.
 
-    The order matters: the cache's keys hold the VAE's tiling; compilation sees the attention that was chosen.
+    The order matters: the cache's keys contain the VAE's tiling, and compilation sees the chosen attention.
 
     Raises:
-        UserError: this editor or this machine cannot do one of them.
+        UserError: This editor or this machine does not support one of them.
     """
     if settings.vae_tiling:
         tile_vae(editor.pipe)
@@ -139,10 +139,10 @@ def apply_memory(editor: Editor, settings: MemoryConfig) -> None:
 
 
 def find_family(path_or_id: str | Path) -> Family | None:
-    """The record for a pipeline folder or hub id; None where its pipeline class has no record.
+    """The record for a pipeline folder or hub id; None if its pipeline class has no record.
 
     Raises:
-        UserError: nothing is there, or it is no flow-matching pipeline.
+        UserError: There is no pipeline, or it is no flow-matching pipeline.
     """
     where = f"editor.path={str(path_or_id)!r}"
     try:
@@ -173,17 +173,10 @@ def load_pipeline(
     quantize: Quantization | None = None,
     offload: bool = False,
 ) -> DiffusionPipeline:
-    """Load all weights.
-
-    Args:
-        path_or_id: what `DiffusionPipeline.from_pretrained` takes.
-        dtype: of all weights that are not quantised.
-        device: where the pipeline goes.
-        quantize: how the denoiser's weights are held; None: as `dtype`.
-        offload: all but the denoiser stay on the CPU and come to `device` while they compute.
+    """Load all weights; arguments as in `open_editor`.
 
     Raises:
-        UserError: they cannot be read, or do not fit their configs; a package that `quantize` takes is missing.
+        UserError: They cannot be read or do not fit their configs, or a package that `quantize` needs is missing.
     """
     denoiser = _denoiser(path_or_id) if quantize or offload else None
     settings = {"quantization_config": quantization(quantize, denoiser, dtype)} if quantize and denoiser else {}

@@ -1,13 +1,13 @@
 """The policies of one denoiser: named sets of weights, one of which it computes with at a time.
 
-"default" is trained, "old" samples, "reference" is what was loaded; `copy` makes more. A denoiser that is not trained
-has the reference alone (`Policies`).
+"default" is trained, "old" samples, "reference" is the denoiser as loaded; `copy` adds more. A denoiser that is not
+trained has the reference alone (`Policies`).
 
-LoRA: every policy but the reference is a PEFT adapter of the diffusers model; the reference is all of them off.
-Full: every policy but "default" is a copy of all weights (each as large as the denoiser), swapped in whole.
+LoRA: every policy except the reference is a PEFT adapter of the diffusers model; the reference has all adapters off.
+Full: every policy except "default" is a copy of all weights (each as large as the denoiser).
 
-Gradients always belong to "default" alone, whatever policy is active. PEFT's own switch makes the active adapter
-trainable and the others not; a backward pass after such a switch would drop the gradients of "default" silently.
+Gradients belong to "default" alone, whatever policy is active. PEFT's own switch makes the active adapter trainable
+and the others not; a backward pass after such a switch would drop the gradients of "default" silently.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Policies:
     """A denoiser that is not trained: its only policy is "reference".
 
     Args:
-        denoiser: the model; anything that diffusers calls one.
+        denoiser: A diffusers model.
 
     Attributes:
-        active: name of the policy that the denoiser computes with.
-        weights: by policy, the tensors in which it differs from the reference, by name.
-        on_policy: "old" equals "default", so that neither needs to be computed beside the other.
+        active: Name of the policy with which the denoiser computes.
+        weights: By policy, the tensors in which it differs from the reference, by name.
+        on_policy: Whether "old" equals "default" at the start of a step, so that one velocity is that of both.
     """
 
     def __init__(self, denoiser: Any) -> None:
@@ -53,10 +53,10 @@ class Policies:
 
     @contextmanager
     def using(self, name: str) -> Iterator[None]:
-        """Compute with policy `name` inside, and afterwards with the one that was active before; copies no weight.
+        """Compute with policy `name` inside, and afterwards with the previous one; no weight is copied.
 
         Raises:
-            KeyError: there is no such policy.
+            KeyError: There is no such policy.
         """
         if name != REFERENCE and name not in self.weights:
             raise KeyError(f"no policy {name!r}; there are {', '.join([*self.weights, REFERENCE])}")
@@ -68,7 +68,7 @@ class Policies:
             self._activate(before)
 
     def parameters(self) -> list[tuple[str, Parameter]]:
-        """Names and parameters of "default", in a stable order, for an optimiser; none where nothing is trained."""
+        """Names and parameters of "default", in a stable order, for an optimiser; none if nothing is trained."""
         return list(self.weights.get(DEFAULT, {}).items())
 
     @torch.no_grad()
@@ -80,7 +80,7 @@ class Policies:
         self.on_policy = decay == 0
 
     def copy(self, name: str, of: str = DEFAULT) -> None:
-        """Add a frozen policy `name` with the weights that policy `of` has now, or overwrite the one of that name."""
+        """Copy the current weights of policy `of` into policy `name`, which is added, frozen, if there is none."""
         if name not in self.weights:
             self._add(name)
         _copy(self._own(of), self.weights[name])
@@ -89,10 +89,10 @@ class Policies:
 
     @torch.no_grad()
     def load(self, folder: Path, name: str) -> None:
-        """Copy what `save` wrote into policy `name`, in place: an optimiser keeps its parameters.
+        """Copy weights that `save` wrote into policy `name`, in place, so that an optimiser keeps its parameters.
 
         Raises:
-            UserError: a file is not readable, or does not hold exactly the weights of this denoiser and its settings.
+            UserError: A file is not readable, or does not hold exactly the weights of this denoiser and its settings.
         """
         weights = self._own(name)
         try:
@@ -100,12 +100,12 @@ class Policies:
         except (OSError, SafetensorError) as error:
             raise UserError(f"cannot read the weights in {folder}: {error}") from error
         tensors = {self._bare(key): tensor for file in files for key, tensor in file.items()}
-        wrong = sorted(key for key in weights.keys() | tensors.keys() if _shape(weights, key) != _shape(tensors, key))
-        if wrong:
+        misfits = sorted(key for key in weights.keys() | tensors.keys() if _shape(weights, key) != _shape(tensors, key))
+        if misfits:
             raise UserError(
-                f"{folder} does not fit this editor: {len(wrong)} of {len(weights)} weights are missing, left over or "
-                f"of another shape, first {wrong[0]!r}; use the adapter settings (mode, rank, targets) it was saved "
-                "with."
+                f"{folder} does not fit this editor: {len(misfits)} of {len(weights)} weights are missing, left over "
+                f"or of another shape, first {misfits[0]!r}; use the adapter settings (mode, rank, targets) with "
+                "which it was saved."
             )
         _copy(tensors, weights)
         default, old = self.weights[DEFAULT], self.weights[OLD]
@@ -113,7 +113,7 @@ class Policies:
 
     def save(self, folder: Path, name: str) -> None:
         """Write policy `name` in the format of diffusers."""
-        raise KeyError(f"the policy {name!r} is the editor as it was loaded: there is nothing to save")
+        raise KeyError(f"the policy {name!r} is the editor as loaded: there is nothing to save")
 
     def _own(self, name: str) -> dict[str, Parameter]:
         """The weights in which policy `name` differs from the reference."""
@@ -125,11 +125,11 @@ class Policies:
         """Make the denoiser compute with policy `name`."""
 
     def _add(self, name: str) -> None:
-        """Add a frozen policy of any values."""
+        """Add a frozen policy with any weights."""
         raise KeyError(f"no policy {name!r} can be added to a denoiser that is not trained")
 
     def _bare(self, key: str) -> str:
-        """The name of a weight in a file, without the prefix that `save` puts before it."""
+        """The name of a weight in a file, without the prefix that `save` adds."""
         return key
 
 
@@ -137,15 +137,15 @@ class LoraPolicies(Policies):
     """LoRA adapters in float32; "default" and "old" start as the same adapter, which changes nothing.
 
     Args:
-        denoiser: a diffusers model.
-        component: its name in the pipeline, which diffusers writes before the names of its layers.
-        rank: of the LoRA matrices.
-        alpha: the LoRA is scaled by alpha / rank.
-        targets: names of the modules that get a LoRA.
-        seed: of the initial weights.
+        denoiser: A diffusers model.
+        component: Its name in the pipeline, which diffusers writes before the names of its layers.
+        rank: Rank of the LoRA matrices.
+        alpha: The LoRA is scaled by alpha / rank.
+        targets: Names of the modules that get a LoRA.
+        seed: Seed of the initial weights.
 
     Raises:
-        UserError: a target names no module of the denoiser.
+        UserError: A target names no module of the denoiser.
     """
 
     def __init__(
@@ -162,16 +162,16 @@ class LoraPolicies(Policies):
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for name in (OLD, DEFAULT):  # in this order: the draw of "default" is the second one of the seed
+            for name in (OLD, DEFAULT):  # in this order: "default" takes the second draw of the seed
                 self._add(name)
         self._activate(DEFAULT)
         self.copy(OLD)
 
     def save(self, folder: Path, name: str) -> None:
-        """Write what `pipe.load_lora_weights(folder)` loads; rank and alpha stand in the metadata.
+        """Write a file that `pipe.load_lora_weights(folder)` loads; rank and alpha are in its metadata.
 
-        The file is the same where the pipeline has no such method; `editr1 edit --lora` takes it then, and diffusers'
-        `denoiser.load_lora_adapter`, where the denoiser has that.
+        If the pipeline has no such method, `editr1 edit --lora` takes the file, and so does diffusers'
+        `denoiser.load_lora_adapter` if the denoiser has it.
         """
         settings = self.denoiser.peft_config[name].to_dict()
         settings = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
@@ -188,7 +188,7 @@ class LoraPolicies(Policies):
         )
 
     def _activate(self, name: str) -> None:
-        """Switch adapters without the walk over all modules of `denoiser.set_adapter`; see above for gradients."""
+        """Switch adapters, without the walk of `denoiser.set_adapter` over all modules and its change of gradients."""
         for layer in self._layers:
             layer._disable_adapters = name == REFERENCE
             if name != REFERENCE:
@@ -197,11 +197,11 @@ class LoraPolicies(Policies):
 
     def _add(self, name: str) -> None:
         with torch.random.fork_rng(devices=[], enabled=DEFAULT in self.weights), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are intended
             add_adapter(self.denoiser, LoraConfig(**self._config), name)
         self._layers = [module for module in self.denoiser.modules() if isinstance(module, BaseTunerLayer)]
         self.weights[name] = _adapter_weights(self.denoiser, name)
-        for policy, weights in self.weights.items():  # PEFT has made the new adapter the trainable one
+        for policy, weights in self.weights.items():  # PEFT makes the new adapter the trainable one
             for weight in weights.values():
                 weight.requires_grad_(policy == DEFAULT)
         self._activate(self.active)
@@ -213,8 +213,8 @@ class LoraPolicies(Policies):
 class FullPolicies(Policies):
     """Every weight of the denoiser is trained; the other policies are copies.
 
-    Switching exchanges Parameter objects, not their data, so that a graph recorded with "default" still finds its own
-    weights at the backward pass.
+    A switch exchanges Parameter objects, not their data, so that a graph recorded with "default" uses the same weights
+    in the backward pass.
     """
 
     def __init__(self, denoiser: Any) -> None:
@@ -242,7 +242,7 @@ class FullPolicies(Policies):
 
 
 def add_adapter(denoiser: Any, config: LoraConfig, name: str) -> None:
-    """Put an adapter into a denoiser, also one without diffusers' adapter methods (JoyImage's)."""
+    """Add an adapter to a denoiser, even to one without diffusers' adapter methods (JoyImage's)."""
     if isinstance(denoiser, PeftAdapterMixin):
         denoiser.add_adapter(config, name)
     else:
@@ -250,7 +250,7 @@ def add_adapter(denoiser: Any, config: LoraConfig, name: str) -> None:
 
 
 def _check_targets(denoiser: nn.Module, targets: Sequence[str]) -> None:
-    """PEFT itself is content when one of several targets is found."""
+    """Refuse a target that names no module; PEFT itself refuses them only if all are unknown."""
     names = [name for name, _ in denoiser.named_modules()]
     missing = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in names)]
     if missing:
@@ -259,7 +259,7 @@ def _check_targets(denoiser: nn.Module, targets: Sequence[str]) -> None:
 
 
 def _adapter_weights(denoiser: nn.Module, name: str) -> dict[str, Parameter]:
-    """The adapter's parameters in float32, by their names without the adapter's."""
+    """The adapter's parameters in float32; their names leave the adapter's out."""
     suffix = f".{name}.weight"
     weights = {n.removesuffix(suffix) + ".weight": p for n, p in denoiser.named_parameters() if n.endswith(suffix)}
     for weight in weights.values():

@@ -1,11 +1,11 @@
-"""Samplers: diffusers schedulers that any flow-matching pipeline takes in place of its own.
+"""Samplers: diffusers schedulers that replace the own one of any flow-matching pipeline.
 
 `FlowDPMSolver2M` is DPM-Solver++(2M) (Lu et al., arXiv 2211.01095, Algorithm 2) for the flow-matching path
 x_s = (1 - s) x0 + s eps, so alpha_s = 1 - s, sigma_s = s. Left out: thresholding, stochastic variants, orders above 2.
 `euler` is the stock scheduler, which for this path is DPM-Solver++ of first order.
 
-Sampling starts at s = 1 and ends at s = 0, where lambda_s = log(alpha_s / sigma_s) is infinite: the update is written
-without it. The steps next to both ends cost a logarithm: the error is O(h^2 log(1/h)), and O(h^2) away from the ends.
+Sampling starts at s = 1 and ends at s = 0. Both have an infinite lambda_s = log(alpha_s / sigma_s), so the update does
+not contain it. The steps next to both ends cost a logarithm: the error is O(h^2 log(1/h)), and O(h^2) elsewhere.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class FlowDPMSolver2M(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
         """From s to the next sigma t: x_t = (t/s) x_s + (alpha_t - t alpha_s / s) D, D = x0 extrapolated to midway.
 
         Args:
-            model_output: the velocity eps - x0 at `sample`, any shape; x0 - eps where the scheduler's own times run
-                from noise up (`invert_sigmas`, as OmniGen's).
-            timestep: one of `self.timesteps`.
+            model_output: Velocity eps - x0 at `sample`, any shape; x0 - eps if the scheduler's own times rise from
+                noise (`invert_sigmas`, as for OmniGen).
+            timestep: One of `self.timesteps`.
             sample: x_s, same shape; the result has the dtype of `model_output`.
-            return_dict: False gives a tuple, as pipelines ask for.
+            return_dict: False returns a tuple, as pipelines request.
         """
         if self.step_index is None:
             self._init_step_index(timestep)
@@ -55,7 +55,7 @@ class FlowDPMSolver2M(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
 
 
 def _extrapolate(x0: Tensor, x0_before: Tensor, levels: Tensor) -> Tensor:
-    """D = x0 + h / (2 h_before) (x0 - x0_before), steps h in lambda: infinite from s = 1, so then D = x0."""
+    """D = x0 + h / (2 h_before) (x0 - x0_before) for steps h in lambda; a step from s = 1 is infinite, then D = x0."""
     h_before, h = torch.log((1 - levels) / levels).diff().unbind()
     return x0 + h / (2 * h_before) * (x0 - x0_before)
 

@@ -25,6 +25,7 @@ from editr1.toy_models.verify import verify
 from editr1.training.open import open_trainer
 
 VAE_STEPS, EDITOR_STEPS = 2000, 4200
+EDITOR_BATCH, JUDGE_BATCH = 64, 48
 SAMPLED = "qwen-image-edit"  # whose edits the judge learns from
 JUDGE_LOOK, JUDGE_ALONE, JUDGE_FIRST, JUDGE_STEPS = 300, 2400, 4500, 6000
 PUSH_STEPS = 40
@@ -49,6 +50,7 @@ def build_all(out: Path, *, seed: int, level: Level) -> None:
             look=JUDGE_LOOK,
             alone=JUDGE_ALONE,
             samples=out / "samples",
+            batch=JUDGE_BATCH,
         )
         if not (out / "samples" / "pushed.json").exists():
             push(out, seed=seed, level=level)
@@ -62,7 +64,7 @@ def build_editor(out: Path, layout: Layout, *, seed: int, level: Level) -> None:
         train_vae(vae_dir, layout.build_vae, level=level, seed=seed, steps=VAE_STEPS)
     vae = type(layout.build_vae()).from_pretrained(vae_dir / "vae")
     if not (editor_dir / "editor").exists():
-        train_editor(editor_dir, layout, vae, level=level, seed=seed, steps=EDITOR_STEPS)
+        train_editor(editor_dir, layout, vae, level=level, seed=seed, steps=EDITOR_STEPS, batch=EDITOR_BATCH)
 
 
 def push(out: Path, *, seed: int, level: Level) -> None:

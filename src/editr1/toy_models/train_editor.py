@@ -154,7 +154,7 @@ def train_editor(
     level: Level,
     seed: int,
     steps: int,
-    batch: int = 64,
+    batch: int,
     fresh: int = 16,
     minutes: float = math.inf,
 ) -> DiffusionPipeline:

@@ -303,8 +303,8 @@ def train_judge(
     look: int,
     alone: int,
     samples: Path,
+    batch: int,
     minutes: float = math.inf,
-    batch: int = 48,
     share: float = 0.6,
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Train (or go on training) the judge and save it at `out`/judge.

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from editr1.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 def export(

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from editr1.evaluation.heldout.rows import Row
+from editr1.evaluation.heldout.rows import EditRow
 from editr1.evaluation.paired import bootstrap_ci, figures, summarise
 
 
-def row(key: str, seed: int, oracle: float, judge: float | None = 0.5, task: str = "add") -> Row:
+def row(key: str, seed: int, oracle: float, judge: float | None = 0.5, task: str = "add") -> EditRow:
     reason = None if judge is not None else "not finite"
     scores = {"score": oracle, "done": oracle, "preserved": 1.0}
-    return Row(key, task, seed, f"do {key}", judge, reason, scores, f"{key}_{seed}.png")
+    return EditRow(key, task, seed, f"do {key}", judge, reason, scores, f"{key}_{seed}.png")
 
 
 def test_interval_equals_scipys_percentile_bootstrap() -> None:

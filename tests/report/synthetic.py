@@ -11,7 +11,7 @@ from PIL import Image as Images
 from PIL import ImageDraw
 
 from editr1.config.loading import dump_config, load_config
-from editr1.evaluation.heldout.rows import SOURCE, Row, RowStore
+from editr1.evaluation.heldout.rows import SOURCE, EditRow, RowStore
 from editr1.evaluation.paired import summarise
 
 TASKS = ("add", "adjust", "background", "compose", "extract", "move", "remove", "replace", "style")
@@ -75,7 +75,7 @@ def _metrics_row(step: int, rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def _evaluation(folder: Path, items: int, gain: float, unscored: int) -> list[Row]:
+def _evaluation(folder: Path, items: int, gain: float, unscored: int) -> list[EditRow]:
     store = RowStore(folder, {"weights": folder.name})
     for item in range(items):
         key, task = f"toy/small/heldout/0/{item}", TASKS[item % len(TASKS)]
@@ -87,5 +87,5 @@ def _evaluation(folder: Path, items: int, gain: float, unscored: int) -> list[Ro
             judge = None if item < unscored else 0.9 * score
             name = store.save_image(key, seed, picture(item + seed + int(100 * gain)))
             oracle = {"score": score, "done": score, "preserved": 1.0}
-            store.add([Row(key, task, seed, f"put thing {item} <beside> the house", judge, None, oracle, name)])
+            store.add([EditRow(key, task, seed, f"put thing {item} <beside> the house", judge, None, oracle, name)])
     return store.rows

@@ -15,7 +15,7 @@ def test_pairs_join_the_same_item_and_seed_and_change_is_the_oracles(tmp_path: P
     results = write_demo(tmp_path / "run", items=12)
     run = read_run(tmp_path / "run")
     assert len(run.pairs) == 24
-    assert all((p.before.key, p.before.seed) == (p.after.key, p.after.seed) for p in run.pairs)
+    assert all((p.before.key, p.before.index) == (p.after.key, p.after.index) for p in run.pairs)
     assert sum(pair.change for pair in run.pairs) / 24 == pytest.approx(results["oracle"]["delta"])
     assert run.train_seconds == 312.4
     assert run.oracle[1] == pytest.approx(0.454)

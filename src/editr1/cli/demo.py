@@ -17,8 +17,8 @@ from editr1.config.loading import load_config
 from editr1.data.samples import EditDataset
 from editr1.editors.open import open_config_editor
 from editr1.errors import UserError
-from editr1.evaluation.heldout.measure import EvalSettings, evaluate
-from editr1.evaluation.heldout.rows import Row, move_aside
+from editr1.evaluation.heldout.measure import EvalSettings, measure_edits
+from editr1.evaluation.heldout.rows import EditRow, move_aside
 from editr1.evaluation.paired import summarise
 from editr1.evaluation.progress import progress
 from editr1.files import write_file
@@ -122,13 +122,13 @@ def verdict(results: dict[str, Any]) -> str:
     return f"The oracle, which training never saw, {word}: {figures} ({results['train_seconds']:.0f} s of training)."
 
 
-def _measure(trainer: Trainer, heldout: EditDataset, name: str, weights: str, console: Console) -> list[Row]:
+def _measure(trainer: Trainer, heldout: EditDataset, name: str, weights: str, console: Console) -> list[EditRow]:
     """Evaluate the active weights into the folder `name` of the run, with a progress bar."""
     settings = EvalSettings(weights=weights, steps=EVAL_STEPS)
     if (old := move_aside(trainer.out / name, weights)) is not None:
         console.print(f"The weights have moved on; what was measured before is now in {old}.", soft_wrap=True)
     with progress(console, "instructions", len(heldout)) as done:
-        return evaluate(
+        return measure_edits(
             trainer.editor,
             trainer.judge,
             heldout,

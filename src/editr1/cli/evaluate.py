@@ -163,7 +163,7 @@ def _run(
     """Run a benchmark, write its result and show it."""
     from rich.console import Console
 
-    from editr1.evaluation.benchmarks.run import Asked, evaluate
+    from editr1.evaluation.benchmarks.run import Asked, run_benchmark
 
     if reward is not None and settings.best_of == 1:
         raise UserError("--reward picks among several edits: give --best-of N too")
@@ -174,7 +174,7 @@ def _run(
         price=None if price is None else _price(price),
     )
     console = Console(highlight=False)
-    _finish(_resumable(lambda: evaluate(open_benchmark, settings, asked, out, processes, console)), out, console)
+    _finish(_resumable(lambda: run_benchmark(open_benchmark, settings, asked, out, processes, console)), out, console)
 
 
 def _way(ask: str, judge: str) -> Literal["written", "score_logit"]:

@@ -21,7 +21,7 @@ Opener = Callable[[], Image]
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row.
 
     Attributes:
@@ -57,7 +57,7 @@ def columns_of(file: Path) -> frozenset[str]:
     return frozenset(_schema(file).names)
 
 
-def read_rows(file: Path) -> list[Row]:
+def read_table(file: Path) -> list[TableRow]:
     """All rows of a parquet or Arrow file, without their pictures.
 
     Raises:
@@ -71,7 +71,7 @@ def read_rows(file: Path) -> list[Row]:
         if not pyarrow.types.is_nested(field.type) and not pyarrow.types.is_binary(field.type)
     ]
     rows = _parquet(file).read(columns=plain) if file.suffix == ".parquet" else _arrow(file).select(plain)
-    return [Row(cells, f"{file}: row {i}", partial(_later, file, i)) for i, cells in enumerate(rows.to_pylist())]
+    return [TableRow(cells, f"{file}: row {i}", partial(_later, file, i)) for i, cells in enumerate(rows.to_pylist())]
 
 
 def picture(cell: Any, folder: Path, where: str) -> Opener:

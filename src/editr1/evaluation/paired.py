@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from editr1.evaluation.heldout.rows import Row
+from editr1.evaluation.heldout.rows import EditRow
 
 Floats = NDArray[np.float64]
 RESAMPLES = 10_000
@@ -74,7 +74,7 @@ def mean_of_shares(sums: Floats, counts: Floats) -> float:
     return float((sums[present] / counts[present]).mean())
 
 
-def summarise(before: Sequence[Row], after: Sequence[Row], seed: int, train_seconds: float) -> dict[str, Any]:
+def summarise(before: Sequence[EditRow], after: Sequence[EditRow], seed: int, train_seconds: float) -> dict[str, Any]:
     """The content of `results.json`.
 
     An item with an edit that the judge gave no reward, before or after, is left out of the judge's figures and counted
@@ -83,7 +83,7 @@ def summarise(before: Sequence[Row], after: Sequence[Row], seed: int, train_seco
     Raises:
         ValueError: if the two evaluations do not hold the same (item, seed) pairs.
     """
-    if sorted((row.key, row.seed) for row in before) != sorted((row.key, row.seed) for row in after):
+    if sorted((row.key, row.index) for row in before) != sorted((row.key, row.index) for row in after):
         raise ValueError("the rows before and after training are not of the same items and seeds")
     tasks = {row.key: row.task for row in before}
     oracle = _paired(before, after, lambda row: row.oracle["score"])
@@ -104,14 +104,14 @@ def summarise(before: Sequence[Row], after: Sequence[Row], seed: int, train_seco
 
 
 def _paired(
-    before: Sequence[Row], after: Sequence[Row], value: Callable[[Row], float | None]
+    before: Sequence[EditRow], after: Sequence[EditRow], value: Callable[[EditRow], float | None]
 ) -> dict[str, tuple[float, float]]:
     """Mean over an item's edits, (before, after), for the items whose edits all have a value."""
     sides = [_item_means(rows, value) for rows in (before, after)]
     return {key: (sides[0][key], sides[1][key]) for key in sides[0] if key in sides[1]}
 
 
-def _item_means(rows: Sequence[Row], value: Callable[[Row], float | None]) -> dict[str, float]:
+def _item_means(rows: Sequence[EditRow], value: Callable[[EditRow], float | None]) -> dict[str, float]:
     values: dict[str, list[float | None]] = {}
     for row in rows:
         values.setdefault(row.key, []).append(value(row))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from editr1.evaluation.benchmarks.results import TITLES, Result, Row, misread
+from editr1.evaluation.benchmarks.results import TITLES, ItemRow, Result, misread
 from editr1.report.environment import write_page
 from editr1.report.tables import write_tables
 from editr1.report.thumbnails import thumbnail
@@ -44,13 +44,13 @@ def type_gallery(result: Result, out: Path) -> list[tuple[str, list[dict[str, An
     return gallery
 
 
-def spread(rows: Sequence[Row], count: int) -> list[Row]:
+def spread(rows: Sequence[ItemRow], count: int) -> list[ItemRow]:
     """At most `count` rows at even distances, the first and the last among them."""
     if len(rows) <= count:
         return list(rows)
     return [rows[round(i * (len(rows) - 1) / (count - 1))] for i in range(count)]
 
 
-def item_card(row: Row, out: Path) -> dict[str, Any]:
+def item_card(row: ItemRow, out: Path) -> dict[str, Any]:
     """One item: source, edit and scores."""
     return {"row": row, "pictures": [("source", thumbnail(out, row.source)), ("edit", thumbnail(out, row.edit))]}

@@ -14,7 +14,7 @@ from rich.text import Text
 from editr1.evaluation.benchmarks.compare import Change, Comparison, paired
 from editr1.evaluation.benchmarks.lines import OVERALL
 from editr1.evaluation.benchmarks.published import rows_in
-from editr1.evaluation.benchmarks.results import TITLES, Row
+from editr1.evaluation.benchmarks.results import TITLES, ItemRow
 from editr1.report.environment import write_page
 from editr1.report.svg import interval_bar, radar, ranked_bars
 from editr1.report.tables import grids, overall_lines, write_tables
@@ -89,7 +89,7 @@ def wins_and_losses(comparison: Comparison, name: str) -> Iterator[tuple[str, li
 
 
 def _change_card(
-    change: tuple[float, Row, Row], folders: tuple[Path, Path], names: tuple[str, str], metric: str
+    change: tuple[float, ItemRow, ItemRow], folders: tuple[Path, Path], names: tuple[str, str], metric: str
 ) -> dict[str, Any]:
     delta, before, after = change
     return {

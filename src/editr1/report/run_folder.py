@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from editr1.errors import UserError
-from editr1.evaluation.heldout.rows import Row, read_rows
+from editr1.evaluation.heldout.rows import EditRow, read_rows
 from editr1.training.log import read_metrics
 from editr1.training.run_files import AFTER, BEFORE, CONFIG, METRICS, RESULTS, SAMPLES
 
@@ -19,8 +19,8 @@ from editr1.training.run_files import AFTER, BEFORE, CONFIG, METRICS, RESULTS, S
 class BeforeAfter:
     """The same edit, from the same noise, before and after training."""
 
-    before: Row
-    after: Row
+    before: EditRow
+    after: EditRow
 
     @property
     def change(self) -> float:
@@ -83,5 +83,5 @@ def read_run(folder: Path) -> Run:
 
 
 def _pairs(folder: Path) -> list[BeforeAfter]:
-    after = {(row.key, row.seed): row for row in read_rows(folder / AFTER)}
-    return [BeforeAfter(row, after[row.key, row.seed]) for row in read_rows(folder / BEFORE)]
+    after = {(row.key, row.index): row for row in read_rows(folder / AFTER)}
+    return [BeforeAfter(row, after[row.key, row.index]) for row in read_rows(folder / BEFORE)]

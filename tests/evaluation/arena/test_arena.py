@@ -26,7 +26,7 @@ from editr1.errors import UserError
 from editr1.evaluation.agreement.pairs import read_jsonl
 from editr1.evaluation.arena.server import arena, make_app
 from editr1.evaluation.arena.votes import Votes, read_duels, runs_id
-from editr1.evaluation.heldout.rows import Row, RowStore
+from editr1.evaluation.heldout.rows import EditRow, RowStore
 from editr1.listening import listen
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -41,7 +41,7 @@ def evaluation(folder: Path, red: int) -> Path:
         key = f"item-{number}"
         store.save_image(key, "source", Image.new("RGB", (64, 64)))
         name = store.save_image(key, 0, Image.new("RGB", (64, 64), (red, number, 0)))
-        store.add([Row(key, "add", 0, f"Add <b>thing</b> {number}.", None, None, {}, name)])
+        store.add([EditRow(key, "add", 0, f"Add <b>thing</b> {number}.", None, None, {}, name)])
     return folder
 
 
@@ -144,7 +144,7 @@ def test_wrong_folders_and_foreign_votes_are_one_line(runs: tuple[Path, Path], t
     with pytest.raises(UserError, match="holds no evaluation"):
         arena(tmp_path / "none", runs[1], tmp_path / "v.jsonl")
     other = RowStore(tmp_path / "other", {})
-    other.add([Row("else", "add", 0, "", None, None, {}, "x.png")])
+    other.add([EditRow("else", "add", 0, "", None, None, {}, "x.png")])
     with pytest.raises(UserError, match="no item in common"):
         arena(runs[0], tmp_path / "other", tmp_path / "v.jsonl")
     out = tmp_path / "votes.jsonl"

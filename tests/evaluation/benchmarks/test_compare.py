@@ -23,8 +23,8 @@ from editr1.evaluation.benchmarks.base import Line
 from editr1.evaluation.benchmarks.compare import changes_of, compare, write_comparison
 from editr1.evaluation.benchmarks.published import published
 from editr1.evaluation.benchmarks.results import (
+    ItemRow,
     Result,
-    Row,
     csv_text,
     misread,
     read_result,
@@ -47,7 +47,7 @@ def result(shift: float = 0.0, judge: str = "a", benchmark: str = "imgedit", ite
     for i in range(items):
         base = float(rng.uniform(1, 4))
         score = None if i in (3, 4) and shift else round(base + shift * float(rng.normal(1, 2)), 2)
-        made = Row(
+        made = ItemRow(
             str(i), TYPES[i % 7 % 3], ("all",), f"Do <{i}> & more", f"s{i}.png", f"{i}.png", {"score": score}, score
         )
         rows.append(made)

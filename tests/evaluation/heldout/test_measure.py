@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,8 @@ from PIL.Image import Image
 
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
-from editr1.evaluation.heldout.measure import CHUNK, EvalSettings, evaluate
-from editr1.evaluation.heldout.rows import Row, move_aside, open_image, read_rows
+from editr1.evaluation.heldout.measure import CHUNK, EvalSettings, measure_edits
+from editr1.evaluation.heldout.rows import EditRow, move_aside, open_image, read_rows
 from editr1.judges.base import JudgeRequest, Score
 from editr1.toy.scene import draw, to_image
 from editr1.toy.world import ToyDataset, item_from_key
@@ -63,9 +64,9 @@ def red(image: Image) -> float:
     return float(np.asarray(image)[0, 0, 0]) / 255
 
 
-def measure(painter: Any, judge: Grader, dataset: ToyDataset, **settings: Any) -> list[Row]:
-    """`evaluate`, which knows no `Painter`."""
-    return evaluate(painter, judge, dataset, **settings)
+def measure(painter: Any, judge: Grader, dataset: ToyDataset, **settings: Any) -> list[EditRow]:
+    """`measure_edits`, which knows no `Painter`."""
+    return measure_edits(painter, judge, dataset, **settings)
 
 
 def heldout(size: int = ITEMS) -> ToyDataset:
@@ -74,11 +75,14 @@ def heldout(size: int = ITEMS) -> ToyDataset:
 
 def test_right_edits_score_one_and_each_item_has_its_rows_in_order(tmp_path: Path) -> None:
     rows = measure(Painter(), Grader(), heldout(), out=tmp_path, settings=SETTINGS)
-    assert [(row.key, row.seed) for row in rows] == [
+    assert [(row.key, row.index) for row in rows] == [
         (s.key, i) for s in map(heldout().__getitem__, range(ITEMS)) for i in (0, 1)
     ]
     assert [row.oracle["score"] for row in rows] == pytest.approx([1.0] * 2 * ITEMS, abs=1e-3)
     assert len({row.task for row in rows}) == 9
+    head, first, *_ = map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
+    assert list(head) == ["weights", "steps", "scheduler", "seeds", "noise_seed", "items"]
+    assert list(first) == ["key", "task", "seed", "instruction", "judge", "reason", "oracle", "image"]
 
 
 def test_noisier_edits_score_less_and_rows_name_the_picture_that_was_measured(tmp_path: Path) -> None:

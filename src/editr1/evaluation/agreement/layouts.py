@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from editr1.data.columns import Opener, Row, columns_of, picture, place_of, read_rows
+from editr1.data.columns import Opener, TableRow, columns_of, picture, place_of, read_table
 from editr1.errors import UserError
 from editr1.evaluation.agreement.pairs import Pair, Preference, read_jsonl, read_text
 
@@ -60,7 +60,7 @@ def read_pairs(path: Path) -> list[Pair]:
     return [replace(pair, layout=layout) for pair in pairs]
 
 
-def editscore(rows: Sequence[Row]) -> list[Pair]:
+def editscore(rows: Sequence[TableRow]) -> list[Pair]:
     """The first of two output images is the preferred one."""
     pairs = []
     for i, row in enumerate(rows):
@@ -81,7 +81,7 @@ def editscore(rows: Sequence[Row]) -> list[Pair]:
     return _shuffled(pairs)
 
 
-def tiger(rows: Sequence[Row]) -> list[Pair]:
+def tiger(rows: Sequence[TableRow]) -> list[Pair]:
     """One row a pair of a group of 2, 3 or 4 edits; rows that an early release repeats are dropped."""
     pairs: list[Pair] = []
     seen: set[tuple[Any, ...]] = set()
@@ -109,7 +109,7 @@ def tiger(rows: Sequence[Row]) -> list[Pair]:
     return pairs
 
 
-def _ranking(row: Row) -> Preference:
+def _ranking(row: TableRow) -> Preference:
     """The order of the pair: A>B, B>A, A<B or A=B, in its letters; the earlier letter is the first candidate."""
     text = row.text("ranking")
     found = re.match(r"\s*([A-D])\s*([<>=])\s*([A-D])", text)
@@ -120,7 +120,7 @@ def _ranking(row: Row) -> Preference:
     return "a" if (found[1] < found[3]) == (found[2] == ">") else "b"
 
 
-def genai(rows: Sequence[Row]) -> list[Pair]:
+def genai(rows: Sequence[TableRow]) -> list[Pair]:
     """Left or right is better, both are good, or both are bad."""
     pairs = []
     for i, row in enumerate(rows):
@@ -141,7 +141,7 @@ def genai(rows: Sequence[Row]) -> list[Pair]:
     return pairs
 
 
-def compass(rows: Sequence[Row]) -> list[Pair]:
+def compass(rows: Sequence[TableRow]) -> list[Pair]:
     """A winner and a loser, or a tie between the two."""
     pairs = []
     for i, row in enumerate(rows):
@@ -162,7 +162,7 @@ def compass(rows: Sequence[Row]) -> list[Pair]:
     return _shuffled(pairs)
 
 
-Reader = Callable[[Sequence[Row]], list[Pair]]
+Reader = Callable[[Sequence[TableRow]], list[Pair]]
 READERS: Mapping[str, Reader] = {"editscore": editscore, "tiger": tiger, "genai": genai, "compass": compass}
 COLUMNS: Mapping[str, frozenset[str]] = {
     "editscore": frozenset({"instruction", "input_image", "output_images", "task_type", "dimension"}),
@@ -237,15 +237,15 @@ def _items(file: Path) -> list[Any]:
     return value
 
 
-def _rows(file: Path) -> list[Row]:
+def _rows(file: Path) -> list[TableRow]:
     if file.suffix == ".parquet":
-        return read_rows(file)
+        return read_table(file)
     rows = []
     for number, cells in enumerate(_items(file), start=1):
         where = f"{file}: pair {number}"
         if not isinstance(cells, dict):
             raise UserError(f"{where}: expected a JSON object")
-        rows.append(Row(cells, where, partial(_json_picture, cells, file.parent, where)))
+        rows.append(TableRow(cells, where, partial(_json_picture, cells, file.parent, where)))
     return rows
 
 

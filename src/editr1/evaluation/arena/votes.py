@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from editr1.errors import UserError
-from editr1.evaluation.heldout.rows import EDITS, Row, read_rows
+from editr1.evaluation.heldout.rows import EDITS, EditRow, read_rows
 from editr1.files import JsonLines, write_file
 from editr1.training.run_files import AFTER
 
@@ -136,8 +136,8 @@ def _evaluation(run: Path) -> Path:
     )
 
 
-def _by_key(folder: Path) -> dict[str, Row]:
+def _by_key(folder: Path) -> dict[str, EditRow]:
     try:
-        return {f"{row.key}/{row.seed}": row for row in read_rows(folder)}
+        return {f"{row.key}/{row.index}": row for row in read_rows(folder)}
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"cannot read the evaluation {folder}: {error}") from error

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.lines import OVERALL
 from editr1.evaluation.benchmarks.published import Published, published
-from editr1.evaluation.benchmarks.results import Result, Row, read_result
+from editr1.evaluation.benchmarks.results import ItemRow, Result, read_result
 from editr1.evaluation.paired import figures, mean_of_types
 from editr1.files import write_file
 
@@ -112,7 +112,9 @@ def changes_of(first: Result, other: Result) -> dict[str, dict[str, dict[str, Ch
     }
 
 
-def paired(rows: Sequence[Row], theirs: Mapping[str, Row], metric: str) -> list[tuple[Row, Row, float, float]]:
+def paired(
+    rows: Sequence[ItemRow], theirs: Mapping[str, ItemRow], metric: str
+) -> list[tuple[ItemRow, ItemRow, float, float]]:
     """The items that both have scored: the two rows, score before and after."""
     both = [(row, theirs[row.key]) for row in rows if row.key in theirs]
     return [
@@ -122,7 +124,7 @@ def paired(rows: Sequence[Row], theirs: Mapping[str, Row], metric: str) -> list[
     ]
 
 
-def _changes(rows: Sequence[Row], theirs: Mapping[str, Row], metric: str, overall: str) -> dict[str, Change]:
+def _changes(rows: Sequence[ItemRow], theirs: Mapping[str, ItemRow], metric: str, overall: str) -> dict[str, Change]:
     found = paired(rows, theirs, metric)
     if not found:
         return {}

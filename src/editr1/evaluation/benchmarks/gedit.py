@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 from PIL.Image import Image
 
-from editr1.data.columns import Row, columns_of, read_rows
+from editr1.data.columns import TableRow, columns_of, read_table
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.base import SAFE_NAME, Item, ItemResult, Question, Reading, Tables, digest_of
 from editr1.evaluation.benchmarks.lines import type_table
@@ -90,7 +90,7 @@ class GEdit:
         by_language: dict[str, list[Item]] = {language: [] for language in LANGUAGES}
         for file in _files(folder):
             has_raw = "input_image_raw" in columns_of(file)
-            for row in read_rows(file):
+            for row in read_table(file):
                 language = row.text("instruction_language")
                 if language not in LANGUAGES:
                     raise UserError(f"{row.where}: instruction_language {language!r}; there are {', '.join(LANGUAGES)}")
@@ -254,7 +254,7 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def _item(row: Row, language: str, has_raw: bool) -> Item:
+def _item(row: TableRow, language: str, has_raw: bool) -> Item:
     key, task = row.text("key"), row.text("task_type")
     if not SAFE_NAME.fullmatch(key):
         raise UserError(f"{row.where}: key {key!r} must be usable as a file name")

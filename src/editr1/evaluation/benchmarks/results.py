@@ -23,7 +23,7 @@ TITLES = {"imgedit": "ImgEdit-Bench", "gedit": "GEdit-Bench", "toy": "Toy world,
 
 
 @dataclass(frozen=True)
-class Row:
+class ItemRow:
     """One item of a result; pictures are named relative to the result's folder, "" where there is none."""
 
     key: str
@@ -59,7 +59,7 @@ class Result:
     overall: Literal["types", "items"]
     made_with: dict[str, Any]
     tables: Tables
-    items: tuple[Row, ...]
+    items: tuple[ItemRow, ...]
     version: str = __version__
 
     def title(self, subset: str) -> str:
@@ -71,10 +71,10 @@ class Result:
         return {line.name: line.means[metric] for line in self.tables.get(subset, ())}
 
 
-def rows_of(results: Sequence[ItemResult], out: Path) -> tuple[Row, ...]:
+def rows_of(results: Sequence[ItemResult], out: Path) -> tuple[ItemRow, ...]:
     """The items as they are kept."""
     return tuple(
-        Row(
+        ItemRow(
             key=r.item.key,
             task=r.item.task,
             subsets=r.item.subsets,
@@ -127,7 +127,7 @@ def csv_text(result: Result) -> str:
     return text.getvalue()
 
 
-def misread(result: Result) -> list[Row]:
+def misread(result: Result) -> list[ItemRow]:
     """The items that the official rule drops, or reads otherwise than a careful reader does."""
     metric = result.metrics[0]
     return [

@@ -65,7 +65,7 @@ class Asked:
     price: tuple[float, float] | None = None
 
 
-def evaluate(
+def run_benchmark(
     open_benchmark: Open, settings: EditSettings, asked: Asked, out: Path, processes: int, console: Console
 ) -> Result:
     """Run a benchmark into `out`; the same command goes on where it was stopped.

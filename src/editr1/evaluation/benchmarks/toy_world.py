@@ -16,10 +16,9 @@ from editr1.config.settings import Level
 from editr1.devices import pick_device
 from editr1.evaluation.benchmarks.edits import EditSettings, open_editor, prepare, settings_dict
 from editr1.evaluation.benchmarks.lines import OVERALL, line
-from editr1.evaluation.benchmarks.results import Result
-from editr1.evaluation.benchmarks.results import Row as Kept
-from editr1.evaluation.heldout.measure import EvalSettings, evaluate
-from editr1.evaluation.heldout.rows import EDITS, Row
+from editr1.evaluation.benchmarks.results import ItemRow, Result
+from editr1.evaluation.heldout.measure import EvalSettings, measure_edits
+from editr1.evaluation.heldout.rows import EDITS, EditRow
 from editr1.judges.open import open_judge, parse_judge
 from editr1.toy.world import ToyDataset
 
@@ -62,7 +61,7 @@ def evaluate_toy(
     }
     prepare(out, made_with)
     device = pick_device("auto")
-    rows = evaluate(
+    rows = measure_edits(
         open_editor(settings, device),
         open_judge(chosen, device),
         ToyDataset("heldout", toy.items, level=toy.level),
@@ -71,7 +70,7 @@ def evaluate_toy(
             weights=made_with.get("lora_crc32", "as it is"),
             steps=settings.steps,
             scheduler=settings.scheduler,
-            seeds=made_with["edits"],
+            edits_per_item=made_with["edits"],
             noise_seed=settings.seed,
         ),
         on_items=on_items,
@@ -79,9 +78,9 @@ def evaluate_toy(
     return toy_result(rows, made_with)
 
 
-def toy_result(rows: Sequence[Row], made_with: dict[str, Any]) -> Result:
+def toy_result(rows: Sequence[EditRow], made_with: dict[str, Any]) -> Result:
     """The result of rows; of each item all edits, or the one that the judge likes best."""
-    by_item: dict[str, list[Row]] = {}
+    by_item: dict[str, list[EditRow]] = {}
     for row in rows:
         by_item.setdefault(row.key, []).append(row)
     if made_with["best_of"] > 1:
@@ -93,12 +92,12 @@ def toy_result(rows: Sequence[Row], made_with: dict[str, Any]) -> Result:
     return Result("toy", METRICS, 1.0, "items", made_with, tables, items)
 
 
-def _best(edits: Sequence[Row]) -> Row:
+def _best(edits: Sequence[EditRow]) -> EditRow:
     """The first of those with the highest reward; one without a reward only where none has one."""
     return max(edits, key=lambda row: -1.0 if row.judge is None else row.judge)
 
 
-def _item(edits: Sequence[Row]) -> Kept:
+def _item(edits: Sequence[EditRow]) -> ItemRow:
     """An item by the mean over its edits; the judge's is None where it gave one of them no reward."""
     rewards = [row.judge for row in edits if row.judge is not None]
     scores: dict[str, float | None] = {
@@ -108,6 +107,6 @@ def _item(edits: Sequence[Row]) -> Kept:
         "preserved": fmean(row.oracle["preserved"] for row in edits),
     }
     first = edits[0]
-    reasons = {f"edit {row.seed}": row.reason for row in edits if row.reason is not None}
+    reasons = {f"edit {row.index}": row.reason for row in edits if row.reason is not None}
     source, edit = f"{EDITS}/{first.source}", f"{EDITS}/{first.image}"
-    return Kept(first.key, first.task, ("all",), first.instruction, source, edit, scores, reasons=reasons)
+    return ItemRow(first.key, first.task, ("all",), first.instruction, source, edit, scores, reasons=reasons)

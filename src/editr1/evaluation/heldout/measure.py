@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL.Image import Image
 
@@ -16,7 +17,7 @@ from editr1.config.settings import SchedulerName
 from editr1.data.samples import EditDataset, EditSample
 from editr1.data.seeds import item_seed
 from editr1.editors.editor import Editor
-from editr1.evaluation.heldout.rows import SOURCE, Row, RowStore
+from editr1.evaluation.heldout.rows import SOURCE, EditRow, RowStore
 from editr1.judges.base import Judge, JudgeRequest
 from editr1.toy.oracle import score
 from editr1.toy.world import item_from_key
@@ -32,18 +33,23 @@ class EvalSettings:
         weights: name of the weights under test, e.g. "base" or a checkpoint; rows of other weights are never reused.
         steps: sampler steps.
         scheduler: sampler.
-        seeds: edits an item.
+        edits_per_item: Number of edits per item.
         noise_seed: what the starting noise derives from.
     """
 
     weights: str
     steps: int
     scheduler: SchedulerName = "euler"
-    seeds: int = 2
+    edits_per_item: int = 2
     noise_seed: int = 0
 
+    def head(self, items: Sequence[str]) -> dict[str, Any]:
+        """The first line of rows.jsonl; there, `edits_per_item` is called "seeds"."""
+        names = {"edits_per_item": "seeds"}
+        return {**{names.get(name, name): value for name, value in asdict(self).items()}, "items": list(items)}
 
-def evaluate(
+
+def measure_edits(
     editor: Editor,
     judge: Judge,
     dataset: EditDataset,
@@ -51,7 +57,7 @@ def evaluate(
     out: Path,
     settings: EvalSettings,
     on_items: Callable[[int], None] = lambda count: None,
-) -> list[Row]:
+) -> list[EditRow]:
     """Edit and measure every item of a toy dataset under the weights and adapter that are active.
 
     Args:
@@ -63,18 +69,18 @@ def evaluate(
         on_items: told how many more items are done.
 
     Returns:
-        `settings.seeds` rows an item, in the order of the dataset.
+        `settings.edits_per_item` rows an item, in the order of the dataset.
     """
     samples = [dataset[index] for index in range(len(dataset))]
-    store = RowStore(out, {**asdict(settings), "items": [sample.key for sample in samples]})
-    done = store.keep_items(settings.seeds)
+    store = RowStore(out, settings.head([sample.key for sample in samples]))
+    done = store.keep_items(settings.edits_per_item)
     on_items(len(done))
     for chunk in _chunks([sample for sample in samples if sample.key not in done]):
         edits = [_edit(editor, sample, settings) for sample in chunk]
         store.add(_measure(judge, chunk, edits, store))
         on_items(len(chunk))
     order = {sample.key: index for index, sample in enumerate(samples)}
-    return sorted(store.rows, key=lambda row: (order[row.key], row.seed))
+    return sorted(store.rows, key=lambda row: (order[row.key], row.index))
 
 
 def _chunks(samples: Sequence[EditSample]) -> Iterator[Sequence[EditSample]]:
@@ -85,10 +91,12 @@ def _chunks(samples: Sequence[EditSample]) -> Iterator[Sequence[EditSample]]:
 def _edit(editor: Editor, sample: EditSample, settings: EvalSettings) -> list[Image]:
     """All edits of one item, in one call of the pipeline."""
     seed = item_seed(settings.noise_seed, sample.key)
-    return editor.rollout(sample, settings.seeds, steps=settings.steps, seed=seed, scheduler=settings.scheduler).images
+    return editor.rollout(
+        sample, settings.edits_per_item, steps=settings.steps, seed=seed, scheduler=settings.scheduler
+    ).images
 
 
-def _measure(judge: Judge, samples: Sequence[EditSample], edits: list[list[Image]], store: RowStore) -> list[Row]:
+def _measure(judge: Judge, samples: Sequence[EditSample], edits: list[list[Image]], store: RowStore) -> list[EditRow]:
     """Judge the edits of several items in one batch, measure them by the oracle, save the pictures."""
     pairs = [
         (sample, i, image) for sample, images in zip(samples, edits, strict=True) for i, image in enumerate(images)
@@ -100,5 +108,7 @@ def _measure(judge: Judge, samples: Sequence[EditSample], edits: list[list[Image
     for (sample, i, image), verdict in zip(pairs, judge.score(requests), strict=True):
         oracle = asdict(score(item_from_key(sample.key), image))
         name = store.save_image(sample.key, i, image)
-        rows.append(Row(sample.key, sample.task, i, sample.instruction, verdict.value, verdict.reason, oracle, name))
+        rows.append(
+            EditRow(sample.key, sample.task, i, sample.instruction, verdict.value, verdict.reason, oracle, name)
+        )
     return rows

@@ -25,13 +25,13 @@ EDITS = "edits"  # folder of the rows in what `editr1 eval toy` writes
 
 
 @dataclass(frozen=True)
-class Row:
+class EditRow:
     """One measured edit.
 
     Attributes:
-        key: of the dataset item; rows before and after training are paired by (key, seed).
+        key: of the dataset item; rows before and after training are paired by (key, index).
         task: the item's task type.
-        seed: number of the edit among those of its item, from 0; equal numbers start from equal noise.
+        index: Number of the edit among those of its item, from 0; equal numbers start from equal noise.
         instruction: what was asked for.
         judge: the judge's reward in [0, 1]; None where it gave none.
         reason: why it gave none.
@@ -41,7 +41,7 @@ class Row:
 
     key: str
     task: str
-    seed: int
+    index: int
     instruction: str
     judge: float | None
     reason: str | None
@@ -64,13 +64,13 @@ class RowStore:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         remedy = "give another folder, or move this one away"
-        self._lines = JsonLines(folder / FILE, "edits", remedy, head=settings, load=Row)
+        self._lines = JsonLines(folder / FILE, "edits", remedy, head=settings, load=_from_line)
         self.rows = self._lines.rows
-        self._lines.replace(map(asdict, self.rows))
+        self._lines.replace(map(_to_line, self.rows))
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[EditRow]) -> None:
         """Append the rows of one item or more, whose pictures are there already."""
-        self._lines.append(map(asdict, rows))
+        self._lines.append(map(_to_line, rows))
         self.rows += rows
 
     def keep_items(self, edits: int) -> set[str]:
@@ -78,7 +78,7 @@ class RowStore:
         counts = Counter(row.key for row in self.rows)
         whole = {key for key, count in counts.items() if count == edits}
         self.rows = [row for row in self.rows if row.key in whole]
-        self._lines.replace(map(asdict, self.rows))
+        self._lines.replace(map(_to_line, self.rows))
         return whole
 
     def save_image(self, key: str, which: int | str, image: Image) -> str:
@@ -93,9 +93,9 @@ def image_name(key: str, which: int | str) -> str:
     return f"{key.replace('/', '-')}_{which}.png"
 
 
-def read_rows(folder: Path) -> list[Row]:
+def read_rows(folder: Path) -> list[EditRow]:
     """The rows in a folder; a last line that was cut off while being written is left out."""
-    return [Row(**line) for line in read_lines(folder / FILE)[1:]]
+    return [_from_line(**line) for line in read_lines(folder / FILE)[1:]]
 
 
 def move_aside(folder: Path, weights: str) -> Path | None:
@@ -118,3 +118,12 @@ def open_image(folder: Path, name: str) -> Image:
     """A picture of a row, in memory."""
     with Images.open(folder / name) as image:
         return image.convert("RGB")
+
+
+def _to_line(row: EditRow) -> dict[str, Any]:
+    """The row as the file has it; there, the index is called "seed"."""
+    return {"seed" if name == "index" else name: value for name, value in asdict(row).items()}
+
+
+def _from_line(*, seed: int, **fields: Any) -> EditRow:
+    return EditRow(index=seed, **fields)

@@ -1,4 +1,4 @@
-"""The one exception that means "the input is wrong, and here is how to mend it", and words for it."""
+"""The exception for wrong input, which says how to mend it, and short words for errors of libraries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def first_line(error: BaseException) -> str:
 
 
 def first_problem(error: ValidationError) -> str:
-    """What is wrong first in data that pydantic refused: "place: problem", without a place that is the whole."""
-    told = error.errors()[0]
-    where, problem = ".".join(map(str, told["loc"])), told["msg"].removeprefix("Value error, ")
-    return f"{where}: {problem}" if where else problem
+    """The first problem of data that pydantic refuses: "place: problem", or the problem alone if it has no place."""
+    problem = error.errors()[0]
+    where, words = ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {words}" if where else words

@@ -1,4 +1,4 @@
-"""The address that a local server listens at."""
+"""The listening socket of a local server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def listen(host: str, port: int) -> tuple[socket.socket, str]:
     """A listening socket and its URL; port 0 takes a free one.
 
     Raises:
-        UserError: the address is taken, or is not of this machine.
+        UserError: The address is taken, or not of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)

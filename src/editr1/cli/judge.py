@@ -22,15 +22,15 @@ JudgeOption = Annotated[str, typer.Option("--judge", help=JUDGE_HELP)]
 
 
 def score(
-    source: Annotated[Path, typer.Argument(help="The image before.")],
-    edit: Annotated[Path, typer.Argument(help="The image after.")],
-    instruction: Annotated[str, typer.Argument(help="What was asked for.")],
+    source: Annotated[Path, typer.Argument(help="The source image.")],
+    edit: Annotated[Path, typer.Argument(help="The edited image.")],
+    instruction: Annotated[str, typer.Argument(help="The instruction of the edit.")],
     requirement: Annotated[str, typer.Option(help="What a good edit must show.")] = "",
     task: Annotated[str, typer.Option(help="Type of the edit, such as add or remove.")] = "edit",
     judge: JudgeOption = "toy",
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Score one edit: the score, the probability of each digit, what the judge was asked, how long it took."""
+    """Score one edit: print the score, the probability of each digit, the judge's prompt and the time."""
     from editr1.data.samples import EditSample
     from editr1.judges.base import JudgeRequest
     from editr1.judges.mllm import MLLMJudge
@@ -39,39 +39,39 @@ def score(
     request = JudgeRequest(
         EditSample(source.name, open_image(source), instruction, requirement, task), open_image(edit)
     )
-    asked = load_judge(judge)
-    if not isinstance(asked, MLLMJudge):
+    scorer = load_judge(judge)
+    if not isinstance(scorer, MLLMJudge):
         raise UserError("judge score shows one edit; a ranking judge compares several: choose another method")
-    (found,) = asked.score([request])
-    choices = NO_YES if asked.method_name == "yes_no" else digits(asked.scale)
-    prompts = [[part if isinstance(part, str) else "<image>" for part in ask.parts] for ask in asked.asks(request)]
+    (result,) = scorer.score([request])
+    choices = NO_YES if scorer.method_name == "yes_no" else digits(scorer.scale)
+    prompts = [[part if isinstance(part, str) else "<image>" for part in ask.parts] for ask in scorer.asks(request)]
     report: dict[str, Any] = {
-        "score": found.value,
-        "reason": found.reason,
-        "probabilities": dict(zip(choices, found.probs, strict=True)) if found.probs else None,
-        "bound": found.bound,
-        "text": found.text,
-        "criteria": {name: {"score": part.value, "reason": part.reason} for name, part in found.parts.items()},
-        "judge": asked.judge_id,
-        "prompt": prompts[:: asked.samples],
-        "tokens": found.tokens,
-        "seconds": found.seconds,
+        "score": result.value,
+        "reason": result.reason,
+        "probabilities": dict(zip(choices, result.probs, strict=True)) if result.probs else None,
+        "bound": result.bound,
+        "text": result.text,
+        "criteria": {name: {"score": part.value, "reason": part.reason} for name, part in result.parts.items()},
+        "judge": scorer.judge_id,
+        "prompt": prompts[:: scorer.samples],
+        "tokens": result.tokens,
+        "seconds": result.seconds,
     }
     typer.echo(json.dumps(report, indent=1) if as_json else _text(report))
-    if found.value is None:
-        raise UserError(f"no score: {found.reason}")
+    if result.value is None:
+        raise UserError(f"no score: {result.reason}")
 
 
 def serve(
     model: Annotated[str, typer.Option("--model", help="Folder of a judge model, or toy:judge.")],
-    name: Annotated[str | None, typer.Option(help="Name for clients; the folder's if not given.")] = None,
+    name: Annotated[str | None, typer.Option(help="Model name for clients; by default the folder's name.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at once.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16; by default bfloat16 on a GPU.")] = "",
 ) -> None:
-    """Serve a judge in this machine behind an OpenAI-compatible chat API with logprobs."""
+    """Serve a judge on this machine through an OpenAI-compatible chat API with logprobs."""
     with _web_server("serve"):
         from editr1.judges.models.server import serve as run_server
     import torch
@@ -81,25 +81,25 @@ def serve(
     from editr1.toy.assets import locate
 
     place = pick_device(device)
-    chosen = dtype or ("bfloat16" if place.type == "cuda" else "float32")
-    if chosen not in ("float32", "bfloat16"):
+    number_format = dtype or ("bfloat16" if place.type == "cuda" else "float32")
+    if number_format not in ("float32", "bfloat16"):
         raise UserError(f"--dtype {dtype}: use float32 or bfloat16")
-    loaded = TransformersModel(locate(model), batch_size=batch_size, device=place, dtype=getattr(torch, chosen))
-    loaded.name = name or loaded.name
-    run_server(loaded, host=host, port=port, batch_size=batch_size)
+    served = TransformersModel(locate(model), batch_size=batch_size, device=place, dtype=getattr(torch, number_format))
+    served.name = name or served.name
+    run_server(served, host=host, port=port, batch_size=batch_size)
 
 
 def agree(
-    prefs: Annotated[str, typer.Argument(help="Preferences: a JSONL, a published set on disk, or toy.")],
+    prefs: Annotated[str, typer.Argument(help="Preferences: a JSONL file, a published set on disk, or toy.")],
     judge: JudgeOption = "toy",
     methods: Annotated[
-        str, typer.Option(help="all, or method names with commas between; the judge's own if not given.")
+        str, typer.Option(help="all, or method names separated by commas; by default the judge's own method.")
     ] = "",
-    out: Annotated[Path, typer.Option(help="Folder of the result; one that was stopped goes on.")] = Path("agreement"),
-    rule: Annotated[str | None, typer.Option(help="official or exact, where a published tie rule has both.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the result; a stopped run is resumed.")] = Path("agreement"),
+    rule: Annotated[str | None, typer.Option(help="Tie rule of a published set: official or exact.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Measure how well a judge agrees with people, by every way of reading its score."""
+    """Measure how well a judge agrees with people, by each method of reading its score."""
     from rich.progress import track
 
     from editr1.devices import pick_device
@@ -131,14 +131,14 @@ def agree(
 
 
 def arena(
-    run_a: Annotated[Path, typer.Argument(help="A run that was evaluated, or the folder of an evaluation.")],
-    run_b: Annotated[Path, typer.Argument(help="Another, of the same items.")],
-    out: Annotated[Path, typer.Option(help="The preferences; voting goes on where it was stopped.")] = Path(
+    run_a: Annotated[Path, typer.Argument(help="An evaluated run, or the folder of an evaluation.")],
+    run_b: Annotated[Path, typer.Argument(help="Another one of the same items.")],
+    out: Annotated[Path, typer.Option(help="File of the preferences; stopped voting is resumed.")] = Path(
         "votes.jsonl"
     ),
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8100,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of the pairs and of the sides.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order of pairs and sides.")] = 0,
 ) -> None:
     """Collect preferences: a local web page shows two edits side by side, and you say which is better."""
     with _web_server("arena"):
@@ -159,7 +159,7 @@ def _web_server(command: str) -> Iterator[None]:
 
 
 def load_judge(text: str) -> Judge:
-    """The judge that `--judge` names, on a GPU where there is one."""
+    """The judge that `--judge` names, on a GPU if there is one."""
     from editr1.devices import pick_device
     from editr1.judges.open import open_judge, parse_judge
 
@@ -170,7 +170,7 @@ def open_image(path: Path) -> Image:
     """An image from a file.
 
     Raises:
-        UserError: it is none.
+        UserError: It cannot be read.
     """
     from PIL import Image
 

@@ -1,8 +1,8 @@
-"""What a judge is: edits in, one score or one reason for having none out. And what a judge asks of a model.
+"""The two interfaces of judging.
 
-Two interfaces. A `Judge` scores edits: a multimodal model by one of the methods, a picture measure, a function, a
-weighted mix of them. An `MLLM` answers questions: a model in this process, or one behind a server. A method turns
-requests into questions and answers into scores, and knows neither kind of model.
+A `Judge` gives each edit a score, or the reason why it has none: a multimodal model by one of the methods, a picture
+measure, a function, or a weighted mix of them. An `MLLM` answers questions: a model in this process, or one behind a
+server. A method turns requests into questions and answers into scores, and knows neither kind of model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from editr1.data.samples import EditSample
 
 @dataclass(frozen=True)
 class JudgeRequest:
-    """One edit to be judged, and what was asked of the editor."""
+    """One edit to judge, and the sample that it was made from."""
 
     sample: EditSample
     edit: Image
@@ -29,15 +29,15 @@ class Score:
     """A reward in [0, 1], or None with the reason why there is none (a failure is never a number).
 
     Attributes:
-        value: the reward.
-        reason: why there is none.
-        probs: probability of each score token, where the method reads logits.
-        bound: how far the value may be off, where a server did not tell every score token's probability.
-        text: what the model wrote, where it wrote more than the score token.
-        parts: the scores that were mixed into this one, by name.
-        prompt: name, version and order of the words that the judge was asked with.
-        tokens: that the model read and wrote for this score.
-        seconds: that the answer took, waiting included.
+        value: The reward.
+        reason: Why there is no reward.
+        probs: Probability of each score token, if the method reads logits.
+        bound: Largest error of the value, if a server leaves out the probability of a score token.
+        text: The model's answer, if it is more than the score token.
+        parts: The scores that are mixed into this one, by name.
+        prompt: Name, version and order of the prompt.
+        tokens: Tokens that the model reads and writes for this score.
+        seconds: Duration of the answer, waiting included.
     """
 
     value: float | None
@@ -52,11 +52,11 @@ class Score:
 
 
 class Judge(Protocol):
-    """Scores edits; results stand in the order of the requests, one each.
+    """Scores edits: one score per request, in the order of the requests.
 
     Attributes:
-        remote: `score` mostly waits for another machine, so it may be called from several threads at once while this
-            process goes on; else it is called from one thread only.
+        remote: Whether `score` mostly waits for another machine. It may then be called from several threads at once
+            while this process goes on; otherwise it is called from one thread only.
     """
 
     @property
@@ -67,15 +67,15 @@ class Judge(Protocol):
 
 @runtime_checkable
 class Closing(Protocol):
-    """A judge or a model that waits for another machine, and can be told to give up: whoever waits is let go."""
+    """A judge or a model that waits for another machine; `close` makes it give up and frees those who wait for it."""
 
     def close(self) -> None: ...
 
 
-def close(asked: object) -> None:
-    """Withdraw what is asked of a server; nothing where `asked` waits for none."""
-    if isinstance(asked, Closing):
-        asked.close()
+def close(judge: object) -> None:
+    """Withdraw the questions of a judge or a model to servers; does nothing for one that has no server."""
+    if isinstance(judge, Closing):
+        judge.close()
 
 
 @runtime_checkable
@@ -96,12 +96,11 @@ class Ask:
     """One question to a multimodal model: one user message, one answer.
 
     Attributes:
-        parts: the message's texts and images, in order.
-        choices: answers, one token each, whose log-probabilities are wanted at every position of the answer; none for
-            text alone.
-        max_tokens: longest answer.
-        temperature: 0 takes the likeliest token.
-        seed: of the sampling, where the temperature is above 0.
+        parts: The message's texts and images, in order.
+        choices: Answers of one token each whose log-probabilities are read at every position; empty for text alone.
+        max_tokens: Longest answer.
+        temperature: Sampling temperature; 0 takes the likeliest token.
+        seed: Seed of the sampling, if the temperature is above 0.
     """
 
     parts: tuple[str | Image, ...]
@@ -116,9 +115,9 @@ class Position:
     """One token of an answer.
 
     Attributes:
-        token: its text.
-        logprobs: log-probability (over the whole vocabulary, at temperature 1) of the choices that are known.
-        floor: no choice that is not in `logprobs` is likelier than this.
+        token: Its text.
+        logprobs: Log-probability (over the whole vocabulary, at temperature 1) of the choices that are known.
+        floor: Upper bound of the log-probability of the choices that are not in `logprobs`.
     """
 
     token: str
@@ -128,16 +127,16 @@ class Position:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model answered, or the reason why it did not.
+    """A model's answer, or the reason why there is none.
 
     Attributes:
-        text: the answer, without special tokens.
-        positions: its tokens one by one, where the question had choices.
-        reason: why there is no answer; None where there is one.
-        prompt_tokens: read by the model, images included; 0 where a server does not say.
-        cached_tokens: of these, how many a server had in its prefix cache.
-        completion_tokens: written.
-        seconds: from question to answer, waiting included; in this process, the share of a batch's time.
+        text: The answer, without special tokens.
+        positions: Its tokens one by one, if the question has choices.
+        reason: Why there is no answer; None if there is one.
+        prompt_tokens: Tokens that the model reads, images included; 0 if a server does not say.
+        cached_tokens: How many of these a server has in its prefix cache.
+        completion_tokens: Tokens that the model writes.
+        seconds: Time from question to answer, waiting included; in this process, the share of a batch's time.
     """
 
     text: str = ""
@@ -150,11 +149,11 @@ class Answer:
 
 
 class MLLM(Protocol):
-    """A multimodal model that answers questions; answers stand in the order of the questions, one each.
+    """A multimodal model that answers questions: one answer per question, in the order of the questions.
 
     Attributes:
-        name: of the model, for records.
-        remote: as of `Judge`.
+        name: Name of the model, for records.
+        remote: As in `Judge`.
     """
 
     @property

@@ -1,8 +1,8 @@
-"""The ways to get a score out of a multimodal model: what is asked, and how the answer is read.
+"""The methods that get a score out of a multimodal model: which question to ask, and how to read the answer.
 
 score_logit, yes_no: the probabilities of the answers at the first answer position (arXiv 2510.16888, section 3.2).
-score_sampling: a number, drawn as the model writes. cot_sampling, cot_logit: the model thinks first, then the number or
-the probabilities at its place are read. The paper compares all of them.
+score_sampling: a sampled number. cot_sampling, cot_logit: the model thinks first, then the number or the probabilities
+at its place are read. The paper compares all of them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Method:
     """One way to ask and to read.
 
     Attributes:
-        question: which of the template's questions is asked.
-        sampled: the answer is drawn at random, so that several may be averaged.
-        max_tokens: longest answer; None where the judge's settings say (thoughts).
-        logits: the log-probabilities of the answers are needed.
-        read: answer and scale to score.
+        question: The question of the template.
+        sampled: Whether the answer is sampled, so that several may be averaged.
+        max_tokens: Longest answer; None for the length that the judge's settings allow (thoughts).
+        logits: Whether the log-probabilities of the answers are needed.
+        read: Turns answer and scale into a score.
     """
 
     question: Question
@@ -37,7 +37,7 @@ class Method:
     read: Callable[[Answer, Scale], Score]
 
     def choices(self, scale: Scale) -> tuple[str, ...]:
-        """The answers whose probability is read, worst first."""
+        """The answers whose probabilities are read, worst first."""
         if not self.logits:
             return ()
         return NO_YES if self.question == "yes_no" else digits(scale)

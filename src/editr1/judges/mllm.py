@@ -14,20 +14,20 @@ from editr1.judges.prompts import Prompt
 
 
 class MLLMJudge:
-    """Scores edits by what a multimodal model answers; see `editr1.judges.base.Judge`.
+    """Scores edits by the answers of a multimodal model; see `editr1.judges.base.Judge`.
 
-    A score is the weighted mean over the criteria, each the mean over its samples. An edit has none where a criterion
-    has none, and a criterion has none where more than half of its samples cannot be read.
+    A score is the weighted mean over the criteria, each the mean over its samples. An edit has no score if a criterion
+    has none, and a criterion has none if more than half of its samples cannot be read.
 
     Args:
-        model: who is asked.
-        prompt: the words.
-        method: how a score is read from the answer.
-        scale: lowest and highest score that the model may give; scores are brought to [0, 1].
-        criteria: weight of each criterion of the prompt's template.
-        samples: answers drawn a criterion, where the method draws.
-        temperature: of the drawing.
-        max_tokens: longest answer where the model thinks first.
+        model: The model that answers.
+        prompt: The words of the questions.
+        method: How a score is read from the answer.
+        scale: Lowest and highest score that the model may give; scores are brought to [0, 1].
+        criteria: Weight of each criterion of the prompt's template.
+        samples: Answers per criterion, if the method samples them.
+        temperature: Sampling temperature.
+        max_tokens: Longest answer if the model thinks first.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class MLLMJudge:
         return self.model.remote
 
     def close(self) -> None:
-        """Withdraw what is asked of a server."""
+        """Withdraw all questions to a server."""
         close(self.model)
 
     @property
@@ -63,15 +63,15 @@ class MLLMJudge:
         return f"{self.model.name}:{self.method_name}:{self.prompt.version}"
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
-        """One score a request, in their order; all questions are asked at once."""
+        """One score per request, in their order; all questions are asked at once."""
         asks = [ask for request in requests for ask in self.asks(request)]
         answers = iter(self.model.answer(asks))
         return [self._combine(answers) for _ in requests]
 
     def asks(self, request: JudgeRequest) -> list[Ask]:
-        """The questions about one edit, samples of a criterion side by side.
+        """The questions about one edit; the samples of a criterion are neighbours.
 
-        The seed of a sample follows from the edit, so that a score depends on no other request.
+        The seed of a sample follows from the edit, so a score depends on no other request.
         """
         method, content = self.method, zlib.crc32(request.edit.tobytes())
         return [
@@ -87,7 +87,7 @@ class MLLMJudge:
         ]
 
     def _combine(self, answers: Iterator[Answer]) -> Score:
-        """The next answers, as many as one request has questions, as its score."""
+        """The score of one request; takes the answers to its questions off `answers`."""
         parts = {name: self._criterion(list(islice(answers, self.samples))) for name in self.criteria}
         tokens, seconds = sum(part.tokens for part in parts.values()), sum(part.seconds for part in parts.values())
         if len(parts) == 1:
@@ -102,15 +102,14 @@ class MLLMJudge:
 
     def _criterion(self, answers: Sequence[Answer]) -> Score:
         """Mean over the samples that can be read."""
-        read = [self._read(answer) for answer in answers]
-        scored = [score.value for score in read if score.value is not None]
-        first = next((score for score in read if score.value is None), read[0])
-        if 2 * len(scored) < len(read) or not scored:
-            score = first
-        elif len(read) == 1:
-            score = read[0]
+        scores = [self._read(answer) for answer in answers]
+        values = [score.value for score in scores if score.value is not None]
+        if 2 * len(values) < len(scores) or not values:
+            score = next(score for score in scores if score.value is None)
+        elif len(scores) == 1:
+            score = scores[0]
         else:
-            score = Score(sum(scored) / len(scored), text="\n---\n".join(score.text or "" for score in read))
+            score = Score(sum(values) / len(values), text="\n---\n".join(score.text or "" for score in scores))
         tokens = sum(answer.prompt_tokens + answer.completion_tokens for answer in answers)
         seconds = sum(answer.seconds for answer in answers)
         return replace(score, prompt=self.prompt.version, tokens=tokens, seconds=seconds)

@@ -44,7 +44,7 @@ from editr1.toy.assets import locate
 
 
 def open_config_judge(config: Config) -> Judge:
-    """The judge that a config names, on the editor's device and in its number format; mixed with its `rewards`."""
+    """The judge of a config, on the editor's device and in its number format, mixed with its `rewards`."""
     device, dtype = pick_device(config.editor.device), getattr(torch, config.editor.dtype)
     judge = open_judge(config.judge, device, dtype)
     if not config.rewards:
@@ -54,17 +54,17 @@ def open_config_judge(config: Config) -> Judge:
 
 
 def open_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Judge:
-    """One multimodal judge; judges that share a folder or servers share the model.
+    """One multimodal judge; judges of the same folder share the model.
 
     Raises:
-        UserError: there is no such model, template or criterion, or the model cannot give the scale's numbers.
+        UserError: There is no such model, template or criterion, or the model cannot give the scale's numbers.
     """
     model = open_model(settings, device, dtype)
     prompt = load_prompt(settings.template, settings.order)
     if settings.method == "ranking":
         return RankingJudge(model)
     choices = METHODS[settings.method].choices(settings.scale)
-    if isinstance(model, TransformersModel):  # a server is asked when it is there
+    if isinstance(model, TransformersModel):  # a server may not run yet
         score_token_ids(model.processor.tokenizer, choices)
     for criterion in settings.criteria:
         if criterion not in prompt.template.criteria:
@@ -81,10 +81,10 @@ def open_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype:
 
 
 def open_model(settings: JudgeConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> MLLM:
-    """The multimodal model that a judge asks; equal folders share it.
+    """The multimodal model of a judge; judges of the same folder share it.
 
     Raises:
-        UserError: there is no such model.
+        UserError: There is no such model.
     """
     if not settings.endpoints:
         return _local_model(str(locate(str(settings.path))), settings.batch_size, device, dtype)
@@ -124,13 +124,13 @@ def open_reward(settings: RewardConfig, device: torch.device | str, dtype: torch
 
 
 def parse_judge(text: str) -> JudgeConfig:
-    """What `--judge` names: "toy", a model's folder, a YAML file, or "openai:URL?model=NAME".
+    """The settings that `--judge` names: "toy", a model's folder, a YAML file, or "openai:URL?model=NAME".
 
-    A YAML file holds the settings of a judge, or a run's config with a `judge`. After a "?" come any settings of the
-    judge: "toy?method=yes_no", "openai:http://127.0.0.1:8000/v1?model=qwen&order=prefix".
+    A YAML file holds the settings of a judge, or a run's config with a `judge`. Settings of the judge may follow a "?":
+    "toy?method=yes_no", "openai:http://127.0.0.1:8000/v1?model=qwen&order=prefix".
 
     Raises:
-        UserError: it names nothing, or a setting is wrong.
+        UserError: The judge does not exist, or a setting is wrong.
     """
     name, _, query = text.partition("?")
     settings = {key: yaml.safe_load(value) for key, value in parse_qsl(query)}

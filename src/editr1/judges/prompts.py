@@ -1,8 +1,8 @@
-"""The words that a judge sees. A template holds them, a `Prompt` puts them around the images of one request.
+"""The words of a judge's questions. A template holds them; a `Prompt` puts them around the images of one request.
 
 Two orders of the message. "paper" (arXiv 2510.16888): source, edit, text. "prefix": text, source, edit, question;
-everything before the edit is the same for a whole group, so a server's prefix cache reads it once, and a causal judge
-knows what to look for when it reads the edit.
+everything before the edit is the same for a whole group, so a server with a prefix cache reads it once, and a causal
+judge knows what to look for when it reads the edit.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ PLACES = {"instruction", "requirement", "criterion", "low", "high"}
 
 
 class Template(BaseModel):
-    """The words; in `opening`, `questions`, `criteria` and `tasks`, {instruction} and the other `PLACES` are filled in.
+    """The words; {instruction} and the other `PLACES` are filled in in `opening`, `questions`, `criteria` and `tasks`.
 
     Attributes:
-        version: changes with the words.
-        opening: what is judged.
-        source: stands before the source image.
-        edit: stands before the edit.
-        questions: by how the answer is read: one score, yes or no, or thoughts and then a score.
-        criteria: what is asked about, "overall" at least.
-        tasks: what to look at, by editing task; a task without an entry adds nothing.
+        version: Version of the words; changes with them.
+        opening: What the judge is to do.
+        source: Words before the source image.
+        edit: Words before the edit.
+        questions: The questions by the answer that they want: one score, yes or no, or thoughts and then a score.
+        criteria: The question's subject by criterion, "overall" at least.
+        tasks: What to look at, by editing task; a task without an entry adds nothing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,9 +73,9 @@ class Prompt:
     """A template in one order of the message.
 
     Attributes:
-        template: the words.
-        name: of the template, with its version; a user's file is named with the hash of its content.
-        order: of the message.
+        template: The words.
+        name: Name and version of the template; a user's file is named with the hash of its content.
+        order: Order of the message.
     """
 
     template: Template
@@ -84,7 +84,7 @@ class Prompt:
 
     @property
     def version(self) -> str:
-        """What is recorded with every score."""
+        """Name, version and order, as recorded with every score."""
         return f"{self.name}/{self.order}"
 
     def parts(
@@ -97,7 +97,7 @@ class Prompt:
         """Texts and images of the one message.
 
         Raises:
-            UserError: the template has no such question or criterion.
+            UserError: The template has no such question or criterion.
         """
         words = self.template
         for name, known in ((question, words.questions), (criterion, words.criteria)):
@@ -111,17 +111,17 @@ class Prompt:
             "high": str(scale[1]),
         }
         opening = " ".join(filter(None, (words.opening.format(**places), words.tasks.get(request.sample.task, ""))))
-        asked = words.questions[question].format(**places)
+        ending = words.questions[question].format(**places)
         if self.order == "prefix":
-            return f"{opening} {words.source}", request.sample.source, words.edit, request.edit, asked
-        return words.source, request.sample.source, words.edit, request.edit, f"{opening} {asked}"
+            return f"{opening} {words.source}", request.sample.source, words.edit, request.edit, ending
+        return words.source, request.sample.source, words.edit, request.edit, f"{opening} {ending}"
 
 
 def load_prompt(template: str, order: Order) -> Prompt:
     """A shipped template by its name, or a user's YAML file.
 
     Raises:
-        UserError: there is neither, or the file is no template.
+        UserError: There is no such template or file, or the file is no template.
     """
     folder = resources.files("editr1.judges") / "templates"
     shipped = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))

@@ -1,4 +1,4 @@
-"""How an answer becomes a score: Score Logit (arXiv 2510.16888, section 3.2), or the number that was written.
+"""From an answer to a score: Score Logit (arXiv 2510.16888, section 3.2), or the number in the text.
 
 Score Logit is the expected score over the judge's answer tokens, not a sampled one: S answers, worst first, with
 log-probabilities l_0 .. l_{S-1} at the answer position, give softmax(l) . (0, .., S-1) / (S-1).
@@ -19,7 +19,7 @@ from editr1.judges.base import Answer, Position, Score
 
 NO_YES = ("no", "yes")
 BOUND_MAX = 0.02
-"""A Score Logit that may be off by more than this, as a server did not list all score tokens, is no reward."""
+"""Largest error of a Score Logit, if a server does not list all score tokens; above it there is no reward."""
 MARK = re.compile(r"score\W{0,4}\s*", re.IGNORECASE)
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?![\w])")
 
@@ -30,17 +30,17 @@ def digits(scale: Scale) -> tuple[str, ...]:
 
 
 def score_token_ids(tokenizer: PreTrainedTokenizerBase, choices: Sequence[str]) -> list[int]:
-    """The one token that stands for each answer.
+    """The one token of each answer.
 
     Args:
-        tokenizer: the judge's.
-        choices: the answers, worst first; digits or words.
+        tokenizer: The judge's tokenizer.
+        choices: The answers, worst first; digits or words.
 
     Returns:
-        One id an answer, in their order.
+        One id per answer, in their order.
 
     Raises:
-        UserError: if an answer is not exactly one token, or is unknown to the tokenizer.
+        UserError: An answer is not exactly one token, or the tokenizer does not know it.
     """
     ids = [tokenizer.encode(answer, add_special_tokens=False) for answer in choices]
     for answer, tokens in zip(choices, ids, strict=True):
@@ -55,27 +55,27 @@ def score_token_ids(tokenizer: PreTrainedTokenizerBase, choices: Sequence[str]) 
 def score_logit(position: Position, choices: Sequence[str]) -> Score:
     """Expected place of the answer among S choices, divided by the best place; for no, yes this is P(yes).
 
-    A choice that the server did not list has a probability anywhere in [0, e^floor]. The value is then the middle of
-    what is possible, `bound` half of its width; above `BOUND_MAX` there is no reward.
+    A choice that the server does not list has a probability anywhere in [0, e^floor]. The value is then the middle of
+    the possible range and `bound` half of its width; if it is above `BOUND_MAX`, there is no reward.
 
     Args:
-        position: log-probabilities at the answer position, up to a common constant.
+        position: Log-probabilities at the answer position, up to a common constant.
         choices: S answers, worst first.
     """
-    known = [position.logprobs.get(choice) for choice in choices]
-    listed = [logprob for logprob in known if logprob is not None]
-    if not all(math.isfinite(logprob) for logprob in listed):
+    logprobs = [position.logprobs.get(choice) for choice in choices]
+    finite = [logprob for logprob in logprobs if logprob is not None]
+    if not all(math.isfinite(logprob) for logprob in finite):
         return Score(None, "a logit of a score token is not finite")
-    if not listed:
+    if not finite:
         return Score(None, f"none of the answers {', '.join(choices)} is among the likeliest tokens")
-    top = max(listed)
+    top = max(finite)
     most = math.exp(min(position.floor - top, 0.0))
-    ranges = [(0.0, most) if logprob is None else (math.exp(logprob - top),) for logprob in known]
+    ranges = [(0.0, most) if logprob is None else (math.exp(logprob - top),) for logprob in logprobs]
     means = [_mean_place(weights) for weights in itertools.product(*ranges)]  # extremes lie at the ends of the ranges
     low, high = min(means), max(means)
     bound = (high - low) / 2
     if bound > BOUND_MAX:
-        missing = ", ".join(choice for choice, logprob in zip(choices, known, strict=True) if logprob is None)
+        missing = ", ".join(choice for choice, logprob in zip(choices, logprobs, strict=True) if logprob is None)
         return Score(None, f"the server did not list {missing}: the score lies anywhere in {low:.2f} to {high:.2f}")
     weights = [options[0] for options in ranges]
     total = sum(weights)
@@ -83,12 +83,12 @@ def score_logit(position: Position, choices: Sequence[str]) -> Score:
 
 
 def first_position(answer: Answer) -> Position | None:
-    """Where a judge that is asked for a score alone answers."""
+    """The position of the score in an answer that is nothing else; None if the answer is empty."""
     return answer.positions[0] if answer.positions else None
 
 
 def marked_position(answer: Answer, choices: Sequence[str]) -> Position | None:
-    """The first of the choices that is written after the last "Score", where the judge thinks first."""
+    """The first position after the last "Score" that is one of the choices, in an answer with thoughts."""
     text, starts = "", []
     for position in answer.positions:
         starts.append(len(text))
@@ -101,13 +101,13 @@ def marked_position(answer: Answer, choices: Sequence[str]) -> Position | None:
 
 
 def written_number(text: str, scale: Scale, marked: bool) -> Score:
-    """The number that the judge wrote, brought to [0, 1].
+    """The number in an answer, brought to [0, 1].
 
     Args:
-        text: the answer.
-        scale: lowest and highest number.
-        marked: look after the last "Score" only, as thoughts may hold numbers; else at the whole text, which must hold
-            exactly one number.
+        text: The answer.
+        scale: Lowest and highest number.
+        marked: Whether to read after the last "Score" only, as thoughts may hold numbers; otherwise the whole text must
+            hold exactly one number.
     """
     if marked:
         marks = list(MARK.finditer(text))

@@ -64,7 +64,7 @@ class ClipReward:
         self.model = model.to(device).eval()
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
-        """One score a request."""
+        """One score per request."""
         scores: list[Score] = []
         for start in range(0, len(requests), BATCH):
             values = self._values(requests[start : start + BATCH])
@@ -76,7 +76,7 @@ class ClipReward:
 
     @torch.inference_mode()
     def _values(self, requests: Sequence[JudgeRequest]) -> Tensor:
-        """Values [B], NaN where an embedding is not finite."""
+        """Values [B], NaN if an embedding is not finite."""
         edits = self._images([request.edit for request in requests])  # B D
         sources = self._images([request.sample.source for request in requests])  # B D
         if self.kind == "clip_image":

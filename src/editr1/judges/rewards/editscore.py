@@ -1,7 +1,7 @@
 """EditScore (arXiv 2509.23909), a published reward model for edits, through its own package: pip install editscore.
 
 The package brings the prompts and runs the model (on a GPU; a Qwen2.5-VL or Qwen3-VL with EditScore's LoRA). Its own
-reading of the answers makes up numbers where there are none; here such an edit has no reward.
+reading of the answers makes up numbers if there are none; here such an edit has no reward.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OBJECT = re.compile(r"\{.*\}", re.DOTALL)
 
 
 class Scorer(Protocol):
-    """What is used of the package's `EditScore`: its prompts, its range of scores, and its model."""
+    """The used part of the package's `EditScore`: its prompts, its range of scores, and its model."""
 
     SC_prompt: str
     PQ_prompt: str
@@ -35,7 +35,7 @@ class EditScoreReward:
     """sqrt(least of following and consistency x least of naturalness and freedom from artefacts), over the range.
 
     Args:
-        scorer: see `load_editscore`.
+        scorer: See `load_editscore`.
     """
 
     remote = False
@@ -44,7 +44,7 @@ class EditScoreReward:
         self.scorer = scorer
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
-        """One score a request, in their order."""
+        """One score per request, in their order."""
         return [self._score(request) for request in requests]
 
     def _score(self, request: JudgeRequest) -> Score:
@@ -67,9 +67,9 @@ class EditScoreReward:
 
 def read_scores(text: str, high: int) -> list[float] | None:
     """The list "score" of the JSON object in an answer; None unless all are numbers in [0, high]."""
-    found = OBJECT.search(text)
+    match = OBJECT.search(text)
     try:
-        scores = json.loads(found.group())["score"] if found else None
+        scores = json.loads(match.group())["score"] if match else None
     except (ValueError, KeyError):
         return None
     if not isinstance(scores, list) or not scores:
@@ -82,7 +82,7 @@ def load_editscore(base: Path, lora: str | None) -> Scorer:
     """EditScore over a base model's folder and the folder of its LoRA.
 
     Raises:
-        UserError: the package or the model is not there, or the model is of another kind.
+        UserError: The package or the model is missing, or the model is of another kind.
     """
     try:
         kind = json.loads((base / "config.json").read_text(encoding="utf-8")).get("model_type")
@@ -93,6 +93,6 @@ def load_editscore(base: Path, lora: str | None) -> Scorer:
     try:
         from editscore import EditScore  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
-        raise UserError(f"rewards: kind editscore wants its package ({error}): pip install editscore") from error
+        raise UserError(f"rewards: kind editscore needs its package ({error}): pip install editscore") from error
     scorer: Scorer = EditScore(backbone=BACKBONES[kind], model_name_or_path=str(base), lora_path=lora)
     return scorer

@@ -16,13 +16,13 @@ from editr1.judges.base import JudgeRequest, Score
 class FunctionReward:
     """Calls `function(source, edit, instruction, requirement, task)`, which returns a number in [0, 1], or None.
 
-    What it raises, and what is no such number, is a reason.
+    If it raises an error or returns anything else, the edit has no score, with that as the reason.
 
     Args:
-        name: "pkg.module:function"; modules of the current folder are found too.
+        name: "pkg.module:function", importable from the current folder too.
 
     Raises:
-        UserError: there is no such function.
+        UserError: There is no such function.
     """
 
     remote = False
@@ -31,7 +31,7 @@ class FunctionReward:
         self.name, self.function = name, load_function(name)
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
-        """One score a request."""
+        """One score per request."""
         return [self._score(request) for request in requests]
 
     def _score(self, request: JudgeRequest) -> Score:
@@ -44,7 +44,7 @@ class FunctionReward:
 
 
 def as_score(value: Any, where: str) -> Score:
-    """A number in [0, 1] as a score; anything else as a reason that names it."""
+    """A number in [0, 1] as a score; anything else as a reason."""
     if value is None:
         return Score(None, f"{where}: nothing to say")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -58,7 +58,7 @@ def load_function(name: str) -> Callable[..., Any]:
     """The function "pkg.module:function".
 
     Raises:
-        UserError: there is none.
+        UserError: There is none.
     """
     module, colon, attribute = name.partition(":")
     if not colon or not module or not attribute:
@@ -67,9 +67,9 @@ def load_function(name: str) -> Callable[..., Any]:
     if here not in sys.path:  # as `python -m` does
         sys.path.insert(0, here)
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        function = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, SyntaxError) as error:
         raise UserError(f"reward function {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
-    if not callable(found):
-        raise UserError(f"reward function {name!r} is a {type(found).__name__}, not a function")
-    return found
+    if not callable(function):
+        raise UserError(f"reward function {name!r} is a {type(function).__name__}, not a function")
+    return function

@@ -16,13 +16,13 @@ QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|「([^」]+)」|《([^》]+)�
 
 
 class OcrReward:
-    """1 - edits / letters between the wanted text and the likest of what is read; the worst of several texts.
+    """1 - edits / letters between the target text and the likest line of the edit; the worst of several targets.
 
-    The wanted text is what the requirement quotes, or else what the instruction quotes last ("replace 'A' with
-    'B'"). An edit of which nothing is quoted has no score.
+    The target is the text that the requirement quotes, or else the last one that the instruction quotes ("replace 'A'
+    with 'B'"). An edit without a target has no score.
 
     Raises:
-        UserError: rapidocr-onnxruntime is not installed.
+        UserError: The package rapidocr-onnxruntime is not installed.
     """
 
     remote = False
@@ -35,31 +35,31 @@ class OcrReward:
         self._read: Any = RapidOCR()
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
-        """One score a request."""
+        """One score per request."""
         return [self._score(request) for request in requests]
 
     def _score(self, request: JudgeRequest) -> Score:
-        wanted = quoted(request.sample.requirement) or quoted(request.sample.instruction)[-1:]
-        if not wanted:
+        targets = quoted(request.sample.requirement) or quoted(request.sample.instruction)[-1:]
+        if not targets:
             return Score(None, "neither instruction nor requirement quotes a text")
         lines = self._lines(request.edit)
-        found = [*lines, " ".join(lines)]
-        return Score(min(max(likeness(text, line) for line in found) for text in wanted), text=" ".join(lines))
+        readings = [*lines, " ".join(lines)]
+        return Score(min(max(likeness(text, line) for line in readings) for text in targets), text=" ".join(lines))
 
     def _lines(self, image: Image) -> list[str]:
-        """What is written, line by line."""
-        found, _ = self._read(np.asarray(image.convert("RGB"))[..., ::-1])  # it takes BGR
-        return [line[1] for line in found or []]
+        """The text in a picture, line by line."""
+        lines, _ = self._read(np.asarray(image.convert("RGB"))[..., ::-1])  # it takes BGR
+        return [line[1] for line in lines or []]
 
 
 def quoted(text: str) -> list[str]:
-    """What stands between quotation marks."""
+    """The texts between quotation marks."""
     return [next(filter(None, match)) for match in QUOTED.findall(text)]
 
 
-def likeness(wanted: str, read: str) -> float:
+def likeness(target: str, reading: str) -> float:
     """1 - Levenshtein distance / the longer length; letter case and spaces do not count."""
-    one, two = (re.sub(r"\s+", "", text.casefold()) for text in (wanted, read))
+    one, two = (re.sub(r"\s+", "", text.casefold()) for text in (target, reading))
     row = list(range(len(two) + 1))
     for i, letter in enumerate(one, 1):
         before, row[0] = row[0], i

@@ -1,9 +1,9 @@
 """How much of the picture outside the edit is kept, pixel by pixel.
 
-No mask says where the edit is, so it is found: the difference to the source, blurred, thresholded, and the region grown
-by a margin. Outside of it, small differences remain: noise, a shift of colour or brightness, loss of detail. An edit
-that changes nothing gets 1, so this reward must be mixed with one that wants the edit done; and a change of the whole
-picture (style, tone) has no outside, so the reward abstains there.
+No mask marks the edited region. It is estimated: the difference to the source is blurred and thresholded, and the
+region grown by a margin. Outside of it, small differences remain: noise, a shift of colour or brightness, loss of
+detail. An edit that changes nothing gets 1, so this reward must be mixed with one that wants the edit done. A change of
+the whole picture (style, tone) has no outside, so it gets no score.
 
 Letters: H W height and width.
 """
@@ -21,9 +21,9 @@ from editr1.judges.base import JudgeRequest, Score
 CHANGED = 0.1
 """Blurred absolute difference (mean over channels, in [0, 1]) above which a pixel belongs to the edit."""
 BLUR = 1 / 64
-"""Of the blur and of the margin around the edit, as a share of the longer side."""
+"""Radius of the blur and margin around the edit, as a share of the longer side."""
 OUTSIDE_MIN = 0.1
-"""Share of the picture that must lie outside the edit."""
+"""Smallest share of the picture outside the edit."""
 GONE = 0.05
 """Mean absolute difference outside the edit at which nothing counts as kept."""
 
@@ -34,7 +34,7 @@ class PreservationReward:
     remote = False
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
-        """One score a request."""
+        """One score per request."""
         return [self._score(request) for request in requests]
 
     def _score(self, request: JudgeRequest) -> Score:
@@ -48,7 +48,7 @@ class PreservationReward:
 
 
 def edited_region(difference: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Where the edit is, with a margin; difference and result [H, W]."""
+    """Mask of the edit with a margin; difference and result [H, W]."""
     radius = max(1, round(max(difference.shape) * BLUR))
     picture = Image.fromarray((difference * 255).round().astype(np.uint8))
     blurred = np.asarray(picture.filter(ImageFilter.BoxBlur(radius)))

@@ -1,7 +1,7 @@
-"""A judge that compares the edits of a group in pairs, where it finds it hard to score one alone.
+"""A judge that compares the edits of a group in pairs, for models that find it hard to score one edit alone.
 
-Each pair is shown in both orders, which cancels the liking that models have for one place. The score of an edit is the
-mean probability that it is the better one, over its opponents.
+Each pair is shown in both orders, which cancels a model's preference for one place. The score of an edit is the mean
+probability that it is the better one, over its opponents.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ CHOICES = ("2", "1")  # worst first: the score of a question is the probability 
 
 
 class RankingJudge:
-    """Scores the edits of a group beside each other; a group is what shares source image and instruction.
+    """Scores the edits of a group against each other; requests of one group share source image and instruction.
 
-    A comparison that fails is left out; an edit with fewer than half of its comparisons has no score, nor has one that
-    is alone.
+    A comparison that fails is left out. An edit with fewer than half of its comparisons has no score, and neither has
+    one that is alone.
 
     Args:
-        model: who is asked.
+        model: The model that compares.
     """
 
     def __init__(self, model: MLLM) -> None:
@@ -40,34 +40,34 @@ class RankingJudge:
         return self.model.remote
 
     def close(self) -> None:
-        """Withdraw what is asked of a server."""
+        """Withdraw all questions to a server."""
         close(self.model)
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
-        """One score a request, in their order; all pairs of all groups are asked at once."""
+        """One score per request, in their order; all pairs of all groups are asked at once."""
         groups: dict[tuple[int, str], list[int]] = {}
         for index, request in enumerate(requests):
             groups.setdefault((id(request.sample.source), request.sample.instruction), []).append(index)
         pairs = [pair for members in groups.values() for pair in combinations(members, 2)]
-        shown = [order for one, two in pairs for order in ((one, two), (two, one))]
-        answers = self.model.answer([_ask(requests[first], requests[second].edit) for first, second in shown])
+        orders = [order for one, two in pairs for order in ((one, two), (two, one))]
+        answers = self.model.answer([_ask(requests[first], requests[second].edit) for first, second in orders])
         chances: list[list[float]] = [[] for _ in requests]
         reasons: list[str] = ["it is alone in its group"] * len(requests)
-        tokens, asked = [0] * len(requests), [0] * len(requests)
-        for (first, second), answer in zip(shown, answers, strict=True):
+        tokens, comparisons = [0] * len(requests), [0] * len(requests)
+        for (first, second), answer in zip(orders, answers, strict=True):
             chance, reason = _first_is_better(answer)
             for index in (first, second):
-                asked[index] += 1
+                comparisons[index] += 1
                 tokens[index] += (answer.prompt_tokens + answer.completion_tokens) // 2
                 if chance is None:
                     reasons[index] = reason
                 else:
                     chances[index].append(chance if index == first else 1 - chance)
         return [
-            Score(math.fsum(found) / len(found), prompt=PROMPT, tokens=tokens[i])
-            if found and 2 * len(found) >= asked[i]
+            Score(math.fsum(wins) / len(wins), prompt=PROMPT, tokens=tokens[i])
+            if wins and 2 * len(wins) >= comparisons[i]
             else Score(None, reasons[i], prompt=PROMPT, tokens=tokens[i])
-            for i, found in enumerate(chances)
+            for i, wins in enumerate(chances)
         ]
 
 
@@ -78,9 +78,9 @@ def _ask(request: JudgeRequest, other: Image) -> Ask:
 
 
 def _first_is_better(answer: Answer) -> tuple[float | None, str]:
-    """Probability, or None and the reason."""
+    """Probability that the first edit is better, or None and the reason."""
     position = first_position(answer)
     if answer.reason is not None or position is None:
         return None, answer.reason or "the answer is empty"
-    found = score_logit(position, CHOICES)
-    return found.value, found.reason or ""
+    score = score_logit(position, CHOICES)
+    return score.value, score.reason or ""

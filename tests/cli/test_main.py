@@ -189,7 +189,7 @@ def test_a_judge_that_cannot_score_is_one_line_and_code_2(tmp_path: Path, judge:
 def test_judge_commands_refuse_wrong_input_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     for arguments, words in {
-        ("score", str(tmp_path / "text.png"), str(tmp_path / "text.png"), "go"): "not an image that can be read",
+        ("score", str(tmp_path / "text.png"), str(tmp_path / "text.png"), "go"): "cannot read the picture",
         ("agree", str(tmp_path / "none.jsonl")): "none.jsonl",
         ("agree", "toy", "--methods", "magic"): "--methods magic: there are score_logit",
         ("serve", "--model", str(tmp_path / "none")): "no folder at",

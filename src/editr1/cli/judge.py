@@ -13,8 +13,6 @@ import typer
 from editr1.errors import UserError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from editr1.judges.base import Judge
 
 JUDGE_HELP = 'toy, a model\'s folder, a YAML file, or "openai:URL?model=NAME"; settings follow a "?".'
@@ -31,14 +29,14 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Score one edit: print the score, the probability of each digit, the judge's prompt and the time."""
+    from editr1.data.pictures import read_picture
     from editr1.data.samples import EditSample
     from editr1.judges.base import JudgeRequest
     from editr1.judges.mllm import MLLMJudge
     from editr1.judges.scoring import NO_YES, digits
 
-    request = JudgeRequest(
-        EditSample(source.name, open_image(source), instruction, requirement, task), open_image(edit)
-    )
+    before, after = (read_picture(path, f"cannot read the picture {path}") for path in (source, edit))
+    request = JudgeRequest(EditSample(source.name, before, instruction, requirement, task), after)
     scorer = load_judge(judge)
     if not isinstance(scorer, MLLMJudge):
         raise UserError("judge score shows one edit; a ranking judge compares several: choose another method")
@@ -164,21 +162,6 @@ def load_judge(text: str) -> Judge:
     from editr1.judges.open import open_judge, parse_judge
 
     return open_judge(parse_judge(text), pick_device("auto"))
-
-
-def open_image(path: Path) -> Image:
-    """An image from a file.
-
-    Raises:
-        UserError: It cannot be read.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not an image that can be read ({error})") from error
 
 
 def _text(report: dict[str, Any]) -> str:

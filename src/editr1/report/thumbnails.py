@@ -9,7 +9,7 @@ from PIL import Image as Images
 from PIL import ImageOps
 from PIL.Image import Image
 
-from editr1.data.pictures import data_url
+from editr1.data.pictures import data_url, read_picture
 
 SIDE = 256  # pixels of a picture's longer side: larger ones are shrunk, small ones enlarged by a whole number
 QUALITY = 85  # of the JPEG in the page; the files beside it are lossless
@@ -28,8 +28,7 @@ def thumbnail(folder: Path, name: str) -> str:
     path = (folder / name).resolve()
     if not name or not path.is_relative_to(folder.resolve()) or not path.is_file():
         return ""
-    with Images.open(path) as picture:
-        image = picture.convert("RGB")
+    image = read_picture(path, f"cannot read the picture {path}")
     if max(image.size) <= SIDE:
         return picture_url(image)
     return _encode(ImageOps.contain(image, (SIDE, SIDE)), "JPEG", quality=QUALITY)

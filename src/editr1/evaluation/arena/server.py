@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from editr1.errors import UserError
-from editr1.evaluation.arena.votes import Duel, Preference, Votes, read_duels, runs_id
+from editr1.evaluation.agreement.pairs import Preference
+from editr1.evaluation.arena.votes import Duel, Votes, read_duels, runs_id
 from editr1.listening import listen
 
 Side = Literal["left", "right", "tie"]

@@ -7,16 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from editr1.errors import UserError
+from editr1.evaluation.agreement.pairs import Preference
 from editr1.evaluation.heldout.rows import EDITS, EditRow, read_rows
 from editr1.files import JsonLines, write_file
 from editr1.training.run_files import AFTER
-
-Preference = Literal["a", "b", "tie"]
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from PIL import Image as Images
 from PIL.Image import Image
 
-from editr1.data.pictures import png
+from editr1.data.pictures import png, read_picture
 from editr1.files import JsonLines, read_lines, write_file
 
 FILE = "rows.jsonl"
@@ -116,8 +115,7 @@ def move_aside(folder: Path, weights: str) -> Path | None:
 
 def open_image(folder: Path, name: str) -> Image:
     """A picture of a row, in memory."""
-    with Images.open(folder / name) as image:
-        return image.convert("RGB")
+    return read_picture(folder / name, f"cannot read the picture {folder / name}")
 
 
 def _to_line(row: EditRow) -> dict[str, Any]:

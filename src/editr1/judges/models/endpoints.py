@@ -1,9 +1,9 @@
-"""Several servers that answer the same questions: which one is asked next, what is tried again, when to give up.
+"""Several servers that answer the same questions: which one to ask next, what to try again, when to give up.
 
-A call goes to the endpoint with the least expected wait, (calls in flight + 1) × mean latency. One that fails rests,
-each time twice as long, and then gets one call at a time until it answers; meanwhile the others are used. A call is
-given up when every endpoint has failed it often enough, so a dead endpoint costs no tries of the live one. What an
-answer says never depends on any of this, only when it comes.
+A call goes to the endpoint with the least expected wait, (calls in flight + 1) × mean latency. An endpoint that fails
+rests, each time twice as long, and then gets one call at a time until it answers; meanwhile the others are used. A call
+is given up when every endpoint has failed it often enough, so a dead endpoint costs no tries of a live one. None of
+this changes an answer, only the time when it comes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import httpx
 
 T = TypeVar("T")
 LONGEST_REST = 30.0  # seconds of backoff
-LONGEST_WISH = 300.0  # seconds that a server may ask for by Retry-After
+LONGEST_WISH = 300.0  # longest pause in seconds that a server gets by Retry-After
 CONNECT = 10.0  # seconds to connect, at most
-UNKNOWN_LATENCY = 2  # calls in flight at an endpoint that has not answered yet, where there are others
+UNKNOWN_LATENCY = 2  # calls in flight at an endpoint that has not answered yet, if there are others
 GARBLED = 3  # unreadable answers in a row after which an endpoint rests
 REASON = 200  # characters
 NOT_FOR_ALL = frozenset({408, 409, 425, 429})  # client errors that may pass
@@ -35,15 +35,15 @@ _log = logging.getLogger(__name__)
 
 
 class Fault(Exception):
-    """An endpoint did not answer as it should.
+    """A wrong answer of an endpoint, or none.
 
     Args:
-        what: in a few words, as "HTTP 503".
-        detail: what the server or the system says about it.
-        status: of the HTTP answer, if there was one.
-        lasting: asking this endpoint the same again makes no sense.
-        garbled: there was an answer, but it cannot be used.
-        retry_after: seconds that the server wants to be left alone.
+        what: The problem in a few words, such as "HTTP 503".
+        detail: Words of the server or the system about it.
+        status: Status of the HTTP answer, if there is one.
+        lasting: Whether it makes no sense to ask this endpoint the same again.
+        garbled: Whether there is an answer that cannot be used.
+        retry_after: Pause in seconds that the server asks for.
     """
 
     def __init__(
@@ -81,17 +81,17 @@ class Endpoint:
     """One server.
 
     Attributes:
-        url: base of its interface, without a slash at the end.
-        connect: makes an HTTP client for it, with the credentials. Every call in flight has a client of its own: one
+        url: Base of its interface, without a slash at the end.
+        connect: Makes an HTTP client for it, with the credentials. Every call in flight has a client of its own: one
             client searches all of its connections for every call.
-        timeout: seconds for one call.
-        redact: takes secrets out of a text.
-        in_flight: calls that it works on.
-        latency: moving mean over its answers in seconds; None before the first.
-        failures: in a row; calls that fail together count as one.
-        refusing: its last answer was that it does not take such calls.
-        clients: all that were made.
-        idle: those that no call uses.
+        timeout: Seconds per call.
+        redact: Takes secrets out of a text.
+        in_flight: Calls in flight.
+        latency: Moving mean over its answers in seconds; None before the first.
+        failures: Failures in a row; calls that fail together count as one.
+        refusing: Whether its last answer says that it does not take such calls.
+        clients: All of its clients.
+        idle: The clients that no call uses.
     """
 
     url: str
@@ -164,11 +164,11 @@ class Endpoint:
 
 @dataclass(eq=False)
 class _Call(Generic[T]):
-    """One call on its way: what it does at an endpoint, and how often it failed where."""
+    """A call that waits or is in flight; `before` holds the endpoints' failures when it is queued."""
 
     send: Callable[[Endpoint], Awaitable[T]]
     result: asyncio.Future[T]
-    seen: dict[Endpoint, int]
+    before: dict[Endpoint, int]
     failed: Counter[Endpoint] = field(default_factory=Counter)
     refused: set[Endpoint] = field(default_factory=set)
     last: Endpoint | None = None
@@ -180,10 +180,10 @@ class Endpoints:
     """Makes calls at the endpoints; all methods run in one event loop.
 
     Args:
-        endpoints: at least one.
-        in_flight: calls at one endpoint at a time, at most.
-        tries: failures of a call at one endpoint after which it is given up there.
-        backoff: seconds of the first rest; doubles with every failure in a row.
+        endpoints: The servers, at least one.
+        in_flight: Calls in flight per endpoint.
+        tries: Failures of a call at one endpoint after which it is given up there.
+        backoff: Seconds of the first rest; doubles with every failure in a row.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint], *, in_flight: int, tries: int, backoff: float) -> None:
@@ -192,13 +192,13 @@ class Endpoints:
         self._waiting: deque[_Call[Any]] = deque()
 
     async def call(self, send: Callable[[Endpoint], Awaitable[T]]) -> T:
-        """What `send` returns at an endpoint where it raises no `Fault`.
+        """The result of `send` at the first endpoint at which it raises no `Fault`.
 
         Raises:
-            GivenUp: it raised one everywhere; one line with the endpoint and the last reason.
+            GivenUp: It raises one at every endpoint; one line with the last endpoint and the reason.
         """
-        seen = {endpoint: endpoint.failures for endpoint in self.endpoints}
-        call = _Call(send, asyncio.get_running_loop().create_future(), seen)
+        before = {endpoint: endpoint.failures for endpoint in self.endpoints}
+        call = _Call(send, asyncio.get_running_loop().create_future(), before)
         self._enqueue(call)
         try:
             return await call.result
@@ -212,7 +212,7 @@ class Endpoints:
 
     def _dispatch(self) -> None:
         """Send every waiting call that an endpoint has room for, first come first served."""
-        kept: list[_Call[Any]] = []
+        rest: list[_Call[Any]] = []
         dead = {endpoint for endpoint in self.endpoints if endpoint.failures >= self.tries}
         while self._waiting:
             call = self._waiting.popleft()
@@ -227,10 +227,10 @@ class Endpoints:
                 endpoint.in_flight += 1
                 call.task = asyncio.get_running_loop().create_task(self._attempt(call, endpoint))
             else:
-                kept.append(call)
+                rest.append(call)
                 if call.last is None and not dead:
                     break  # nothing sets this call apart from the ones behind it: they must wait too
-        self._waiting.extendleft(reversed(kept))
+        self._waiting.extendleft(reversed(rest))
 
     def _choose(self, call: _Call[Any], usable: Sequence[Endpoint]) -> Endpoint | None:
         """The endpoint with the least expected wait; None if none is awake or the best one is full."""
@@ -251,8 +251,8 @@ class Endpoints:
         return endpoint.in_flight < self.in_flight
 
     def _is_over(self, call: _Call[Any], endpoint: Endpoint) -> bool:
-        """Whether the endpoint failed this call, or others while it waited, so often that it is not asked again."""
-        silent = endpoint.failures - call.seen[endpoint]
+        """Whether the endpoint has failed this call, or others while it waited, too often to be asked again."""
+        silent = endpoint.failures - call.before[endpoint]
         return endpoint in call.refused or call.failed[endpoint] >= self.tries or silent >= self.tries
 
     async def _attempt(self, call: _Call[Any], endpoint: Endpoint) -> None:
@@ -281,7 +281,7 @@ class Endpoints:
         endpoint.rests_until = endpoint.wished_until
 
     def _failed(self, endpoint: Endpoint, fault: Fault, started: float) -> None:
-        """Lay an endpoint to rest; a call that was under way when the last failure came brings nothing new."""
+        """Make an endpoint rest; a call that was in flight at the last failure tells nothing new."""
         endpoint.fault, endpoint.refusing = fault, fault.lasting
         now = _now()
         if fault.retry_after:
@@ -302,7 +302,7 @@ class Endpoints:
         loop.call_later(max(0.0, endpoint.rests_until - _now()) + 1e-3, self._dispatch)
 
     def _try_again(self, call: _Call[Any], endpoint: Endpoint, fault: Fault) -> None:
-        """Queue a call anew: at once where another endpoint may take it, else after a pause."""
+        """Queue a call again: at once if another endpoint may take it, else after a pause."""
         call.last, call.fault = endpoint, fault
         call.failed[endpoint] += 1
         if fault.lasting:
@@ -314,14 +314,14 @@ class Endpoints:
             asyncio.get_running_loop().call_later(self._pause(call.failed[endpoint]), self._enqueue, call)
 
     def _pause(self, failures: int) -> float:
-        """Seconds to wait after so many failures in a row, of random length, lest many clients come back at once."""
+        """Seconds of pause after some failures in a row; random, so that many clients do not return at once."""
         return min(LONGEST_REST, self.backoff * 2.0 ** min(failures - 1, 30)) * random.uniform(0.5, 1.0)
 
     def _given_up(self, call: _Call[Any]) -> GivenUp:
         endpoint = call.last or max(self.endpoints, key=lambda e: e.failures)
         tries = call.failed[endpoint]
         if endpoint not in call.refused:  # it waited while others failed there
-            tries = max(tries, min(endpoint.failures - call.seen[endpoint], self.tries))
+            tries = max(tries, min(endpoint.failures - call.before[endpoint], self.tries))
         return GivenUp(endpoint.host, call.fault or endpoint.fault or Fault("no answer"), tries)
 
 
@@ -348,7 +348,7 @@ def connector(url: str, timeout: float, headers: Mapping[str, str] | None = None
 
 
 def _cause(error: BaseException) -> str:
-    """What lies at the root of an exception: httpx hides the system's words under its own."""
+    """The root cause of an exception: httpx hides the system's words under its own."""
     root: BaseException = error
     while inner := root.__cause__ or root.__context__:
         root = inner
@@ -359,7 +359,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _server_words(response: httpx.Response) -> str:
-    """The message in a server's error, in whatever form it sends it."""
+    """The message in a server's error, in any of the usual forms."""
     try:
         body = json.loads(response.content)
     except ValueError:

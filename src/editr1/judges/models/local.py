@@ -1,6 +1,6 @@
 """A model in this process: any image-text-to-text model of transformers.
 
-A question for one token is one forward pass a batch, no generation: prompts are padded on the left, so the answer
+Questions for one token take one forward pass per batch, no generation: prompts are padded on the left, so the answer
 position is the last one of every row, and only its logits are computed. Longer answers are generated. Nothing is
 downloaded, no remote code is run, no pickle is loaded.
 
@@ -36,16 +36,16 @@ from editr1.judges.scoring import score_token_ids
 class TransformersModel:
     """Answers questions by a local model; see `editr1.judges.base.MLLM`.
 
-    A folder that does not hold such a model whole is a `UserError`.
+    A folder without the whole of such a model is a `UserError`.
 
     Args:
-        path: local folder with safetensors weights, processor and chat template.
-        batch_size: questions a forward pass.
-        device: where the model runs.
-        dtype: of the weights; probabilities are computed from its logits in float32 at least.
+        path: Local folder with safetensors weights, processor and chat template.
+        batch_size: Questions per forward pass.
+        device: Device of the model.
+        dtype: Number format of the weights; probabilities are computed from the logits in float32 at least.
 
     Attributes:
-        name: the folder's.
+        name: Name of the folder.
     """
 
     remote = False
@@ -67,16 +67,16 @@ class TransformersModel:
         self._last_only = {"logits_to_keep": 1} if keeps else {}
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        """One answer a question, in their order.
+        """One answer per question, in their order.
 
         Raises:
-            UserError: a choice is not one token of this model.
+            UserError: A choice is not one token of this model.
         """
         return self.answer_top(asks, 0)
 
     def answer_top(self, asks: Sequence[Ask], top: int) -> list[Answer]:
-        """As `answer`; positions list the `top` likeliest tokens too, for questions without choices as well."""
-        order = sorted(range(len(asks)), key=lambda i: asks[i].max_tokens)  # alike with alike; stable
+        """As `answer`, but positions hold the `top` likeliest tokens too, also for questions without choices."""
+        order = sorted(range(len(asks)), key=lambda i: asks[i].max_tokens)  # answers of one length together; stable
         answers: dict[int, Answer] = {}
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
@@ -87,27 +87,27 @@ class TransformersModel:
         """The one token that `text` is.
 
         Raises:
-            UserError: it is none, or several.
+            UserError: It is none, or several.
         """
         return score_token_ids(self.processor.tokenizer, [text])[0]
 
     def token_text(self, token: int) -> str:
-        """What a token looks like."""
+        """The text of a token."""
         return str(self.processor.tokenizer.decode([token]))
 
     @torch.inference_mode()
     def _batch(self, asks: Sequence[Ask], top: int) -> list[Answer]:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         inputs = self._inputs(asks).to(self.model.device, self.model.dtype)
         if max(ask.max_tokens for ask in asks) == 1:
             logits = self.model(**inputs, **self._last_only, use_cache=False).logits[:, -1]  # B V
-            tokens = _drawn(logits.clone(), asks, 0).argmax(dim=1, keepdim=True)  # B 1
+            tokens = _sampled(logits.clone(), asks, 0).argmax(dim=1, keepdim=True)  # B 1
             steps: Sequence[Tensor] = [logits]
         else:
             tokens, steps = self._generate(inputs, asks)
         read = inputs["attention_mask"].sum(dim=1).tolist()
         rows = [self._row(ask, tokens[i].tolist(), [step[i] for step in steps], top) for i, ask in enumerate(asks)]
-        seconds = (time.perf_counter() - begun) / len(asks)
+        seconds = (time.perf_counter() - start) / len(asks)
         return [
             Answer(text, positions, reason, prompt_tokens=count, completion_tokens=len(positions), seconds=seconds)
             for (text, positions, reason), count in zip(rows, read, strict=True)
@@ -115,19 +115,19 @@ class TransformersModel:
 
     def _generate(self, inputs: Any, asks: Sequence[Ask]) -> tuple[Tensor, Sequence[Tensor]]:
         """New tokens [B, L], and the logits [B, V] of each of the L steps."""
-        made = self.model.generate(
+        output = self.model.generate(
             **inputs,
             max_new_tokens=max(ask.max_tokens for ask in asks),
-            do_sample=False,  # the draw is in the noise
+            do_sample=False,  # the sampling is in the noise
             temperature=None,
             top_p=None,
             top_k=None,
             repetition_penalty=None,
-            logits_processor=LogitsProcessorList([_Draw(asks, inputs["input_ids"].shape[1])]),
+            logits_processor=LogitsProcessorList([_Sample(asks, inputs["input_ids"].shape[1])]),
             output_logits=True,
             return_dict_in_generate=True,
         )
-        return made.sequences[:, inputs["input_ids"].shape[1] :], made.logits
+        return output.sequences[:, inputs["input_ids"].shape[1] :], output.logits
 
     def _row(
         self, ask: Ask, tokens: list[int], steps: Sequence[Tensor], top: int
@@ -137,7 +137,7 @@ class TransformersModel:
         ends = self._ends()
         count = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
         count = min(count, ask.max_tokens)
-        if ask.max_tokens == 1:  # the probabilities at the first position count, whatever stands there
+        if ask.max_tokens == 1:  # the probabilities at the first position count, whatever its token
             count = 1
         ids = score_token_ids(tokenizer, ask.choices)
         positions = []
@@ -149,25 +149,25 @@ class TransformersModel:
         return tokenizer.decode(tokens[:count], skip_special_tokens=True), tuple(positions), None
 
     def _position(self, token: int, logits: Tensor, ids: dict[str, int], top: int) -> Position | None:
-        """Log-probabilities of the choices and of the `top` likeliest tokens; None where one is not finite."""
+        """Log-probabilities of the choices and of the `top` likeliest tokens; None if one of a choice is not finite."""
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))  # V
         total = wide.nan_to_num(nan=-torch.inf, posinf=torch.finfo(wide.dtype).max).logsumexp(dim=0)
-        found = wide[list(ids.values())].double() - total.double()
-        if not bool(found.isfinite().all()):
+        values = wide[list(ids.values())].double() - total.double()
+        if not bool(values.isfinite().all()):
             return None
-        logprobs = dict(zip(ids, found.tolist(), strict=True))
+        logprobs = dict(zip(ids, values.tolist(), strict=True))
         if top:
             best = wide.topk(top)
-            listed = [*zip(best.indices.tolist(), (best.values - total).tolist(), strict=True)]
-            texts = {self.token_text(index): value for index, value in reversed(listed)}  # of equal texts the likelier
+            rows = [*zip(best.indices.tolist(), (best.values - total).tolist(), strict=True)]
+            texts = {self.token_text(index): value for index, value in reversed(rows)}  # of equal texts the likelier
             logprobs = {**texts, **logprobs}
         return Position(self.token_text(token), logprobs)
 
     def _ends(self) -> set[int]:
         """Tokens that end an answer."""
-        known = self.model.generation_config.eos_token_id
-        listed = known if isinstance(known, list) else [known]
-        return {token for token in [*listed, self.processor.tokenizer.eos_token_id] if token is not None}
+        ids = self.model.generation_config.eos_token_id
+        ends = ids if isinstance(ids, list) else [ids]
+        return {token for token in [*ends, self.processor.tokenizer.eos_token_id] if token is not None}
 
     def _inputs(self, asks: Sequence[Ask]) -> Any:
         """The model's arguments for these questions, padded on the left."""
@@ -184,20 +184,20 @@ def chat(ask: Ask) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content}]
 
 
-class _Draw(LogitsProcessor):  # type: ignore[misc]
-    """Makes the likeliest token a draw, for the rows whose temperature is above 0."""
+class _Sample(LogitsProcessor):  # type: ignore[misc]
+    """Makes the likeliest token a random sample in the rows with a temperature above 0."""
 
     def __init__(self, asks: Sequence[Ask], prompt: int) -> None:
         self.asks, self.prompt = asks, prompt
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        return _drawn(scores, self.asks, input_ids.shape[1] - self.prompt)
+        return _sampled(scores, self.asks, input_ids.shape[1] - self.prompt)
 
 
-def _drawn(logits: Tensor, asks: Sequence[Ask], place: int) -> Tensor:
-    """Logits [B, V] whose argmax is a draw from softmax(logits / temperature), by the Gumbel trick.
+def _sampled(logits: Tensor, asks: Sequence[Ask], place: int) -> Tensor:
+    """Logits [B, V] whose argmax is a sample of softmax(logits / temperature), by the Gumbel trick.
 
-    The noise of a row follows from its own seed and the place in the answer, so no draw depends on the batch.
+    The noise of a row follows from its own seed and the place in the answer, so no sample depends on the batch.
     """
     for row, ask in enumerate(asks):
         if ask.temperature > 0:

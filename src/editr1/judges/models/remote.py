@@ -1,8 +1,8 @@
 """A model behind one or more servers that speak OpenAI's chat protocol: vLLM, SGLang, `editr1 judge serve`, hosted.
 
-Images travel as data URLs. The log-probabilities of the choices are exact where a server gives those of tokens that are
-named to it (vLLM's `logprob_token_ids`); else they are read from its list of the likeliest tokens, and a choice that is
-not in the list stays unknown, with a bound. Nothing that a server sends becomes a number unless it is whole and finite.
+Images travel as data URLs. The log-probabilities of the choices are exact if a server gives those of named tokens
+(vLLM's `logprob_token_ids`). Otherwise they are read from its list of the likeliest tokens, and a choice that is not in
+the list stays unknown, with a bound. An answer becomes a number only if it is whole and finite.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from editr1.judges.base import Answer, Ask, Position
 from editr1.judges.models.client import Client
 from editr1.judges.models.endpoints import Endpoint, Endpoints, Fault, GivenUp, connector
 
-PLACEHOLDER = -9999.0  # what servers write where they know no log-probability
+PLACEHOLDER = -9999.0  # what servers write for an unknown log-probability
 ROUNDING = 1e-4  # a log-probability may be this far above 0
 BROKEN_OFF = frozenset({"abort", "content_filter", "error"})
 NO_SUCH_CALL = 501
@@ -40,18 +40,18 @@ class OpenAIModel:
     """Answers questions by chat servers; see `editr1.judges.base.MLLM`. `answer` may be called from several threads.
 
     Args:
-        endpoints: base URLs of servers of the same model, as http://127.0.0.1:8000/v1.
-        model: its name there.
-        api_key_env: environment variable with the key; none is sent where it is not set.
-        in_flight: requests at one endpoint at a time, at most.
-        timeout: seconds for one request.
-        tries: failures of a request at one endpoint after which it is given up there.
-        top_logprobs: likeliest tokens that a server is asked to list.
-        jpeg_quality: images are sent as JPEG of this quality (1 to 95); None sends PNG, without loss.
-        backoff: seconds of the first pause after a failure.
+        endpoints: Base URLs of servers of the same model, such as http://127.0.0.1:8000/v1.
+        model: Name of the model there.
+        api_key_env: Environment variable with the key; no key is sent if it is not set.
+        in_flight: Requests in flight per endpoint.
+        timeout: Seconds per request.
+        tries: Failures of a request at one endpoint after which it is given up there.
+        top_logprobs: Length of the list of likeliest tokens that a server is asked for.
+        jpeg_quality: Quality of the JPEG images that are sent (1 to 95); None sends PNG, without loss.
+        backoff: Seconds of the first pause after a failure.
 
     Raises:
-        UserError: an endpoint is not a base URL, or the key cannot be sent.
+        UserError: An endpoint is not a base URL, or the key cannot be sent.
     """
 
     remote = True
@@ -72,12 +72,12 @@ class OpenAIModel:
         self.name, self.top_logprobs, self.jpeg_quality = model, top_logprobs, jpeg_quality
         urls = [_checked(url) for url in dict.fromkeys(endpoints)]
         if not urls:
-            raise UserError("judge.endpoints is empty: name at least one server, as http://127.0.0.1:8000/v1")
+            raise UserError("judge.endpoints is empty: name at least one server, such as http://127.0.0.1:8000/v1")
         headers, self._redact = _credentials(api_key_env)
         servers = [Endpoint(url, connector(url, timeout, headers), timeout, self._redact) for url in urls]
         self._endpoints = Endpoints(servers, in_flight=in_flight, tries=tries, backoff=backoff)
         self._exact = {server: _TokenIds(server, model, tries) for server in servers}
-        self._renamed: set[Endpoint] = set()  # want `max_completion_tokens`, as OpenAI's own newer models do
+        self._renamed: set[Endpoint] = set()  # these want `max_completion_tokens`, like OpenAI's newer models
         self._encoders = ThreadPoolExecutor(os.cpu_count(), "judge-images")
         self._client = Client(self._endpoints, "judge-client")
 
@@ -112,7 +112,7 @@ class OpenAIModel:
             return Answer(reason=str(error), seconds=time.monotonic() - started)
 
     async def _ask(self, endpoint: Endpoint, ask: Ask, body: dict[str, Any]) -> Any:
-        """A server's reply, with the choices' own log-probabilities if it can give them, else with its likeliest."""
+        """A server's reply, with log-probabilities of the choices if it can give them, else of its likeliest tokens."""
         if not ask.choices:
             return await self._post(endpoint, body)
         body = {**body, "logprobs": True, "top_logprobs": self.top_logprobs}
@@ -120,13 +120,13 @@ class OpenAIModel:
         ids = await exact.of(ask.choices)
         if ids is None:
             return await self._post(endpoint, body)
-        enough = max(self.top_logprobs, len(ids) + 1)  # the token that was written is listed too
+        enough = max(self.top_logprobs, len(ids) + 1)  # the list holds the answer's own token too
         try:
             reply = await self._post(endpoint, {**body, "logprob_token_ids": ids, "top_logprobs": enough})
         except Fault as fault:
             if fault.status not in (400, 422):
                 raise
-            reply = await self._post(endpoint, body)  # raises where it was not the parameter that was wrong
+            reply = await self._post(endpoint, body)  # raises if the parameter was not the problem
             exact.give_up(f"refuses logprob_token_ids ({fault})")
             return reply
         answer = _read(reply, ask, 0.0, self._redact)
@@ -149,7 +149,7 @@ class OpenAIModel:
         return await endpoint.post(url, renamed)
 
     def _part(self, part: str | Image, urls: dict[int, Future[str]]) -> str | Future[str]:
-        """One piece of the message; an image is encoded in a thread, and not again where it comes again."""
+        """One piece of the message; an image is encoded in a thread, once however often it occurs."""
         if isinstance(part, str):
             return part
         if id(part) not in urls:
@@ -158,28 +158,27 @@ class OpenAIModel:
 
 
 class _TokenIds:
-    """The token ids of choices at one endpoint, where it gives the log-probabilities of tokens that are named to it."""
+    """The token ids of choices at one endpoint, if it gives the log-probabilities of named tokens."""
 
     def __init__(self, endpoint: Endpoint, model: str, tries: int) -> None:
         self.endpoint, self.model = endpoint, model
-        self.left = tries  # strange answers to the question for ids before the endpoint is taken to have no such call
+        self.left = tries  # strange answers to the question for ids until the endpoint counts as unable
         self.known: dict[str, int | None] = {}
         self._learning: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._able = True
 
     async def of(self, choices: tuple[str, ...]) -> list[int] | None:
-        """Ids of the choices; None where the endpoint is not of this kind, or a choice is not one token.
+        """Ids of the choices; None if the endpoint has no such call, or a choice is not one token.
 
         Raises:
-            Fault: the endpoint did not answer, and may do so later.
+            Fault: The endpoint does not answer, but may do so later.
         """
         if self._able and any(choice not in self.known for choice in choices):
             if choices not in self._learning:  # one question, however many wait for its answer
                 self._learning[choices] = asyncio.create_task(self._learn(choices))
             await asyncio.shield(self._learning[choices])
-        ids = [self.known.get(choice) for choice in choices]
-        found = [number for number in ids if number is not None]
-        return found if self._able and len(found) == len(ids) else None
+        ids = [token for choice in choices if (token := self.known.get(choice)) is not None]
+        return ids if self._able and len(ids) == len(choices) else None
 
     def give_up(self, why: str) -> None:
         """Read the choices from the list of likeliest tokens from now on."""
@@ -216,7 +215,7 @@ class _TokenIds:
 
 
 async def _content(part: str | Future[str]) -> dict[str, Any]:
-    """A piece of the message as servers take it."""
+    """A piece of the message in the form of the protocol."""
     if isinstance(part, str):
         return {"type": "text", "text": part}
     return {"type": "image_url", "image_url": {"url": await asyncio.shield(asyncio.wrap_future(part))}}
@@ -226,7 +225,7 @@ def _read(reply: Any, ask: Ask, seconds: float, redact: Callable[[str], str]) ->
     """A chat completion as an answer.
 
     Raises:
-        Fault: it is not whole, or holds log-probabilities that are none.
+        Fault: It is not whole, or holds log-probabilities that cannot be.
     """
     try:
         choice = reply["choices"][0]
@@ -260,9 +259,9 @@ def _positions(logprobs: Any, ask: Ask, text: str) -> tuple[Position, ...]:
 
 
 def _position(token: Any, choices: Sequence[str]) -> Position:
-    """One token of a reply. A likeliest token that was not written bounds those which the list leaves out.
+    """One token of a reply. The least likely token of its list bounds the choices that the list leaves out.
 
-    The written one does not: servers list it even where it is far down.
+    The answer's own token is no bound: servers list it even if it is far down.
     """
     try:
         listed = [(str(entry["token"]), _logprob(entry["logprob"])) for entry in token["top_logprobs"]]
@@ -294,7 +293,7 @@ def _unusable(why: str) -> Fault:
 
 
 def _count(usage: Any, *keys: str) -> int:
-    """A number of tokens that a server tells; 0 where it does not."""
+    """A number of tokens in a server's reply; 0 if it is not there."""
     for key in keys:
         usage = usage.get(key) if isinstance(usage, Mapping) else None
     return usage if isinstance(usage, int) else 0
@@ -322,12 +321,12 @@ def _checked(url: str) -> str:
     except httpx.InvalidURL:
         parsed = httpx.URL("")
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
-        raise UserError(f"judge.endpoints: {url!r} is not a server's base URL, as http://127.0.0.1:8000/v1")
+        raise UserError(f"judge.endpoints: {url!r} is not a server's base URL, such as http://127.0.0.1:8000/v1")
     return url.rstrip("/")
 
 
 def _credentials(api_key_env: str) -> tuple[dict[str, str], Callable[[str], str]]:
-    """Headers with the key of the environment, and what takes the key out of a text."""
+    """Headers with the key from the environment, and a function that takes the key out of a text."""
     key = os.environ.get(api_key_env, "").strip()
     if not key:
         return {}, lambda text: text

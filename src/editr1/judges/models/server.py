@@ -1,7 +1,7 @@
 """`editr1 judge serve`: a small server that speaks OpenAI's chat protocol, over a model in this process.
 
-One batch at a time: questions that wait are answered together. Of vLLM's extensions it knows those that make scores
-exact: `logprob_token_ids`, and `/tokenize`. It fetches nothing: images come as data URLs.
+It answers one batch at a time, made of the questions that wait. Of vLLM's extensions it knows those that make scores
+exact: `logprob_token_ids` and `/tokenize`. It fetches nothing: images come as data URLs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BODY_MAX = 32 * 2**20
 IMAGES_MAX = 8
 KINDS = {f"data:image/{kind.lower()};base64,": kind for kind in ("PNG", "JPEG", "WEBP")}
 UNREADABLE = (OSError, SyntaxError, ValueError, IndexError, struct.error, Image.DecompressionBombError)  # of Pillow
-PLACEHOLDER = -9999.0  # vLLM's, for a log-probability that is not known
+PLACEHOLDER = -9999.0  # vLLM's value for an unknown log-probability
 
 T = TypeVar("T")
 Body = TypeVar("Body", bound=BaseModel)
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 class Served(MLLM, Protocol):
-    """What a served model can do beside answering. It is called from one thread only."""
+    """What a served model must do besides answering. It is called from one thread only."""
 
     processor: Any
 
@@ -64,7 +64,7 @@ class Message(BaseModel):
 
 
 class Chat(BaseModel):
-    """A chat request; what it holds beside this is left out of account, as clients send much."""
+    """A chat request; further keys are ignored, as clients send many."""
 
     model: str
     messages: list[Message] = Field(min_length=1, max_length=1)
@@ -80,9 +80,9 @@ class Chat(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nulls(cls, given: Any) -> Any:
-        """Clients send null for what they leave to the server."""
-        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
+    def _without_nulls(cls, body: Any) -> Any:
+        """Clients send null for the settings that they leave to the server."""
+        return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
 
 
 class Tokenize(BaseModel):
@@ -102,7 +102,7 @@ class Refused(Exception):
 
 
 class Batcher:
-    """Answers questions in batches of what waits, one batch at a time; all use of the model is in one thread."""
+    """Answers the questions that wait, one batch at a time; the model is used in one thread only."""
 
     def __init__(self, model: Served, batch_size: int, wait: float) -> None:
         self.model, self.batch_size, self.wait = model, batch_size, wait
@@ -130,7 +130,7 @@ class Batcher:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     async def work(self) -> None:
-        """Answer for ever."""
+        """Answer until cancelled."""
         while True:
             batch = [await self.queue.get()]
             if self.queue.qsize() < self.batch_size - 1:
@@ -145,7 +145,7 @@ class Batcher:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _answer(self, batch: Sequence[tuple[Ask, int, asyncio.Future[Answer]]]) -> None:
-        """Settle a batch; one that fails is taken apart, so that a question fails for its own reasons only."""
+        """Answer a batch; if it fails, try each of its questions alone, so that it fails for its own reasons only."""
         asks, top = [ask for ask, _, _ in batch], max(top for _, top, _ in batch)
         job = asyncio.ensure_future(self.run(self.model.answer_top, asks, top))
         await asyncio.wait([job])
@@ -169,9 +169,9 @@ def make_app(model: Served, *, batch_size: int = JUDGE_DEFAULTS.batch_size, wait
     """The application.
 
     Args:
-        model: that answers.
-        batch_size: questions in a batch, at most.
-        wait_ms: milliseconds that a batch which is not full waits for more questions.
+        model: The model that answers.
+        batch_size: Largest number of questions in a batch.
+        wait_ms: Milliseconds that a batch with room waits for more questions.
     """
     batcher = Batcher(model, batch_size, wait_ms / 1000)
 
@@ -221,7 +221,7 @@ def make_app(model: Served, *, batch_size: int = JUDGE_DEFAULTS.batch_size, wait
 
 
 def _add_errors(app: FastAPI) -> None:
-    """What is wrong is answered in OpenAI's form."""
+    """Answer errors in OpenAI's form."""
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> JSONResponse:
@@ -245,7 +245,7 @@ def serve(model: Served, *, host: str, port: int, batch_size: int) -> None:
     """Serve until Ctrl-C.
 
     Raises:
-        UserError: the address is taken, or is not of this machine.
+        UserError: The address is taken, or not of this machine.
     """
     listener, url = listen(host, port)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -260,23 +260,23 @@ def _check_name(name: str, model: MLLM) -> None:
 
 
 async def _read(request: Request, kind: type[Body]) -> Body:
-    """The request's body, which is read no further than it may be long."""
-    held = bytearray()
+    """The request's body; one that is too long is not read to its end."""
+    content = bytearray()
     async for chunk in request.stream():
-        held += chunk
-        if len(held) > BODY_MAX:
+        content += chunk
+        if len(content) > BODY_MAX:
             raise Refused(413, f"a request may have {BODY_MAX} bytes")
     try:
-        return kind.model_validate_json(bytes(held))
+        return kind.model_validate_json(bytes(content))
     except ValidationError as error:
         raise Refused(400, first_problem(error)) from None
 
 
 async def _unless_gone(request: Request, answers: asyncio.Future[T]) -> T:
-    """The answers; they are withdrawn when the client closes its connection.
+    """The answers; they are withdrawn if the client closes its connection.
 
     Raises:
-        ClientDisconnect: it did.
+        ClientDisconnect: The client closed its connection.
     """
     gone = asyncio.create_task(_end(request))
     try:
@@ -296,9 +296,9 @@ async def _end(request: Request) -> None:
 
 
 def _refusal(error: BaseException) -> Refused:
-    """What a client is told of a failure: that its question cannot be taken, or that the server is in trouble."""
+    """The reply to a client after a failure: its question cannot be taken, or the server is in trouble."""
     words = f"{type(error).__name__}: {first_line(error)}"
-    if isinstance(error, ValueError | UserError):  # as of an image that the model cannot take
+    if isinstance(error, ValueError | UserError):  # such as an image that the model cannot take
         return Refused(400, words)
     return Refused(500, words, "server_error")
 
@@ -343,7 +343,7 @@ def _image(url: str) -> Image.Image:
 
 
 def _completion(name: str, body: Chat, ask: Ask, answers: Sequence[Answer]) -> dict[str, Any]:
-    """The answers as OpenAI's clients read them."""
+    """The answers in OpenAI's form."""
     read, written = answers[0].prompt_tokens, sum(answer.completion_tokens for answer in answers)
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -366,7 +366,7 @@ def _choice(index: int, body: Chat, ask: Ask, answer: Answer) -> dict[str, Any]:
 
 
 def _token(position: Position, choices: Sequence[str], top: int) -> dict[str, Any]:
-    """A token with its alternatives: those that were named, else the likeliest."""
+    """A token with its alternatives: the named ones, else the likeliest."""
     known = position.logprobs
     names = choices or sorted(known, key=known.__getitem__, reverse=True)[:top]
     own = known.get(position.token, PLACEHOLDER)

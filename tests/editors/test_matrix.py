@@ -79,7 +79,7 @@ def nft_step(editor: Editor, lr: float) -> tuple[Rollout, Tensor, Tensor]:
 def test_the_probe_agrees_with_the_record_and_every_call_is_replayed_bit_for_bit(
     pipeline_path: Paths, name: str
 ) -> None:
-    found = probe(load(pipeline_path, name).pipe, known=FAMILIES[name], pixels=PIXELS)
+    found = probe(load(pipeline_path, name).pipe, record=FAMILIES[name], pixels=PIXELS)
     assert found.error is None
     assert found.disagreements == []
     assert found.differences == [0.0, 0.0, 0.0]

@@ -28,7 +28,7 @@ def probe(
     record = find_family(where)
     device = pick_device("auto")
     pipe = load_pipeline(where, torch.bfloat16 if device.type == "cuda" else torch.float32, device)
-    result = run_probe(pipe, known=record, pixels=pixels)
+    result = run_probe(pipe, record=record, pixels=pixels)
     report: dict[str, Any] = {
         "pipeline": result.family.pipeline,
         "known": record is not None,

@@ -1,7 +1,7 @@
-"""An editor: a stock diffusers pipeline, its family record, and the three things that training asks of it.
+"""An editor: a stock diffusers pipeline, its family record, and three methods for training.
 
-`rollout` calls the pipeline as a user would, `velocity` replays its denoiser call for training, `self_check` proves
-that both see the same. Nothing of a pipeline is copied here.
+`rollout` calls the pipeline as a user does, `velocity` replays its denoiser call for training, `self_check` proves that
+both see the same. No code of a pipeline is copied here.
 
 Letters: G edits of a group, B rows of a replay, N target tokens, C channels of a token.
 """
@@ -47,7 +47,7 @@ from editr1.errors import UserError
 
 
 class EditorMismatch(UserError):
-    """Training would not see what inference sees; the message names the argument that differs."""
+    """A replay differs from the pipeline's own call; the message names the argument that differs."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class Rollout:
     """G edits of one sample.
 
     Attributes:
-        conditioning: what the denoiser was told; one row, since all G edits share it.
-        latents: clean results x0 of the sampler, [G, N, C], float32.
-        images: the decoded edits, G of them, RGB.
-        levels: noise levels at which the sampler called the denoiser, falling, in [0, 1], [S], float32.
-        calls: denoiser calls, all rows: the first and the last one, or all of them, for `Editor.self_check`.
-        trajectory: what the sampler went through from noise to `latents`, [S + 1, G, N, C], float32; None unless kept.
+        conditioning: Arguments of the denoiser; one row, as all G edits share them.
+        latents: Clean results x0 of the sampler, [G, N, C], float32.
+        images: The G decoded edits, RGB.
+        levels: Noise levels of the sampler's denoiser calls, falling, in [0, 1], [S], float32.
+        calls: Denoiser calls with all rows, for `Editor.self_check`: the first and the last one, or all of them.
+        trajectory: The sampler's path from noise to `latents`, [S + 1, G, N, C], float32; None unless it is kept.
     """
 
     conditioning: Conditioning
@@ -72,17 +72,18 @@ class Rollout:
 
 
 class Editor:
-    """A diffusers pipeline and its family record; the only thing that training and evaluation see of a model.
+    """A diffusers pipeline with its family record: all that training and evaluation see of a model.
 
     Args:
-        pipe: the pipeline; all its weights are frozen here.
-        family: its record.
-        guidance: None for the family's default.
-        pixels: area of source and edit; None for the pipeline's own.
-        text_tokens: length that prompts are padded or cut to; None for the pipeline's own, or its tokenizer's if less.
+        pipe: The pipeline; all its weights are frozen here.
+        family: Its record.
+        guidance: Guidance scale; None for the family's default.
+        pixels: Area of source and edit; None for the pipeline's own.
+        text_tokens: Length to which prompts are padded or cut; None for the pipeline's own, or its tokenizer's if that
+            is less.
 
     Raises:
-        UserError: `guidance` or `text_tokens` is given for an editor that takes none, or there is no denoiser.
+        UserError: The editor takes no guidance or no text length but there is one, or there is no denoiser.
     """
 
     def __init__(
@@ -120,17 +121,17 @@ class Editor:
         mode: AdapterMode = "lora",
         seed: int = 0,
     ) -> None:
-        """Give the denoiser the policies "default" and "old", equal to what was loaded; "default" is active afterwards.
+        """Add the policies "default" and "old", equal to the reference; "default" is active afterwards.
 
         Args:
-            rank: of the LoRA matrices.
-            alpha: the LoRA is scaled by alpha / rank.
-            targets: names of the modules that get a LoRA; None for the family's.
+            rank: Rank of the LoRA matrices.
+            alpha: The LoRA is scaled by alpha / rank.
+            targets: Names of the modules that get a LoRA; None for the family's.
             mode: "lora", or "full" to train every weight of the denoiser.
-            seed: of the LoRA's initial weights.
+            seed: Seed of the LoRA's initial weights.
 
         Raises:
-            UserError: a target names no module of the denoiser.
+            UserError: A target names no module of the denoiser.
         """
         if mode == "full":
             self.policies = FullPolicies(self.denoiser)
@@ -153,17 +154,17 @@ class Editor:
         """Make `num_edits` edits with the active policy; edit i depends on (seed, i) alone, not on `num_edits`.
 
         Args:
-            sample: what to edit, and how.
+            sample: Sources and instruction.
             num_edits: G.
-            steps: denoiser calls.
-            seed: at least 0; other seeds give independent noise.
-            scheduler: the sampler.
-            every_call: keep every denoiser call, not the first and the last only.
-            keep_trajectory: keep the latents of every step.
+            steps: Denoiser calls.
+            seed: At least 0; different seeds give independent noise.
+            scheduler: Name of the sampler.
+            every_call: Whether to keep every denoiser call, not only the first and the last one.
+            keep_trajectory: Whether to keep the latents of every step.
 
         Raises:
-            UserError: the source is too elongated for the editor's area, there are more source images than the editor
-                takes, or the sampler gives NaN or infinity.
+            UserError: The source is too elongated for the editor's area, there are more source images than the editor
+                takes, or the sampler returns NaN or infinity.
         """
         family = self.family
         images, recording = self.sample_recorded(
@@ -174,7 +175,7 @@ class Editor:
         latents = self._latents(recording.sample, conditioning)
         if not latents.isfinite().all():
             raise UserError(
-                f"sample {sample.key!r}: the sampler gave NaN or infinite latents; take at least 2 rollout.steps, and "
+                f"sample {sample.key!r}: the sampler gave NaN or infinite latents; use at least 2 rollout.steps, and "
                 "bfloat16 or float32 instead of float16."
             )
         samples = [*recording.samples, recording.sample] if keep_trajectory else []
@@ -183,7 +184,7 @@ class Editor:
         return Rollout(conditioning, latents, images, levels, recording.calls, trajectory)
 
     def _latents(self, sample: Tensor, conditioning: Conditioning) -> Tensor:
-        """What the scheduler returned, [G, N, C], float32."""
+        """Latents of the scheduler as [G, N, C], float32."""
         latents = final_target(sample, self.family, conditioning.shape)
         return latents.reshape(len(latents), conditioning.shape[0], -1).float()
 
@@ -198,7 +199,7 @@ class Editor:
         scheduler: SchedulerName,
         every_call: bool,
     ) -> tuple[list[Image], Recording]:
-        """The call of the pipeline, and what was seen of its denoiser and scheduler; arguments as in `rollout`."""
+        """The pipeline's images, and the recording of its denoiser and scheduler; arguments as in `rollout`."""
         size = self.size_of(sample.source, sample.key)
         arguments = self.family.call(
             sample,
@@ -218,16 +219,16 @@ class Editor:
                 generator=[noise_generator(seed, i) for i in range(num_edits)],
             )[0]
         if not recording.steps or recording.sample is None:
-            raise UserError(f"{self.family.pipeline} called {self.family.denoiser!r} never: is this its denoiser?")
+            raise UserError(f"{self.family.pipeline} never called {self.family.denoiser!r}: is this its denoiser?")
         return [image if image.mode == "RGB" else image.convert("RGB") for image in images], recording
 
     def velocity(self, conditioning: Conditioning, x_t: Tensor, t: Tensor) -> Tensor:
-        """Velocity eps - x0 of the active policy at x_t = (1 - t) x0 + t eps; gradients flow.
+        """Velocity eps - x0 of the active policy at x_t = (1 - t) x0 + t eps, with gradients.
 
         Args:
-            conditioning: of the group that all rows belong to.
-            x_t: noised latents, [B, N, C].
-            t: times in [0, 1], [B].
+            conditioning: Arguments of the denoiser for the group of all rows.
+            x_t: Noised latents, [B, N, C].
+            t: Noise levels in [0, 1], [B].
 
         Returns:
             [B, N, C], float32.
@@ -237,54 +238,55 @@ class Editor:
 
     @torch.no_grad()
     def self_check(self, rollout: Rollout) -> list[float]:
-        """Replay recorded denoiser calls of a rollout under the same policy: the results must be equal bit for bit.
+        """Replay the recorded denoiser calls of a rollout under the same policy: results must be equal bit for bit.
 
-        Families that cache the source's keys and values after the first step are compared by their tolerance there.
+        A family that caches the source's keys and values has a tolerance for the calls after the first.
 
         Returns:
             The largest difference of each call.
 
         Raises:
-            EditorMismatch: one is not equal.
+            EditorMismatch: A call differs.
         """
         family, shape, edits = self.family, rollout.conditioning.shape, len(rollout.images)
         differences = []
         for index, call in enumerate(rollout.calls):
             latents = call.arguments[family.latents]
             rows = conditional_rows(latents, family, edits)
-            blocks = len(latents) // edits  # unconditional rows are filled by the conditional one
+            blocks = len(latents) // edits  # the conditional rows stand in for unconditional ones
             x_t = target_of(latents, family, extent(family, shape))[rows].repeat(blocks, *[1] * len(shape))
             time = call.arguments[family.time][rows].repeat(blocks)
-            replayed = replay(self.denoiser, rollout.conditioning, family, x_t, time)[:edits]
-            recorded = predicted(call.output, family, shape)[rows]
-            differences.append(largest_difference(replayed, recorded))
-            allowed = family.tolerance * float(recorded.abs().max()) if index else 0.0
-            if not differences[-1] <= allowed:
-                replay_arguments = arguments_for(rollout.conditioning, family, x_t, time)
-                raise EditorMismatch(self._explain(differences[-1], call.arguments, replay_arguments))
+            velocity = replay(self.denoiser, rollout.conditioning, family, x_t, time)[:edits]
+            original = predicted(call.output, family, shape)[rows]
+            differences.append(largest_difference(velocity, original))
+            limit = family.tolerance * float(original.abs().max()) if index else 0.0
+            if not differences[-1] <= limit:
+                arguments = arguments_for(rollout.conditioning, family, x_t, time)
+                raise EditorMismatch(self._explain(differences[-1], call.arguments, arguments))
         return differences
 
-    def _explain(self, off: float, recorded: dict[str, Any], replayed: dict[str, Any]) -> str:
-        """Which argument differs between the recorded call and its replay, if any does."""
-        differences = {name: largest_difference(recorded[name], replayed.get(name)) for name in recorded}
-        wrong = ", ".join(f"{name} by {size:.3g}" for name, size in differences.items() if size > 0)
+    def _explain(self, difference: float, call: dict[str, Any], repeat: dict[str, Any]) -> str:
+        """Which arguments differ between the recorded call and its replay, if any do."""
+        sizes = {name: largest_difference(call[name], repeat.get(name)) for name in call}
+        names = ", ".join(f"{name} by {size:.3g}" for name, size in sizes.items() if size > 0)
         hint = (
-            f"arguments that differ: {wrong}; look at batch_args of the family record {self.family.name!r}"
-            if wrong
+            f"arguments that differ: {names}; look at batch_args of the family record {self.family.name!r}"
+            if names
             else "all arguments are equal, so the denoiser itself gives two answers: is another policy active than in "
             "the rollout, is dropout on, are kernels nondeterministic?"
         )
-        return f"replaying a recorded denoiser call gives another velocity (largest difference {off:.3g}); {hint}"
+        problem = f"replaying a recorded denoiser call gives another velocity (largest difference {difference:.3g})"
+        return f"{problem}; {hint}"
 
     def sources_of(self, sample: EditSample) -> list[Image]:
-        """The sample's source images, as the pipeline is given them."""
+        """The sample's source images as arguments of the pipeline."""
         sources, most = [sample.source, *sample.references], self.family.sources
         if most is not None and len(sources) > max(most, 1):
             raise UserError(
                 f"sample {sample.key!r} has {len(sources)} source images, {self.family.name} takes {most}: drop its "
                 "references, or use an editor that takes several (`editr1 editor list`)."
             )
-        if most == 0:  # text to image: the picture gives the shape alone
+        if most == 0:  # text to image: the source only has the shape
             return []
         sources = [source.convert("RGB") for source in sources]
         if not self.family.fitted or self.pixels is None:
@@ -307,7 +309,7 @@ class Editor:
 
     @contextmanager
     def scoped(self, scheduler: SchedulerName, size: Size | None = None) -> Iterator[None]:
-        """The pipeline with another scheduler and other source areas, put back at the end whatever happens."""
+        """Inside, the pipeline has another scheduler and other source areas; afterwards, even on errors, its own."""
         module, pipe, family = sys.modules[type(self.pipe).__module__], self.pipe, self.family
         areas: dict[str, object] = {}
         if self.pixels is not None:
@@ -327,9 +329,9 @@ class Editor:
 
 
 def fit(size: Size, pixels: int, multiple: int) -> Size:
-    """The bucket of a picture: width and height, multiples of `multiple`, nearest to its shape with `pixels` of area.
+    """The bucket of a picture: width and height, multiples of `multiple`, nearest to its shape and to `pixels` of area.
 
-    A side is 0 where the picture is too elongated for the area.
+    A side is 0 if the picture is too elongated for the area.
     """
     width, height = size
     exact = (pixels * width / height) ** 0.5
@@ -338,7 +340,7 @@ def fit(size: Size, pixels: int, multiple: int) -> Size:
 
 @contextmanager
 def temporarily(target: object, **values: object) -> Iterator[None]:
-    """Set attributes of `target` that it has already, and put the old values back at the end."""
+    """Inside, existing attributes of `target` have other values; afterwards their own."""
     own = vars(target)
     before = {name: own[name] if name in own else getattr(target, name) for name in values}
     inherited = [name for name in values if name not in own and callable(before[name])]  # a method of its class
@@ -355,7 +357,7 @@ def temporarily(target: object, **values: object) -> Iterator[None]:
 
 
 def noise_generator(seed: int, index: int) -> torch.Generator:
-    """Noise of edit `index`: made on the CPU, so that it is the same on every device."""
+    """Source of the noise of edit `index`; on the CPU, so that it is the same on every device."""
     return torch.Generator("cpu").manual_seed(edit_seed(seed, index))
 
 
@@ -365,7 +367,7 @@ def _with_area(function: Callable[..., Any], pixels: int) -> Callable[..., Any]:
 
 
 def _encoding_means(vae: Any) -> Callable[..., Any]:
-    """A VAE's `encode` whose posterior is sampled at its mean; it takes pictures of any dtype."""
+    """A VAE's `encode` with a posterior that samples its mean; it takes pictures of any dtype."""
     encode = vae.encode
 
     def encode_mean(pictures: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -378,10 +380,10 @@ def _encoding_means(vae: Any) -> Callable[..., Any]:
 
 
 def _text_limit(pipe: DiffusionPipeline, family: Family) -> int | None:
-    """The length that the pipeline's last tokenizer is made for, where the pipeline would pad to more."""
+    """The limit of the pipeline's last tokenizer, if the pipeline pads to more; else None."""
     if family.text_tokens is None:
         return None
     names = [name for name in pipe.components if name.startswith("tokenizer")]
-    made_for = getattr(pipe.components[names[-1]], "model_max_length", None) if names else None
+    limit = getattr(pipe.components[names[-1]], "model_max_length", None) if names else None
     own = inspect.signature(pipe.__call__).parameters[family.text_tokens].default
-    return made_for if isinstance(own, int) and isinstance(made_for, int) and made_for < own else None
+    return limit if isinstance(own, int) and isinstance(limit, int) and limit < own else None

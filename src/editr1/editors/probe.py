@@ -1,9 +1,9 @@
-"""The probe: run a pipeline a few times, look at what its denoiser is told, and derive its family record from that.
+"""The probe: run a pipeline a few times, look at its denoiser's arguments, and derive its family record from them.
 
-Two runs with groups of 2 and of 3 tell which arguments carry the batch; two steps of one run, where the target's
-latents stand and which argument is time; the scheduler, what the time means and the sign of the prediction; two
-instructions under guidance, which calls or rows are the conditional ones. The record then has to prove itself: every
-denoiser call of a rollout is replayed from it.
+Two runs with groups of 2 and of 3 show which arguments have a batch dimension. Two steps of one run show which argument
+is the time, and where the target's latents are. The scheduler shows the meaning of the time and the sign of the
+prediction. Two instructions under guidance show which calls or rows are conditional. A replay of every denoiser call
+of a rollout then checks the record.
 
 Letters: G edits of a group, R rows of a denoiser call.
 """
@@ -41,26 +41,26 @@ PIXELS = 256 * 256
 IMAGE_ARGUMENTS = ("image", "images", "input_images", "reference_images", "ref_images", "source_image")
 GUIDANCE_ARGUMENTS = ("true_cfg_scale", "guidance_scale")
 TIMES = ((1.0, 0.0), (1000.0, 0.0), (-1.0, 1.0), (-1000.0, 1000.0), (1000.0, -1.0))
-"""Meanings of a time argument that pipelines have: (scale, shift)."""
-INSTRUCTIONS = ("replace the red ball by a cat", "replace the red ball by a dog")  # as many tokens
+"""Meanings of a time argument in pipelines: (scale, shift)."""
+INSTRUCTIONS = ("replace the red ball by a cat", "replace the red ball by a dog")  # of equal length in tokens
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the probe found.
+    """The results of the probe.
 
     Attributes:
-        family: the derived record.
-        known: editr1's own record of this pipeline class, if it has one.
-        disagreements: fields in which the two differ, as "field: derived, recorded".
-        calls: denoiser calls a step, rows of a call for each edit, without guidance.
-        guided: the same with classifier-free guidance on; None where it cannot be switched on.
-        differences: largest difference of each replayed call from the pipeline's own, under the record that is used.
-        error: why the replay failed; None where it did not.
+        family: The derived record.
+        record: editr1's own record of this pipeline class, if it has one.
+        disagreements: Fields in which the two differ, as "field: derived, recorded".
+        calls: Denoiser calls per step, and rows of a call per edit, without guidance.
+        guided: The same with classifier-free guidance; None if it cannot be switched on.
+        differences: Largest difference of each replayed call from the pipeline's own, under `record` if there is one.
+        error: Why the replay failed; None if it did not.
     """
 
     family: Family
-    known: Family | None
+    record: Family | None
     disagreements: list[str]
     calls: tuple[int, int]
     guided: tuple[int, int] | None
@@ -68,41 +68,43 @@ class Probe:
     error: str | None
 
 
-def probe(pipe: DiffusionPipeline, *, known: Family | None = None, pixels: int | None = None) -> Probe:
-    """Derive the record of a pipeline, compare it with the `known` one, and replay a rollout by the record to be used.
+def probe(pipe: DiffusionPipeline, *, record: Family | None = None, pixels: int | None = None) -> Probe:
+    """Derive the record of a pipeline, compare it with its own `record`, and replay a rollout with that, or without it.
 
     Raises:
-        UserError: the pipeline cannot be called by what its signature tells, or its calls are of no known form.
+        UserError: The pipeline cannot be called as its signature suggests, or its calls have no known form.
     """
-    draft = known or _unguided(pipe, draft_family(pipe), pixels)
+    draft = record or _unguided(pipe, draft_family(pipe), pixels)
     family, plain, guided = _derive(pipe, draft, pixels)
-    used = known or family
-    editor, error, differences = Editor(pipe, used, pixels=pixels), None, []
+    editor, error, differences = Editor(pipe, record or family, pixels=pixels), None, []
     try:
-        rollout = editor.rollout(_sample(used, pixels), 2, steps=STEPS, seed=0, scheduler="euler", every_call=True)
+        rollout = editor.rollout(
+            _sample(editor.family, pixels), 2, steps=STEPS, seed=0, scheduler="euler", every_call=True
+        )
         differences = editor.self_check(rollout)
     except EditorMismatch as mismatch:
         error = str(mismatch)
-    return Probe(family, known, _disagreements(family, known, plain), _shape(plain, family), guided, differences, error)
+    disagreements = _disagreements(family, record, plain) if record else []
+    return Probe(family, record, disagreements, _shape(plain, family), guided, differences, error)
 
 
 def derive_family(pipe: DiffusionPipeline, *, pixels: int | None = None) -> Family:
     """The record of a pipeline that editr1 does not know.
 
     Raises:
-        UserError: it cannot be derived, or its replay is not what the pipeline computes.
+        UserError: It cannot be derived, or its replay is not what the pipeline computes.
     """
-    found = probe(pipe, pixels=pixels)
-    if found.error is not None:
-        raise UserError(f"{found.family.pipeline} has no family record, and the derived one fails: {found.error}")
-    return found.family
+    result = probe(pipe, pixels=pixels)
+    if result.error is not None:
+        raise UserError(f"{result.family.pipeline} has no family record, and the derived one fails: {result.error}")
+    return result.family
 
 
 def draft_family(pipe: DiffusionPipeline) -> Family:
-    """How a pipeline is called, as its signature and its module tell.
+    """How a pipeline is called, according to its signature and its module.
 
     Raises:
-        UserError: it has no denoiser.
+        UserError: It has no denoiser.
     """
     parameters = inspect.signature(pipe.__call__).parameters
     module = vars(sys.modules[type(pipe).__module__])
@@ -139,7 +141,7 @@ def draft_family(pipe: DiffusionPipeline) -> Family:
 
 
 def attention_projections(denoiser: nn.Module) -> tuple[str, ...]:
-    """Names of the linear layers inside attention modules, as LoRA targets: no name ends that of any other module."""
+    """Names of the linear layers inside attention modules, as LoRA targets that match no other module."""
     names: dict[str, None] = {}
     others = [name for name, module in denoiser.named_modules() if not isinstance(module, nn.Linear)]
     for module in denoiser.modules():
@@ -150,7 +152,7 @@ def attention_projections(denoiser: nn.Module) -> tuple[str, ...]:
 
 
 def record_source(family: Family) -> str:
-    """The record as Python code, without the fields that have their defaults."""
+    """The record as Python code, without fields that have their defaults."""
     default = Family(name="", pipeline="", batch_args=(), lora_targets=())
     changed = [f.name for f in fields(Family) if getattr(family, f.name) != getattr(default, f.name)]
     lines = [f"    {name}={getattr(family, name)!r}," for name in changed]
@@ -158,7 +160,7 @@ def record_source(family: Family) -> str:
 
 
 def _unguided(pipe: DiffusionPipeline, draft: Family, pixels: int | None) -> Family:
-    """The draft with the guidance that needs the fewest rows: some pipelines switch it off at 1, some at 0."""
+    """The draft with the guidance that takes the fewest rows: some pipelines switch it off at 1, some at 0."""
     if draft.guidance != 1.0:
         return draft
     rows = {value: _rows(_run(pipe, draft, pixels, 1, guidance=value)) for value in (1.0, 0.0)}
@@ -175,7 +177,7 @@ def _rows(recording: Recording) -> int:
 def _derive(
     pipe: DiffusionPipeline, draft: Family, pixels: int | None
 ) -> tuple[Family, Recording, tuple[int, int] | None]:
-    """The draft with what its denoiser's calls tell, a run without guidance, and `_shape` of one with guidance."""
+    """The draft completed by its denoiser's calls, a run without guidance, and `_shape` of one with guidance."""
     two, three = (_run(pipe, draft, pixels, edits) for edits in (2, 3))
     first, second = (call.arguments for call in two.calls[:2])
     changing = [name for name in first if name in second and largest_difference(first[name], second[name]) > 0]
@@ -187,7 +189,7 @@ def _derive(
             f"step: {', '.join(changing) or 'none'}."
         )
     scale, shift = _time_meaning(draft, [call.arguments[times[0]] for call in two.calls], two.sigmas, _inverted(pipe))
-    axis, target, length = _place(first[latents], second[latents], two.given[0][1])
+    axis, target, length = _place(first[latents], second[latents], two.inputs[0][1])
     others = [name for name in first if name not in (latents, times[0])]
     rows = len(first[latents]), len(three.calls[0].arguments[latents])
     pairs = {name: (first[name], three.calls[0].arguments.get(name)) for name in others}
@@ -218,7 +220,7 @@ def _run(
     guidance: float | None = None,
     instruction: str = INSTRUCTIONS[0],
 ) -> Recording:
-    """Call the pipeline as the editor does, recording everything."""
+    """Call the pipeline as the editor does, and record everything."""
     editor = Editor(pipe, family, guidance=guidance, pixels=pixels)
     sample = _sample(family, pixels, instruction)
     try:
@@ -235,14 +237,14 @@ def _run(
 
 
 def _sample(family: Family, pixels: int | None, instruction: str = INSTRUCTIONS[0]) -> EditSample:
-    """A source of smooth colours, not square, of the editor's area."""
+    """A sample with a smooth source that is not square and has the editor's area."""
     coarse = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     size = fit((3, 2), pixels or PIXELS, family.multiple)
     return EditSample("probe", Image.fromarray(coarse).resize(size), instruction)
 
 
 def _inverted(pipe: DiffusionPipeline) -> bool:
-    """Whether the scheduler counts from noise up: its own time is 1 - t, its velocity x0 - eps."""
+    """Whether the scheduler's own time rises from noise: it is 1 - t, and its velocity x0 - eps."""
     return bool(pipe.scheduler.config.get("invert_sigmas"))
 
 
@@ -258,17 +260,17 @@ def _time_meaning(family: Family, times: list[Tensor], sigmas: Tensor | None, in
     levels = [1 - float(sigma) if inverted else float(sigma) for sigma in sigmas[: len(times)]]
     values = [float(time.flatten()[0]) for time in times]
     for scale, shift in TIMES:
-        wrong = [abs(level * scale + shift - value) for level, value in zip(levels, values, strict=True)]
-        if max(wrong) <= 0.01 * abs(scale):  # bfloat16 has 8 bits
+        errors = [abs(level * scale + shift - value) for level, value in zip(levels, values, strict=True)]
+        if max(errors) <= 0.01 * abs(scale):  # bfloat16 has 8 bits
             return scale, shift
-    raise UserError(f"{family.pipeline}: its denoiser's times {values} mean none of the noise levels {levels}.")
+    raise UserError(f"{family.pipeline}: its denoiser's times {values} do not follow from the noise levels {levels}.")
 
 
 def _place(first: Any, second: Any, sample: Tensor) -> tuple[int, End, int | None]:
-    """(axis, end, length) of what changes in the latents' argument from step to step."""
+    """(axis, end, length) of the part of the latents' argument that changes from step to step."""
     if isinstance(first, list):
         return 1, "last", None
-    if first.shape != second.shape:  # the source was seen in the first step only
+    if first.shape != second.shape:  # only the first step has the source
         axis = next(i for i in range(1, first.ndim) if first.shape[i] != second.shape[i])
         at_start = torch.equal(first.narrow(axis, 0, second.shape[axis]).float(), sample.reshape(second.shape).float())
         return axis, "first" if at_start else "last", None
@@ -284,42 +286,42 @@ def _place(first: Any, second: Any, sample: Tensor) -> tuple[int, End, int | Non
 
 
 def _batched(two: Any, three: Any, rows: tuple[int, int]) -> bool:
-    """Whether every tensor of an argument has one row for each row of the call; None may become a mask for others."""
+    """Whether every tensor of an argument has one row per row of the call; None counts, as it may become a mask."""
     if two is None:
         return True
     shapes: tuple[list[int], list[int]] = ([], [])
-    for value, found in zip((two, three), shapes, strict=True):
-        map_tensors(value, lambda t, found=found: found.append(len(t) if t.ndim else 0) or t)  # type: ignore[misc]
-    return bool(shapes[0]) and all(set(found) == {count} for found, count in zip(shapes, rows, strict=True))
+    for value, sizes in zip((two, three), shapes, strict=True):
+        map_tensors(value, lambda t, sizes=sizes: sizes.append(len(t) if t.ndim else 0) or t)  # type: ignore[misc]
+    return bool(shapes[0]) and all(set(sizes) == {count} for sizes, count in zip(shapes, rows, strict=True))
 
 
 def _listed(two: Any, three: Any, rows: tuple[int, int]) -> bool:
-    """Whether an argument is a list with one entry for each row of the call."""
+    """Whether an argument is a list with one entry per row of the call."""
     if _batched(two, three, rows):
         return False
     return all(isinstance(value, list) and len(value) == count for value, count in zip((two, three), rows, strict=True))
 
 
 def _sign(family: Family, recording: Recording, inverted: bool) -> Literal[1, -1]:
-    """+1 where the denoiser predicts eps - x0: compares its output with what the scheduler was given."""
-    (given, sample), output = recording.given[0], recording.calls[0].output
+    """+1 if the denoiser predicts eps - x0, by comparison of its output with the scheduler's input."""
+    (prediction, sample), output = recording.inputs[0], recording.calls[0].output
     shape = tuple(target_of(recording.calls[0].arguments[family.latents], family, _extent(family, recording)).shape[1:])
     target = predicted(output, replace(family, sign=1), shape)[: len(sample)].float()
-    along = float((target.flatten() * final_target(given, family, shape).flatten().float()).sum())
+    along = float((target.flatten() * final_target(prediction, family, shape).flatten().float()).sum())
     if along == 0:
-        raise UserError(f"{family.pipeline}: what its scheduler is given is not what its denoiser predicts.")
+        raise UserError(f"{family.pipeline}: its scheduler does not get the prediction of its denoiser.")
     return 1 if (along > 0) != inverted else -1
 
 
 def _extent(family: Family, recording: Recording) -> int:
-    return target_length(recording.calls[0].arguments, family, recording.given[0][1])
+    return target_length(recording.calls[0].arguments, family, recording.inputs[0][1])
 
 
 def _conditional(family: Family, one: Recording, other: Recording) -> End:
-    """Which rows of a call change with the instruction, where guided rows share one call.
+    """Which rows of a call change with the instruction, if guided rows share one call.
 
     Raises:
-        UserError: the first call of a step is not the conditional one.
+        UserError: The first call of a step is not the conditional one.
     """
     a, b = (recording.calls[0].arguments for recording in (one, other))
     blocks = len(a[family.latents]) // 2
@@ -337,23 +339,16 @@ def _conditional(family: Family, one: Recording, other: Recording) -> End:
 
 
 def _shape(recording: Recording, family: Family) -> tuple[int, int]:
-    """Denoiser calls a step, and rows of a call for each of two edits."""
+    """Denoiser calls per step, and rows of a call per edit, in a run with two edits."""
     return len(recording.steps[-1]), len(recording.calls[-1].arguments[family.latents]) // 2
 
 
-def _disagreements(family: Family, known: Family | None, recording: Recording) -> list[str]:
-    """Where the derived record says another thing of the denoiser's call than the known one."""
-    if known is None:
-        return []
+def _disagreements(family: Family, record: Family, recording: Recording) -> list[str]:
+    """Differences between the derived `family` and `record` in the denoiser's call."""
     names = ("latents", "time", "time_scale", "time_shift", "sign", "target", "conditional")
-    found = [f"{n}: {getattr(family, n)!r}, recorded {getattr(known, n)!r}" for n in names if _differ(family, known, n)]
-    seen = recording.calls[0].arguments
+    pairs: dict[str, tuple[Any, Any]] = {name: (getattr(family, name), getattr(record, name)) for name in names}
+    arguments = recording.calls[0].arguments
     for name in ("batch_args", "list_args"):
-        derived, recorded = ({a for a in getattr(f, name) if _numel(seen.get(a)) > 0} for f in (family, known))
-        if recorded != derived:
-            found.append(f"{name}: {sorted(derived)}, recorded {sorted(recorded)}")
-    return found
-
-
-def _differ(family: Family, known: Family, name: str) -> bool:
-    return bool(getattr(family, name) != getattr(known, name))
+        derived, own = (sorted(a for a in getattr(f, name) if _numel(arguments.get(a)) > 0) for f in (family, record))
+        pairs[name] = derived, own
+    return [f"{name}: {derived!r}, recorded {own!r}" for name, (derived, own) in pairs.items() if derived != own]

@@ -1,10 +1,11 @@
-"""The recorder: record what a pipeline tells its denoiser, and tell the denoiser the same again with other latents.
+"""The recorder: record how a pipeline calls its denoiser, and repeat such a call with other latents.
 
-The pipeline stays a black box. All edits of a group share every argument but their own latents, so one row is kept.
-Under classifier-free guidance that is the conditional row (or the conditional call, which every pipeline makes first).
+The pipeline is a black box. All edits of a group share every argument except their own latents, so one row of each
+argument is enough. Under classifier-free guidance that is the conditional row (or a row of the conditional call, which
+every pipeline makes first).
 
-A denoiser's own latents may have any shape [*shape] a row: tokens [N, C], a picture [C, H, W], ...; outside of this
-file they are [N, C], the first axis kept and the rest joined.
+The latents of a denoiser have any shape [*shape] per row: tokens [N, C], a picture [C, H, W], ...; outside of this file
+they are [N, C]: the first axis, and all others joined.
 
 Letters: G edits of a group, B rows of a replay, R rows of a recorded call (G, or 2G and more under guidance).
 """
@@ -25,16 +26,16 @@ from editr1.editors.family import Family
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the denoiser was told besides the latents and the time.
+    """The arguments of a denoiser call besides the noised latents and the time.
 
     Attributes:
-        rows: arguments with a batch dimension, one row each, [1, ...]; nests of such tensors; None stays None.
-        shared: all other arguments, as they were.
-        source: what stands beside the target in the latents' argument: a tensor, empty along the family's axis where
-            there is nothing, or a list of tensors.
-        shape: of one edit's latents, as the denoiser takes them.
-        dtype: of the latents' argument.
-        time_dtype: of the time argument.
+        rows: Arguments with a batch dimension, one row each, [1, ...]; also nests of such tensors, and None.
+        shared: All other arguments, unchanged.
+        source: What is beside the target in the latents' argument: a tensor, empty along the family's axis if there is
+            no source, or a list of tensors.
+        shape: Shape of one edit's latents in the denoiser's layout.
+        dtype: Number format of the latents' argument.
+        time_dtype: Number format of the time argument.
     """
 
     rows: dict[str, Any]
@@ -47,7 +48,7 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the denoiser as it happened: its arguments by name, and what it predicted (a tensor or a list)."""
+    """One call of the denoiser: its arguments by name, and its prediction (a tensor or a list)."""
 
     arguments: dict[str, Any]
     output: Any
@@ -55,20 +56,20 @@ class Call:
 
 @dataclass
 class Recording:
-    """What was seen of a denoiser and its scheduler.
+    """The calls of a denoiser and its scheduler during one sampling.
 
     Attributes:
-        steps: the denoiser's calls of each step, of all steps or of the first and the last one; the first call of a
-            step is the conditional one, others are unconditional.
-        given: what the scheduler was given at each of these steps: prediction and sample.
-        times: the denoiser's time argument at every step, scalars.
-        samples: latents that the scheduler was given at every step.
-        sigmas: the scheduler's own times, ending with that of the clean latents.
-        sample: what the scheduler returned last: the clean latents in the end.
+        steps: The denoiser's calls per step, for all steps or the first and the last one; the first call of a step is
+            the conditional one, others are unconditional.
+        inputs: Prediction and sample that the scheduler gets at each of these steps.
+        times: The denoiser's time argument at every step, scalars.
+        samples: Latents that the scheduler gets at every step.
+        sigmas: The scheduler's own times; the last one is that of the clean latents.
+        sample: The scheduler's latest result; in the end the clean latents.
     """
 
     steps: list[list[Call]] = field(default_factory=list)
-    given: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    inputs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     times: list[Tensor] = field(default_factory=list)
     samples: list[Tensor] = field(default_factory=list)
     sigmas: Tensor | None = None
@@ -82,7 +83,7 @@ class Recording:
 
 @contextmanager
 def recording_of(denoiser: nn.Module, scheduler: Any, family: Family, *, every: bool = False) -> Iterator[Recording]:
-    """Record the calls of `denoiser` and the steps of `scheduler` made inside; all of them, in copies, with `every`."""
+    """Record calls of `denoiser` and steps of `scheduler` inside; with `every` all of them, as copies."""
     recording, begun = Recording(), False
     signature = inspect.signature(denoiser.forward)
     step = scheduler.step
@@ -90,14 +91,14 @@ def recording_of(denoiser: nn.Module, scheduler: Any, family: Family, *, every: 
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         nonlocal begun
         arguments = {**signature.bind_partial(*args).arguments, **kwargs}
-        written = arguments if every else (family.latents,)  # some pipelines write into their latents later
-        arguments |= {name: map_tensors(arguments[name], torch.clone) for name in written if name in arguments}
+        names = arguments if every else (family.latents,)  # some pipelines write into their latents later
+        arguments |= {name: map_tensors(arguments[name], torch.clone) for name in names if name in arguments}
         if begun:
             recording.steps[-1].append(Call(arguments, output[0]))
             return
         begun = True
         if not every:
-            del recording.steps[1:], recording.given[1:]
+            del recording.steps[1:], recording.inputs[1:]
         recording.steps.append([Call(arguments, output[0])])
         if family.time in arguments:
             recording.times.append(arguments[family.time].flatten()[0].float())
@@ -106,7 +107,7 @@ def recording_of(denoiser: nn.Module, scheduler: Any, family: Family, *, every: 
         nonlocal begun
         begun = False
         recording.samples.append(sample.clone())
-        recording.given.append((model_output, recording.samples[-1]))
+        recording.inputs.append((model_output, recording.samples[-1]))
         result = step(model_output, timestep, sample, *args, **kwargs)
         recording.sigmas, recording.sample = scheduler.sigmas, result[0]
         return result
@@ -121,7 +122,7 @@ def recording_of(denoiser: nn.Module, scheduler: Any, family: Family, *, every: 
 
 
 def condition(recording: Recording, family: Family, edits: int) -> Conditioning:
-    """Keep the conditional row of what the first of `edits` edits was told."""
+    """The conditioning of a group: the conditional row of the first of `edits` edits."""
     arguments = recording.calls[0].arguments
     assert recording.sample is not None, "the scheduler has stepped"
     latents = arguments[family.latents]
@@ -129,11 +130,11 @@ def condition(recording: Recording, family: Family, edits: int) -> Conditioning:
     length = target_length(arguments, family, recording.sample)
     rows = {name: _row(arguments[name], row, len(latents)) for name in family.batch_args if name in arguments}
     rows |= {name: [arguments[name][row]] for name in family.list_args if arguments.get(name) is not None}
-    taken = (*rows, family.latents, family.time)
+    others = (*rows, family.latents, family.time)
     target = target_of(latents, family, length)
     return Conditioning(
         rows=rows,
-        shared={name: value for name, value in arguments.items() if name not in taken},
+        shared={name: value for name, value in arguments.items() if name not in others},
         source=_source(latents, family, length, row),
         shape=tuple(target.shape[1:]),
         dtype=target.dtype,
@@ -149,49 +150,49 @@ def arguments_for(conditioning: Conditioning, family: Family, x_t: Tensor, time:
         name: row * batch if name in family.list_args else map_tensors(row, lambda tensor: _repeat(tensor, batch))
         for name, row in conditioning.rows.items()
     }
-    expanded = family.expand(conditioning.shared, batch) if family.expand else {}
+    extra = family.expand(conditioning.shared, batch) if family.expand else {}
     latents = _compose(conditioning.source, family, x_t)
-    return {**conditioning.shared, **rows, **expanded, family.latents: latents, family.time: time}
+    return {**conditioning.shared, **rows, **extra, family.latents: latents, family.time: time}
 
 
 def time_argument(conditioning: Conditioning, family: Family, t: Tensor) -> Tensor:
-    """The denoiser's own time for noise levels `t` in [0, 1]."""
+    """The denoiser's time argument for noise levels `t` in [0, 1]."""
     return (t * family.time_scale + family.time_shift).to(conditioning.time_dtype)
 
 
 def noise_levels(times: list[Tensor], family: Family) -> Tensor:
-    """The noise levels in [0, 1] of the denoiser's own times, [S], float32."""
+    """The noise levels in [0, 1] for the denoiser's time arguments, [S], float32."""
     return (torch.stack(times) - family.time_shift) / family.time_scale
 
 
 def replay(denoiser: nn.Module, conditioning: Conditioning, family: Family, x_t: Tensor, time: Tensor) -> Tensor:
-    """Velocity eps - x0 of the target, [B, N, C] as `x_t`, in the denoiser's dtype; gradients flow."""
+    """Velocity eps - x0 of the target, [B, N, C] like `x_t`, in the denoiser's dtype, with gradients."""
     output = denoiser(**arguments_for(conditioning, family, x_t, time))[0]
     return predicted(output, family, conditioning.shape).reshape(x_t.shape)
 
 
 def predicted(output: Any, family: Family, shape: tuple[int, ...]) -> Tensor:
-    """The velocity of the target in what a denoiser returned, [R, *shape]."""
+    """The velocity of the target in a denoiser's output, [R, *shape]."""
     whole = isinstance(output, Tensor) and output.shape[1:].numel() == torch.Size(shape).numel()
     target = output if whole else target_of(output, family, extent(family, shape))
     return (target if family.sign > 0 else -target).reshape(-1, *shape)
 
 
 def conditional_rows(latents: Any, family: Family, edits: int) -> slice:
-    """The rows of a recorded call that saw the instruction."""
+    """The rows of a recorded call that see the instruction."""
     start = 0 if family.conditional == "first" else len(latents) - edits
     return slice(start, start + edits)
 
 
 def target_length(arguments: dict[str, Any], family: Family, sample: Tensor) -> int:
-    """How many places along the family's axis belong to the target."""
+    """Number of places of the target along the family's axis."""
     if family.length is not None:
         return family.length if isinstance(family.length, int) else family.length(arguments)
     return 0 if isinstance(arguments[family.latents], list) else sample.shape[family.axis]
 
 
 def extent(family: Family, shape: tuple[int, ...]) -> int:
-    """Places along the family's axis of one edit's latents [*shape]."""
+    """Number of places along the family's axis of one edit's latents [*shape]."""
     return shape[family.axis - 1 if family.axis > 0 else family.axis]
 
 
@@ -204,14 +205,14 @@ def target_of(latents: Any, family: Family, length: int) -> Tensor:
 
 
 def final_target(sample: Tensor, family: Family, shape: tuple[int, ...]) -> Tensor:
-    """The clean latents as the denoiser would take them, [G, *shape], of what the scheduler returned in the end."""
+    """The scheduler's final result in the denoiser's layout, [G, *shape]."""
     if sample.shape[1:].numel() == torch.Size(shape).numel():
         return sample.reshape(-1, *shape)
     return target_of(sample, family, extent(family, shape))
 
 
 def largest_difference(a: Any, b: Any) -> float:
-    """Largest absolute difference of two arguments; infinite where they cannot be compared, 0 where they are equal."""
+    """Largest absolute difference of two arguments; 0 if they are equal, infinity if they cannot be compared."""
     if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
         return max((largest_difference(x, y) for x, y in zip(a, b, strict=True)), default=0.0)
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
@@ -224,7 +225,7 @@ def largest_difference(a: Any, b: Any) -> float:
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """`value` with every tensor in it changed; anything else as it was."""
+    """A copy of the nest `value` with `change` applied to every tensor in it."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):
@@ -235,7 +236,7 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _source(latents: Any, family: Family, length: int, row: int) -> Any:
-    """What stands beside the target in one row of a latents' argument."""
+    """What is beside the target in one row of a latents' argument."""
     if isinstance(latents, list):
         return list(latents[row][:-1]) if isinstance(latents[row], list) else None
     rest = latents.shape[family.axis] - length
@@ -253,7 +254,7 @@ def _compose(source: Any, family: Family, x_t: Tensor) -> Any:
 
 
 def _row(value: Any, index: int, rows: int) -> Any:
-    """One row of an argument: of a tensor, or of every tensor in a nest that has `rows` rows."""
+    """One row of every tensor with `rows` rows in an argument."""
     return map_tensors(value, lambda t: t[index : index + 1].clone() if t.ndim and len(t) == rows else t)
 
 

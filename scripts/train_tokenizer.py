@@ -1,6 +1,6 @@
-"""Train the toy's tokenizer. Only for a new language: every toy model has to be trained anew after it.
+"""Train the toy's tokenizer. Only for a new language: every toy model must be trained again afterwards.
 
-Usage: python scripts/train_tokenizer.py src/editr1/toy/build/tokenizer
+Usage: python scripts/train_tokenizer.py src/editr1/toy_models/tokenizer
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from editr1.toy_models.language import CHAT_TEMPLATE, SPECIAL, editor_template
 
 
 def corpus(count: int = 6000) -> list[str]:
-    """Text that holds every word of the toy's language: the templates, instructions, requirements, descriptions."""
+    """Text with every word of the toy's language: the templates, instructions, requirements, descriptions."""
     texts = [editor_template(), "Picture 1: user assistant yes no", "0 1 2 3 4 5 0 1 2 3 4 5"]
     prompt, blank = load_prompt("brief", "prefix"), Image.new("RGB", (64, 64))
     request = JudgeRequest(EditSample("", blank, "None.", "None."), blank)

@@ -38,7 +38,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from editr1.toy_models.flux_text import TEXT_TOKENS, build_clip, build_clip_tokenizer, build_t5, build_t5_tokenizer
+from editr1.toy_models.flux_text import TEXT_TOKENS, init_clip, init_t5, make_clip_tokenizer, make_t5_tokenizer
 from tests.tiny import WORDS, build_tokenizer
 
 LATENT_CHANNELS = 4
@@ -117,7 +117,7 @@ def build_flux2_vae() -> AutoencoderKLFlux2:
 
 def flux_parts() -> dict[str, object]:
     """The components that FLUX.1 and its Kontext share: all of them, with embedded guidance."""
-    clip_tokenizer, t5_tokenizer = build_clip_tokenizer(), build_t5_tokenizer()
+    clip_tokenizer, t5_tokenizer = make_clip_tokenizer(), make_t5_tokenizer()
     transformer = FluxTransformer2DModel(
         in_channels=PACKED,
         num_layers=1,
@@ -133,9 +133,9 @@ def flux_parts() -> dict[str, object]:
     return {
         "scheduler": build_dynamic_scheduler(),
         "vae": build_vae(scaling_factor=0.3611, shift_factor=0.1159),
-        "text_encoder": build_clip(clip_tokenizer, 2 * WIDTH).eval(),
+        "text_encoder": init_clip(clip_tokenizer, 2 * WIDTH).eval(),
         "tokenizer": clip_tokenizer,
-        "text_encoder_2": build_t5(t5_tokenizer, 2 * WIDTH, 1).eval(),
+        "text_encoder_2": init_t5(t5_tokenizer, 2 * WIDTH, 1).eval(),
         "tokenizer_2": t5_tokenizer,
         "transformer": transformer.eval(),
     }
@@ -173,7 +173,7 @@ def build_projected_clip(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjectio
 
 def build_sd3() -> StableDiffusion3Pipeline:
     """The layout of Stable Diffusion 3.5: both CLIPs' states stand beside each other, and T5's after them."""
-    clip_tokenizers, t5_tokenizer = (build_clip_tokenizer(), build_clip_tokenizer()), build_t5_tokenizer()
+    clip_tokenizers, t5_tokenizer = (make_clip_tokenizer(), make_clip_tokenizer()), make_t5_tokenizer()
     transformer = SD3Transformer2DModel(
         sample_size=32,
         patch_size=2,
@@ -197,7 +197,7 @@ def build_sd3() -> StableDiffusion3Pipeline:
         tokenizer=clip_tokenizers[0],
         text_encoder_2=build_projected_clip(clip_tokenizers[1]),
         tokenizer_2=clip_tokenizers[1],
-        text_encoder_3=build_t5(t5_tokenizer, 4 * WIDTH, 1).eval(),
+        text_encoder_3=init_t5(t5_tokenizer, 4 * WIDTH, 1).eval(),
         tokenizer_3=t5_tokenizer,
     )
 

@@ -40,7 +40,7 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
-from editr1.toy_models.flux_text import build_clip_tokenizer
+from editr1.toy_models.flux_text import make_clip_tokenizer
 from tests.tiny import (
     TEMPLATE_PREFIX,
     WORDS,
@@ -290,7 +290,7 @@ def _build_clip(tokenizer: CLIPTokenizer, width: int = 32) -> CLIPTextModel:
 
 def build_kandinsky5_i2i() -> Kandinsky5I2IPipeline:
     """Kandinsky 5 image to image: the source stands in further channels of the latent."""
-    tokenizer, clip_tokenizer, channels = qwen_tokenizer(), build_clip_tokenizer(), 4
+    tokenizer, clip_tokenizer, channels = qwen_tokenizer(), make_clip_tokenizer(), 4
     transformer = Kandinsky5Transformer3DModel(
         in_visual_dim=channels,
         out_visual_dim=channels,

@@ -343,7 +343,7 @@ def test_a_run_of_the_whole_denoiser_has_no_lora(runs: Path, tmp_path: Path) -> 
 def test_a_folder_that_holds_something_is_refused_and_kept(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").write_text("mine")
-    with pytest.raises(UserError, match="is there already and is no empty folder"):
+    with pytest.raises(UserError, match="exists and is not an empty folder"):
         export_run(runs / "lora", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
     (tmp_path / "out/mine").unlink()
@@ -359,7 +359,7 @@ def test_a_file_that_reads_back_otherwise_is_refused(
 
     monkeypatch.setattr("editr1.export.export.save_file", lossy)
     for layout in LAYOUTS:
-        with pytest.raises(UserError, match=r"is not the one that was given: with other values 1 \(transformer_blocks"):
+        with pytest.raises(UserError, match=r"differs from the original: with other values 1 \(transformer_blocks"):
             export_run(runs / "lora", tmp_path / "out", layout=layout)
     assert not list(tmp_path.iterdir())
 

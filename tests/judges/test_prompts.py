@@ -7,7 +7,7 @@ from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest
 from editr1.judges.prompts import load_prompt
-from editr1.toy_models.language import build_tokenizer
+from editr1.toy_models.language import load_tokenizer
 
 SOURCE, EDIT = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
 REQUEST = JudgeRequest(EditSample("", SOURCE, "remove the cat", "No cat is left.", "remove"), EDIT)
@@ -51,7 +51,7 @@ def test_braces_in_an_instruction_stay_as_they_are() -> None:
 
 
 def test_every_word_of_the_toy_judges_prompt_is_one_token() -> None:
-    tokenizer = build_tokenizer()
+    tokenizer = load_tokenizer()
     for question in ("score", "yes_no", "think"):
         for part in load_prompt("brief", "prefix").parts(REQUEST, question):
             if isinstance(part, str):

@@ -27,7 +27,7 @@ def test_a_build_of_few_steps_leaves_models_that_load_and_are_measured(
     monkeypatch.setattr(editor_build, "FIRST", 32)
     # On a CPU without bfloat16 instructions Muon's five iterations take longer than all the rest of a step.
     monkeypatch.setattr(torch.optim, "Muon", partial(torch.optim.Muon, ns_steps=1))
-    run.build_all(tmp_path, seed=0, level="small")
+    run.train_all(tmp_path, seed=0, level="small")
     assert {path.stem for path in (tmp_path / "samples").glob("*.json")} == {"base", "pushed"}
     weights = tmp_path / "weights"
     for name, limit in {"qwen-image-edit": 20e6, "flux-kontext": 15e6}.items():

@@ -23,24 +23,24 @@ from editr1.toy.world import make_item
 from editr1.toy_models import flux_layout, qwen_layout
 from editr1.toy_models import train_vae as toy_vae
 from editr1.toy_models.fit import Fit
-from editr1.toy_models.flux_text import build_clip_tokenizer, build_t5_tokenizer
-from editr1.toy_models.language import editor_template, equal_pictures
+from editr1.toy_models.flux_text import make_clip_tokenizer, make_t5_tokenizer
+from editr1.toy_models.language import editor_template, use_equal_pictures
 from editr1.toy_models.patches import patch_labels, patches
 from editr1.toy_models.qwen_layout import encode_words
 from editr1.toy_models.train_editor import Encoder, pack
-from editr1.toy_models.train_judge import IGNORE, Chat, build_judge, collate, describe, score_errors, synthetic
+from editr1.toy_models.train_judge import IGNORE, Chat, collate, describe, init_judge, score_errors, synthetic
 
 
 @pytest.fixture(scope="module")
 def editor():  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
-    return qwen_layout.build(toy_vae.build_qwen_vae())
+    return qwen_layout.init_pipeline(toy_vae.init_qwen_vae())
 
 
 @pytest.fixture(scope="module")
 def judge():  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
-    return build_judge()
+    return init_judge()
 
 
 def test_the_template_prefix_is_the_64_tokens_that_the_pipeline_drops(editor) -> None:  # type: ignore[no-untyped-def]
@@ -69,9 +69,9 @@ def test_training_encodes_prompts_as_the_pipeline_does(editor) -> None:  # type:
 def test_the_flux_layout_trains_on_what_its_pipeline_computes() -> None:
     """Text states, places of the tokens and time: the velocity in training is the one of the tapped pipeline."""
     torch.manual_seed(0)
-    vae = toy_vae.build_flux_vae()
+    vae = toy_vae.init_flux_vae()
     vae.register_to_config(shift_factor=0.1, scaling_factor=0.9)
-    pipe = flux_layout.build(vae.eval())
+    pipe = flux_layout.init_pipeline(vae.eval())
     nn.init.normal_(pipe.transformer.proj_out.weight, std=0.1)
     item = make_item("small", "sft", 0, 8)
     sample = EditSample("flux", to_image(draw(item.scene)), item.edit.instruction)
@@ -92,16 +92,16 @@ def test_the_flux_layout_trains_on_what_its_pipeline_computes() -> None:
 def test_clip_and_t5_know_every_word_as_one_token() -> None:
     words = "Replace the guitar with a mushroom and then paint the background purple."
     count = len(words.split()) + 1
-    assert len(build_clip_tokenizer().tokenize(words)) == len(build_t5_tokenizer().tokenize(words)) == count
-    assert build_clip_tokenizer().get_vocab() == build_clip_tokenizer().get_vocab()
+    assert len(make_clip_tokenizer().tokenize(words)) == len(make_t5_tokenizer().tokenize(words)) == count
+    assert make_clip_tokenizer().get_vocab() == make_clip_tokenizer().get_vocab()
 
 
 def test_one_frame_convolutions_give_what_the_causal_ones_give() -> None:
     torch.manual_seed(0)
-    vae, x = toy_vae.build_qwen_vae(), torch.randn(2, 3, 1, 64, 64)
+    vae, x = toy_vae.init_qwen_vae(), torch.randn(2, 3, 1, 64, 64)
     with torch.no_grad():
         slow = vae.encoder(x), vae.decode(torch.ones(2, 16, 1, 8, 8)).sample
-        toy_vae.one_frame_convolutions(vae)
+        toy_vae.use_one_frame_convolutions(vae)
         quick = vae.encoder(x), vae.decoder(vae.post_quant_conv(torch.ones(2, 16, 1, 8, 8))).clamp(-1, 1)
     for one, other in zip(slow, quick, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
@@ -115,10 +115,10 @@ def test_packing_keeps_each_2x2_block_in_one_token() -> None:
 def test_equal_pictures_give_what_the_stock_attention_gives(judge) -> None:  # type: ignore[no-untyped-def]
     model, processor = judge
     chat, rng = Chat(processor), np.random.default_rng(0)
-    batch = collate(synthetic(rng, "small", 0, 3, chat, told=True), processor)
+    batch = collate(synthetic(rng, "small", 0, 3, chat, described=True), processor)
     with torch.no_grad():
         stock = model.model(**batch.inputs).last_hidden_state
-        equal_pictures(model)
+        use_equal_pictures(model)
         quick = model.model(**batch.inputs).last_hidden_state
     keep = batch.inputs["attention_mask"].bool()
     assert torch.allclose(stock[keep], quick[keep], atol=1e-4)
@@ -126,7 +126,7 @@ def test_equal_pictures_give_what_the_stock_attention_gives(judge) -> None:  # t
 
 def test_the_soft_label_sits_at_the_position_that_predicts_the_digit(judge) -> None:  # type: ignore[no-untyped-def]
     _, processor = judge
-    examples = synthetic(np.random.default_rng(3), "small", 0, 24, Chat(processor), told=True)
+    examples = synthetic(np.random.default_rng(3), "small", 0, 24, Chat(processor), described=True)
     batch = collate(examples, processor)
     digits = set(score_token_ids(processor.tokenizer, score_digits((0, 5))))
     assert {example.method for example in examples} == {"score", "yes_no", "think"}
@@ -166,8 +166,8 @@ def test_patch_labels_are_one_where_the_edit_is_the_target_and_tell_where_it_is_
 
 
 def test_the_order_error_is_the_mean_square_within_items_by_hand(judge) -> None:  # type: ignore[no-untyped-def]
-    examples = synthetic(np.random.default_rng(1), "small", 0, 3, Chat(judge[1]), told=False)
-    examples += synthetic(np.random.default_rng(2), "small", 0, 3, Chat(judge[1]), told=False)
+    examples = synthetic(np.random.default_rng(1), "small", 0, 3, Chat(judge[1]), described=False)
+    examples += synthetic(np.random.default_rng(2), "small", 0, 3, Chat(judge[1]), described=False)
     batch = collate(examples, judge[1])
     logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
     value, order = score_errors(logits, batch)

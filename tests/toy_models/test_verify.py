@@ -13,7 +13,7 @@ from scipy import stats
 from editr1.cli import toy as commands
 from editr1.errors import UserError
 from editr1.toy.assets import WEIGHTS, toy_path
-from editr1.toy_models.verify import Measured, correlation, editor_figures, judge_figures, verify
+from editr1.toy_models.verify import MeasuredGroup, correlation, editor_figures, judge_figures, verify
 
 scores = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]), min_size=5, max_size=30)
 
@@ -35,9 +35,9 @@ def test_an_edit_without_reward_is_left_out_of_the_correlation() -> None:
 
 
 def test_figures_are_means_over_groups_and_groups_without_spread_have_no_order() -> None:
-    flat = Measured("add", np.full(4, 0.5), np.array([0.1, 0.9, 0.2, 0.8]))
-    good = Measured("add", np.array([0.0, 0.2, 0.6, 1.0]), np.array([0.1, 0.2, 0.3, 0.4]))
-    bad = Measured("style", np.array([0.0, 0.2, 0.6, 1.0]), np.array([0.4, 0.3, 0.2, 0.1]))
+    flat = MeasuredGroup("add", np.full(4, 0.5), np.array([0.1, 0.9, 0.2, 0.8]))
+    good = MeasuredGroup("add", np.array([0.0, 0.2, 0.6, 1.0]), np.array([0.1, 0.2, 0.3, 0.4]))
+    bad = MeasuredGroup("style", np.array([0.0, 0.2, 0.6, 1.0]), np.array([0.4, 0.3, 0.2, 0.1]))
     editor, judge = editor_figures([flat, good, bad]), judge_figures([flat, good, bad])
     assert editor["oracle_mean"] == pytest.approx((0.5 + 0.45 + 0.45) / 3, abs=1e-4)
     assert editor["within_group_std"] == pytest.approx(2 * good.oracle.std() / 3, abs=1e-4)

@@ -38,11 +38,11 @@ def build(out: Path, seed: int = 0, level: Level = "small") -> None:
     """Train VAE, editor and judge anew; hours on a CPU, resumable: the same command goes on."""
     import torch
 
-    from editr1.toy_models.recipe import build_all
+    from editr1.toy_models.recipe import train_all
 
     torch.set_flush_denormal(True)  # tiny numbers of a young model cost a CPU much time
 
-    build_all(out, seed=seed, level=level)
+    train_all(out, seed=seed, level=level)
     typer.echo(out)
 
 

@@ -1,4 +1,4 @@
-"""The model card beside exported weights: what they are, how to use them, what the run recorded; no other number."""
+"""The model card of exported weights: what they are, how to use them, and what the run recorded; no other number."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Call:
     """How the code in the card calls the pipeline.
 
     Attributes:
-        image: the argument that takes the source; None for text to image.
-        listed: it takes the source in a list.
-        pixels: area of the edit; None where the pipeline is not told a size.
-        arguments: the other ones.
+        image: Argument that takes the source; None for text to image.
+        listed: Whether it takes the source in a list.
+        pixels: Area of the edit; None if the pipeline takes no size.
+        arguments: All other arguments.
     """
 
     image: str | None
@@ -36,17 +36,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Card:
-    """What a card says.
+    """Content of a card.
 
     Attributes:
-        run: the run's folder, read.
-        step: of the exported checkpoint.
-        ema: the averaged weights, else the trained ones.
+        run: The run's folder.
+        step: Step of the exported checkpoint.
+        ema: Whether these are the averaged weights.
         form: "diffusers", "peft", "comfyui" or "merged".
-        folder: name of the exported folder, as the code in the card calls it.
-        facts: base model, step, hash of the config, version.
-        call: of the pipeline.
-        loader: whether the pipeline has `load_lora_weights`.
+        folder: Name of the exported folder, as the code in the card calls it.
+        facts: Base model, step, hash of the config, version.
+        call: Call of the pipeline.
+        loader: Whether the pipeline has `load_lora_weights`.
     """
 
     run: Run
@@ -60,7 +60,7 @@ class Card:
 
     @property
     def base(self) -> str:
-        """The editor that was trained."""
+        """The trained editor."""
         return self.facts["base_model"]
 
     @property
@@ -155,11 +155,11 @@ def _usage(card: Card) -> str:
 
 
 def _call(call: Call) -> list[str]:
-    """The call of the pipeline, at the area in pixels that the run trained with."""
-    lines, given = [], ['prompt="remove the red ball"']
+    """The call of the pipeline, at the area that the run trained with."""
+    lines, arguments = [], ['prompt="remove the red ball"']
     if call.image:
         lines.append('source = load_image("source.png")')
-        given.insert(0, f"{call.image}={'[source]' if call.listed else 'source'}")
+        arguments.insert(0, f"{call.image}={'[source]' if call.listed else 'source'}")
     if call.pixels and call.image:
         lines += [
             f"scale = ({call.pixels} / (source.width * source.height)) ** 0.5  # the area that it was trained at",
@@ -167,9 +167,9 @@ def _call(call: Call) -> list[str]:
         ]
     elif call.pixels:
         lines.append(f"width = height = {max(1, round(call.pixels**0.5 / 32)) * 32}")
-    given += ["width=width", "height=height"] if call.pixels else []
-    given += [f"{name}={value!r}" for name, value in call.arguments.items()]
-    return [*lines, f"edit = pipe({', '.join(given)}).images[0]"]
+    arguments += ["width=width", "height=height"] if call.pixels else []
+    arguments += [f"{name}={value!r}" for name, value in call.arguments.items()]
+    return [*lines, f"edit = pipe({', '.join(arguments)}).images[0]"]
 
 
 def _reward_text(rewards: Mapping[int, float]) -> str:

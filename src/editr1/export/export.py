@@ -1,7 +1,7 @@
 """Trained weights as others use them: a LoRA for diffusers, PEFT or ComfyUI, or a whole pipeline with it merged in.
 
-A folder is written beside its place under a hidden name and renamed when all of it is there. What was written is loaded
-back onto a denoiser of the base's class and shapes (its weights take no memory), and compared with the checkpoint.
+A folder is written beside its place under a hidden name and renamed when it is complete. The written weights are loaded
+onto a denoiser of the base's class and shapes (its weights take no memory), and compared with the checkpoint.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ COMFYUI_FILE = "lora_comfyui.safetensors"
 
 
 @dataclass(frozen=True)
-class Source:
-    """What is exported.
+class ExportSource:
+    """The weights to export.
 
     Attributes:
-        run: its folder, read.
-        step: of the checkpoint.
-        weights: folder of the average or of the trained weights.
+        run: The run's folder.
+        step: Step of the checkpoint.
+        weights: Folder of the averaged or of the last weights.
     """
 
     run: Run
@@ -69,21 +69,21 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The editor that was trained, as the run's config names it."""
+        """The trained editor, as the run's config names it."""
         return str(self.run.config["editor"]["path"])
 
     @property
     def whole(self) -> bool:
-        """Whether every weight was trained, and there is no LoRA."""
+        """Whether all weights were trained, so that there is no LoRA."""
         return bool(self.run.config["adapter"]["mode"] == "full")
 
-    def lora(self, base: Base) -> Lora:
+    def lora(self, base: BaseEditor) -> Lora:
         """The trained LoRA."""
         return read_lora(self.weights, base.denoiser.__name__)
 
     @property
     def facts(self) -> dict[str, str]:
-        """Where the weights come from, for the header of a file."""
+        """Origin of the weights, for the header of a file."""
         config = (self.run.folder / CONFIG).read_bytes()
         return {
             "base_model": self.name,
@@ -102,31 +102,31 @@ def export_run(
     layout: str = "diffusers",
     step: int | None = None,
 ) -> Path:
-    """Write the weights of a run, with a model card; returns `to`.
+    """Write the weights of a run with a model card, and return `to`.
 
     Args:
-        folder: of the run.
-        to: new or empty folder.
-        merge: write a whole pipeline.
-        ema: the averaged weights, else the trained ones.
+        folder: Folder of the run.
+        to: New or empty folder.
+        merge: Whether to write a whole pipeline.
+        ema: Whether to export the averaged weights, instead of the last ones.
         layout: "diffusers", "peft" or "comfyui".
-        step: of the checkpoint; None for the newest.
+        step: Step of the checkpoint; None for the newest.
 
     Raises:
-        UserError: no such run, checkpoint, base or layout; `to` holds something; the disk does not take it; what was
-            written does not load back as what was trained.
+        UserError: there is no such run, checkpoint, base or layout; `to` is not empty; writing fails; or the written
+            weights do not load as the trained ones.
     """
     if layout not in get_args(Layout):
         raise UserError(f"format must be one of {', '.join(get_args(Layout))}, not {layout!r}")
     source = find_source(folder, ema, step)
     if merge and layout != "diffusers":
         raise UserError(
-            f"--merge writes a diffusers pipeline, there is none in the format {layout}; leave out one of both"
+            f"--merge writes a diffusers pipeline and has no format {layout}; leave out --merge or --format"
         )
     if source.whole and not merge:
-        raise UserError(f"{folder} trained the whole denoiser (adapter.mode: full), there is no LoRA: add --merge")
+        raise UserError(f"{folder} trained the whole denoiser (adapter.mode: full) and has no LoRA: add --merge")
     base = find_base(source.name)
-    with _whole(to.resolve()) as part:
+    with _atomic_folder(to.resolve()) as part:
         if merge:
             _write_pipeline(source, base, part)
         else:
@@ -147,30 +147,30 @@ def export_run(
     return to
 
 
-def find_source(folder: Path, ema: bool = True, step: int | None = None) -> Source:
+def find_source(folder: Path, ema: bool = True, step: int | None = None) -> ExportSource:
     """The newest checkpoint of a run, or the one of a step.
 
     Raises:
         UserError: there is no such run or checkpoint.
     """
     run = read_run(folder)
-    there = {checkpoint.read_state(path)["step"]: path for path in checkpoint.complete(folder / CHECKPOINTS)}
-    if not there:
+    steps = {checkpoint.read_state(path)["step"]: path for path in checkpoint.complete(folder / CHECKPOINTS)}
+    if not steps:
         raise UserError(f"{folder} has no whole checkpoint; train at least one step of it with `editr1 train`")
-    if step is not None and step not in there:
-        raise UserError(f"{folder} has no checkpoint of step {step}; it has those of {', '.join(map(str, there))}")
-    found = max(there) if step is None else step
-    return Source(run, found, there[found] / ("ema" if ema else "policy"))
+    if step is not None and step not in steps:
+        raise UserError(f"{folder} has no checkpoint of step {step}; it has those of {', '.join(map(str, steps))}")
+    chosen = max(steps) if step is None else step
+    return ExportSource(run, chosen, steps[chosen] / ("ema" if ema else "policy"))
 
 
 @dataclass(frozen=True)
-class Base:
-    """The editor that was trained, as its folder or the hub describes it; no weights are read.
+class BaseEditor:
+    """The editor before training, as its folder or the hub describes it; no weights are loaded.
 
     Attributes:
-        path: for `from_pretrained`.
-        pipeline: its class.
-        denoiser: its class.
+        path: Argument of `from_pretrained`.
+        pipeline: Class of the pipeline.
+        denoiser: Class of the denoiser.
     """
 
     path: str | Path
@@ -178,10 +178,10 @@ class Base:
     denoiser: Any
 
     def load(self, dtype: torch.dtype, **parts: Any) -> Any:
-        """The pipeline with its weights, but for the `parts` that are given.
+        """The pipeline with its weights; `parts` replace its own components.
 
         Raises:
-            UserError: it cannot be loaded.
+            UserError: loading fails.
         """
         try:
             return DiffusionPipeline.from_pretrained(self.path, dtype=dtype, **parts)
@@ -189,7 +189,7 @@ class Base:
             raise UserError(f"cannot load the pipeline {self.path}: {' '.join(str(error).split())}") from error
 
     def skeleton(self) -> Any:
-        """A denoiser of the right class and shapes whose weights are zeros without memory."""
+        """A denoiser of the right class and shapes; its weights are zeros that take no memory."""
         with torch.device("meta"):
             model = self.denoiser.from_config(self.denoiser.load_config(self.path, subfolder="transformer"))
         for module in model.modules():
@@ -198,7 +198,7 @@ class Base:
         return model
 
 
-def find_base(path: str) -> Base:
+def find_base(path: str) -> BaseEditor:
     """The classes of a pipeline folder or hub id, or of "toy:NAME".
 
     Raises:
@@ -207,23 +207,23 @@ def find_base(path: str) -> Base:
     place = locate(path)
     try:
         index = DiffusionPipeline.load_config(place)
-        return Base(place, getattr(diffusers, index["_class_name"]), getattr(diffusers, index["transformer"][1]))
+        return BaseEditor(place, getattr(diffusers, index["_class_name"]), getattr(diffusers, index["transformer"][1]))
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(
             f"the run's editor.path={path!r} is no diffusers pipeline with a transformer, and an export is checked "
-            "against it: put it back, or export where it is"
+            "against it: put it back, or export on a machine that has it"
         ) from error
 
 
-def _pair(source: Source, base: Base) -> tuple[Lora, Any]:
+def _lora_and_denoiser(source: ExportSource, base: BaseEditor) -> tuple[Lora, Any]:
     """The trained LoRA and a denoiser that it fits."""
     lora, denoiser = source.lora(base), base.skeleton()
     refuse_strangers(lora, denoiser)
     return lora, denoiser
 
 
-def _write_diffusers(source: Source, base: Base, folder: Path) -> None:
-    (lora, denoiser), prefix = _pair(source, base), PREFIXES["diffusers"]
+def _write_diffusers(source: ExportSource, base: BaseEditor, folder: Path) -> None:
+    (lora, denoiser), prefix = _lora_and_denoiser(source, base), PREFIXES["diffusers"]
     settings = {**adapter_settings(lora), "target_modules": _targets(lora, denoiser)}
     header = json.dumps({prefix + name: value for name, value in settings.items()}, indent=2, sort_keys=True)
     _save(matrices(lora, prefix), folder / DIFFUSERS_FILE, {**source.facts, HEADER: header})
@@ -231,8 +231,8 @@ def _write_diffusers(source: Source, base: Base, folder: Path) -> None:
     refuse_differences(lora, injected(denoiser, "check"), f"in {DIFFUSERS_FILE}")
 
 
-def _write_peft(source: Source, base: Base, folder: Path) -> None:
-    lora, denoiser = _pair(source, base)
+def _write_peft(source: ExportSource, base: BaseEditor, folder: Path) -> None:
+    lora, denoiser = _lora_and_denoiser(source, base)
     targets = _targets(lora, denoiser)
     config = LoraConfig(
         **adapter_settings(lora), target_modules=targets, base_model_name_or_path=source.name, inference_mode=True
@@ -243,15 +243,15 @@ def _write_peft(source: Source, base: Base, folder: Path) -> None:
     refuse_differences(lora, injected(wrapped, "check"), f"in {PEFT_FILE}")
 
 
-def _write_comfyui(source: Source, base: Base, folder: Path) -> None:
-    lora, denoiser = _pair(source, base)
+def _write_comfyui(source: ExportSource, base: BaseEditor, folder: Path) -> None:
+    lora, denoiser = _lora_and_denoiser(source, base)
     shapes, name = linear_shapes(denoiser), base.denoiser.__name__
     _save(to_original(lora, name, lambda module: shapes[module][0]), folder / COMFYUI_FILE, source.facts)
     inject(denoiser, read_lora(folder / COMFYUI_FILE, name), "check")
     refuse_differences(lora, injected(denoiser, "check"), f"in {COMFYUI_FILE}")
 
 
-WRITERS: dict[str, Callable[[Source, Base, Path], None]] = {
+WRITERS: dict[str, Callable[[ExportSource, BaseEditor, Path], None]] = {
     "diffusers": _write_diffusers,
     "peft": _write_peft,
     "comfyui": _write_comfyui,
@@ -263,14 +263,14 @@ def _save(tensors: dict[str, Tensor], file: Path, header: dict[str, str]) -> Non
 
 
 def _targets(lora: Lora, denoiser: nn.Module) -> list[str]:
-    """Names of the layers without their block where these mean exactly the LoRA's layers, else the whole names."""
+    """Layer names without their block if these select exactly the LoRA's layers, else the full names."""
     short = {re.sub(r"^\w+\.\d+\.", "", name) for name in lora}
-    meant = {name for name in linear_shapes(denoiser) if any(name == t or name.endswith(f".{t}") for t in short)}
-    return sorted(short if meant == lora.keys() else lora)
+    selected = {name for name in linear_shapes(denoiser) if any(name == t or name.endswith(f".{t}") for t in short)}
+    return sorted(short if selected == lora.keys() else lora)
 
 
-def _call(source: Source, base: Base) -> Call:
-    """How the card calls the pipeline: as the run did, where there is a family record."""
+def _call(source: ExportSource, base: BaseEditor) -> Call:
+    """How the card calls the pipeline: as the run did, if there is a family record."""
     family, settings = find_family(base.path), source.run.config["editor"]
     pixels: int | None = settings.get("pixels")
     if family is None:
@@ -287,8 +287,8 @@ def _call(source: Source, base: Base) -> Call:
     return Call(family.image, family.listed, pixels if family.takes_size else None, arguments)
 
 
-def _write_pipeline(source: Source, base: Base, folder: Path) -> None:
-    """The base with the trained weights in place; the denoiser is read again and compared."""
+def _write_pipeline(source: ExportSource, base: BaseEditor, folder: Path) -> None:
+    """Write the base with the trained weights in it; the written denoiser is loaded and compared."""
     dtype = getattr(torch, source.run.config["editor"]["dtype"])
     if source.whole:
         trained = base.denoiser.from_pretrained(source.weights, dtype=dtype)
@@ -297,19 +297,19 @@ def _write_pipeline(source: Source, base: Base, folder: Path) -> None:
         pipe = base.load(dtype)
         merge_lora(pipe.transformer, source.lora(base))
     pipe.save_pretrained(folder)
-    wanted = pipe.transformer.state_dict()
-    got = base.denoiser.from_pretrained(folder / "transformer", dtype=dtype).state_dict()
-    wrong = [name for name in wanted.keys() | got.keys() if not _equal(wanted.get(name), got.get(name))]
+    expected = pipe.transformer.state_dict()
+    loaded = base.denoiser.from_pretrained(folder / "transformer", dtype=dtype).state_dict()
+    wrong = [name for name in expected.keys() | loaded.keys() if not _equal(expected.get(name), loaded.get(name))]
     if wrong:
-        raise UserError(f"the merged denoiser does not read back as it was written: {listing(wrong)}")
+        raise UserError(f"the merged denoiser does not load as it was written: {listing(wrong)}")
 
 
 @torch.no_grad()
 def merge_lora(denoiser: Any, lora: Lora) -> None:
-    """Merge a LoRA into a denoiser through PEFT, one layer after the other, each checked against W + scale up down.
+    """Merge a LoRA into a denoiser through PEFT, layer by layer, each checked against W + scale up down.
 
     Raises:
-        UserError: it is for another model, or a layer is not what it should be.
+        UserError: the LoRA is for another model, or a merged layer is wrong.
     """
     inject(denoiser, lora, "merged")
     wrong = []
@@ -324,7 +324,7 @@ def merge_lora(denoiser: Any, lora: Lora) -> None:
         if off > 2 * torch.finfo(weight.dtype).eps * (before.abs().max() + delta.abs().max()):
             wrong.append(name)
     if wrong:
-        raise UserError(f"merging changed these layers to something else than W + scale B A: {listing(wrong)}")
+        raise UserError(f"merging did not change these layers to W + scale B A: {listing(wrong)}")
     remove_adapters(denoiser)
 
 
@@ -333,10 +333,10 @@ def _equal(one: Tensor | None, other: Tensor | None) -> bool:
 
 
 @contextmanager
-def _whole(to: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `to` at the end of the block, or vanishes."""
+def _atomic_folder(to: Path) -> Iterator[Path]:
+    """A folder to write into; it becomes `to` at the end of the block, or vanishes if that fails."""
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise UserError(f"{to} is there already and is no empty folder: give another --to, or remove it")
+        raise UserError(f"{to} exists and is not an empty folder: give another --to, or remove it")
     part = to.with_name(f".{to.name}.part")
     try:
         if part.exists():

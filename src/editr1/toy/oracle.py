@@ -14,7 +14,7 @@ import numpy as np
 from PIL.Image import Image
 
 from editr1.toy.scene import SIZE, alpha, draw, to_array
-from editr1.toy.world import SEEN, ToyItem
+from editr1.toy.world import VISIBLE, ToyItem
 
 NEAR, FAR = 0.06, 0.30  # RGB distance (root mean square of the channels) that counts as equal, as unlike
 
@@ -56,7 +56,7 @@ def score(item: ToyItem, edit: Image) -> OracleScore:
     picture = to_array(edit if edit.size == (SIZE, SIZE) else edit.resize((SIZE, SIZE)))
     source, target = draw(item.scene), draw(item.edit.target)
     change, stay = _regions(item)
-    differs = np.sqrt(((source - target) ** 2).mean(-1)) > SEEN
+    differs = np.sqrt(((source - target) ** 2).mean(-1)) > VISIBLE
     unmoved, reached = match(source, target), match(picture, target)
     done = []
     for mask in change.values():

@@ -21,7 +21,7 @@ from editr1.toy.tasks import MAKERS, TASKS, Edit, Rng, pick
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 LEVELS: tuple[Level, ...] = get_args(Level)
-SEEN = 0.08  # distance (root mean square of the channels) from which on two colours differ clearly
+VISIBLE = 0.08  # distance (root mean square of the channels) from which on two colours differ clearly
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def random_scene(rng: Rng, level: Level) -> Scene:
 def can_be_seen(scene: Scene, edit: Edit) -> bool:
     """Whether at least 24 pixels of the target differ clearly from the source."""
     distance = np.sqrt(((draw(scene) - draw(edit.target)) ** 2).mean(-1))
-    return bool((distance > SEEN).sum() >= 24)
+    return bool((distance > VISIBLE).sum() >= 24)
 
 
 def make_item(level: Level, split: Split, seed: int, index: int) -> ToyItem:

@@ -9,15 +9,15 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
 
-from editr1.toy_models.flux_text import TEXT_TOKENS, build_clip, build_clip_tokenizer, build_t5, build_t5_tokenizer
+from editr1.toy_models.flux_text import TEXT_TOKENS, init_clip, init_t5, make_clip_tokenizer, make_t5_tokenizer
 
 TRAINED = ("transformer", "text_encoder", "text_encoder_2")
 GUIDANCE = (1.0, 5.0)  # drawn at random in training: the toy works the same at any value
 
 
-def build(vae: AutoencoderKL) -> FluxKontextPipeline:
+def init_pipeline(vae: AutoencoderKL) -> FluxKontextPipeline:
     """An untrained pipeline around a trained VAE."""
-    clip_tokenizer, t5_tokenizer = build_clip_tokenizer(), build_t5_tokenizer()
+    clip_tokenizer, t5_tokenizer = make_clip_tokenizer(), make_t5_tokenizer()
     transformer = FluxTransformer2DModel(
         in_channels=64,
         num_layers=3,
@@ -39,9 +39,9 @@ def build(vae: AutoencoderKL) -> FluxKontextPipeline:
     return FluxKontextPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=vae,
-        text_encoder=build_clip(clip_tokenizer, 64),
+        text_encoder=init_clip(clip_tokenizer, 64),
         tokenizer=clip_tokenizer,
-        text_encoder_2=build_t5(t5_tokenizer, 160, 2),
+        text_encoder_2=init_t5(t5_tokenizer, 160, 2),
         tokenizer_2=t5_tokenizer,
         transformer=transformer,
     )

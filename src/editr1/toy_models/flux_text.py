@@ -7,18 +7,18 @@ import json
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
-from editr1.toy_models.language import build_tokenizer
+from editr1.toy_models.language import load_tokenizer
 
 TEXT_TOKENS = 32  # the longest instruction has 25
 
 
 def words() -> list[str]:
     """Every word of the toy's language, as the frozen tokenizer has them."""
-    tokens = {token.removeprefix("Ġ") for token in build_tokenizer().get_vocab()}
+    tokens = {token.removeprefix("Ġ") for token in load_tokenizer().get_vocab()}
     return sorted(token for token in tokens if token.isascii() and token.isalpha())
 
 
-def build_clip_tokenizer() -> CLIPTokenizer:
+def make_clip_tokenizer() -> CLIPTokenizer:
     """Lower-case byte-level BPE, trained until each word is one token."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -35,7 +35,7 @@ def build_clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TEXT_TOKENS)
 
 
-def build_t5_tokenizer() -> T5Tokenizer:
+def make_t5_tokenizer() -> T5Tokenizer:
     """Unigram pieces: a piece for each word, and single characters for what is no word."""
     characters = [chr(code) for code in range(33, 127)]
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
@@ -43,7 +43,7 @@ def build_t5_tokenizer() -> T5Tokenizer:
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=TEXT_TOKENS)
 
 
-def build_clip(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
+def init_clip(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
     """The encoder whose pooled state modulates every block."""
     return CLIPTextModel(
         CLIPTextConfig(
@@ -61,7 +61,7 @@ def build_clip(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
     )
 
 
-def build_t5(tokenizer: T5Tokenizer, width: int, layers: int) -> T5EncoderModel:
+def init_t5(tokenizer: T5Tokenizer, width: int, layers: int) -> T5EncoderModel:
     """The encoder whose states are the denoiser's text tokens."""
     return T5EncoderModel(
         T5Config(

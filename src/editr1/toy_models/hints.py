@@ -1,9 +1,9 @@
-"""What a judge should have noticed before it answers: supervision of the prompt's last positions, training only.
+"""What a judge should notice before it answers: supervision of the prompt's last positions, in training only.
 
-A score alone says little about why. The oracle's own steps can be taught apart: what stands where in both pictures, and
-whether each place is as asked. Each step is the label of one position of the question, just before the answer, so that
-the answer position finds the steps done; and each kind of step is read from a middle layer (`LAYERS`), so that the next
-layer can use it. The prompt, and what the trained judge is asked, stay as they are.
+A score alone says little about why. The oracle's own steps can be taught one by one: what is where in both pictures,
+and whether each place is as asked. Each step is the label of one position of the question, just before the answer, so
+that the answer position can use it; and each kind of step is read from a middle layer (`LAYERS`), so that the next
+layer can use it. The prompt and the question to the trained judge stay as they are.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from editr1.toy.world import ToyItem
 
 Hint = str | float | None  # a word; the probability of "yes"; nothing known
 COUNT = 21
-SEEN = 11  # the first hints are of what is seen, the other words of what is wanted
+SEEN_HINTS = 11  # the first hints are of what is seen, the other words of what is wanted
 LAYERS = {"seen": 3, "wanted": 4, "right": 6}  # of 7, after which a kind of hint is read
 
 
-def hints(item: ToyItem, picture: np.ndarray, shown: Scene | None) -> list[Hint]:
+def hints(item: ToyItem, picture: np.ndarray, scene: Scene | None) -> list[Hint]:
     """What is seen, what is wanted, and whether each place is as wanted.
 
     Objects of the source and of the edit by cell, both grounds, the edit's style; the target's objects by cell and its
     ground; then, for each cell and the ground, the probability that it is right.
 
     Args:
-        item: what was asked.
-        picture: the edit, [64, 64, 3] in [0, 1].
-        shown: the scene behind the edit, where it was drawn from one.
+        item: The item that was edited.
+        picture: The edit, [64, 64, 3] in [0, 1].
+        scene: The scene of the edit, if it was drawn from one.
     """
-    seen: list[Hint] = [*_things(item.scene), *(_things(shown) if shown else [None] * 4)]
-    seen.append(item.scene.background)
-    seen += [shown.background, (shown.style or "plain").split()[0]] if shown else [None, None]
+    labels: list[Hint] = [*_things(item.scene), *(_things(scene) if scene else [None] * 4)]
+    labels.append(item.scene.background)
+    labels += [scene.background, (scene.style or "plain").split()[0]] if scene else [None, None]
     target = item.edit.target
-    seen += [*_things(target), target.background]
+    labels += [*_things(target), target.background]
     right = match(picture, draw(target))
-    return seen + [float(right[mask].mean()) for mask in _places(item)]
+    return labels + [float(right[mask].mean()) for mask in _places(item)]
 
 
 def _things(scene: Scene) -> list[str]:

@@ -40,21 +40,21 @@ def editor_template() -> str:
     return str(QwenImageEditPlusPipeline(None, None, None, None, None, None).prompt_template_encode)
 
 
-def build_tokenizer() -> Qwen2Tokenizer:
-    """The toy's tokenizer; its vocabulary is frozen, since the weights of every toy model depend on its order.
+def load_tokenizer() -> Qwen2Tokenizer:
+    """The toy's tokenizer, from scripts/train_tokenizer.py.
 
-    It was made by scripts/train_tokenizer.py.
+    Its vocabulary is frozen, since the weights of every toy model depend on its order.
     """
     return Qwen2Tokenizer.from_pretrained(Path(__file__).parent / "tokenizer")
 
 
-def build_processor(tokenizer: Qwen2Tokenizer, patch: int) -> Qwen2VLProcessor:
+def make_processor(tokenizer: Qwen2Tokenizer, patch: int) -> Qwen2VLProcessor:
     """Image and text processor; a 64x64 picture becomes (64 / patch / 2)^2 tokens."""
     images = Qwen2VLImageProcessor(patch_size=patch, min_pixels=64 * 64, max_pixels=64 * 64)
     return Qwen2VLProcessor(images, tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT_TEMPLATE)
 
 
-def build_qwen_vl(
+def init_qwen_vl(
     tokenizer: Qwen2Tokenizer,
     *,
     width: int,
@@ -69,7 +69,7 @@ def build_qwen_vl(
     """An untrained Qwen2.5-VL of the given size; word embeddings tied.
 
     `theta` and `sections` (time, height, width) say how rotary positions turn; pictures of 4x4 tokens need a small
-    theta and few turns for time, or a token's place in its picture cannot be told.
+    theta and few turns for time, or the model cannot tell a token's place in its picture.
     """
     text = {
         "vocab_size": len(tokenizer),
@@ -108,8 +108,8 @@ def build_qwen_vl(
     return Qwen2_5_VLForConditionalGeneration(config)
 
 
-def equal_pictures(model: Qwen2_5_VLForConditionalGeneration) -> None:
-    """Training only: all pictures have one size, so the vision attention runs once over a batch, not once each."""
+def use_equal_pictures(model: Qwen2_5_VLForConditionalGeneration) -> None:
+    """Training only: all pictures have one size, so the vision attention runs once per batch, not once per picture."""
 
     def forward(
         self: Qwen2_5_VLVisionAttention,

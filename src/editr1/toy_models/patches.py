@@ -1,7 +1,7 @@
 """Supervision of the edit's own tokens, training only: what each patch should show, and how near it is to that.
 
 A causal judge reads instruction, source and edit in this order, so each of the edit's 16 tokens can work out what the
-edit should show at its place and compare that with what it does show. Small heads, thrown away after training, read
+edit should show at its place and compare that with what it does show. Small heads, dropped after training, read
 both from middle layers; the label is the oracle's target.
 """
 
@@ -18,7 +18,7 @@ from editr1.toy.world import ToyItem
 
 TARGET_LAYER, NEAR_LAYER, PARTS_LAYER = 4, 5, 6  # of 7, after which target, nearness and the score's parts are read
 CHANGED_WEIGHT, SAME = 3.0, 0.98  # patches less like the target than that must change, and weigh more
-SIDE, CELLS = 16, 4  # a token sees 16x16 pixels; its target is told as 4x4 means
+SIDE, CELLS = 16, 4  # a token sees 16x16 pixels; its target is given as 4x4 means
 
 
 def patches(picture: np.ndarray) -> np.ndarray:

@@ -14,16 +14,16 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from editr1.toy_models.language import build_processor, build_qwen_vl, build_tokenizer, edit_prompt, equal_pictures
+from editr1.toy_models.language import edit_prompt, init_qwen_vl, load_tokenizer, make_processor, use_equal_pictures
 
 TEXT_PATCH = 16  # the text encoder sees a scene as 2x2 tokens, one a cell
 TRAINED = ("transformer", "text_encoder")
 
 
-def build(vae: AutoencoderKLQwenImage) -> QwenImageEditPlusPipeline:
+def init_pipeline(vae: AutoencoderKLQwenImage) -> QwenImageEditPlusPipeline:
     """An untrained pipeline around a trained VAE."""
-    tokenizer = build_tokenizer()
-    text_encoder = build_qwen_vl(
+    tokenizer = load_tokenizer()
+    text_encoder = init_qwen_vl(
         tokenizer,
         width=160,
         layers=2,
@@ -53,14 +53,14 @@ def build(vae: AutoencoderKLQwenImage) -> QwenImageEditPlusPipeline:
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
-        processor=build_processor(tokenizer, TEXT_PATCH),
+        processor=make_processor(tokenizer, TEXT_PATCH),
         transformer=transformer,
     )
 
 
 def quicken(pipe: QwenImageEditPlusPipeline) -> None:
     """Training only: a quicker attention where all pictures have one size."""
-    equal_pictures(pipe.text_encoder)
+    use_equal_pictures(pipe.text_encoder)
 
 
 def encode_words(pipe: QwenImageEditPlusPipeline, words: list[str], pixels: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,9 @@
-"""All of the toy's training in order: each editor after its VAE, then the judge. A phase resumes where it was stopped.
+"""All of the toy's training in order: each editor after its VAE, then the judge.
 
-The judge learns in three parts: from made-up edits; then from the editor's own too; then also from those of an editor
-that was trained by the judge so far, since what fools a judge is found by training on its scores.
+The judge learns in three parts: from synthetic edits; then from the editor's own edits too; then also from those of an
+editor that was trained on the judge's scores so far, since such training finds what fools a judge.
 
-What is there already is not made again, so a phase can be redone by deleting its folder.
+A stopped phase resumes, and a finished one is skipped; to repeat one, delete its folder.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from editr1.training.open import open_trainer
 
 VAE_STEPS, EDITOR_STEPS = 2000, 4200
 EDITOR_BATCH, JUDGE_BATCH = 64, 48
-SAMPLED = "qwen-image-edit"  # whose edits the judge learns from
+SAMPLED = "qwen-image-edit"  # the editor whose edits the judge learns from
 JUDGE_LOOK, JUDGE_ALONE, JUDGE_FIRST, JUDGE_STEPS = 300, 2400, 4500, 6000
 PUSH_STEPS = 40
 SAMPLE_ITEMS, PUSHED_ITEMS = 540, 216
 
 
-def build_all(out: Path, *, seed: int, level: Level) -> None:
-    """Train everything into `out` and gather what is shipped in `out`/weights, with its figures."""
+def train_all(out: Path, *, seed: int, level: Level) -> None:
+    """Train everything into `out`, and copy the models to ship into `out`/weights, with their figures."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for name, layout in LAYOUTS.items():
-        build_editor(out / name, layout, level=level, seed=seed)
+        train_vae_and_editor(out / name, layout, level=level, seed=seed)
     judge_dir = out / "judge"
     if not (out / "samples" / "base.json").exists():
         editor = open_editor(out / SAMPLED / "editor" / "editor", pixels=64 * 64)
@@ -57,18 +57,18 @@ def build_all(out: Path, *, seed: int, level: Level) -> None:
     gather(out, level)
 
 
-def build_editor(out: Path, layout: Layout, *, seed: int, level: Level) -> None:
+def train_vae_and_editor(out: Path, layout: Layout, *, seed: int, level: Level) -> None:
     """Train the VAE of a layout, then the editor."""
     vae_dir, editor_dir = out / "vae", out / "editor"
     if not (vae_dir / "vae").exists():
-        train_vae(vae_dir, layout.build_vae, level=level, seed=seed, steps=VAE_STEPS)
-    vae = type(layout.build_vae()).from_pretrained(vae_dir / "vae")
+        train_vae(vae_dir, layout.init_vae, level=level, seed=seed, steps=VAE_STEPS)
+    vae = type(layout.init_vae()).from_pretrained(vae_dir / "vae")
     if not (editor_dir / "editor").exists():
         train_editor(editor_dir, layout, vae, level=level, seed=seed, steps=EDITOR_STEPS, batch=EDITOR_BATCH)
 
 
 def push(out: Path, *, seed: int, level: Level) -> None:
-    """Train the editor by the judge as it is, and keep samples of what that makes."""
+    """Train the editor on the scores of the judge so far, and store samples of its edits."""
     paths = [f"editor.path={out}/{SAMPLED}/editor/editor", f"judge.path={out}/judge/judge", f"out={out}/push"]
     config = load_config("toy", [*paths, f"steps={PUSH_STEPS}", f"seed={seed}", f"data.level={level}"])
     trainer = open_trainer(config)
@@ -78,7 +78,7 @@ def push(out: Path, *, seed: int, level: Level) -> None:
 
 
 def gather(out: Path, level: Level) -> None:
-    """Copy what is shipped into `out`/weights and measure it."""
+    """Copy the models to ship into `out`/weights and measure them."""
     weights = out / "weights"
     shutil.copytree(out / "judge" / "judge", weights / "judge", dirs_exist_ok=True)
     for name in LAYOUTS:

@@ -1,4 +1,4 @@
-"""Which items training draws, and edits of them by a toy editor, kept on disk for the judge to learn from."""
+"""The items that training draws, and a toy editor's edits of them on disk, from which the judge learns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def weighted_index(rng: np.random.Generator, weights: dict[str, float]) -> int:
-    """The index of a random item, its task drawn by `weights` (1 where it has none)."""
+    """The index of a random item, its task drawn by `weights` (1 for a task without one)."""
     shares = np.array([weights.get(task, 1) for task in TASKS])
     task = rng.choice(len(TASKS), p=shares / shares.sum())
     return int(rng.integers(1 << 26)) * len(TASKS) + int(task)

@@ -1,4 +1,4 @@
-"""The toy editors: small pipelines, trained on edit pairs of which half are wrong; `LAYOUTS` are the kinds there are.
+"""The toy editors: small pipelines of the kinds in `LAYOUTS`, trained on edit pairs of which half are wrong.
 
 Denoiser and text encoders are trained together by flow matching (x_t = (1-t) x0 + t eps, v = eps - x0) on the VAE's
 latents. First a phase in which most targets are right, then the web-like mixture `corrupt.NOISE`.
@@ -30,18 +30,18 @@ from editr1.toy_models.fit import Fit
 from editr1.toy_models.samples import weighted_index
 from editr1.toy_models.train_vae import (
     VAE,
-    build_flux_vae,
-    build_qwen_vae,
+    init_flux_vae,
+    init_qwen_vae,
     moments,
     normalisation,
-    one_frame_convolutions,
+    use_one_frame_convolutions,
 )
 
 CLEAN_PHASE = 0.75  # share of the steps in which only CLEAN_WRONG of the targets are wrong
 CLEAN_WRONG = 0.15
-# Words decide at high noise only, where nothing of the answer can be seen yet; and some tasks hang on more words.
+# Words decide at high noise only, while the answer cannot be seen yet; and some tasks depend on more words.
 TIME_MEAN, TIME_STD = 1.0, 1.2  # of the logit of t
-FIRST = 2048  # pairs that the pool begins with
+FIRST = 2048  # pairs in the pool at the start
 WEIGHTS = {"add": 3.0, "replace": 3.0, "adjust": 3.0, "compose": 2.0, "style": 2.0}
 
 
@@ -50,15 +50,15 @@ class Layout:
     """One kind of editor.
 
     Attributes:
-        build_vae: makes its untrained VAE.
-        build: makes its untrained pipeline around a VAE.
-        trained: names of the components that are trained together.
-        quicken: makes the training quicker without changing what is computed.
+        init_vae: Makes its untrained VAE.
+        init_pipeline: Makes its untrained pipeline around a VAE.
+        trained: Names of the components that are trained together.
+        quicken: Makes the training quicker without changing what is computed.
         velocity: (pipe, x_t, t, source, instructions, source pictures) -> v, as the pipeline computes it.
     """
 
-    build_vae: Callable[[], VAE]
-    build: Callable[[Any], Any]
+    init_vae: Callable[[], VAE]
+    init_pipeline: Callable[[Any], Any]
     trained: tuple[str, ...]
     quicken: Callable[[Any], None]
     velocity: Callable[[Any, Tensor, Tensor, Tensor, list[str], list[Tensor]], Tensor]
@@ -66,10 +66,10 @@ class Layout:
 
 LAYOUTS = {
     "qwen-image-edit": Layout(
-        build_qwen_vae, qwen_layout.build, qwen_layout.TRAINED, qwen_layout.quicken, qwen_layout.velocity
+        init_qwen_vae, qwen_layout.init_pipeline, qwen_layout.TRAINED, qwen_layout.quicken, qwen_layout.velocity
     ),
     "flux-kontext": Layout(
-        build_flux_vae, flux_layout.build, flux_layout.TRAINED, flux_layout.quicken, flux_layout.velocity
+        init_flux_vae, flux_layout.init_pipeline, flux_layout.TRAINED, flux_layout.quicken, flux_layout.velocity
     ),
 }
 
@@ -100,7 +100,7 @@ class Encoder:
     def __init__(self, vae: VAE) -> None:
         self.vae = type(vae).from_config(vae.config)
         self.vae.load_state_dict(vae.state_dict())
-        one_frame_convolutions(self.vae)
+        use_one_frame_convolutions(self.vae)
         self.mean, self.std = normalisation(vae)
 
     @torch.no_grad()
@@ -160,7 +160,7 @@ def train_editor(
 ) -> DiffusionPipeline:
     """Train and save the pipeline at `out`/editor; resumed, it goes on with another draw of the pool."""
     torch.manual_seed(seed)
-    pipe = layout.build(vae)
+    pipe = layout.init_pipeline(vae)
     layout.quicken(pipe)
     encoder, pool, noisy_from = Encoder(vae), Pool(), int(CLEAN_PHASE * steps)
     modules = {name: getattr(pipe, name) for name in layout.trained}

@@ -30,8 +30,8 @@ from editr1.toy.corrupt import candidate
 from editr1.toy.scene import Scene, draw, to_array, to_image
 from editr1.toy.world import ToyItem, item_from_key, make_item
 from editr1.toy_models.fit import Fit
-from editr1.toy_models.hints import COUNT, LAYERS, SEEN, Hint, hints
-from editr1.toy_models.language import PICTURE, build_processor, build_qwen_vl, build_tokenizer, equal_pictures
+from editr1.toy_models.hints import COUNT, LAYERS, SEEN_HINTS, Hint, hints
+from editr1.toy_models.language import PICTURE, init_qwen_vl, load_tokenizer, make_processor, use_equal_pictures
 from editr1.toy_models.patches import PatchHeads, patch_labels
 from editr1.toy_models.samples import weighted_index
 
@@ -39,7 +39,7 @@ PATCH = 8  # a 64x64 picture becomes 4x4 tokens
 DIGITS = "012345"
 METHODS: tuple[Question, ...] = ("score", "yes_no", "think")
 SHARES = (0.6, 0.2, 0.2)
-TOLD = 0.08  # share of the batches in which the judge also describes both pictures; these take half as long again
+DESCRIBED = 0.08  # share of the batches in which the judge also describes both pictures; these take half as long again
 EACH = 6  # edits of one item in a batch
 WEIGHTS = {"adjust": 5.0, "action": 3.0, "style": 1.5, "compose": 1.5}  # tasks that are hard to judge, more often
 TAIL = 5  # tokens between the question and the answer
@@ -81,21 +81,21 @@ def _words(scene: Scene) -> str:
 
 
 def synthetic(
-    rng: np.random.Generator, level: Level, seed: int, per_item: int, chat: Chat, told: bool
+    rng: np.random.Generator, level: Level, seed: int, per_item: int, chat: Chat, described: bool
 ) -> list[Example]:
-    """`per_item` candidates of one random sft item, with their descriptions if `told`."""
+    """`per_item` candidates of one random sft item, with their descriptions if `described`."""
     item = make_item(level, "sft", seed, weighted_index(rng, WEIGHTS))
     source = to_image(draw(item.scene))
     examples = []
     for _ in range(per_item):
-        made = candidate(rng, item, level)
-        picture = to_image(made.picture)
+        trial = candidate(rng, item, level)
+        picture = to_image(trial.picture)
         score = oracle.score(item, picture)
-        method: Question = METHODS[int(rng.choice(len(METHODS), p=SHARES))] if told else "score"
-        description = describe(item.scene, made.scene) if told else ""
-        noticed = hints(item, made.picture, made.scene)
-        near = patch_labels(item, made.picture, score)
-        examples.append(Example(chat(item, method), method, source, picture, score.score, description, noticed, near))
+        method: Question = METHODS[int(rng.choice(len(METHODS), p=SHARES))] if described else "score"
+        description = describe(item.scene, trial.scene) if described else ""
+        notes = hints(item, trial.picture, trial.scene)
+        near = patch_labels(item, trial.picture, score)
+        examples.append(Example(chat(item, method), method, source, picture, score.score, description, notes, near))
     return examples
 
 
@@ -107,12 +107,12 @@ def looks(rng: np.random.Generator, level: Level, seed: int, count: int) -> list
         if rng.random() < 0.5:
             pairs.append((to_image(draw(item.scene)), _words(item.scene)))
         else:
-            made = candidate(rng, item, level)
-            pairs.append((to_image(made.picture), _words(made.scene)))
+            trial = candidate(rng, item, level)
+            pairs.append((to_image(trial.picture), _words(trial.scene)))
     return pairs
 
 
-class Samples:
+class EditBank:
     """Edits that toy editors made: files of {"images": uint8 [n, G, 64, 64, 3]} beside lists of item keys."""
 
     def __init__(self, folder: Path) -> None:
@@ -134,9 +134,9 @@ class Samples:
         for column in rng.permutation(self.images.shape[1])[:per_item]:
             edit = Image.fromarray(self.images[row, column])
             method: Question = METHODS[int(rng.choice(2, p=[0.88, 0.12]))]
-            score, noticed = oracle.score(item, edit), hints(item, to_array(edit), None)
+            score, notes = oracle.score(item, edit), hints(item, to_array(edit), None)
             near = patch_labels(item, to_array(edit), score)
-            examples.append(Example(chat(item, method), method, source, edit, score.score, "", noticed, near))
+            examples.append(Example(chat(item, method), method, source, edit, score.score, "", notes, near))
         return examples
 
 
@@ -149,8 +149,8 @@ class Chat:
     def __call__(self, item: ToyItem, method: Question) -> str:
         edit = item.edit
         request = JudgeRequest(EditSample(item.key, BLANK, edit.instruction, edit.requirement, edit.task), BLANK)
-        asked = chat(Ask(self.prompt.parts(request, method)))
-        return str(self.processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False))
+        messages = chat(Ask(self.prompt.parts(request, method)))
+        return str(self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
 
 def answer(example: Example) -> str:
@@ -191,7 +191,7 @@ def collate(examples: list[Example], processor: Qwen2VLProcessor) -> Batch:
     soft = torch.zeros(len(examples), len(DIGITS) + 2)
     places = torch.zeros(len(examples), dtype=torch.long)
     lengths = inputs["attention_mask"].sum(1)
-    noticed: list[tuple[int, int, int, Hint]] = []
+    hint_rows: list[tuple[int, int, int, Hint]] = []
     for row, e in enumerate(examples):
         tail = len(tokenizer(answer(e) + "<|im_end|>")["input_ids"])
         start, end = int(lengths[row]) - tail, int(lengths[row])
@@ -200,21 +200,21 @@ def collate(examples: list[Example], processor: Qwen2VLProcessor) -> Batch:
         labels[row, place] = IGNORE
         places[row] = place - 1
         if e.method == "score":
-            noticed += [(i, row, start - TAIL - COUNT + i, hint) for i, hint in enumerate(e.hints)]
+            hint_rows += [(i, row, start - TAIL - COUNT + i, hint) for i, hint in enumerate(e.hints)]
         if e.method == "yes_no":
             soft[row, 6], soft[row, 7] = 1 - e.label, e.label
         else:
             low = min(int(e.label * 5), 4)
             soft[row, low], soft[row, low + 1] = low + 1 - e.label * 5, e.label * 5 - low
-    words = [(i, row, at, tokenizer(f" {h}")["input_ids"][0]) for i, row, at, h in noticed if isinstance(h, str)]
-    seen = torch.tensor([rest for i, *rest in words if i < SEEN])
-    wanted = torch.tensor([rest for i, *rest in words if i >= SEEN])
-    bits = torch.tensor([(row, at, hint) for _, row, at, hint in noticed if isinstance(hint, float)])
+    words = [(i, row, at, tokenizer(f" {h}")["input_ids"][0]) for i, row, at, h in hint_rows if isinstance(h, str)]
+    seen = torch.tensor([rest for i, *rest in words if i < SEEN_HINTS])
+    wanted = torch.tensor([rest for i, *rest in words if i >= SEEN_HINTS])
+    bits = torch.tensor([(row, at, hint) for _, row, at, hint in hint_rows if isinstance(hint, float)])
     pad = ids == tokenizer.convert_tokens_to_ids("<|image_pad|>")
     where = pad.nonzero()[:, 1].view(len(examples), 32)[:, 16:]
     near = torch.from_numpy(np.stack([e.patches for e in examples]))
-    asked = [(e.prompt, e.source.tobytes()) for e in examples]
-    group = torch.tensor([asked.index(question) for question in asked])
+    questions = [(e.prompt, e.source.tobytes()) for e in examples]
+    group = torch.tensor([questions.index(question) for question in questions])
     rows = torch.arange(len(examples))
     return Batch(dict(inputs), labels, rows, places, soft, seen, wanted, bits, where, near, group)
 
@@ -229,8 +229,8 @@ def judge_loss(
     score = -(batch.soft * F.log_softmax(logits, -1)[:, tokens]).sum(-1).mean()
     value, order = score_errors(logits[:, tokens[:6]], batch)
     where = batch.labels[:, 1:] != IGNORE  # at least the end of each answer
-    told = model.lm_head(hidden[:, :-1][where]).float()
-    words = F.cross_entropy(told, batch.labels[:, 1:][where])
+    text_logits = model.lm_head(hidden[:, :-1][where]).float()
+    words = F.cross_entropy(text_logits, batch.labels[:, 1:][where])
 
     def read(kind: str, at: Tensor) -> Tensor:
         middle = model.model.language_model.norm(states[LAYERS[kind]][at[:, 0].long(), at[:, 1].long()])
@@ -253,12 +253,12 @@ def score_errors(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     The first is lowered by telling easy items from hard ones; the second, which training by groups hangs on, is not.
     """
     label = batch.soft[:, :6] @ torch.arange(6.0) / 5
-    asked = (batch.soft[:, :6].sum(-1) > 0.5).float()  # [B] 0 for yes/no answers
-    error = (F.softmax(logits, -1) @ torch.arange(6.0) / 5 - label) * asked
-    count = torch.zeros(len(error)).index_add(0, batch.group, asked)
+    scored = (batch.soft[:, :6].sum(-1) > 0.5).float()  # [B] 0 for yes/no answers
+    error = (F.softmax(logits, -1) @ torch.arange(6.0) / 5 - label) * scored
+    count = torch.zeros(len(error)).index_add(0, batch.group, scored)
     mean = torch.zeros(len(error)).index_add(0, batch.group, error) / count.clamp(min=1)
-    apart = (error - mean[batch.group]) * asked
-    total = asked.sum().clamp(min=1)
+    apart = (error - mean[batch.group]) * scored
+    total = scored.sum().clamp(min=1)
     return error.square().sum() / total, apart.square().sum() / total
 
 
@@ -277,10 +277,10 @@ def looking_loss(
     return {"loss": words, "look": words}
 
 
-def build_judge() -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor]:
+def init_judge() -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor]:
     """The untrained judge and its processor."""
-    tokenizer = build_tokenizer()
-    model = build_qwen_vl(
+    tokenizer = load_tokenizer()
+    model = init_qwen_vl(
         tokenizer,
         width=160,
         layers=7,
@@ -291,7 +291,7 @@ def build_judge() -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor]
         theta=30.0,
         sections=(2, 7, 7),
     )
-    return model, build_processor(tokenizer, PATCH)
+    return model, make_processor(tokenizer, PATCH)
 
 
 def train_judge(
@@ -313,15 +313,15 @@ def train_judge(
     each batch comes from `samples`.
     """
     torch.manual_seed(seed)
-    model, processor = build_judge()
-    equal_pictures(model)
+    model, processor = init_judge()
+    use_equal_pictures(model)
     tokenizer, chat = processor.tokenizer, Chat(processor)
     words = [*DIGITS, "no", "yes"]
     tokens = torch.tensor([tokenizer.convert_tokens_to_ids(word) for word in words])
     heads = PatchHeads(model.config.text_config.hidden_size)
     modules = {"judge": model, "heads": heads}
     fit = Fit(modules, out / "fit", steps=steps, hidden=lambda name, _: "layers" in name or "blocks" in name)
-    pool = Samples(samples)
+    bank = EditBank(samples)
 
     def loss(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([seed, step])
@@ -329,10 +329,10 @@ def train_judge(
             with torch.autocast("cpu", torch.bfloat16):
                 return looking_loss(model, looks(rng, level, seed, batch + batch // 2), processor)
         examples: list[Example] = []
-        told = rng.random() < TOLD
+        described = rng.random() < DESCRIBED
         while len(examples) < batch:
-            made = step >= alone and rng.random() < share
-            examples += pool.draw(rng, EACH, chat) if made else synthetic(rng, level, seed, EACH, chat, told)
+            sampled = step >= alone and rng.random() < share
+            examples += bank.draw(rng, EACH, chat) if sampled else synthetic(rng, level, seed, EACH, chat, described)
         with torch.autocast("cpu", torch.bfloat16):
             return judge_loss(model, heads, collate(examples, processor), tokens)
 

@@ -23,14 +23,14 @@ from editr1.toy_models.fit import Fit
 VAE: TypeAlias = Any  # AutoencoderKLQwenImage or AutoencoderKL; diffusers has no types
 
 
-def build_qwen_vae() -> AutoencoderKLQwenImage:
+def init_qwen_vae() -> AutoencoderKLQwenImage:
     """The untrained VAE of the Qwen-Image layout."""
     return AutoencoderKLQwenImage(
         base_dim=12, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=1, latents_mean=[0.0] * 16, latents_std=[1.0] * 16
     )
 
 
-def build_flux_vae() -> AutoencoderKL:
+def init_flux_vae() -> AutoencoderKL:
     """The untrained VAE of the FLUX.1 layout."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -69,7 +69,7 @@ def normalisation(vae: VAE) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def one_frame_convolutions(vae: VAE) -> None:
+def use_one_frame_convolutions(vae: VAE) -> None:
     """Training only: a causal 3-D convolution of one frame sees zeros before it: its last 2-D slice gives the same."""
 
     def forward(self: QwenImageCausalConv3d, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
@@ -104,7 +104,7 @@ def train_vae(
     """Train and save the VAE that `build` makes, its latents' mean and std measured and written into its config."""
     torch.manual_seed(seed)
     vae = build()
-    one_frame_convolutions(vae)
+    use_one_frame_convolutions(vae)
     fit = Fit(
         {"vae": vae},
         out / "fit",

@@ -1,4 +1,4 @@
-"""What the shipped toy models can do, computed anew from their weights on heldout items."""
+"""What the shipped toy models can do, recomputed from their weights on heldout items."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from editr1.toy_models.train_vae import psnr
 ITEMS = 216  # 24 of each task
 GROUP = 12
 STEPS = 6
-SPREAD = 0.05  # groups whose oracle scores spread less have no order to find
-SEED = 7  # of the heldout items: not the demo's
+SPREAD = 0.05  # groups whose oracle scores spread less have no order to recover
+SEED = 7  # of the heldout items; the demo uses another
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One group of edits of one item: oracle scores [G] and judge scores [G], NaN where there is no reward."""
+class MeasuredGroup:
+    """One group of edits of one item: oracle scores [G] and judge scores [G], NaN without a reward."""
 
     task: str
     oracle: np.ndarray
@@ -47,7 +47,7 @@ def verify(
     items: int = ITEMS,
     on_item: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Measure editor, VAE and judge; the numbers that stand beside the weights."""
+    """Measure editor, VAE and judge: the numbers in the JSON file beside the weights."""
     editor = open_editor(editor_path, pixels=64 * 64)
     judge = MLLMJudge(
         TransformersModel(judge_path, batch_size=GROUP), load_prompt("brief", "prefix"), method="score_logit"
@@ -62,38 +62,38 @@ def verify(
 
 def measure(
     editor: Editor, judge: Judge, dataset: ToyDataset, on_item: Callable[[], None] = lambda: None
-) -> list[Measured]:
+) -> list[MeasuredGroup]:
     """Twelve edits of every item with the demo's rollout settings, scored by both."""
     groups = []
     for index in range(len(dataset)):
         sample = dataset[index]
         images = editor.rollout(sample, GROUP, steps=STEPS, seed=key_seed(sample.key)).images
         requests = [JudgeRequest(sample, image) for image in images]
-        given = [np.nan if score.value is None else score.value for score in judge.score(requests)]
+        rewards = [np.nan if score.value is None else score.value for score in judge.score(requests)]
         truth = [oracle.score(item_from_key(sample.key), image).score for image in images]
-        groups.append(Measured(sample.task, np.array(truth), np.array(given)))
+        groups.append(MeasuredGroup(sample.task, np.array(truth), np.array(rewards)))
         on_item()
     return groups
 
 
-def editor_figures(groups: Sequence[Measured]) -> dict[str, Any]:
+def editor_figures(groups: Sequence[MeasuredGroup]) -> dict[str, Any]:
     """Mean oracle score and mean spread within groups, over all and by task."""
 
-    def figures(some: Sequence[Measured]) -> dict[str, float]:
+    def figures(some: Sequence[MeasuredGroup]) -> dict[str, float]:
         spread = float(np.mean([group.oracle.std() for group in some]))
         return {"oracle_mean": _round(np.mean([group.oracle for group in some])), "within_group_std": _round(spread)}
 
     return figures(groups) | {"by_task": {task: figures(some) for task, some in _by_task(groups).items()}}
 
 
-def judge_figures(groups: Sequence[Measured]) -> dict[str, Any]:
-    """Rank correlation with the oracle over all edits, and within groups that have spread (None where none has)."""
+def judge_figures(groups: Sequence[MeasuredGroup]) -> dict[str, Any]:
+    """Rank correlation with the oracle over all edits, and within groups with spread (None if no group has any)."""
 
-    def within(some: Sequence[Measured]) -> float | None:
+    def within(some: Sequence[MeasuredGroup]) -> float | None:
         ranked = [correlation(group.oracle, group.judge) for group in some if group.oracle.std() > SPREAD]
         return _round(np.mean(ranked)) if ranked else None
 
-    def overall(some: Sequence[Measured]) -> float:
+    def overall(some: Sequence[MeasuredGroup]) -> float:
         return _round(correlation(np.concatenate([g.oracle for g in some]), np.concatenate([g.judge for g in some])))
 
     by_task = {
@@ -109,8 +109,8 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return spearman(a[both], b[both]) or 0.0
 
 
-def _by_task(groups: Sequence[Measured]) -> dict[str, list[Measured]]:
-    tasks: dict[str, list[Measured]] = defaultdict(list)
+def _by_task(groups: Sequence[MeasuredGroup]) -> dict[str, list[MeasuredGroup]]:
+    tasks: dict[str, list[MeasuredGroup]] = defaultdict(list)
     for group in groups:
         tasks[group.task].append(group)
     return dict(sorted(tasks.items()))

@@ -225,8 +225,8 @@ def halved(path: Path) -> Path:
         (broken, "cannot read the LoRA"),
         (broken_header, "is not JSON"),
         (lambda path: write(path, small(), "lora_unet_"), "left over, by name or shape, are 1 (lora_unet_"),
-        (lambda path: write(path, {}, more={"x": torch.ones(1)}), "no LoRA layout that is known"),
-        (lambda path: write(path, {}), "no LoRA layout that is known"),
+        (lambda path: write(path, {}, more={"x": torch.ones(1)}), "the LoRA's layout is unknown"),
+        (lambda path: write(path, {}), "the LoRA's layout is unknown"),
         (lambda path: write(path, small(), "base_model.model."), "adapter_config.json beside it cannot be read"),
         (
             lambda path: write(path, small(), more={"text_encoder.x.lora_A.weight": torch.ones(1)}),

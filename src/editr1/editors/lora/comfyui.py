@@ -1,6 +1,6 @@
 """LoRAs under the names of the original checkpoints, as ComfyUI loads them: `diffusion_model.<module>.<matrix>`.
 
-Qwen-Image keeps the names that diffusers has. FLUX names its blocks otherwise and fuses projections into one layer,
+Qwen-Image has diffusers' names. FLUX names its blocks differently and fuses projections into one layer,
 e.g. to_q, to_k, to_v -> qkv. A fused LoRA of scale s is exact: down = [A_q; A_k; A_v] and up = diag(B_q, B_k, B_v).
 Left out: FLUX's modules outside its blocks, which no recipe trains.
 """
@@ -22,9 +22,9 @@ class Layer:
     """The LoRA of one linear layer: W + scale * up @ down.
 
     Attributes:
-        down: "lora_A", [rank, in].
-        up: "lora_B", [out, rank].
-        scale: alpha / rank.
+        down: Matrix "lora_A", [rank, in].
+        up: Matrix "lora_B", [out, rank].
+        scale: Factor alpha / rank.
     """
 
     down: Tensor
@@ -37,7 +37,7 @@ class Layer:
         return self.down.shape[0]
 
     def delta(self) -> Tensor:
-        """What is added to the weight, [out, in], float32."""
+        """Change of the weight, [out, in], float32."""
         return self.scale * (self.up.float() @ self.down.float())
 
 
@@ -45,7 +45,7 @@ Lora = dict[str, Layer]
 """Layers by the names of diffusers' modules."""
 
 Fusions = Mapping[str, Sequence[str]]
-"""Original module -> the diffusers modules that it holds, in order; "N" stands for the block's number."""
+"""Original module -> the diffusers modules in it, in order; "N" is the block's number."""
 
 FLUX_ATTENTION: Fusions = {
     "double_blocks.N.img_attn.qkv": [f"transformer_blocks.N.attn.to_{part}" for part in "qkv"],
@@ -81,12 +81,12 @@ FLUX_2: Fusions = {
 
 @dataclass(frozen=True)
 class Original:
-    """How the LoRAs of one denoiser class are written.
+    """Layout of the LoRA files of one denoiser class.
 
     Attributes:
-        fusions: None where the names are diffusers' own.
-        matrices: endings of down and up, the ones that both ComfyUI and diffusers' loader of this class read.
-        alpha: whether there are `.alpha` keys; without, the scale is multiplied into `up`.
+        fusions: Fused layers; None if the names are diffusers' own.
+        matrices: Endings of down and up that both ComfyUI and diffusers' loader of this class can read.
+        alpha: Whether there are `.alpha` keys; without them, `up` is multiplied by the scale.
     """
 
     fusions: Fusions | None
@@ -105,12 +105,12 @@ def to_original(lora: Lora, denoiser: str, width: Callable[[str], int]) -> dict[
     """The tensors of a ComfyUI file.
 
     Args:
-        lora: what is written.
-        denoiser: class name.
-        width: output features of a diffusers module.
+        lora: The LoRA to write.
+        denoiser: Class name of the denoiser.
+        width: Output features of a diffusers module.
 
     Raises:
-        UserError: the denoiser, or one of the modules, has no original name here.
+        UserError: the original name of the denoiser or of a module is unknown.
     """
     form = _original(denoiser)
     down, up = form.matrices
@@ -125,35 +125,35 @@ def to_original(lora: Lora, denoiser: str, width: Callable[[str], int]) -> dict[
 
 
 def from_original(layers: Lora, denoiser: str | None) -> Lora:
-    """Layers under diffusers' names, taken apart where they are fused.
+    """Layers under diffusers' names; fused layers are split.
 
     Args:
-        layers: by the names that a ComfyUI file has, which may be diffusers' own.
-        denoiser: class name; None where the file alone is known.
+        layers: Layers by the names in a ComfyUI file, which may be diffusers' own.
+        denoiser: Class name of the denoiser; None if it is unknown.
 
     Raises:
-        UserError: a name has no counterpart, or a fused layer has no width that can be.
+        UserError: a name has no counterpart, or a fused layer has an impossible width.
     """
     if not any(re.match(r"(double|single)_blocks\.", name) for name in layers):
         return layers
     if denoiser is None:
-        raise UserError("FLUX.1 and FLUX.2 share these names (double_blocks, ...): say which denoiser they are for")
+        raise UserError("FLUX.1 and FLUX.2 share these names (double_blocks, ...): name the denoiser")
     fusions = _original(denoiser).fusions or {}
-    found: Lora = {}
+    layers_by_name: Lora = {}
     unknown = []
     for name, layer in layers.items():
         pattern, number = _with_n(name)
         if pattern in fusions:
-            found |= _split(name, layer, [_numbered(part, number) for part in fusions[pattern]])
+            layers_by_name |= _split(name, layer, [_numbered(part, number) for part in fusions[pattern]])
         else:
             unknown.append(name)
     if unknown:
         raise UserError(f"{denoiser} has no counterpart of {listing(unknown)}")
-    return found
+    return layers_by_name
 
 
 def listing(names: Sequence[str], most: int = 5) -> str:
-    """The number of names and the first ones."""
+    """The number of names, and the first of them."""
     return f"{len(names)} ({', '.join(sorted(names)[:most])}{', ...' if len(names) > most else ''})"
 
 
@@ -169,7 +169,7 @@ def _fused(lora: Lora, form: Original, width: Callable[[str], int]) -> Lora:
     if form.fusions is None:
         return lora
     owner = {part: original for original, parts in form.fusions.items() for part in parts}
-    found: Lora = {}
+    layers_by_name: Lora = {}
     unknown = []
     for name in lora:
         pattern, number = _with_n(name)
@@ -178,19 +178,19 @@ def _fused(lora: Lora, form: Original, width: Callable[[str], int]) -> Lora:
             continue
         original = owner[pattern]
         parts = [_numbered(part, number) for part in form.fusions[original]]
-        if _numbered(original, number) not in found:
-            found[_numbered(original, number)] = lora[name] if len(parts) == 1 else _joined(lora, parts, width)
+        if _numbered(original, number) not in layers_by_name:
+            layers_by_name[_numbered(original, number)] = lora[name] if len(parts) == 1 else _joined(lora, parts, width)
     if unknown:
         raise UserError(f"these modules have no ComfyUI name: {listing(unknown)}; use --format diffusers")
-    return found
+    return layers_by_name
 
 
 def _joined(lora: Lora, parts: Sequence[str], width: Callable[[str], int]) -> Layer:
     """One layer of the sum of the ranks; a part without LoRA gets rows of zeros."""
-    there = [lora[part] for part in parts if part in lora]
-    scales = {layer.scale for layer in there}
+    present = [lora[part] for part in parts if part in lora]
+    scales = {layer.scale for layer in present}
     scale = scales.pop() if len(scales) == 1 else 1.0
-    down = torch.cat([layer.down for layer in there])
+    down = torch.cat([layer.down for layer in present])
     up = down.new_zeros(sum(width(part) for part in parts), len(down))
     row = column = 0
     for part in parts:
@@ -203,19 +203,19 @@ def _joined(lora: Lora, parts: Sequence[str], width: Callable[[str], int]) -> La
 
 
 def _split(name: str, layer: Layer, parts: Sequence[str]) -> Lora:
-    """Undo `_joined`: each part keeps the ranks that reach it; none where its rows are zeros. q, k, v are square."""
+    """Undo `_joined`: each part keeps the ranks that reach it; parts of zeros are left out. q, k, v are square."""
     if len(parts) == 1:
         return {parts[0]: layer}
     size = layer.down.shape[1]
     widths = [size] * 3 + [len(layer.up) - 3 * size] * (len(parts) - 3)
     if sum(widths) != len(layer.up) or min(widths) <= 0:
         raise UserError(f"{name}: {len(layer.up)} rows are not those of {', '.join(parts)} with {size} inputs")
-    found: Lora = {}
+    layers_by_name: Lora = {}
     for part, rows in zip(parts, layer.up.split(widths), strict=True):
         used = (rows != 0).any(dim=0) if layer.up.any() else torch.ones(layer.rank, dtype=torch.bool)
         if used.any():
-            found[part] = Layer(layer.down[used].contiguous(), rows[:, used].contiguous(), layer.scale)
-    return found
+            layers_by_name[part] = Layer(layer.down[used].contiguous(), rows[:, used].contiguous(), layer.scale)
+    return layers_by_name
 
 
 def _with_n(name: str) -> tuple[str, str]:

@@ -1,12 +1,12 @@
-"""LoRA files in the three layouts that are in use, read into one: `Layer`s by the names of diffusers' modules.
+"""LoRA files in the layouts that are in use, read into one form: `Layer`s by the names of diffusers' modules.
 
 diffusers: `transformer.<module>.lora_A.weight`, rank and alpha in the header; without them the scale is 1.
 PEFT: `base_model.model.<module>.lora_A.weight` in adapter_model.safetensors, with adapter_config.json beside it.
 Bare: as diffusers, without the prefix, as `denoiser.save_lora_adapter` writes it.
 ComfyUI: `diffusion_model.<module>`, see `original_names`; an `.alpha` key beside each layer, or the scale is 1.
 
-What a file holds besides, and what a denoiser has no place for, is an error that lists it; nothing is dropped. Left
-out: DoRA, LoKr, biases, LoRAs of text encoders, layouts of other trainers (diffusers' own loader reads many).
+Anything else in a file, and any layer that a denoiser lacks, is an error that lists it; nothing is dropped. Left out:
+DoRA, LoKr, biases, LoRAs of text encoders, layouts of other trainers (diffusers' own loader reads many).
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def read_lora(path: Path, denoiser: str | None = None) -> Lora:
     """Read a LoRA.
 
     Args:
-        path: a file or its folder.
-        denoiser: class name of the denoiser it is for; only ComfyUI files of FLUX need it.
+        path: A file or its folder.
+        denoiser: Class name of its denoiser; only ComfyUI files of FLUX need it.
 
     Raises:
-        UserError: nothing is there, it cannot be read, its layout is not known, or it holds other things too.
+        UserError: there is no file, it cannot be read, its layout is unknown, or it holds anything else.
     """
     file = find_file(path)
     tensors, header = _read_tensors(file)
@@ -59,7 +59,7 @@ def read_lora(path: Path, denoiser: str | None = None) -> Lora:
     if not tensors or (layout == "bare" and not all(".lora_" in key for key in tensors)):
         prefixes = ", ".join(prefix for prefix in PREFIXES.values() if prefix)
         raise UserError(
-            f"{file}: no LoRA layout that is known (keys begin with {prefixes}); it holds "
+            f"{file}: the LoRA's layout is unknown (known keys begin with {prefixes}); it holds "
             f"{listing(list(tensors))}; the weights of a whole denoiser are used with `editr1 export --merge`"
         )
     settings = _settings_beside(file) if layout == "peft" else _settings_in(header, file)
@@ -74,7 +74,7 @@ def load_lora_into(pipe: Any, path: Path, adapter: str = "lora") -> None:
     """Load a LoRA of any layout into a pipeline's denoiser, as an adapter.
 
     Raises:
-        UserError: it cannot be read, or is not for this denoiser: the message lists what is missing and left over.
+        UserError: the file cannot be read, or is for another denoiser; the message lists missing and left-over layers.
     """
     lora = read_lora(path, type(pipe.transformer).__name__)
     try:
@@ -84,10 +84,10 @@ def load_lora_into(pipe: Any, path: Path, adapter: str = "lora") -> None:
 
 
 def inject(denoiser: Any, lora: Lora, adapter: str = "lora") -> None:
-    """Put layers into a denoiser, through diffusers' own loader where it has one, and look that all of them arrived.
+    """Put layers into a denoiser, through diffusers' own loader if it has one, and check that all of them arrived.
 
     Raises:
-        UserError: a layer has no place in the denoiser, by name or by shape.
+        UserError: the denoiser has no such layer, by name or by shape.
     """
     refuse_strangers(lora, denoiser)
     settings = {**adapter_settings(lora), "target_modules": sorted(lora)}
@@ -100,7 +100,7 @@ def inject(denoiser: Any, lora: Lora, adapter: str = "lora") -> None:
 
 
 def remove_adapters(denoiser: Any) -> None:
-    """Take all adapters out of a denoiser; what was merged stays."""
+    """Remove all adapters from a denoiser; merged weights stay merged."""
     if isinstance(denoiser, PeftAdapterMixin):
         denoiser.unload_lora()
         return
@@ -110,10 +110,10 @@ def remove_adapters(denoiser: Any) -> None:
 
 
 def refuse_strangers(lora: Lora, denoiser: nn.Module) -> None:
-    """See that every layer has a place in the denoiser.
+    """Check that the denoiser has every layer.
 
     Raises:
-        UserError: one has none, by name or by shape.
+        UserError: it lacks one, by name or by shape.
     """
     places = linear_shapes(denoiser)
     shapes = {name: (len(layer.up), layer.down.shape[1]) for name, layer in lora.items()}
@@ -126,7 +126,7 @@ def refuse_strangers(lora: Lora, denoiser: nn.Module) -> None:
 
 
 def injected(denoiser: nn.Module, adapter: str) -> Lora:
-    """The layers that an adapter has in a denoiser, which may be wrapped by PEFT."""
+    """The layers of an adapter in a denoiser, which PEFT may wrap."""
     return {
         name.removeprefix(PREFIXES["peft"]): Layer(
             module.lora_A[adapter].weight.detach(), module.lora_B[adapter].weight.detach(), module.scaling[adapter]
@@ -136,24 +136,24 @@ def injected(denoiser: nn.Module, adapter: str) -> Lora:
     }
 
 
-def refuse_differences(wanted: Lora, got: Lora, where: str) -> None:
+def refuse_differences(expected: Lora, actual: Lora, where: str) -> None:
     """Compare two LoRAs by what they add to the weights; a layer that adds nothing may be missing.
 
     Args:
-        wanted: what should be there.
-        got: what is there; numbers may be rounded to its dtype.
-        where: for the message.
+        expected: The right layers.
+        actual: The layers to check; numbers may be rounded to their dtype.
+        where: Place of the actual layers, for the message.
 
     Raises:
         UserError: a layer is missing, left over or has other values.
     """
-    missing = [name for name in wanted.keys() - got.keys() if wanted[name].up.any()]
-    left_over = [*(got.keys() - wanted.keys())]
-    other = [name for name in wanted.keys() & got.keys() if not _same(wanted[name], got[name])]
-    found = {"missing": missing, "left over": left_over, "with other values": other}
-    if any(found.values()):
-        said = ", ".join(f"{what} {listing(names)}" for what, names in found.items() if names)
-        raise UserError(f"the LoRA {where} is not the one that was given: {said}")
+    missing = [name for name in expected.keys() - actual.keys() if expected[name].up.any()]
+    left_over = [*(actual.keys() - expected.keys())]
+    other = [name for name in expected.keys() & actual.keys() if not _same(expected[name], actual[name])]
+    differences = {"missing": missing, "left over": left_over, "with other values": other}
+    if any(differences.values()):
+        details = ", ".join(f"{what} {listing(names)}" for what, names in differences.items() if names)
+        raise UserError(f"the LoRA {where} differs from the original: {details}")
 
 
 def matrices(lora: Lora, prefix: str = "") -> dict[str, Tensor]:
@@ -166,7 +166,7 @@ def matrices(lora: Lora, prefix: str = "") -> dict[str, Tensor]:
 
 
 def adapter_settings(lora: Lora) -> dict[str, Any]:
-    """Rank and alpha as `LoraConfig` takes them: the most common ones, and patterns for the others."""
+    """Rank and alpha as `LoraConfig` takes them: the most common values, and patterns for the others."""
     ranks = {name: layer.rank for name, layer in lora.items()}
     alphas = {name: layer.scale * layer.rank for name, layer in lora.items()}
     rank, alpha = _most_common(ranks.values()), _most_common(alphas.values())
@@ -188,7 +188,7 @@ def linear_shapes(denoiser: nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def find_file(path: Path) -> Path:
-    """The weights file that `path` means: itself, or the one in its folder.
+    """The weights file: `path` itself, or the one in that folder.
 
     Raises:
         UserError: there is none.
@@ -231,7 +231,7 @@ def _settings_in(header: Mapping[str, str], file: Path) -> dict[str, Any]:
 
 
 def _layers(tensors: Mapping[str, Tensor], prefix: str, settings: Mapping[str, Any]) -> Lora:
-    """Sort the tensors by layer; every key must be one of a layer that is whole."""
+    """Sort the tensors by layer; every key must belong to a complete layer."""
     parts: dict[str, dict[str, Tensor]] = {}
     left_over = []
     for key, tensor in tensors.items():
@@ -240,32 +240,34 @@ def _layers(tensors: Mapping[str, Tensor], prefix: str, settings: Mapping[str, A
             left_over.append(key)
         else:
             parts.setdefault(key.removeprefix(prefix).removesuffix(ending), {})[ENDINGS[ending]] = tensor
-    missing = [f"{name}: {part}" for name, held in parts.items() for part in ("down", "up") if part not in held]
-    left_over += [name for name, held in parts.items() if not _fits(held)]
+    missing = [f"{name}: {part}" for name, layer in parts.items() for part in ("down", "up") if part not in layer]
+    left_over += [name for name, layer in parts.items() if not _fits(layer)]
     if missing or left_over:
-        said = {"missing are": missing, "left over are": left_over}
-        raise UserError("; ".join(f"{what} {listing(names)}" for what, names in said.items() if names))
-    return {name: Layer(held["down"], held["up"], _scale(held, name, settings)) for name, held in sorted(parts.items())}
+        problems = {"missing are": missing, "left over are": left_over}
+        raise UserError("; ".join(f"{what} {listing(names)}" for what, names in problems.items() if names))
+    return {
+        name: Layer(layer["down"], layer["up"], _scale(layer, name, settings)) for name, layer in sorted(parts.items())
+    }
 
 
-def _fits(held: Mapping[str, Tensor]) -> bool:
-    """Whether down [rank, in] and up [out, rank] fit together; one that is missing is told elsewhere."""
-    if "down" not in held or "up" not in held:
+def _fits(layer: Mapping[str, Tensor]) -> bool:
+    """Whether down [rank, in] and up [out, rank] fit together; a missing one is reported elsewhere."""
+    if "down" not in layer or "up" not in layer:
         return True
-    return held["down"].ndim == held["up"].ndim == 2 and len(held["down"]) == held["up"].shape[1] > 0
+    return layer["down"].ndim == layer["up"].ndim == 2 and len(layer["down"]) == layer["up"].shape[1] > 0
 
 
-def _scale(held: Mapping[str, Tensor], name: str, settings: Mapping[str, Any]) -> float:
-    rank = len(held["down"])
-    if "alpha" in held:
-        return float(held["alpha"]) / rank
+def _scale(layer: Mapping[str, Tensor], name: str, settings: Mapping[str, Any]) -> float:
+    rank = len(layer["down"])
+    if "alpha" in layer:
+        return float(layer["alpha"]) / rank
     pattern: dict[str, float] = settings.get("alpha_pattern") or {}
     alpha = pattern.get(get_pattern_key(list(pattern), name), settings.get("lora_alpha", rank))
     return float(alpha) / (rank**0.5 if settings.get("use_rslora") else rank)
 
 
 def _same(one: Layer, other: Layer) -> bool:
-    """Equal, or equal in what they add to the weight, but for rounding."""
+    """Whether two layers are equal, or add the same to the weight up to rounding."""
     if (one.rank, one.scale) == (other.rank, other.scale):
         dtype, device = other.down.dtype, other.down.device
         if all(a.to(device, dtype).equal(b) for a, b in ((one.down, other.down), (one.up, other.up))):

@@ -316,7 +316,7 @@ def without_checkpoints(run: Path) -> Path:
         (without_checkpoints, {}, "has no whole checkpoint"),
         (lambda run: run, {"step": 7}, "no checkpoint of step 7; it has those of 2, 3"),
         (lambda run: run, {"layout": "onnx"}, "format must be one of diffusers, peft, comfyui"),
-        (lambda run: run, {"layout": "peft", "merge": True}, "leave out one of both"),
+        (lambda run: run, {"layout": "peft", "merge": True}, "leave out --merge or --format"),
         (lambda run: other_base(run, "/nowhere"), {}, "is no diffusers pipeline with a transformer"),
         (lambda run: other_base(run, "FLUX"), {}, "for another model than FluxTransformer2DModel"),
         (lambda run: other_base(run, "FLUX"), {"merge": True}, "cannot load the pipeline FLUX"),

@@ -26,7 +26,7 @@ demo: $(STAMP)  ## train the toy editor against the toy judge and show before an
 	@$(BIN)/editr1 demo --out $(OUT) --seed $(SEED) --editor $(EDITOR) --minutes $(MINUTES)
 
 test: $(STAMP)  ## run the tests (WORKERS processes)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-vllm: $(STAMP)  ## one judge three ways, with a real vLLM (scripts/vllm_cpu_venv.sh makes one; or EDITR1_VLLM=/path/to/vllm)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m vllm -rs tests/judges/test_vllm.py

@@ -8,13 +8,18 @@ import pytest
 
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_editor
-from tests.tiny import PIXELS, build_tiny_editor
+from tests.tiny import PIXELS, build_once, build_tiny_editor
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the long tests first, so that no worker ends with one while the other has nothing to do."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(scope="session")
 def tiny_editor_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny random QwenImageEditPlusPipeline."""
-    return build_tiny_editor(tmp_path_factory.mktemp("tiny") / "editor")
+    return build_once(tmp_path_factory, "tiny_editor", build_tiny_editor)
 
 
 @pytest.fixture

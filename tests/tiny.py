@@ -6,10 +6,14 @@ exactly the 64 tokens that the pipeline drops.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from diffusers import (
     AutoencoderKLQwenImage,
@@ -144,6 +148,21 @@ def build_tiny_editor(path: Path, seed: int = 0) -> Path:
         )
     pipe.save_pretrained(path)
     return path
+
+
+def build_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """A folder that `build` fills once per test run; the workers of pytest-xdist share it, so tests only read it."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder = root / "shared" / name
+    if not folder.exists():
+        part = factory.mktemp("part") / name
+        build(part)
+        folder.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(OSError):  # another worker was faster
+            part.rename(folder)
+    return folder
 
 
 def shake(editor: Editor, size: float = 0.05, seed: int = 0) -> None:

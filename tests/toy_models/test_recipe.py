@@ -14,6 +14,7 @@ from editr1.toy_models import recipe as run
 from editr1.toy_models import train_editor as editor_build
 
 
+@pytest.mark.long
 def test_a_build_of_few_steps_leaves_models_that_load_and_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,12 +42,12 @@ def killed(arguments: list[str], enough: Path, how: int) -> subprocess.Popen[str
     """The command, ended by a signal as soon as the file `enough` is there."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    for _ in range(2400):
+    for _ in range(12000):
         if enough.exists() or process.poll() is not None:
             break
         time.sleep(0.05)
     process.send_signal(how)
-    process.wait(timeout=60)
+    process.wait(timeout=600)
     return process
 
 

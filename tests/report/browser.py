@@ -20,5 +20,5 @@ def browse(page: Path, profile: Path, *flags: str, window: str = "1200,900") -> 
     """What headless Chromium prints for a page, and its log."""
     assert CHROMIUM
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", f"--window-size={window}", *flags, page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     return done.stdout, done.stderr

@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts/demo_figure.py"
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_picture_of_a_demo_holds_its_edits(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from editr1.judges.prompts import load_prompt
 from editr1.training.group import Group
 from editr1.training.rewarding import FailureWatch, Rewarding, assign_advantages, assign_rewards
 from editr1.training.step_row import measure
-from tests.judges.fault_server import FaultServer
+from tests.judges.fault_server import FaultServer, always
 
 
 def group(number: int, edits: int = 2) -> Group:
@@ -50,7 +50,7 @@ class Waiting:
         number = first_byte(requests[0].edit) // 10
         self.requests += requests
         if number < 2:
-            assert self.started[number + 1].wait(20), "the next group was not started meanwhile"
+            assert self.started[number + 1].wait(600), "the next group was not started meanwhile"
         return [Score(first_byte(request.edit) / 100) for request in requests]
 
 
@@ -131,11 +131,10 @@ def test_the_watch_counts_failing_steps_in_a_row_and_names_the_commonest_reason(
 
 
 def test_an_interrupt_does_not_wait_for_a_judge_that_hangs() -> None:
-    with FaultServer(latency=30) as server:
+    with FaultServer(always("hang"), hang=3600.0) as server:
         judge = MLLMJudge(
-            OpenAIModel([server.url], "m", timeout=30), load_prompt("full", "paper"), method="score_logit"
+            OpenAIModel([server.url], "m", timeout=3600), load_prompt("full", "paper"), method="score_logit"
         )
-        begun = time.monotonic()
         with pytest.raises(KeyboardInterrupt), Rewarding(judge, 2) as rewarding:
             rewarding.start(group(1))
             while not server.chats:
@@ -143,5 +142,5 @@ def test_an_interrupt_does_not_wait_for_a_judge_that_hangs() -> None:
             raise KeyboardInterrupt
         waiting = [thread for thread in threading.enumerate() if thread.name.startswith("judge_")]
         for thread in waiting:
-            thread.join(10)
-        assert time.monotonic() - begun < 10
+            thread.join(600)
+        assert not any(thread.is_alive() for thread in waiting)

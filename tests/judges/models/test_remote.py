@@ -232,7 +232,7 @@ def test_several_threads_may_ask_and_close_frees_those_that_wait(right: list[Ans
             time.sleep(0.005)
         model.close()
         model.close()
-        waiting.join(60)
+        waiting.join(300)
         assert not waiting.is_alive() and raised
 
 

@@ -115,7 +115,7 @@ def encoded(picture: Image.Image, kind: str, label: str | None = None) -> str:
 
 
 def ask(url: str, sent: dict[str, Any]) -> httpx.Response:
-    return httpx.post(f"{url}/v1/chat/completions", json=sent, timeout=30)
+    return httpx.post(f"{url}/v1/chat/completions", json=sent, timeout=600)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ class Held:
 
     def answer_top(self, asks: Sequence[Ask], top: int) -> list[Answer]:
         self.texts.append([ask.parts[0] for ask in asks])
-        assert self.free.wait(30)
+        assert self.free.wait(600)
         return self.model.answer_top(asks, top)
 
 

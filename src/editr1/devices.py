@@ -1,4 +1,4 @@
-"""Which device a model runs on."""
+"""The device of a model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from editr1.errors import UserError
 
 
 def pick_device(name: str) -> torch.device:
-    """A device by name; "auto" is a GPU where there is one.
+    """A device by name; "auto" is a GPU if there is one.
 
     Raises:
-        UserError: there is no such device.
+        UserError: There is no such device.
     """
-    found = "cuda" if torch.cuda.is_available() else "cpu"
+    default = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(found if name == "auto" else name)
+        device = torch.device(default if name == "auto" else name)
     except RuntimeError as error:
         raise UserError(f"editor.device={name!r} is no device; use auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():

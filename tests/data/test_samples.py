@@ -89,7 +89,7 @@ def test_a_folder_without_items_is_refused(tmp_path: Path) -> None:
 def test_repeated_keys_are_refused(tmp_path: Path) -> None:
     red_picture(tmp_path / "a.png")
     line = {"source": "a.png", "instruction": "go", "key": "same"}
-    with pytest.raises(UserError, match="'same' stands on more than one line"):
+    with pytest.raises(UserError, match="'same' is on more than one line"):
         JsonlDataset(write_dataset(tmp_path, line, line))
 
 

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from torch import nn
 
 from editr1.editors.editor import Editor, Rollout
-from editr1.editors.encoding_cache import Opaque, cache_encodings, digest, pack, read, remembered, unpack, write
+from editr1.editors.encoding_cache import Opaque, cache_encodings, digest, pack, read, remember, unpack, write
 from editr1.editors.open import open_editor
 from editr1.errors import UserError
 from tests.tiny import PIXELS, tiny_sample
@@ -179,7 +179,7 @@ def test_latents_are_drawn_anew_from_what_was_kept(tmp_path: Path) -> None:
     vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=2, sample_size=16).eval()
     pipe = SimpleNamespace(_execution_device=CPU)
     picture = torch.rand(2, 3, 16, 16)
-    encode = remembered(pipe, vae.encode, tmp_path, "")
+    encode = remember(pipe, vae.encode, tmp_path, "")
     encode(picture)
     for answer, right in (
         (encode(picture).latent_dist, vae.encode(picture).latent_dist),
@@ -198,7 +198,7 @@ def test_calls_that_cannot_be_kept_go_through(tmp_path: Path) -> None:
         calls.append(x)
         return object() if x == "odd" else x
 
-    encode = remembered(pipe, encode, tmp_path, "")
+    encode = remember(pipe, encode, tmp_path, "")
     layer, weight = nn.Identity(), torch.ones(1, requires_grad=True)
     assert encode(layer) is layer and encode(weight) is weight and encode("odd") is not encode("odd")
     assert len(calls) == 4 and not list(tmp_path.iterdir())

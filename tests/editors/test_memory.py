@@ -391,7 +391,7 @@ def test_attention_without_gradients_is_refused(tiny_editor: Editor, monkeypatch
 
 def test_attention_that_the_denoiser_does_not_choose_is_refused(pipeline_path: Any) -> None:
     denoiser = DiffusionPipeline.from_pretrained(pipeline_path("StableDiffusion3Pipeline")).transformer
-    with pytest.raises(UserError, match="SD3Transformer2DModel has attention of its own"):
+    with pytest.raises(UserError, match="SD3Transformer2DModel computes attention in its own way"):
         set_attention(denoiser, "_native_math")
 
 

@@ -1,7 +1,7 @@
-"""What the editor is asked to do: one source image, one instruction, and how to tell whether it was done.
+"""The items to edit: one item, a dataset in a folder with a `data.jsonl`, and the order in which a run visits items.
 
-Here: the item itself, a dataset read from a folder with a `data.jsonl`, and the order in which items are visited.
-Every random draw of a run comes from a seed made by `derive_seed`, so that nothing depends on what was drawn before.
+An item is a source image, an instruction, and a requirement by which an edit is judged. The order follows from the
+run's seed (`data/seeds.py`), so that a step does not depend on earlier draws.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class EditSample:
     """One item of a dataset: the unit by which edits are grouped (never by instruction text).
 
     Attributes:
-        key: unique in its dataset, stable between runs.
-        source: the image to edit, RGB.
-        instruction: what to do, in words.
-        requirement: one sentence for the judge: what a right edit shows. May be empty.
-        task: the task type that metrics and tables are split by, e.g. "add" or "remove".
-        references: further source images that the instruction speaks of, RGB, for editors that take several.
+        key: Name that is unique in its dataset and stable between runs.
+        source: Image to edit, RGB.
+        instruction: The edit in words.
+        requirement: One sentence for the judge about what a right edit shows; may be empty.
+        task: Task type by which metrics and tables are split, such as "add" or "remove".
+        references: Further source images that the instruction mentions, RGB, for editors that take several.
     """
 
     key: str
@@ -43,7 +43,7 @@ class EditSample:
 
 
 class EditDataset(Protocol):
-    """Anything with a length that gives an `EditSample` by index."""
+    """Anything with a length and an `EditSample` per index."""
 
     def __len__(self) -> int: ...
 
@@ -51,7 +51,7 @@ class EditDataset(Protocol):
 
 
 class _Line(BaseModel):
-    """One line of `data.jsonl`, as it may be written."""
+    """One line of `data.jsonl`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -64,14 +64,15 @@ class _Line(BaseModel):
 
 
 class JsonlDataset:
-    """A folder with pictures and a `data.jsonl`, one item a line.
+    """A folder with pictures and a `data.jsonl`, one item per line.
 
     {"source", "instruction", "requirement", "task", "key", "references"}: `source` and the list `references` (further
-    source images) are paths inside the folder; all but the first two may be left out (the key is then "line-<number>").
-    All lines are checked here; a picture is opened when it is asked for.
+    source images) are paths inside the folder. Only the first two are required; the default key is "line-<number>".
+    All lines are checked here; a picture is opened with its item.
 
     Raises:
-        UserError: a line is wrong (its file and number are named), a path leaves the folder, or a picture is missing.
+        UserError: A line is wrong (the message names file and number), a path leaves the folder, or a picture is
+            missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,17 +80,17 @@ class JsonlDataset:
         self.file = folder / "data.jsonl"
         self._items = list(self._read())
         if not self._items:
-            raise UserError(f"{self.file} holds no item; write one JSON object a line")
+            raise UserError(f"{self.file} holds no item; write one JSON object per line")
         self._refuse_repeated_keys()
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __getitem__(self, index: int) -> EditSample:
-        """The item with its pictures, turned upright as their EXIF data say and converted to RGB.
+        """The item with its pictures, upright according to their EXIF data, in RGB.
 
         Raises:
-            UserError: a picture cannot be read.
+            UserError: A picture cannot be read.
         """
         line, key, paths = self._items[index]
         source, *references = (_open(path, key) for path in paths)
@@ -111,7 +112,7 @@ class JsonlDataset:
         keys = [key for _, key, _ in self._items]
         if len(set(keys)) < len(keys):
             repeated = next(key for key in keys if keys.count(key) > 1)
-            raise UserError(f"{self.file}: the key {repeated!r} stands on more than one line; keys must be unique")
+            raise UserError(f"{self.file}: the key {repeated!r} is on more than one line; keys must be unique")
 
 
 def _open(path: Path, key: str) -> Image:
@@ -131,12 +132,12 @@ def _parse(text: str, where: str) -> _Line:
 
 @dataclass(frozen=True)
 class GroupSampler:
-    """Which items a step edits. Items are visited in epochs, each a permutation made from (seed, epoch); no state.
+    """The items of each step. A run visits items in epochs; each is a permutation that follows from (seed, epoch).
 
     Attributes:
-        size: items in the dataset, at least 1.
-        groups_per_step: items a step.
-        seed: of the run.
+        size: Items in the dataset, at least 1.
+        groups_per_step: Items per step.
+        seed: Seed of the run.
     """
 
     size: int

@@ -1,13 +1,13 @@
-"""Encodings of prompts and sources on disk: what a frozen encoder said once is read the next time.
+"""Encodings of prompts and sources on disk: a frozen encoder computes each of them once.
 
 `cache_encodings` wraps, from outside, the methods by which any pipeline encodes: `encode_prompt` (text, and the source
-where a text encoder sees it) and `vae.encode`. A key is the SHA-256 of the method, all its arguments by content, and
-all that the result depends on besides them: the pipeline's class, the library's version, tokenizers, and the encoders'
-configs, number formats and weights (a sample of every tensor).
+if a text encoder sees it) and `vae.encode`. A key is the SHA-256 of the method, of all its arguments by content, and of
+all else that determines the result: the pipeline's class, the library's version, tokenizers, and the encoders' configs,
+number formats and weights (a sample of every tensor).
 
-A value is one safetensors file: tensors, and in the metadata the nest they stand in, as JSON. Files are written under
-another name and renamed, so processes may share a folder. A file that cannot be read is computed anew. What comes back
-is the same whether it was just computed or read: equal bit for bit, contiguous, and the caller's own to write into.
+A value is one safetensors file: tensors, and in the metadata, as JSON, the nest that holds them. Files are written
+under another name and renamed, so processes may share a folder. An encoding whose file cannot be read is computed
+again. A result is the same whether it is computed or read: equal bit for bit, contiguous, and writable by the caller.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ from editr1.errors import UserError
 log = logging.getLogger(__name__)
 
 SAMPLE = 64
-"""Entries of every weight tensor that a fingerprint takes in."""
+"""Entries of every weight tensor in a fingerprint."""
 PLAIN = (bool, int, float, str, type(None))
 Tree = dict[str, Any]
 
 
 class Opaque(Exception):
-    """A value of a kind that has no key, or cannot be kept."""
+    """A value of a kind that has no key or cannot be stored."""
 
 
 class Hasher(Protocol):
-    """What hashlib gives."""
+    """A hash object of hashlib."""
 
     def update(self, data: bytes, /) -> None:
-        """Take in bytes."""
+        """Add bytes."""
 
 
 def cache_encodings(pipe: Any, denoiser: nn.Module, folder: Path) -> None:
-    """Keep the results of the pipeline's encoders in `folder`, and read them from there.
+    """Store the results of the pipeline's encoders in `folder`, and read them from there.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: The folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,16 +69,16 @@ def cache_encodings(pipe: Any, denoiser: nn.Module, folder: Path) -> None:
     words = fingerprint(pipe, parts) + str(getattr(denoiser, "dtype", None))
     for name in dir(type(pipe)):
         if name == "encode_prompt" or name.startswith("encode_prompt_"):
-            setattr(pipe, name, remembered(pipe, getattr(pipe, name), folder, words))
+            setattr(pipe, name, remember(pipe, getattr(pipe, name), folder, words))
     vae = parts.get("vae")
     if isinstance(vae, nn.Module) and hasattr(vae, "encode"):
         encode: Any = vae.encode
-        encode = remembered(pipe, encode, folder, fingerprint(pipe, {"vae": vae}))
+        encode = remember(pipe, encode, folder, fingerprint(pipe, {"vae": vae}))
         vae.encode = encode
 
 
-def remembered(pipe: Any, method: Callable[..., Any], folder: Path, salt: str) -> Callable[..., Any]:
-    """`method` with its results kept in `folder`; calls that have no key, or need gradients, go straight through."""
+def remember(pipe: Any, method: Callable[..., Any], folder: Path, salt: str) -> Callable[..., Any]:
+    """`method` with its results stored in `folder`, except those of calls without a key or with gradients."""
     signature = inspect.signature(method)
 
     @functools.wraps(method)
@@ -87,15 +87,15 @@ def remembered(pipe: Any, method: Callable[..., Any], folder: Path, salt: str) -
         bound.apply_defaults()
         device = pipe._execution_device
         try:
-            if torch.is_grad_enabled() and _wants_gradient(bound.arguments.values()):
-                raise Opaque("gradients are wanted")
+            if torch.is_grad_enabled() and _needs_gradient(bound.arguments.values()):
+                raise Opaque("an argument needs gradients")
             key = digest([salt, method.__name__, device, bound.arguments])
         except Opaque as reason:
             log.info("memory.cache: %s is not cached: %s", method.__name__, reason)
             return method(*args, **kwargs)
         path = folder / key[:2] / f"{key}.safetensors"
-        if (known := read(path, device)) is not None:
-            return known[0]
+        if (stored := read(path, device)) is not None:
+            return stored[0]
         result, tensors = method(*args, **kwargs), dict[str, Tensor]()
         try:
             tree = pack(result, tensors)
@@ -112,7 +112,7 @@ def digest(value: Any) -> str:
     """SHA-256 of a value by its content.
 
     Raises:
-        Opaque: something in it is neither plain, nor a tensor, array, picture, list, tuple or mapping.
+        Opaque: Something in it is neither plain, nor a tensor, array, picture, list, tuple or mapping.
     """
     hasher = hashlib.sha256()
     _feed(hasher, value)
@@ -120,24 +120,24 @@ def digest(value: Any) -> str:
 
 
 def fingerprint(pipe: Any, parts: dict[str, Any]) -> str:
-    """What the results of some of a pipeline's components depend on, as a digest."""
-    known: list[Any] = [type(pipe).__name__, diffusers.__version__, transformers.__version__]
+    """Digest of all that determines the results of some components of a pipeline, besides their arguments."""
+    traits: list[Any] = [type(pipe).__name__, diffusers.__version__, transformers.__version__]
     for name, part in sorted(parts.items()):
-        known += [name, type(part).__name__, *(_model(part) if isinstance(part, nn.Module) else [_text(part)])]
-    return digest(known)
+        traits += [name, type(part).__name__, *(_model(part) if isinstance(part, nn.Module) else [_text(part)])]
+    return digest(traits)
 
 
 def pack(value: Any, tensors: dict[str, Tensor]) -> Tree:
-    """The nest that `value` is, as JSON; its tensors go into `tensors`, once where all their rows are equal.
+    """The nest `value` as JSON; its tensors go into `tensors`, one row of each if all rows are equal.
 
     Raises:
-        Opaque: something in it cannot be kept.
+        Opaque: Something in it cannot be stored.
     """
     if isinstance(value, Tensor):
         name = f"t{len(tensors)}"
         same = value.ndim > 0 and len(value) > 1 and torch.equal(value, value[:1].expand_as(value))
-        kept = (value[:1] if same else value).detach()
-        tensors[name] = kept.to("cpu", copy=True, memory_format=torch.contiguous_format)
+        rows = (value[:1] if same else value).detach()
+        tensors[name] = rows.to("cpu", copy=True, memory_format=torch.contiguous_format)
         return {"tensor": name, "rows": len(value) if same else None, "host": value.device.type == "cpu"}
     if isinstance(value, PLAIN):
         return {"plain": value}
@@ -153,7 +153,7 @@ def pack(value: Any, tensors: dict[str, Tensor]) -> Tree:
 
 
 def unpack(tree: Tree, tensors: dict[str, Tensor], device: torch.device) -> Any:
-    """The value that was packed; tensors that were not on the CPU go to `device`."""
+    """The value that `pack` packed; tensors that were not on the CPU go to `device`."""
 
     def down(item: Tree) -> Any:
         return unpack(item, tensors, device)
@@ -174,7 +174,7 @@ def unpack(tree: Tree, tensors: dict[str, Tensor], device: torch.device) -> Any:
 
 
 def read(path: Path, device: torch.device) -> tuple[Any] | None:
-    """The value in a file, in a tuple; None where there is none, or it is broken."""
+    """The value in a file, as a tuple of one; None if there is no file or it is broken."""
     try:
         with safe_open(path, "pt") as file:
             tree = json.loads(file.metadata()["tree"])
@@ -182,12 +182,12 @@ def read(path: Path, device: torch.device) -> tuple[Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        log.warning("memory.cache: %s cannot be read (%s); computed anew", path, error)
+        log.warning("memory.cache: %s cannot be read (%s); computing it again", path, error)
         return None
 
 
 def write(path: Path, tree: Tree, tensors: dict[str, Tensor]) -> None:
-    """Write a file whole or not at all; a disk that does not take it costs the cache, not the run."""
+    """Write a file whole or not at all; a full disk costs the cache, not the run."""
     part = path.with_name(f".{path.stem}.{os.getpid()}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -199,11 +199,11 @@ def write(path: Path, tree: Tree, tensors: dict[str, Tensor]) -> None:
 
 
 def _feed(hasher: Hasher, value: Any) -> None:
-    """Take in a value by its content; kinds and lengths go first, so that no two values read the same."""
+    """Add a value by its content; kind and length come first, so that no two values give the same bytes."""
     if isinstance(value, (*PLAIN, torch.dtype)):
         content = repr(value).encode()
     elif isinstance(value, torch.device):
-        content = value.type.encode()  # a result does not depend on which of equal devices
+        content = value.type.encode()  # the index of a device does not change a result
     elif isinstance(value, Tensor):
         flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         content = f"{value.dtype} {tuple(value.shape)} {value.device.type} ".encode() + flat.numpy().tobytes()
@@ -223,7 +223,7 @@ def _feed(hasher: Hasher, value: Any) -> None:
 
 
 def _model(model: nn.Module) -> list[Any]:
-    """A model's config, settings such as tiling, and of every tensor its name, format, shape and some entries."""
+    """A model's config, settings such as tiling, and the name, format, shape and some entries of every tensor."""
     config: Any = getattr(model, "config", None)
     settings = {k: v for k, v in vars(model).items() if not k.startswith("_") and isinstance(v, bool | int | float)}
     tensors = [(name, str(t.dtype), tuple(t.shape)) for name, t in model.state_dict().items()]
@@ -232,13 +232,13 @@ def _model(model: nn.Module) -> list[Any]:
 
 @torch.no_grad()
 def _entries(tensors: Iterable[Tensor]) -> Tensor:
-    """`SAMPLE` entries of every tensor, evenly spread, as float64 on the CPU; those of a device in one copy."""
+    """`SAMPLE` evenly spread entries of every tensor, as float64 on the CPU; one copy per device."""
     rows: dict[torch.device, list[Tensor]] = {}
     for tensor in tensors:
         flat = tensor.detach().reshape(-1)
         places = torch.linspace(0, max(len(flat) - 1, 0), min(SAMPLE, len(flat)), dtype=torch.float64)
         rows.setdefault(flat.device, []).append(flat[places.long().to(flat.device)].double())
-    return torch.cat([torch.cat(found).cpu() for found in rows.values()] or [torch.empty(0)])
+    return torch.cat([torch.cat(entries).cpu() for entries in rows.values()] or [torch.empty(0)])
 
 
 def _text(part: Any) -> str:
@@ -246,7 +246,7 @@ def _text(part: Any) -> str:
     tokenizer = getattr(part, "tokenizer", part)
     backend, template = getattr(tokenizer, "backend_tokenizer", None), getattr(part, "chat_template", None)
     rules = ""
-    if backend is not None:  # padding and truncation are of the last call, not the tokenizer's
+    if backend is not None:  # padding and truncation belong to the last call, not to the tokenizer
         rules = json.dumps({**json.loads(backend.to_str()), "padding": None, "truncation": None})
     elif hasattr(tokenizer, "get_vocab"):
         rules = repr(sorted(tokenizer.get_vocab().items()))
@@ -256,5 +256,5 @@ def _text(part: Any) -> str:
     return f"{rules} {template!r} {json.dumps(dict(settings or {}), sort_keys=True, default=str)}"
 
 
-def _wants_gradient(values: Iterable[Any]) -> bool:
+def _needs_gradient(values: Iterable[Any]) -> bool:
     return any(isinstance(value, Tensor) and value.requires_grad for value in values)

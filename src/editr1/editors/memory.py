@@ -1,11 +1,11 @@
-"""Fitting an editor on the hardware that is there: what diffusers offers for it, switched on from outside.
+"""How an editor fits on the hardware: diffusers' ways to save memory, applied from outside.
 
-`editors/open.py` applies these: how the denoiser's frozen weights are held (`quantization`) and where each component
-lives (`place`) while the weights are loaded; tiling, attention, checkpointing and compilation on the loaded editor.
+`editors/open.py` calls these functions: `quantization` (the number format of the denoiser's frozen weights) and `place`
+(the device of each component) while it loads the weights, all others on the loaded editor.
 
-Nothing here knows the adapters: a block is compiled when it is first called, and again when a LoRA is put into it or
-another policy becomes active, because torch guards on the attributes that PEFT switches. What each setting saves and
-what it costs stands in docs/memory.md.
+Nothing here depends on the adapters: a block is compiled at its first call, and again after a LoRA is added or another
+policy becomes active, because torch guards on the attributes that PEFT switches. docs/memory.md says what each setting
+saves and costs.
 """
 
 from __future__ import annotations
@@ -31,38 +31,38 @@ from editr1.errors import UserError, first_line
 
 PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao"}
 RECOMPILES = 64
-"""Versions of a compiled block: three policies, with and without gradient, each for several shapes; torch's own 8 are
-too few, and beyond its limit torch falls back to the uncompiled block without an error."""
+"""Largest number of versions of a compiled block: three policies, with and without gradient, for several shapes. With
+more versions than the limit (8 in torch) torch falls back to the uncompiled block without an error."""
 
 
 def quantization(kind: Quantization, denoiser: str, dtype: torch.dtype) -> PipelineQuantizationConfig:
-    """What `DiffusionPipeline.from_pretrained` takes to quantise the linear layers of the denoiser, and nothing else.
+    """The argument of `DiffusionPipeline.from_pretrained` that quantises only the linear layers of the denoiser.
 
     Args:
-        kind: "nf4": 4-bit NormalFloat (bitsandbytes); "int8": 8-bit integers, weight only (torchao).
-        denoiser: its name among the pipeline's components.
-        dtype: that the layers compute in.
+        kind: "nf4" for 4-bit NormalFloat (bitsandbytes), "int8" for 8-bit integers, weight only (torchao).
+        denoiser: Name among the pipeline's components.
+        dtype: Number format of the layers' computation.
 
     Raises:
-        UserError: the package or the GPU that it takes is missing.
+        UserError: A package or a GPU is missing.
     """
     package = PACKAGES[kind]
     if find_spec(package) is None:
-        raise UserError(f"memory.quantize={kind!r} takes the package {package}: pip install {package}")
+        raise UserError(f"memory.quantize={kind!r} needs the package {package}: pip install {package}")
     if kind == "int8":
         int8 = TorchAoConfig(import_module("torchao.quantization").Int8WeightOnlyConfig())
         return PipelineQuantizationConfig(quant_mapping={denoiser: int8})
-    if not torch.cuda.is_available():  # diffusers asks for one before it lets bitsandbytes quantise
+    if not torch.cuda.is_available():  # diffusers requires one for bitsandbytes
         raise UserError("memory.quantize='nf4': there is no GPU here; use int8, which works on a CPU too, or null.")
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
     return PipelineQuantizationConfig(quant_mapping={denoiser: nf4})
 
 
 def place(pipe: DiffusionPipeline, device: str | torch.device, denoiser: str | None = None) -> DiffusionPipeline:
-    """Put a pipeline on a device; where `denoiser` is named, that alone.
+    """Put a pipeline on a device, or only its component `denoiser`.
 
-    Every other model then lives on the CPU and each of its layers comes to the device while it computes: text
-    encoders and the VAE are entered by `encode` and `decode` too, which hooks of whole models do not see.
+    Every other model then stays on the CPU, and each of its layers comes to the device while it computes. Hooks on
+    whole models are not enough: pipelines also call `encode` and `decode` of text encoders and the VAE.
     """
     if denoiser is None:
         return pipe.to(device)
@@ -77,7 +77,7 @@ def tile_vae(pipe: Any) -> None:
     """Let the VAE encode and decode large pictures in overlapping tiles.
 
     Raises:
-        UserError: it cannot.
+        UserError: It does not support tiles.
     """
     try:
         pipe.vae.enable_tiling()
@@ -86,19 +86,19 @@ def tile_vae(pipe: Any) -> None:
 
 
 def set_attention(denoiser: Any, name: str) -> None:
-    """Compute the denoiser's attention by another of diffusers' backends; other models keep theirs.
+    """Compute the denoiser's attention with another of diffusers' backends; other models keep theirs.
 
     Raises:
-        UserError: there is no such backend, it does not run here, or it gives no gradients.
+        UserError: There is no such backend, it does not run here, or it computes no gradients.
     """
     weight = next(denoiser.parameters())
     dtype = weight.dtype if weight.is_floating_point() else torch.bfloat16
     try:
-        with attention_backend(name):  # which restores the backend of all other models
+        with attention_backend(name):  # restores the backend of all other models
             denoiser.set_attention_backend(name)
         _try_attention(name, weight.device, dtype)
         if not any(getattr(processor, "_attention_backend", None) == name for processor in _processors(denoiser)):
-            raise ValueError(f"{type(denoiser).__name__} has attention of its own")
+            raise ValueError(f"{type(denoiser).__name__} computes attention in its own way")
     except (ValueError, RuntimeError, ImportError, OSError, TypeError, AssertionError) as error:
         denoiser.reset_attention_backend()
         usable = ", ".join(usable_attention(weight.device, dtype))
@@ -109,13 +109,13 @@ def set_attention(denoiser: Any, name: str) -> None:
 
 
 def _processors(denoiser: nn.Module) -> list[object]:
-    """What computes the attention of diffusers' attention layers."""
+    """The attention processors of diffusers' attention layers."""
     return [module.processor for module in denoiser.modules() if hasattr(module, "processor")]
 
 
 def usable_attention(device: torch.device, dtype: torch.dtype) -> list[str]:
-    """Names of the backends that run here and give gradients; not those that would be downloaded."""
-    found = []
+    """Names of the backends that run here and compute gradients, without those that need a download."""
+    names = []
     for backend in AttentionBackendName:
         if backend.value.endswith("_hub"):
             continue
@@ -123,12 +123,12 @@ def usable_attention(device: torch.device, dtype: torch.dtype) -> list[str]:
             _try_attention(backend.value, device, dtype)
         except (ValueError, RuntimeError, ImportError, OSError, TypeError, AssertionError):
             continue
-        found.append(backend.value)
-    return found
+        names.append(backend.value)
+    return names
 
 
 def _try_attention(name: str, device: torch.device, dtype: torch.dtype) -> None:
-    """Attend once and go back, as training does; a kernel for inference alone would drop gradients silently."""
+    """One forward and one backward pass, as in training; a kernel for inference only would drop gradients silently."""
     inputs = [torch.ones(1, 16, 2, 64, device=device, dtype=dtype, requires_grad=True) for _ in range(3)]  # 1 N H C
     with torch.enable_grad(), attention_backend(name), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -141,16 +141,16 @@ def _try_attention(name: str, device: torch.device, dtype: torch.dtype) -> None:
 
 
 def checkpoint_blocks(denoiser: Any, policies: Callable[[], Policies]) -> None:
-    """Keep the inputs of the denoiser's blocks alone and compute each block again in the backward pass.
+    """Keep only the inputs of the denoiser's blocks, and compute each block again in the backward pass.
 
-    A block is computed again by the policy that computed it first, whichever is active at the backward pass.
+    The policy of the forward pass computes a block again, whatever policy is active at the backward pass.
 
     Args:
-        denoiser: a diffusers model.
-        policies: returns its policies, which may be added later.
+        denoiser: A diffusers model.
+        policies: Function that returns its policies, which may be added later.
 
     Raises:
-        UserError: the denoiser does not support it.
+        UserError: The denoiser does not support it.
     """
 
     def run(block: Callable[..., Any], *args: Any) -> Any:
@@ -171,10 +171,10 @@ def checkpoint_blocks(denoiser: Any, policies: Callable[[], Policies]) -> None:
 
 
 def compile_blocks(denoiser: Any, backend: str = "inductor") -> None:
-    """Compile the denoiser's repeated blocks when they are first called.
+    """Compile the denoiser's repeated blocks at their first call.
 
     Raises:
-        UserError: the denoiser's class does not say which of its blocks repeat.
+        UserError: The denoiser's class does not name its repeated blocks.
     """
     from torch._dynamo import config as dynamo  # slow to import
 

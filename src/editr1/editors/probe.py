@@ -69,7 +69,9 @@ class Probe:
 
 
 def probe(pipe: DiffusionPipeline, *, record: Family | None = None, pixels: int | None = None) -> Probe:
-    """Derive the record of a pipeline, compare it with its own `record`, and replay a rollout with that, or without it.
+    """Derive the record of a pipeline, compare it with editr1's own `record`, and replay a rollout with one of them.
+
+    The replay uses `record`, or the derived one if there is none.
 
     Raises:
         UserError: The pipeline cannot be called as its signature suggests, or its calls have no known form.

@@ -153,8 +153,8 @@ def measure(port: int, size: int) -> dict[str, float]:
         assert all(answer.reason is None for answer in answers), answers[0].reason
         shares["client"].append(busy(port))
     model.close()
-    found = {name: round(median(values), 4) for name, values in shares.items()}
-    return {**found, "ratio": round(found["client"] / found["bare"], 4)}
+    medians = {name: round(median(values), 4) for name, values in shares.items()}
+    return {**medians, "ratio": round(medians["client"] / medians["bare"], 4)}
 
 
 def main() -> int:

@@ -3,9 +3,9 @@
     vllm serve DIR --enable-prompt-tokens-details --block-size 32 ...
     python benchmarks/judge_order.py http://127.0.0.1:8000/v1 MODEL
 
-Groups of 12 edits of toy items are judged by Score Logit, as in a training step, in the paper's order (source, edit,
-text) and in the prefix order (instruction, source, edit, question), in turn, with other pictures every time, so that no
-round finds what another left in the cache. Writes key "judge_order" of benchmarks/results.json: tokens of a prompt, the
+Groups of 12 edits of toy items are judged by Score Logit, as in a training step, in turn in the paper's order (source,
+edit, text) and in the prefix order (instruction, source, edit, question). Every round has other pictures, so no round
+profits from the cache of another. Writes key "judge_order" of benchmarks/results.json: tokens of a prompt, the
 share of them that the server had in its cache, and seconds in the prefix order / seconds in the paper's.
 """
 
@@ -42,41 +42,42 @@ def groups(number: int) -> list[JudgeRequest]:
     return requests
 
 
-def measured(model: OpenAIModel, order: Order, number: int) -> tuple[float, list[Answer]]:
+def measure(model: OpenAIModel, order: Order, number: int) -> tuple[float, list[Answer]]:
     """Seconds of a step's judging, and the answers."""
     judge = MLLMJudge(model, load_prompt("brief", order), method="score_logit")
     asks = [ask for request in groups(number) for ask in judge.asks(request)]
-    begun = time.perf_counter()
+    start = time.perf_counter()
     answers = model.answer(asks)
-    return time.perf_counter() - begun, answers
+    return time.perf_counter() - start, answers
 
 
 def main(url: str, name: str) -> None:
     """Measure the server `url` with the model `name`."""
     model = OpenAIModel([url], name, in_flight=EDITS, timeout=600)
-    measured(model, "paper", 0)  # the server's first requests are slow
+    measure(model, "paper", 0)  # the server's first requests are slow
     seconds: dict[str, list[float]] = {order: [] for order in ORDERS}
     answers: dict[str, list[Answer]] = {order: [] for order in ORDERS}
     for number in range(1, ROUNDS):
         for turn, order in enumerate(ORDERS if number % 2 else reversed(ORDERS)):
-            took, told = measured(model, order, 2 * number + turn)
-            seconds[order].append(took)
-            answers[order] += told
+            duration, replies = measure(model, order, 2 * number + turn)
+            seconds[order].append(duration)
+            answers[order] += replies
     model.close()
-    failed = [answer.reason for told in answers.values() for answer in told if answer.reason]
+    failed = [answer.reason for replies in answers.values() for answer in replies if answer.reason]
     if failed:
         sys.exit(f"{len(failed)} answers failed: {failed[0]}")
     result: dict[str, Any] = {
         order: {
-            "prompt_tokens": sum(answer.prompt_tokens for answer in told) / len(told),
-            "cached_share": sum(answer.cached_tokens for answer in told) / sum(answer.prompt_tokens for answer in told),
+            "prompt_tokens": sum(answer.prompt_tokens for answer in replies) / len(replies),
+            "cached_share": sum(answer.cached_tokens for answer in replies)
+            / sum(answer.prompt_tokens for answer in replies),
         }
-        for order, told in answers.items()
+        for order, replies in answers.items()
     }
     pairs = zip(seconds["prefix"], seconds["paper"], strict=True)
     result["prefix_over_paper"] = median(one / other for one, other in pairs)
-    held = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps({**held, "judge_order": result}, indent=1) + "\n", encoding="utf-8")
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps({**results, "judge_order": result}, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
 
 

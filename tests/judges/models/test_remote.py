@@ -187,29 +187,29 @@ def test_the_key_is_sent_but_told_to_nobody(
 ) -> None:
     monkeypatch.setenv("JUDGE_KEY", KEY)
     caplog.set_level(logging.DEBUG)
-    told = []
+    texts = []
     with FaultServer(times("http_500", 5)) as server:
         with client(server.url, api_key_env="JUDGE_KEY", tries=2) as model:
-            told += [repr(model), repr(vars(model)), repr(model.answer(asks(2)))]
+            texts += [repr(model), repr(vars(model)), repr(model.answer(asks(2)))]
         assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
     with FaultServer(always("http_401")) as server, client(server.url, api_key_env="JUDGE_KEY") as model:
-        told.append(repr(model.answer(asks(1))))
-    assert "you sent Bearer [key]" in told[-1] and "you sent Bearer [key]" in told[-2]
-    told += [*(record.getMessage() for record in caplog.records), *capfd.readouterr()]
-    assert not any(KEY in text or KEY[3:] in text for text in told)
+        texts.append(repr(model.answer(asks(1))))
+    assert "you sent Bearer [key]" in texts[-1] and "you sent Bearer [key]" in texts[-2]
+    texts += [*(record.getMessage() for record in caplog.records), *capfd.readouterr()]
+    assert not any(KEY in text or KEY[3:] in text for text in texts)
 
 
 def test_bad_endpoints_and_keys_are_told_without_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     for urls in ([], ["127.0.0.1:8000"], ["ftp://host/v1"], ["http://host/v1?a=b"], ["http://"], ["http://a:b/v1"]):
         with pytest.raises(UserError, match=r"judge\.endpoints"):
             OpenAIModel(urls, "test")
-    with pytest.raises(UserError, match="environment") as told:
+    with pytest.raises(UserError, match="environment") as error:
         OpenAIModel([f"http://me:{KEY}@host/v1"], "test")
-    assert KEY not in str(told.value) and "host/v1" in str(told.value)
+    assert KEY not in str(error.value) and "host/v1" in str(error.value)
     monkeypatch.setenv("JUDGE_KEY", f"{KEY}\u00e9")
-    with pytest.raises(UserError, match="JUDGE_KEY") as told:
+    with pytest.raises(UserError, match="JUDGE_KEY") as error:
         OpenAIModel(["http://host/v1"], "test", api_key_env="JUDGE_KEY")
-    assert KEY not in str(told.value)
+    assert KEY not in str(error.value)
 
 
 def test_several_threads_may_ask_and_close_frees_those_that_wait(right: list[Answer]) -> None:

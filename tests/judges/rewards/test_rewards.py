@@ -93,13 +93,13 @@ constant = 3
 def test_a_function_of_ones_own_scores_or_gives_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_rewards.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
-    asked = [request(BASE)]
-    assert FunctionReward("own_rewards:good").score(asked) == [Score(0.128)]
+    requests = [request(BASE)]
+    assert FunctionReward("own_rewards:good").score(requests) == [Score(0.128)]
     for name, reason in {
         "silent": "nothing to say", "large": "gave 1.5, which is not in", "nan": "gave nan", "text": "gave str '0.5'",
         "raises": "KeyError: 'colour'",
     }.items():  # fmt: skip
-        (score,) = FunctionReward(f"own_rewards:{name}").score(asked)
+        (score,) = FunctionReward(f"own_rewards:{name}").score(requests)
         assert score.value is None and reason in str(score.reason)
     for name in ("own_rewards", "own_rewards:none", "nowhere:f", "own_rewards:constant", ":f"):
         with pytest.raises(UserError, match="reward function"):
@@ -109,12 +109,12 @@ def test_a_function_of_ones_own_scores_or_gives_its_reason(tmp_path: Path, monke
 @contextmanager
 def service(replies: list[tuple[int, bytes]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """A HTTP service that gives these replies in turn, the last for ever."""
-    asked: list[dict[str, Any]] = []
+    bodies: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            status, body = replies[min(len(asked), len(replies)) - 1]
+            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            status, body = replies[min(len(bodies), len(replies)) - 1]
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -126,7 +126,7 @@ def service(replies: list[tuple[int, bytes]]) -> Iterator[tuple[str, list[dict[s
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/score", asked
+        yield f"http://127.0.0.1:{server.server_port}/score", bodies
     finally:
         server.shutdown()
         server.server_close()
@@ -149,10 +149,10 @@ def service(replies: list[tuple[int, bytes]]) -> Iterator[tuple[str, list[dict[s
 def test_a_service_scores_or_gives_its_reason(
     replies: list[tuple[int, bytes]], value: float | None, reason: str | None
 ) -> None:
-    with service(replies) as (url, asked):
+    with service(replies) as (url, bodies):
         (score,) = HttpReward(url, backoff=0.001).score([request(BASE, "make it red", "It is red.")])
     assert score.value == value and (reason is None or reason in str(score.reason))
-    assert asked[0]["instruction"] == "make it red" and asked[0]["edit"].startswith("data:image/png;base64,")
+    assert bodies[0]["instruction"] == "make it red" and bodies[0]["edit"].startswith("data:image/png;base64,")
 
 
 def test_a_service_that_is_not_there_is_a_reason_and_a_password_in_its_url_is_refused() -> None:
@@ -204,8 +204,8 @@ class Partial:
 
 def test_ranking_finds_the_order_whatever_place_the_model_likes() -> None:
     levels = [40, 200, 90, 140]
-    asked = [request(Image.new("RGB", (4, 4), (level,) * 3)) for level in levels]
-    fair, biased = (RankingJudge(Partial(bias)).score(asked) for bias in (0.0, 1.5))
+    requests = [request(Image.new("RGB", (4, 4), (level,) * 3)) for level in levels]
+    fair, biased = (RankingJudge(Partial(bias)).score(requests) for bias in (0.0, 1.5))
     values = [score.value or 0.0 for score in fair]
     assert np.argsort(values).tolist() == np.argsort(levels).tolist()
     expected = [np.mean([1 / (1 + math.exp((b - a) / 20)) for b in levels if b != a]) for a in levels]
@@ -216,9 +216,9 @@ def test_ranking_finds_the_order_whatever_place_the_model_likes() -> None:
 
 def test_ranking_keeps_groups_apart_and_leaves_failed_comparisons_out() -> None:
     other = Image.new("RGB", (4, 4))
-    asked = [request(Image.new("RGB", (4, 4), (level,) * 3)) for level in (10, 50, 90)]
+    requests = [request(Image.new("RGB", (4, 4), (level,) * 3)) for level in (10, 50, 90)]
     alone = request(Image.new("RGB", (4, 4), "red"), source=other)
-    scores = RankingJudge(Partial(0.0, deaf={90})).score([*asked, alone])
+    scores = RankingJudge(Partial(0.0, deaf={90})).score([*requests, alone])
     assert [score.value is None for score in scores] == [False, False, True, True]
     assert scores[2].reason == "HTTP 500" and scores[3].reason == "it is alone in its group"
 

@@ -101,16 +101,16 @@ def show(trainer: Trainer, heldout: EditDataset, minutes: float | None, console:
 
 def table(results: dict[str, Any]) -> Table:
     """Held-out results by task, oracle and judge, before and after."""
-    made = Table(title=f"{results['items']} held-out instructions, scores in [0, 1]", title_justify="left")
-    made.add_column("task")
+    grid = Table(title=f"{results['items']} held-out instructions, scores in [0, 1]", title_justify="left")
+    grid.add_column("task")
     for name in ("oracle", "judge"):
         for column in (f"{name} before", "after", "change \\[95%]"):
-            made.add_column(column, justify="right")
+            grid.add_column(column, justify="right")
     for task, entry in results["by_task"].items():
-        made.add_row(task, *_cells(entry["oracle"]), *_cells(entry["judge"]))
-    made.add_section()
-    made.add_row("all", *_cells(results["oracle"]), *_cells(results["judge"]), style="bold")
-    return made
+        grid.add_row(task, *_cells(entry["oracle"]), *_cells(entry["judge"]))
+    grid.add_section()
+    grid.add_row("all", *_cells(results["oracle"]), *_cells(results["judge"]), style="bold")
+    return grid
 
 
 def verdict(results: dict[str, Any]) -> str:

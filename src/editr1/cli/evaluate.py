@@ -109,13 +109,13 @@ def compare(
     from editr1.evaluation.benchmarks.compare import write_comparison
     from editr1.report.comparison import compare_tables, write_comparison_report
 
-    found = read_all(results)
-    write_comparison(found, out)
-    page = write_comparison_report(found, out)
+    comparison = read_all(results)
+    write_comparison(comparison, out)
+    page = write_comparison_report(comparison, out)
     console = Console(highlight=False)
-    for table in compare_tables(found):
+    for table in compare_tables(comparison):
         console.print(table)
-    for note in found.notes:
+    for note in comparison.notes:
         console.print(note, markup=False)
     console.print(page, soft_wrap=True)
 

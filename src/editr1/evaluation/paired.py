@@ -115,8 +115,8 @@ def _item_means(rows: Sequence[EditRow], value: Callable[[EditRow], float | None
     values: dict[str, list[float | None]] = {}
     for row in rows:
         values.setdefault(row.key, []).append(value(row))
-    whole = {key: [v for v in given if v is not None] for key, given in values.items()}
-    return {key: sum(known) / len(known) for key, known in whole.items() if len(known) == len(values[key])}
+    whole = {key: [v for v in some if v is not None] for key, some in values.items()}
+    return {key: sum(numbers) / len(numbers) for key, numbers in whole.items() if len(numbers) == len(values[key])}
 
 
 def _figures_of(paired: Mapping[str, tuple[float, float]], keys: Sequence[str], seed: int) -> dict[str, Any]:

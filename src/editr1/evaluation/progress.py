@@ -14,5 +14,5 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 def progress(console: Console, name: str, total: int) -> Iterator[partial[None]]:
     """Gives what is called after every item, or with a number after several; no bar where there is nothing to do."""
     columns = (TextColumn(name), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=total == 0) as shown:
-        yield partial(shown.advance, shown.add_task("", total=total))
+    with Progress(*columns, console=console, disable=total == 0) as bar:
+        yield partial(bar.advance, bar.add_task("", total=total))

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from editr1.evaluation.agreement import statistics
-from editr1.evaluation.agreement.ties import RULES, Judged, Units
+from editr1.evaluation.agreement.ties import RULES, PairScores, Units
 from tests.evaluation.agreement.cases import pair
 
 
@@ -36,7 +36,7 @@ def test_editscore_averages_over_types_of_the_overall_dimension() -> None:
     rows = [("x", "overall", 1), ("x", "overall", 1), ("x", "overall", 0), ("y", "overall", 1), ("y", "consistency", 0)]
     pairs = [pair(f"k{i}", "a", task=task, dimension=dim) for i, (task, dim, _) in enumerate(rows)]
     scores = np.array([float(right) for *_, right in rows])
-    units = RULES["editscore"].apply(Judged(pairs, scores, np.full(5, 0.5)))
+    units = RULES["editscore"].apply(PairScores(pairs, scores, np.full(5, 0.5)))
     assert statistics.accuracy(units, RULES["editscore"], pairs) == pytest.approx((2 / 3 + 1) / 2)
     found = statistics.by_dimension(units, RULES["editscore"], pairs)
     assert found["overall"]["accuracy"] == pytest.approx((2 / 3 + 1) / 2) and found["consistency"]["accuracy"] == 0

@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 
 from editr1.evaluation.agreement import statistics
 from editr1.evaluation.agreement.pairs import Pair
-from editr1.evaluation.agreement.ties import BY_LAYOUT, RULES, Judged, always_tie, best_threshold, random_answer
+from editr1.evaluation.agreement.ties import BY_LAYOUT, RULES, PairScores, always_tie, best_threshold, random_answer
 from tests.evaluation.agreement.cases import pair
 
 CASES = st.lists(st.tuples(st.sampled_from([-1, 0, 1]), st.sampled_from([-0.4, -0.2, 0, 0.2, 0.4, 0.6])), min_size=1)
 
 
-def judged(rows: list[tuple[str, float, float]], **more: object) -> Judged:
+def judged(rows: list[tuple[str, float, float]], **more: object) -> PairScores:
     pairs = [pair(f"k{i}", label, **more) for i, (label, _, _) in enumerate(rows)]  # type: ignore[arg-type]
-    return Judged(pairs, np.array([a for _, a, _ in rows], float), np.array([b for _, _, b in rows], float))
+    return PairScores(pairs, np.array([a for _, a, _ in rows], float), np.array([b for _, _, b in rows], float))
 
 
-def share(name: str, case: Judged) -> float | None:
+def share(name: str, case: PairScores) -> float | None:
     return statistics.accuracy(RULES[name].apply(case), RULES[name], case.pairs)
 
 
@@ -93,7 +93,7 @@ def test_tiger_groups_are_right_where_all_their_pairs_are() -> None:
     four = group("four", *(("a", x, y) for x, y in itertools.combinations(scores, 2)))
     two = group("two", ("tie", 0.5, 0.4)) + group("twoo", ("a", 0.55, 0.5)) + group("twooo", ("b", 0.2, 0.9))
     rows = three + one_off + four + two
-    case = Judged([p for p, *_ in rows], np.array([a for _, a, _ in rows]), np.array([b for *_, b in rows]))
+    case = PairScores([p for p, *_ in rows], np.array([a for _, a, _ in rows]), np.array([b for *_, b in rows]))
     units = RULES["tiger_exact"].apply(case)
     assert dict(zip(units.task, units.right, strict=True)) == {"3 edits": 0, "4 edits": 1, "2 edits": 1}
     assert statistics.by(units, units.task, np.ones(6, bool))["3 edits"] == {"accuracy": 0.5, "units": 2}
@@ -113,7 +113,7 @@ def test_tiger_script_takes_ties_by_threshold_and_decisions_by_order() -> None:
 def test_genai_ties_are_good_or_bad() -> None:
     case = judged([("tie", 0.8, 0.8), ("tie", 0.2, 0.2), ("a", 0.8, 0.2)])
     pairs = [pair(f"b{i}", p.preference, both_bad=p.preference == "tie") for i, p in enumerate(case.pairs)]
-    bad = Judged(pairs, case.a, case.b)
+    bad = PairScores(pairs, case.a, case.b)
     assert (share("genai_official", case), share("genai_official", bad)) == (1, 1)
     assert [share("genai_exact", case), share("genai_exact", bad)] == pytest.approx([2 / 3] * 2)
 

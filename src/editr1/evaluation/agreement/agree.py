@@ -21,7 +21,7 @@ from PIL.Image import Image
 from editr1.errors import UserError
 from editr1.evaluation.agreement import statistics
 from editr1.evaluation.agreement.pairs import Pair
-from editr1.evaluation.agreement.ties import BY_LAYOUT, EQUAL, RULES, Judged, Rule, always_tie, random_answer
+from editr1.evaluation.agreement.ties import BY_LAYOUT, EQUAL, RULES, PairScores, Rule, always_tie, random_answer
 from editr1.evaluation.rank import kendall, spearman
 from editr1.files import JsonLines, write_file
 from editr1.judges.base import Judge, JudgeRequest, Score
@@ -32,7 +32,7 @@ FAILED_RULE = "A pair of which an edit has no score counts as wrong; no score is
 
 
 @dataclass(frozen=True)
-class Kept:
+class ScoreRecord:
     """One edit's score as it is kept.
 
     Attributes:
@@ -70,32 +70,32 @@ class Store:
     def __init__(self, path: Path, pairs: Sequence[Pair], judges: Mapping[str, Judge]) -> None:
         head = {"pairs": _fingerprint(pairs), "judges": {name: _identity(judge) for name, judge in judges.items()}}
         remedy = "take another folder, or remove the file to start again"
-        self._lines = JsonLines(path, "scores", remedy, head=head, gains="judges", load=Kept)
+        self._lines = JsonLines(path, "scores", remedy, head=head, gains="judges", load=ScoreRecord)
         self._lines.replace(map(asdict, self._lines.rows))
-        self.by_place: dict[tuple[str, str, str], Kept] = {}
-        self.by_edit: dict[tuple[str, str], Kept] = {}
+        self.by_place: dict[tuple[str, str, str], ScoreRecord] = {}
+        self.by_edit: dict[tuple[str, str], ScoreRecord] = {}
         for one in self._lines.rows:
             self._know(one)
 
-    def add(self, kept: Sequence[Kept]) -> None:
+    def add(self, records: Sequence[ScoreRecord]) -> None:
         """Append scores; they are on the disk when this returns."""
-        self._lines.append(map(asdict, kept))
-        for one in kept:
+        self._lines.append(map(asdict, records))
+        for one in records:
             self._know(one)
 
     def has(self, method: str, pair: Pair) -> bool:
         """Whether both edits of the pair have a score."""
-        found = [self.by_place.get((method, pair.key, side)) for side in SIDES]
-        return all(one is not None and one.value is not None for one in found)
+        records = [self.by_place.get((method, pair.key, side)) for side in SIDES]
+        return all(one is not None and one.value is not None for one in records)
 
-    def of(self, method: str, pairs: Sequence[Pair]) -> list[tuple[Kept, Kept]]:
+    def of(self, method: str, pairs: Sequence[Pair]) -> list[tuple[ScoreRecord, ScoreRecord]]:
         """The scores of all pairs, in their order."""
         return [(self.by_place[method, p.key, "a"], self.by_place[method, p.key, "b"]) for p in pairs]
 
-    def _know(self, kept: Kept) -> None:
-        self.by_place[kept.method, kept.pair, kept.side] = kept
-        if kept.value is not None:
-            self.by_edit[kept.method, kept.edit] = kept
+    def _know(self, record: ScoreRecord) -> None:
+        self.by_place[record.method, record.pair, record.side] = record
+        if record.value is not None:
+            self.by_edit[record.method, record.edit] = record
 
 
 def agree(
@@ -125,7 +125,7 @@ def agree(
     """
     if not pairs or not judges:
         raise UserError("nothing to measure: give at least one pair and one judge")
-    chosen = pick_rule(rule, pairs[0].layout)
+    rule_name = pick_rule(rule, pairs[0].layout)
     if len({pair.key for pair in pairs}) < len(pairs):
         raise UserError("two pairs have the same key; keys must be unique")
     store = Store(out / "scores.jsonl", pairs, judges)
@@ -136,7 +136,7 @@ def agree(
                 store.add(_ask(name, judge, missing, store))
             for _ in some:
                 on_pair()
-    result = summarise(pairs, {name: store.of(name, pairs) for name in judges}, chosen)
+    result = summarise(pairs, {name: store.of(name, pairs) for name in judges}, rule_name)
     write_file(out / "agreement.json", json.dumps(result, indent=1, allow_nan=False).encode())
     return result
 
@@ -157,7 +157,9 @@ def pick_rule(rule: str | None, layout: str) -> str:
     return rule
 
 
-def summarise(pairs: Sequence[Pair], kept: Mapping[str, Sequence[tuple[Kept, Kept]]], rule_name: str) -> dict[str, Any]:
+def summarise(
+    pairs: Sequence[Pair], records: Mapping[str, Sequence[tuple[ScoreRecord, ScoreRecord]]], rule_name: str
+) -> dict[str, Any]:
     """The figures of all methods under one tie rule, beside what guessing reaches and what the other rules say."""
     rule = RULES[rule_name]
     guesses = {"always_tie": always_tie(rule, pairs), "random": random_answer(rule, pairs)}
@@ -170,40 +172,37 @@ def summarise(pairs: Sequence[Pair], kept: Mapping[str, Sequence[tuple[Kept, Kep
         "tie_rule_note": rule.note,
         "failed_rule": FAILED_RULE,
         "baselines": {name: statistics.accuracy(units, rule, pairs) for name, units in guesses.items()},
-        "methods": {name: _method(pairs, scores, rule) for name, scores in kept.items()},
+        "methods": {name: _method(pairs, scores, rule) for name, scores in records.items()},
         **({"reference": reference} if reference else {}),
     }
 
 
-def _method(pairs: Sequence[Pair], kept: Sequence[tuple[Kept, Kept]], rule: Rule) -> dict[str, Any]:
-    values = np.array([[math.nan if one.value is None else one.value for one in both] for both in kept])
-    judged = Judged(pairs, values[:, 0], values[:, 1])
-    units, difference, label = rule.apply(judged), judged.difference, judged.label
+def _method(pairs: Sequence[Pair], records: Sequence[tuple[ScoreRecord, ScoreRecord]], rule: Rule) -> dict[str, Any]:
+    values = np.array([[math.nan if one.value is None else one.value for one in both] for both in records])
+    both_scores = PairScores(pairs, values[:, 0], values[:, 1])
+    units, difference, label = rule.apply(both_scores), both_scores.difference, both_scores.label
     scored = ~np.isnan(difference)
-    failures = [next(one.reason or "no reason given" for one in both if one.value is None) for both in _unscored(kept)]
+    unscored = (both for both in records if any(one.value is None for one in both))
+    failures = [next(one.reason or "no reason given" for one in both if one.value is None) for both in unscored]
     others = {name: RULES[name] for name in BY_LAYOUT[pairs[0].layout]}
     return {
         "accuracy": statistics.accuracy(units, rule, pairs),
         "ci95": statistics.bootstrap_interval(units, rule, pairs),
         "tie_rate": float((np.abs(difference[scored]) < EQUAL).mean()) if scored.any() else None,
-        "seconds_per_pair": sum(one.seconds for both in kept for one in both) / len(pairs),
-        "wall_seconds_per_pair": sum(one.wall for both in kept for one in both) / len(pairs),
-        "tokens_per_pair": sum(one.tokens for both in kept for one in both) / len(pairs),
+        "seconds_per_pair": sum(one.seconds for both in records for one in both) / len(pairs),
+        "wall_seconds_per_pair": sum(one.wall for both in records for one in both) / len(pairs),
+        "tokens_per_pair": sum(one.tokens for both in records for one in both) / len(pairs),
         "spearman": spearman(difference[scored], label[scored].astype(float)),
         "kendall": kendall(difference[scored], label[scored].astype(float)),
         "failed": len(failures),
         "reasons": {reason: failures.count(reason) for reason in sorted(set(failures))},
         "by_task": statistics.by(units, units.task, statistics.headline(units, rule, pairs)),
         "by_dimension": statistics.by_dimension(units, rule, pairs),
-        "rules": {name: statistics.accuracy(other.apply(judged), other, pairs) for name, other in others.items()},
+        "rules": {name: statistics.accuracy(other.apply(both_scores), other, pairs) for name, other in others.items()},
         "distribution": statistics.distribution(values.ravel()),
         "calibration": statistics.calibration(difference, label),
-        "prompt": next((one.prompt for both in kept for one in both if one.prompt), ""),
+        "prompt": next((one.prompt for both in records for one in both if one.prompt), ""),
     }
-
-
-def _unscored(kept: Sequence[tuple[Kept, Kept]]) -> Iterator[tuple[Kept, Kept]]:
-    return (both for both in kept if any(one.value is None for one in both))
 
 
 def _reference(pairs: Sequence[Pair]) -> dict[str, Any] | None:
@@ -216,7 +215,7 @@ def _reference(pairs: Sequence[Pair]) -> dict[str, Any] | None:
     return {"distribution": statistics.distribution(scores, low, high), "range": [low, high]}
 
 
-def _ask(name: str, judge: Judge, pairs: Sequence[Pair], store: Store) -> list[Kept]:
+def _ask(name: str, judge: Judge, pairs: Sequence[Pair], store: Store) -> list[ScoreRecord]:
     """Scores of both edits of some pairs in one call; what is known from another pair is not asked again."""
     places: list[tuple[Pair, str, str]] = []
     requests: dict[str, JudgeRequest] = {}
@@ -231,25 +230,25 @@ def _ask(name: str, judge: Judge, pairs: Sequence[Pair], store: Store) -> list[K
     started = time.perf_counter()
     scores = judge.score(list(requests.values())) if requests else []
     wall = (time.perf_counter() - started) / max(len(requests), 1)
-    known = {edit: one for _, _, edit in places if (one := store.by_edit.get((name, edit))) is not None}
-    kept = []
+    answers = {edit: one for _, _, edit in places if (one := store.by_edit.get((name, edit))) is not None}
+    records = []
     for edit, score in zip(requests, scores, strict=True):
         pair, side = next((pair, side) for pair, side, other in places if other == edit)
-        known[edit] = _kept(name, pair, side, edit, score, wall)
-        kept.append(known[edit])
-    paid = {(one.pair, one.side) for one in kept}
+        answers[edit] = _record(name, pair, side, edit, score, wall)
+        records.append(answers[edit])
+    paid = {(one.pair, one.side) for one in records}
     for pair, side, edit in places:
         if (pair.key, side) not in paid:
-            kept.append(replace(known[edit], pair=pair.key, side=side, tokens=0, seconds=0.0, wall=0.0))
-    return kept
+            records.append(replace(answers[edit], pair=pair.key, side=side, tokens=0, seconds=0.0, wall=0.0))
+    return records
 
 
-def _kept(name: str, pair: Pair, side: str, edit: str, score: Score, wall: float) -> Kept:
+def _record(name: str, pair: Pair, side: str, edit: str, score: Score, wall: float) -> ScoreRecord:
     """One score as it is kept; a value that is no number is none."""
     value, reason = score.value, score.reason
     if value is not None and not math.isfinite(value):
         value, reason = None, f"the score is {value}"
-    return Kept(name, pair.key, side, edit, value, reason, score.tokens, score.seconds, wall, score.prompt)
+    return ScoreRecord(name, pair.key, side, edit, value, reason, score.tokens, score.seconds, wall, score.prompt)
 
 
 def _chunks(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:

@@ -49,11 +49,11 @@ def read_pairs(path: Path) -> list[Pair]:
     if len(set(layouts.values())) > 1:
         raise UserError(f"{path} holds several layouts ({', '.join(sorted(set(layouts.values())))}); give one file")
     layout = next(iter(layouts.values()))
-    chosen = [file for file in layouts if file.name.startswith("test_v1")] or list(layouts)
+    sources = [file for file in layouts if file.name.startswith("test_v1")] or list(layouts)
     pairs = (
-        [pair for file in chosen for pair in read_jsonl(file)]
+        [pair for file in sources for pair in read_jsonl(file)]
         if layout == "jsonl"
-        else READERS[layout]([row for file in chosen for row in _rows(file)])
+        else READERS[layout]([row for file in sources for row in _rows(file)])
     )
     if not pairs:
         raise UserError(f"{path} holds no pair")
@@ -84,13 +84,13 @@ def editscore(rows: Sequence[TableRow]) -> list[Pair]:
 def tiger(rows: Sequence[TableRow]) -> list[Pair]:
     """One row a pair of a group of 2, 3 or 4 edits; rows that an early release repeats are dropped."""
     pairs: list[Pair] = []
-    seen: set[tuple[Any, ...]] = set()
+    keys: set[tuple[Any, ...]] = set()
     for row in rows:
         name = row.text("id")
         models = tuple(row.cells.get(column) for column in ("model_1", "model_2"))
-        if None not in models and (name, *models) in seen:
+        if None not in models and (name, *models) in keys:
             continue
-        seen.add((name, *models))
+        keys.add((name, *models))
         pairs.append(
             Pair(
                 key=f"{row.text('dataset')}/{name}/{len(pairs)}",
@@ -112,12 +112,12 @@ def tiger(rows: Sequence[TableRow]) -> list[Pair]:
 def _ranking(row: TableRow) -> Preference:
     """The order of the pair: A>B, B>A, A<B or A=B, in its letters; the earlier letter is the first candidate."""
     text = row.text("ranking")
-    found = re.match(r"\s*([A-D])\s*([<>=])\s*([A-D])", text)
-    if found is None or found[1] == found[3]:
+    match = re.match(r"\s*([A-D])\s*([<>=])\s*([A-D])", text)
+    if match is None or match[1] == match[3]:
         raise UserError(f"{row.where}: ranking {text!r} is not like 'A>B' or 'A=B'")
-    if found[2] == "=":
+    if match[2] == "=":
         return "tie"
-    return "a" if (found[1] < found[3]) == (found[2] == ">") else "b"
+    return "a" if (match[1] < match[3]) == (match[2] == ">") else "b"
 
 
 def genai(rows: Sequence[TableRow]) -> list[Pair]:
@@ -187,8 +187,8 @@ def _swapped(pair: Pair) -> Pair:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    found = sorted(path.rglob("*.parquet"))
-    return found or sorted(file for kind in ("*.jsonl", "*.json") for file in path.rglob(kind))
+    tables = sorted(path.rglob("*.parquet"))
+    return tables or sorted(file for kind in ("*.jsonl", "*.json") for file in path.rglob(kind))
 
 
 def _layout(columns: frozenset[str]) -> str | None:
@@ -197,11 +197,11 @@ def _layout(columns: frozenset[str]) -> str | None:
 
 def _unknown(path: Path, files: Sequence[Path]) -> str:
     """Why nothing can be read, with the layouts that can."""
-    known = "; ".join(f"{name}: {', '.join(sorted(columns))}" for name, columns in COLUMNS.items())
-    found = (
+    layouts = "; ".join(f"{name}: {', '.join(sorted(columns))}" for name, columns in COLUMNS.items())
+    content = (
         f"its columns are {', '.join(sorted(_columns(files[0]))) or 'none'}" if files else "no parquet, JSON or JSONL"
     )
-    return f"{path} is in no layout that is known ({found}); known are {known}"
+    return f"{path} is in no layout that is known ({content}); known are {layouts}"
 
 
 def _columns(file: Path) -> frozenset[str]:
@@ -209,8 +209,8 @@ def _columns(file: Path) -> frozenset[str]:
         return columns_of(file)
     if file.suffix == ".jsonl":
         first = next((line for line in read_text(file).splitlines() if line.strip()), "")
-        found = _layout(_keys(first))
-        return COLUMNS[found] if found else OURS  # a wrong first line is reported by its number
+        name = _layout(_keys(first))
+        return COLUMNS[name] if name else OURS  # a wrong first line is reported by its number
     items = _items(file)
     return frozenset(items[0]) if items and isinstance(items[0], dict) else frozenset()
 

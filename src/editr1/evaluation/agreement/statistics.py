@@ -45,13 +45,13 @@ def by(units: Units, names: Sequence[str], chosen: Bools) -> dict[str, dict[str,
 def by_dimension(units: Units, rule: Rule, pairs: Sequence[Pair]) -> dict[str, dict[str, Any]]:
     """By what people were asked to look at: {"accuracy", "units", "by_task"}; empty where there is one question."""
     dimension = np.array([pairs[i].dimension for i in units.pair], dtype=np.str_)
-    found = {}
+    dimensions = {}
     for name in sorted(set(dimension) - {""}):
         tasks = by(units, units.task, dimension == name)
         right = units.right[dimension == name]
         shares = [row["accuracy"] for row in tasks.values()] if rule.mean_of_types else right
-        found[str(name)] = {"accuracy": float(np.mean(shares)), "units": len(right), "by_task": tasks}
-    return found
+        dimensions[str(name)] = {"accuracy": float(np.mean(shares)), "units": len(right), "by_task": tasks}
+    return dimensions
 
 
 def _table(units: Units, rule: Rule, pairs: Sequence[Pair]) -> tuple[Floats, Floats]:
@@ -86,7 +86,7 @@ def calibration(difference: Floats, label: Ints, bins: int = 8) -> list[dict[str
 
 def distribution(scores: Floats, low: float = 0.0, high: float = 1.0) -> list[float]:
     """Share of the scores in each fifth of [low, high]; zeros where there is no score."""
-    known = scores[~np.isnan(scores)]
-    places = (known - low) / ((high - low) or 1) * BINS
+    numbers = scores[~np.isnan(scores)]
+    places = (numbers - low) / ((high - low) or 1) * BINS
     counts = np.bincount(np.clip(np.floor(places + 1e-9), 0, BINS - 1).astype(np.int64), minlength=BINS)
-    return [float(count) / max(len(known), 1) for count in counts]
+    return [float(count) / max(len(numbers), 1) for count in counts]

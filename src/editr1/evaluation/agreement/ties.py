@@ -34,7 +34,7 @@ EQUAL = 1e-5
 
 
 @dataclass(frozen=True)
-class Judged:
+class PairScores:
     """Pairs with one judge's scores; NaN where it gave none. P pairs.
 
     Attributes:
@@ -84,37 +84,37 @@ class Rule:
         mean_of_types: the accuracy is the plain mean over the units' tasks, of the dimension "overall" where given.
     """
 
-    apply: Callable[[Judged], Units]
-    chance: Callable[[Judged], Floats]
+    apply: Callable[[PairScores], Units]
+    chance: Callable[[PairScores], Floats]
     note: str
     mean_of_types: bool = False
 
 
-def agrees(judged: Judged) -> Bools:
+def agrees(scores: PairScores) -> Bools:
     """Whether the order of the scores is people's order, [P]; never on ties, equal scores, or without scores."""
-    return judged.difference * judged.label > 0
+    return scores.difference * scores.label > 0
 
 
-def decided(judged: Judged) -> Units:
+def decided(scores: PairScores) -> Units:
     """People's decisions alone; equal is wrong."""
-    chosen = np.flatnonzero(judged.label != 0)
-    return _of_pairs(judged, agrees(judged)[chosen], chosen)
+    chosen = np.flatnonzero(scores.label != 0)
+    return _of_pairs(scores, agrees(scores)[chosen], chosen)
 
 
-def labelled(judged: Judged) -> Units:
+def labelled(scores: PairScores) -> Units:
     """Decisions by order, ties by |difference| < 1e-5."""
-    tied = (judged.label == 0) & (np.abs(judged.difference) < EQUAL)
-    return _of_pairs(judged, agrees(judged) | tied)
+    tied = (scores.label == 0) & (np.abs(scores.difference) < EQUAL)
+    return _of_pairs(scores, agrees(scores) | tied)
 
 
-def threshold_official(judged: Judged) -> Units:
+def threshold_official(scores: PairScores) -> Units:
     """Best threshold on these pairs, as published."""
-    return _of_pairs(judged, best_threshold(judged.difference, judged.label, exact=False)[0])
+    return _of_pairs(scores, best_threshold(scores.difference, scores.label, exact=False)[0])
 
 
-def threshold_exact(judged: Judged) -> Units:
+def threshold_exact(scores: PairScores) -> Units:
     """Best threshold on these pairs, equal differences moved together."""
-    return _of_pairs(judged, best_threshold(judged.difference, judged.label, exact=True)[0])
+    return _of_pairs(scores, best_threshold(scores.difference, scores.label, exact=True)[0])
 
 
 def best_threshold(difference: Floats, label: Ints, exact: bool) -> tuple[Bools, float]:
@@ -125,8 +125,8 @@ def best_threshold(difference: Floats, label: Ints, exact: bool) -> tuple[Bools,
         label: 1, 0 or -1, [P].
         exact: pairs of equal |difference| become ties together, and no tie at all is tried too (threshold -1).
     """
-    known = np.flatnonzero(~np.isnan(difference))
-    order = known[np.argsort(np.abs(difference[known]), kind="stable")]
+    scored = np.flatnonzero(~np.isnan(difference))
+    order = scored[np.argsort(np.abs(difference[scored]), kind="stable")]
     size = np.abs(difference[order])
     by_order = difference * label > 0
     gain = (label[order] == 0).astype(np.int64) - by_order[order]
@@ -139,43 +139,43 @@ def best_threshold(difference: Floats, label: Ints, exact: bool) -> tuple[Bools,
     return right, float(size[ties - 1]) if ties else -1.0
 
 
-def tiger_official(judged: Judged) -> Units:
+def tiger_official(scores: PairScores) -> Units:
     """As TIGER's script ranks."""
-    two = _group_sizes(judged) == 1
-    difference, label = judged.difference, judged.label
+    two = _group_sizes(scores) == 1
+    difference, label = scores.difference, scores.label
     _, threshold = best_threshold(difference[two], label[two], exact=True)
     with np.errstate(invalid="ignore"):
         tied = (label == 0) & (np.abs(difference) <= max(threshold, 0.0)) & two
-    return _of_groups(judged, agrees(judged) | tied | ((difference == 0) & (label < 0)))
+    return _of_groups(scores, agrees(scores) | tied | ((difference == 0) & (label < 0)))
 
 
-def tiger_exact(judged: Judged) -> Units:
+def tiger_exact(scores: PairScores) -> Units:
     """Groups of two by label and best threshold, larger ones by strict order of all pairs."""
-    two = _group_sizes(judged) == 1
-    right = agrees(judged)
-    right[two] = best_threshold(judged.difference[two], judged.label[two], exact=True)[0]
-    return _of_groups(judged, right)
+    two = _group_sizes(scores) == 1
+    right = agrees(scores)
+    right[two] = best_threshold(scores.difference[two], scores.label[two], exact=True)[0]
+    return _of_groups(scores, right)
 
 
-def genai_official(judged: Judged) -> Units:
+def genai_official(scores: PairScores) -> Units:
     """Equal scores are right on "both good" and on "both bad"."""
-    return _of_pairs(judged, agrees(judged) | ((judged.label == 0) & (judged.difference == 0)))
+    return _of_pairs(scores, agrees(scores) | ((scores.label == 0) & (scores.difference == 0)))
 
 
-def genai_exact(judged: Judged) -> Units:
+def genai_exact(scores: PairScores) -> Units:
     """Equal scores below 0.5 say "both bad"."""
-    bad = np.array([pair.both_bad for pair in judged.pairs], bool)
-    tied = (judged.label == 0) & (judged.difference == 0) & ((judged.a < 0.5) == bad)
-    return _of_pairs(judged, agrees(judged) | tied)
+    bad = np.array([pair.both_bad for pair in scores.pairs], bool)
+    tied = (scores.label == 0) & (scores.difference == 0) & ((scores.a < 0.5) == bad)
+    return _of_pairs(scores, agrees(scores) | tied)
 
 
-def _of_pairs(judged: Judged, right: Bools, chosen: Ints | None = None) -> Units:
-    pair = np.arange(len(judged.pairs)) if chosen is None else chosen
-    return Units(right.astype(np.float64), pair, tuple(judged.pairs[i].task for i in pair))
+def _of_pairs(scores: PairScores, right: Bools, chosen: Ints | None = None) -> Units:
+    pair = np.arange(len(scores.pairs)) if chosen is None else chosen
+    return Units(right.astype(np.float64), pair, tuple(scores.pairs[i].task for i in pair))
 
 
-def _of_groups(judged: Judged, right: Bools) -> Units:
-    groups = _groups(judged.pairs)
+def _of_groups(scores: PairScores, right: Bools) -> Units:
+    groups = _groups(scores.pairs)
     together = np.array([right[rows].all() for rows in groups], np.float64)
     edits = {1: 2, 3: 3, 6: 4}
     tasks = tuple(f"{edits.get(len(rows), '?')} edits" for rows in groups)
@@ -190,26 +190,26 @@ def _groups(pairs: Sequence[Pair]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _group_sizes(judged: Judged) -> Ints:
-    sizes = np.zeros(len(judged.pairs), np.int64)
-    for rows in _groups(judged.pairs):
+def _group_sizes(scores: PairScores) -> Ints:
+    sizes = np.zeros(len(scores.pairs), np.int64)
+    for rows in _groups(scores.pairs):
         sizes[rows] = len(rows)
     return sizes
 
 
-def _even(answers: int) -> Callable[[Judged], Floats]:
-    return lambda judged: np.full(len(judged.pairs), 1 / answers)
+def _even(answers: int) -> Callable[[PairScores], Floats]:
+    return lambda scores: np.full(len(scores.pairs), 1 / answers)
 
 
-def _tiger_chance(judged: Judged) -> Floats:
+def _tiger_chance(scores: PairScores) -> Floats:
     """Four answers on a group of two (good and bad ties are two answers, as in its random row), else two a pair."""
-    return np.array([0.25 if len(rows) == 1 else 0.5 ** len(rows) for rows in _groups(judged.pairs)])
+    return np.array([0.25 if len(rows) == 1 else 0.5 ** len(rows) for rows in _groups(scores.pairs)])
 
 
 RULES: Mapping[str, Rule] = {
     "decided": Rule(
         decided,
-        lambda judged: np.full(int((judged.label != 0).sum()), 0.5),
+        lambda scores: np.full(int((scores.label != 0).sum()), 0.5),
         "Pairs on which people decided; equal scores count as wrong.",
     ),
     "labelled": Rule(labelled, _even(3), "All pairs; a tie is right where the scores differ by less than 0.00001."),
@@ -224,7 +224,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "editscore": Rule(
         decided,
-        lambda judged: np.full(int((judged.label != 0).sum()), 0.5),
+        lambda scores: np.full(int((scores.label != 0).sum()), 0.5),
         "Equal scores count as wrong; plain mean over the task types, of the dimension “overall” where it is there.",
         mean_of_types=True,
     ),
@@ -261,13 +261,13 @@ BY_LAYOUT: Mapping[str, tuple[str, ...]] = {
 def always_tie(rule: Rule, pairs: Sequence[Pair]) -> Units:
     """What equal scores everywhere reach, good ones or bad ones, whichever is better."""
     ones = np.ones(len(pairs))
-    tries = [rule.apply(Judged(pairs, ones * score, ones * score)) for score in (0.0, 1.0)]
+    tries = [rule.apply(PairScores(pairs, ones * score, ones * score)) for score in (0.0, 1.0)]
     return max(tries, key=lambda units: float(units.right.sum()))
 
 
 def random_answer(rule: Rule, pairs: Sequence[Pair]) -> Units:
     """The probability of being right for each unit, with random answers: an expected value, nothing is drawn."""
     zeros = np.zeros(len(pairs))
-    judged = Judged(pairs, zeros, zeros)
-    units = rule.apply(judged)
-    return Units(rule.chance(judged), units.pair, units.task)
+    scores = PairScores(pairs, zeros, zeros)
+    units = rule.apply(scores)
+    return Units(rule.chance(scores), units.pair, units.task)

@@ -89,14 +89,14 @@ class Arena:
         path = {"source": duel.source, "left": left, "right": right}[which]
         return path if path.is_file() else None
 
-    def vote(self, given: Vote) -> JSONResponse:
+    def vote(self, ballot: Vote) -> JSONResponse:
         """Keep a vote on the pair that is shown."""
-        shown = self.state()["pair"]
-        if shown is None or given.index != shown["index"]:
+        pair = self.state()["pair"]
+        if pair is None or ballot.index != pair["index"]:
             return _refuse(409, "another pair is shown by now")
-        duel = self.duels[given.index]
+        duel = self.duels[ballot.index]
         try:
-            self.votes.add(duel, _preference(duel, given.choice))
+            self.votes.add(duel, _preference(duel, ballot.choice))
         except (UserError, OSError) as error:
             return _refuse(507, f"not counted: {error}")
         return JSONResponse(self.state())
@@ -115,7 +115,7 @@ def make_app(duels: list[Duel], votes: Votes, host: str = "127.0.0.1") -> FastAP
     app = FastAPI(openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, "127.0.0.1", "localhost"])
     page = resources.files("editr1.evaluation.arena").joinpath("page.html").read_text(encoding="utf-8")
-    shown = Arena(duels, votes)
+    rounds = Arena(duels, votes)
 
     @app.get("/")
     def show() -> HTMLResponse:
@@ -123,21 +123,21 @@ def make_app(duels: list[Duel], votes: Votes, host: str = "127.0.0.1") -> FastAP
 
     @app.get("/state")
     def state() -> dict[str, Any]:
-        return shown.state()
+        return rounds.state()
 
     @app.get("/image/{index}/{which}")
     def image(index: int, which: Literal["source", "left", "right"]) -> Response:
-        path = shown.picture(index, which)
+        path = rounds.picture(index, which)
         return FileResponse(path) if path else _refuse(404, "there is no such picture")
 
     # Coroutines run one after the other, so two votes cannot write at the same time.
     @app.post("/vote")
-    async def vote(request: Request, given: Vote) -> Response:
-        return shown.vote(given) if _is_own(request) else _refuse(403, STRANGER)
+    async def vote(request: Request, ballot: Vote) -> Response:
+        return rounds.vote(ballot) if _is_own(request) else _refuse(403, STRANGER)
 
     @app.post("/undo")
     async def undo(request: Request) -> Response:
-        return shown.undo() if _is_own(request) else _refuse(403, STRANGER)
+        return rounds.undo() if _is_own(request) else _refuse(403, STRANGER)
 
     return app
 

@@ -104,9 +104,9 @@ class Votes:
             names[role] = f"{self.path.stem}_images/{duel.key.replace('/', '-')}_{role}.png"
             if not (self.path.parent / names[role]).exists():
                 write_file(self.path.parent / names[role], file.read_bytes())
-        told = {"instruction": duel.instruction, "task": duel.task, "preference": preference}
+        fields = {"instruction": duel.instruction, "task": duel.task, "preference": preference}
         others = [line for line in self.lines if line["key"] != duel.key]
-        self._write([*others, {**names, **told, "key": duel.key, "runs": self.runs}])
+        self._write([*others, {**names, **fields, "key": duel.key, "runs": self.runs}])
 
     def undo(self) -> None:
         """Take the newest vote back.

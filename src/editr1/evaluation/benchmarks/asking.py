@@ -73,12 +73,12 @@ def written(model: MLLM, benchmark: Benchmark) -> Asker:
             again = []
             for (item, name, question), answer in zip(left, answers, strict=True):
                 before = records.get((item.key, name), Record(item.key, name, None))
-                told = before.text is not None
+                answered = before.text is not None
                 record = replace(
                     before,
                     text=before.text if answer.reason is not None else answer.text,
-                    reason=answer.reason if not told else None,
-                    unread=(*before.unread, str(before.text)) if told and answer.reason is None else before.unread,
+                    reason=answer.reason if not answered else None,
+                    unread=(*before.unread, str(before.text)) if answered and answer.reason is None else before.unread,
                     prompt_tokens=before.prompt_tokens + answer.prompt_tokens,
                     completion_tokens=before.completion_tokens + answer.completion_tokens,
                 )

@@ -136,8 +136,8 @@ Tables = dict[str, tuple[Line, ...]]
 
 def digest_of(items: Sequence[Item]) -> str:
     """What tells two sets of items apart."""
-    told = json.dumps([(item.key, item.task, item.instruction) for item in items])
-    return f"{len(items)} items, {zlib.crc32(told.encode()):08x}"
+    content = json.dumps([(item.key, item.task, item.instruction) for item in items])
+    return f"{len(items)} items, {zlib.crc32(content.encode()):08x}"
 
 
 class Benchmark(Protocol):

@@ -125,30 +125,31 @@ def paired(
 
 
 def _changes(rows: Sequence[ItemRow], theirs: Mapping[str, ItemRow], metric: str, overall: str) -> dict[str, Change]:
-    found = paired(rows, theirs, metric)
-    if not found:
+    both = paired(rows, theirs, metric)
+    if not both:
         return {}
-    pairs = np.array([(before, after) for _, _, before, after in found])
-    tasks = np.array([row.task for row, _, _, _ in found])
-    by_type = {task: pairs[tasks == task] for task in dict.fromkeys(row.task for row, _, _, _ in found)}
+    pairs = np.array([(before, after) for _, _, before, after in both])
+    tasks = np.array([row.task for row, _, _, _ in both])
+    by_type = {task: pairs[tasks == task] for task in dict.fromkeys(row.task for row, _, _, _ in both)}
     lines = {task: _change(part, figures(part[:, 0], part[:, 1])) for task, part in by_type.items()}
     total = figures(pairs[:, 0], pairs[:, 1]) if overall == "items" else mean_of_types(list(by_type.values()))
     return {**lines, OVERALL: _change(pairs, total)}
 
 
-def _change(pairs: Floats, told: Mapping[str, Any]) -> Change:
+def _change(pairs: Floats, summary: Mapping[str, Any]) -> Change:
     delta = pairs[:, 1] - pairs[:, 0]
     counts = len(delta), int((delta > 0).sum()), int((delta < 0).sum())
-    return Change(told["before"], told["after"], told["delta"], tuple(told["ci95"]), *counts)
+    return Change(summary["before"], summary["after"], summary["delta"], tuple(summary["ci95"]), *counts)
 
 
-def write_comparison(found: Comparison, out: Path) -> None:
+def write_comparison(comparison: Comparison, out: Path) -> None:
     """Write compare.json: the differences of the results."""
+    papers = comparison.published
     content = {
-        "results": {name: {"folder": str(found.folders[name])} for name in found.results},
-        "changes": TypeAdapter(Any).dump_python(found.changes, mode="json"),
-        "published": found.published and {"source": found.published.source, "judge": found.published.judge},
-        "notes": found.notes,
+        "results": {name: {"folder": str(comparison.folders[name])} for name in comparison.results},
+        "changes": TypeAdapter(Any).dump_python(comparison.changes, mode="json"),
+        "published": papers and {"source": papers.source, "judge": papers.judge},
+        "notes": comparison.notes,
     }
     write_file(out / "compare.json", (json.dumps(content, indent=1) + "\n").encode())
 
@@ -168,9 +169,9 @@ def _notes(results: Mapping[str, Result], papers: Published | None) -> list[str]
     """In what the results were not made alike."""
     notes = []
     for key in ASKED:
-        told = {name: result.made_with.get(key) for name, result in results.items()}
-        if len({json.dumps(value) for value in told.values()}) > 1:
-            words = ", ".join(f"{name}: {value}" for name, value in told.items())
+        settings = {name: result.made_with.get(key) for name, result in results.items()}
+        if len({json.dumps(value) for value in settings.values()}) > 1:
+            words = ", ".join(f"{name}: {value}" for name, value in settings.items())
             notes.append(f"Not comparable with each other, {key} differs ({words}).")
     keys = [{row.key for row in result.items} for result in results.values()]
     if any(other != keys[0] for other in keys):

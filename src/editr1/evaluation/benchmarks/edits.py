@@ -241,21 +241,21 @@ def choose(
     def score(item: Item) -> tuple[Item, list[Score]]:
         sample = item.sample(item.source())
         edits = [open_edit(out / name) for name in files_of(item, settings)]
-        asked = [JudgeRequest(sample, edit) for edit in edits]
-        return item, reward.score(asked)
+        requests = [JudgeRequest(sample, edit) for edit in edits]
+        return item, reward.score(requests)
 
     failed: dict[str, str] = {}
     picks: JsonLines[dict[str, Any]] = JsonLines(out / PICKS, "picks", "delete it", load=dict)
     for item, scores in in_flight(to_choose(items, settings, out), score, width):
         values = [score.value for score in scores]
-        known = [value for value in values if value is not None]
-        if not known:
+        rewards = [value for value in values if value is not None]
+        if not rewards:
             failed[item.key] = f"none of {len(values)} candidates has a reward: {scores[0].reason}"
         else:
-            picked = values.index(max(known))
-            line = {"key": item.key, "picked": picked, "rewards": values, "reasons": [s.reason for s in scores]}
+            best = values.index(max(rewards))
+            line = {"key": item.key, "picked": best, "rewards": values, "reasons": [s.reason for s in scores]}
             picks.append([line])
-            write_file(out / item.edit_file, (out / files_of(item, settings)[picked]).read_bytes())
+            write_file(out / item.edit_file, (out / files_of(item, settings)[best]).read_bytes())
         on_item()
     return failed
 
@@ -283,8 +283,8 @@ def prepare(out: Path, made_with: Mapping[str, Any]) -> None:
     """
     path = out / "edits.json"
     if path.is_file() and next(out.rglob("*.png"), None) is not None:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        if difference := first_difference({name: held.get(name) for name in made_with}, made_with):
+        old = json.loads(path.read_text(encoding="utf-8"))
+        if difference := first_difference({name: old.get(name) for name in made_with}, made_with):
             raise UserError(
                 f"--out {out} holds edits made with {difference}: give another folder, or go on with the same settings"
             )
@@ -294,8 +294,8 @@ def prepare(out: Path, made_with: Mapping[str, Any]) -> None:
 
 def settings_dict(settings: EditSettings) -> dict[str, Any]:
     """The settings for the record, with what is in the files that they name (a run's newest weights change)."""
-    told = asdict(settings)
+    record = asdict(settings)
     for name in ("editor", "lora"):
-        if told[name] is not None and (file := Path(told[name])).is_file():
-            told[f"{name}_crc32"] = f"{zlib.crc32(file.read_bytes()):08x}"
-    return told
+        if record[name] is not None and (file := Path(record[name])).is_file():
+            record[f"{name}_crc32"] = f"{zlib.crc32(file.read_bytes()):08x}"
+    return record

@@ -95,11 +95,14 @@ class GEdit:
                 if language not in LANGUAGES:
                     raise UserError(f"{row.where}: instruction_language {language!r}; there are {', '.join(LANGUAGES)}")
                 by_language[language].append(_item(row, language, has_raw))
-        found = [item for items in by_language.values() for item in items]
-        self.items, self.digest = [item for items in by_language.values() for item in items[:limit]], digest_of(found)
+        everything = [item for items in by_language.values() for item in items]
+        self.items, self.digest = (
+            [item for items in by_language.values() for item in items[:limit]],
+            digest_of(everything),
+        )
         if not self.items:
             raise UserError(f"{folder} holds no item")
-        if len({item.key for item in found}) < len(found):
+        if len({item.key for item in everything}) < len(everything):
             raise UserError(f"{folder} holds an item twice; give one copy of the benchmark")
         self.templates, self.prompts = self._templates()
 
@@ -121,8 +124,8 @@ class GEdit:
         least = [min(reading.numbers, default=None) for reading in (readings["consistency"], readings["quality"])]
         careful = [min(reading.careful, default=None) for reading in (readings["consistency"], readings["quality"])]
         overall = _overall(*least)
-        known = overall is not None
-        scores = {"O": overall, "SC": least[0] if known else None, "PQ": least[1] if known else None}
+        complete = overall is not None
+        scores = {"O": overall, "SC": least[0] if complete else None, "PQ": least[1] if complete else None}
         return ItemResult(item, answers, reasons, scores, _overall(*careful))
 
     def finish(self, results: Sequence[ItemResult], out: Path) -> Tables:
@@ -178,10 +181,10 @@ def official_scores(text: str) -> tuple[float, ...]:
 
 def careful_scores(text: str) -> tuple[float, ...]:
     """Two scores from 0 to 10 where the answer holds exactly one list of two numbers; else nothing."""
-    found = {(float(a), float(b)) for a, b in PAIR.findall(text)}
-    if len(found) != 1:
+    pairs = {(float(a), float(b)) for a, b in PAIR.findall(text)}
+    if len(pairs) != 1:
         return ()
-    (pair,) = found
+    (pair,) = pairs
     return pair if all(LOW <= number <= HIGH for number in pair) else ()
 
 
@@ -244,8 +247,8 @@ def _csv(lines: Sequence[Sequence[Any]]) -> bytes:
 
 def _files(folder: Path) -> list[Path]:
     """The files that hold the benchmark's columns."""
-    found = [folder] if folder.is_file() else sorted([*folder.rglob("*.parquet"), *folder.rglob("*.arrow")])
-    files = [file for file in found if file.suffix in (".parquet", ".arrow") and columns_of(file) >= COLUMNS]
+    candidates = [folder] if folder.is_file() else sorted([*folder.rglob("*.parquet"), *folder.rglob("*.arrow")])
+    files = [file for file in candidates if file.suffix in (".parquet", ".arrow") and columns_of(file) >= COLUMNS]
     if not files:
         columns = ", ".join(sorted(COLUMNS))
         raise UserError(

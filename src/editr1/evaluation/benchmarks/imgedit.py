@@ -62,8 +62,8 @@ class ImgEdit:
         self.folder = folder.resolve()
         self.templates, self.prompts = self._templates()
         entries = _read(self.folder / "basic_edit.json", TypeAdapter(dict[str, _Entry]))
-        found = [self._item(key, entry) for key, entry in entries.items()]
-        self.items, self.digest = found[:limit], digest_of(found)
+        items = [self._item(key, entry) for key, entry in entries.items()]
+        self.items, self.digest = items[:limit], digest_of(items)
         if not self.items:
             raise UserError(f"{folder / 'basic_edit.json'} holds no item")
 
@@ -143,8 +143,8 @@ def official_numbers(text: str) -> tuple[float, ...]:
 def careful_numbers(text: str) -> tuple[float, ...]:
     """The three scores where exactly three lines hold one, each from 1 to 5; else nothing."""
     plain = (line.strip().replace("*", "").replace("`", "") for line in text.splitlines())
-    found = [float(match.group(1)) for line in plain if (match := CAREFUL.match(line))]
-    return tuple(found) if len(found) == len(CRITERIA) and all(LOW <= n <= HIGH for n in found) else ()
+    numbers = [float(match.group(1)) for line in plain if (match := CAREFUL.match(line))]
+    return tuple(numbers) if len(numbers) == len(CRITERIA) and all(LOW <= n <= HIGH for n in numbers) else ()
 
 
 def _read(path: Path, kind: TypeAdapter[Any]) -> Any:

@@ -25,8 +25,8 @@ class Scored(Protocol):
 
 def mean(values: Sequence[float | None]) -> float | None:
     """Of the known ones; None where there is none."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None
 
 
 def line(name: str, items: Sequence[Scored], metrics: Sequence[str], needed: str) -> Line:

@@ -39,10 +39,10 @@ def published(benchmark: str) -> Published | None:
         return None
     rows = {}
     for name, values in entry["rows"].items():
-        given = values if isinstance(values, dict) else dict(zip(entry["types"], values, strict=True))
+        columns = values if isinstance(values, dict) else dict(zip(entry["types"], values, strict=True))
         by_type = "overall" in entry["types"]
         rows[name] = {
             ((entry["metric"], column) if by_type else (column, "overall")): float(value)
-            for column, value in given.items()
+            for column, value in columns.items()
         }
     return Published(entry["judge"], entry["source"], entry["subset"], rows)

@@ -110,7 +110,7 @@ def read_result(path: Path) -> Result:
     except ValidationError as error:
         raise UserError(f"{file}: not the result of a benchmark: {first_problem(error)}") from error
     numbers = [row.scores for row in result.items] + [line.means for lines in result.tables.values() for line in lines]
-    if not result.tables or not result.items or any(set(result.metrics) - set(found) for found in numbers):
+    if not result.tables or not result.items or any(set(result.metrics) - set(scores) for scores in numbers):
         raise UserError(f"{file}: damaged: a table, an item or a score is missing; run the eval again, it goes on")
     return result
 

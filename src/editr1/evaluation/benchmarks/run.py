@@ -78,9 +78,9 @@ def run_benchmark(
     reward = None if asked.reward is None else parse_judge(asked.reward)
     made_with = {"benchmark": benchmark.name, "data": benchmark.digest, **settings_dict(settings)}
     made_with["reward"] = reward and reward.name
-    for judged in filter(None, (judge, reward)):
-        if not judged.endpoints:
-            load_processor(Path(locate(str(judged.path))))  # a judge that is not there is told before hours of edits
+    for each in filter(None, (judge, reward)):
+        if not each.endpoints:
+            load_processor(Path(locate(str(each.path))))  # a judge that is not there is told before hours of edits
     prepare(out, made_with)
     how = {"judge": judge.name, "asked": asked.way, "prompts": benchmark.prompts}
     if asked.way == "score_logit":
@@ -162,11 +162,11 @@ def score_all(benchmark: Benchmark, records: dict[tuple[str, str], Record], fail
     """Scores of all items, from the raw answers alone."""
     results = []
     for item in benchmark.items:
-        found = {name: records.get((item.key, name)) for name in benchmark.asks}
-        answers = {name: record.text if record else None for name, record in found.items()}
+        by_question = {name: records.get((item.key, name)) for name in benchmark.asks}
+        answers = {name: record.text if record else None for name, record in by_question.items()}
         reasons = {
             name: (record.reason if record else failed.get(item.key)) or "no edit"
-            for name, record in found.items()
+            for name, record in by_question.items()
             if record is None or record.text is None
         }
         results.append(benchmark.score(item, answers, reasons))
@@ -178,9 +178,9 @@ def estimate(
 ) -> None:
     """Say what the run will ask for, before it starts."""
     items = unanswered(benchmark, store)
-    looked = items[:: max(1, len(items) // SAMPLED)][:SAMPLED]
+    sample = items[:: max(1, len(items) // SAMPLED)][:SAMPLED]
     read = write = count = 0
-    for item in looked:
+    for item in sample:
         source = item.source()
         for question in benchmark.questions(item, source, source).values():
             parts = question.ask.parts
@@ -189,7 +189,7 @@ def estimate(
             read += letters // LETTERS_PER_TOKEN + pixels // PIXELS_PER_TOKEN
             write += question.ask.max_tokens
             count += 1
-    share = len(items) / max(len(looked), 1)
+    share = len(items) / max(len(sample), 1)
     left = len(missing(benchmark.items, settings, out))
     line = (
         f"{benchmark.name}: {len(benchmark.items)} items, {left} of them to edit ({settings.best_of} each), "
@@ -206,10 +206,10 @@ def _asker(judge: JudgeConfig, benchmark: Benchmark, way: str) -> tuple[Asker, M
     """Who is asked, by which model, how many chunks at a time, and how many items a chunk."""
     device = pick_device("auto")
     if way == "score_logit":
-        found = open_judge(judge.model_copy(update={"method": "score_logit", "criteria": CRITERIA}), device)
-        if not isinstance(found, MLLMJudge):
+        scorer = open_judge(judge.model_copy(update={"method": "score_logit", "criteria": CRITERIA}), device)
+        if not isinstance(scorer, MLLMJudge):
             raise UserError(f"the judge {judge.path} gives no Score Logit")
-        return by_score_logit(found), found.model, _width(found.model, judge)
+        return by_score_logit(scorer), scorer.model, _width(scorer.model, judge)
     model = open_model(judge, device)
     return written(model, benchmark), model, _width(model, judge)
 

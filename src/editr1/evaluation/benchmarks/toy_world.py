@@ -48,22 +48,22 @@ def evaluate_toy(
     Raises:
         UserError: there is no such editor, LoRA or judge, or OUT holds other edits.
     """
-    chosen = parse_judge(judge)
+    judge_config = parse_judge(judge)
     made_with = {
         "benchmark": "toy",
         **settings_dict(settings),
         "items": toy.items,
         "edits": toy.edits if settings.best_of == 1 else settings.best_of,
         "level": toy.level,
-        "judge": chosen.name,
-        "asked": chosen.method,
-        "prompts": f"{chosen.template}/{chosen.order}",
+        "judge": judge_config.name,
+        "asked": judge_config.method,
+        "prompts": f"{judge_config.template}/{judge_config.order}",
     }
     prepare(out, made_with)
     device = pick_device("auto")
     rows = measure_edits(
         open_editor(settings, device),
-        open_judge(chosen, device),
+        open_judge(judge_config, device),
         ToyDataset("heldout", toy.items, level=toy.level),
         out=out / EDITS,
         settings=EvalSettings(

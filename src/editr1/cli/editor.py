@@ -11,8 +11,8 @@ from editr1.errors import UserError
 
 
 def probe(
-    path: Annotated[str, typer.Argument(help="A diffusers pipeline: folder, hub name, or toy:NAME.")],
-    pixels: Annotated[int, typer.Option(min=1, help="Area of its edits.")] = 256 * 256,
+    path: Annotated[str, typer.Argument(help="Diffusers pipeline: folder, hub name, or toy:NAME.")],
+    pixels: Annotated[int, typer.Option(min=1, help="Area of its edits in pixels.")] = 256 * 256,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Run a pipeline a few times, derive its family record, and check that training sees what inference sees."""

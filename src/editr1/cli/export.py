@@ -1,4 +1,4 @@
-"""The commands `editr1 export` and `editr1 edit`. They import what they need, so that --help is quick."""
+"""The commands `editr1 export` and `editr1 edit`. They import what they need on call, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def export(
     merge: Annotated[
         bool, typer.Option("--merge", help="Write a whole pipeline with the trained weights in it.")
     ] = False,
-    ema: Annotated[bool, typer.Option("--ema/--no-ema", help="The averaged weights, or the trained ones.")] = True,
-    layout: Annotated[str, typer.Option("--format", help="diffusers, peft or comfyui.")] = "diffusers",
-    step: Annotated[int | None, typer.Option(min=1, help="Which checkpoint; the newest without it.")] = None,
+    ema: Annotated[bool, typer.Option("--ema/--no-ema", help="Averaged weights, or the last ones.")] = True,
+    layout: Annotated[str, typer.Option("--format", help="Format: diffusers, peft or comfyui.")] = "diffusers",
+    step: Annotated[int | None, typer.Option(min=1, help="Step of the checkpoint; the newest by default.")] = None,
 ) -> None:
     """Write trained weights for diffusers, PEFT or ComfyUI, with a model card; each file is checked by loading it."""
     from editr1.export.export import export_run
@@ -28,17 +28,17 @@ def export(
 
 
 def edit(
-    image: Annotated[Path, typer.Argument(help="The picture to edit.")],
-    instruction: Annotated[str, typer.Argument(help="What to do, in words.")],
-    editor: Annotated[str, typer.Option(help="A diffusers pipeline: folder, hub name, toy:NAME, or a run's YAML.")],
+    image: Annotated[Path, typer.Argument(help="Picture to edit.")],
+    instruction: Annotated[str, typer.Argument(help="Instruction in words.")],
+    editor: Annotated[str, typer.Option(help="Diffusers pipeline: folder, hub name, toy:NAME, or a run's YAML.")],
     lora: Annotated[
-        Path | None, typer.Option(help="A LoRA (diffusers, PEFT or ComfyUI; file or folder), a checkpoint or a run.")
+        Path | None, typer.Option(help="LoRA (diffusers, PEFT or ComfyUI; file or folder), checkpoint or run.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The picture to write; <image>.edited.png without it.")] = None,
-    steps: Annotated[int, typer.Option(min=2, help="Denoiser calls.")] = 28,
-    seed: Annotated[int, typer.Option(min=0, help="Other seeds give other edits.")] = 0,
-    guidance: Annotated[float | None, typer.Option(min=0, help="Guidance scale; the editor's own without it.")] = None,
-    pixels: Annotated[int | None, typer.Option(min=1, help="Area of the edit; the editor's own without it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Picture to write; <image>.edited.png by default.")] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Denoiser steps of the edit.")] = 28,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise; each seed gives another edit.")] = 0,
+    guidance: Annotated[float | None, typer.Option(min=0, help="Guidance scale; the editor's own by default.")] = None,
+    pixels: Annotated[int | None, typer.Option(min=1, help="Area of the edit; the editor's own by default.")] = None,
 ) -> None:
     """Make one edit with the stock pipeline, with or without a LoRA."""
     to = out or Path(f"{image.stem}.edited.png")

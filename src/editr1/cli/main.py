@@ -28,9 +28,9 @@ R = TypeVar("R")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 toy = typer.Typer(no_args_is_help=True, help="The embedded world: scenes, a tiny editor and a tiny judge.")
-editor = typer.Typer(no_args_is_help=True, help="Which diffusers pipelines can be trained, and how they are seen.")
-judge = typer.Typer(no_args_is_help=True, help="Score edits, serve a judge, measure how well it agrees with people.")
-evaluation = typer.Typer(no_args_is_help=True, help="Run a benchmark, and set results beside each other.")
+editor = typer.Typer(no_args_is_help=True, help="List the editors, and probe any diffusers pipeline.")
+judge = typer.Typer(no_args_is_help=True, help="Score edits, serve a judge, measure its agreement with people.")
+evaluation = typer.Typer(no_args_is_help=True, help="Run a benchmark, and compare results.")
 app.add_typer(toy, name="toy")
 app.add_typer(editor, name="editor")
 app.add_typer(judge, name="judge")
@@ -58,8 +58,8 @@ def _reported(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"editr1 {__version__}")
         raise typer.Exit
 
@@ -76,12 +76,12 @@ def root(
 @app.command()
 @_reported
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the run; one that was stopped goes on.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")] = 0,
-    minutes: Annotated[float | None, typer.Option(min=0, help="Stop training after so many minutes.")] = None,
-    editor: Annotated[str, typer.Option(help="Which toy editor: qwen-image-edit or flux-kontext.")] = "qwen-image-edit",
+    out: Annotated[Path, typer.Option(help="Folder of the run; a stopped run goes on.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Minutes of training at most.")] = None,
+    editor: Annotated[str, typer.Option(help="Toy editor: qwen-image-edit or flux-kontext.")] = "qwen-image-edit",
 ) -> None:
-    """Watch the embedded editor get better by reinforcement from the embedded judge, in minutes on a CPU."""
+    """Train the embedded editor against the embedded judge, in minutes on a CPU, and report before and after."""
     from editr1.cli.demo import run_demo
 
     run_demo(out=out, seed=seed, minutes=minutes, editor=editor)
@@ -93,7 +93,7 @@ def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped preset.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...")] = None,
 ) -> None:
-    """Train an editor. The same command again goes on where the run was stopped."""
+    """Train an editor. The same command resumes a stopped run."""
     from editr1.config.loading import load_config
 
     settings = load_config(config, overrides or [])
@@ -128,11 +128,11 @@ evaluation.command()(_reported(eval_commands.compare))
 @toy.command()
 @_reported
 def sample(
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("toy.png"),
-    count: Annotated[int, typer.Option(min=1, help="How many items.")] = 18,
-    split: Annotated[str, typer.Option(help="sft, rl or heldout.")] = "sft",
-    seed: Annotated[int, typer.Option(min=0, help="Which items.")] = 0,
-    level: Annotated[str, typer.Option(help="small or full.")] = "small",
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("toy.png"),
+    count: Annotated[int, typer.Option(min=1, help="Number of items.")] = 18,
+    split: Annotated[str, typer.Option(help="Split: sft, rl or heldout.")] = "sft",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the items.")] = 0,
+    level: Annotated[str, typer.Option(help="Level: small or full.")] = "small",
 ) -> None:
     """Draw items of the toy world, source beside target, into one picture."""
     from editr1.cli import toy as commands
@@ -143,11 +143,11 @@ def sample(
 @toy.command()
 @_reported
 def build(
-    out: Annotated[Path, typer.Option(help="Folder for the models; one that was stopped goes on.")] = Path("build/toy"),
-    seed: Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")] = 0,
-    level: Annotated[str, typer.Option(help="small or full.")] = "small",
+    out: Annotated[Path, typer.Option(help="Folder for the models; a stopped training goes on.")] = Path("build/toy"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    level: Annotated[str, typer.Option(help="Level: small or full.")] = "small",
 ) -> None:
-    """Train the toy editor and judge anew: hours on a CPU."""
+    """Train the toy editors and the judge from scratch, in hours on a CPU."""
     from editr1.cli import toy as commands
 
     commands.build(out, seed=seed, level=cast("Level", level))
@@ -156,11 +156,11 @@ def build(
 @toy.command()
 @_reported
 def verify(
-    editor: Annotated[Path | None, typer.Option(help="Another editor than the shipped one.")] = None,
-    judge: Annotated[Path | None, typer.Option(help="Another judge than the shipped one.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    editor: Annotated[Path | None, typer.Option(help="Folder of the editor; the shipped one by default.")] = None,
+    judge: Annotated[Path | None, typer.Option(help="Folder of the judge; the shipped one by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Recompute, from the weights, what the toy editor and judge can do."""
+    """Measure the toy editor and judge from their weights."""
     from editr1.cli import toy as commands
 
     commands.verify(editor=editor, judge=judge, as_json=as_json)

@@ -35,19 +35,18 @@ def sample(out: Path, count: int = 18, split: Split = "sft", seed: int = 0, leve
 
 
 def build(out: Path, seed: int = 0, level: Level = "small") -> None:
-    """Train VAE, editor and judge anew; hours on a CPU, resumable: the same command goes on."""
+    """Train VAEs, editors and judge from scratch; the same command resumes a stopped training."""
     import torch
 
     from editr1.toy_models.recipe import train_all
 
-    torch.set_flush_denormal(True)  # tiny numbers of a young model cost a CPU much time
-
+    torch.set_flush_denormal(True)  # tiny numbers in an untrained model slow a CPU down
     train_all(out, seed=seed, level=level)
     typer.echo(out)
 
 
 def verify(editor: Path | None = None, judge: Path | None = None, as_json: bool = False) -> None:
-    """Recompute what the shipped models (or other ones) can do, and print it."""
+    """Measure the shipped models, or other ones, and print the figures."""
     from rich.progress import track
 
     from editr1.toy.assets import toy_path

@@ -1,4 +1,4 @@
-"""Edits as they are found on the web: right, not done, done wrongly, or done with damage elsewhere.
+"""Edits as on the web: right, not done, done wrongly, or done with damage elsewhere.
 
 The editor is trained on a mixture of these (so that it can do most edits, but does each only some of the time); the
 judge learns to tell them apart.
@@ -55,7 +55,7 @@ def damage(rng: Rng, scene: Scene, keep: tuple[str, ...], level: Level) -> Scene
 
 
 def other_task(rng: Rng, item: ToyItem, level: Level) -> Scene:
-    """Something else altogether: an edit of another task."""
+    """An edit of another task."""
     edit = MAKERS[pick(rng, TASKS)](rng, item.scene, names_of(level))
     return edit.target if edit else item.scene
 

@@ -1,7 +1,7 @@
-"""The oracle: how well an edit was done, from the target that RL never sees. For measurement only.
+"""The oracle: how well an edit was done, by the target that RL never sees. For measurement only.
 
 score = done * preserved, each in [0, 1]
-done       mean over the parts that must change: how much of the way from source to target was gone there
+done       mean over the parts that must change: how much of the way from source to target the edit goes there
 preserved  least over the parts that must stay: how well they match the source
 """
 
@@ -64,10 +64,10 @@ def score(item: ToyItem, edit: Image) -> OracleScore:
         if where.any():
             before = unmoved[where].mean()
             done.append(float(np.clip((reached[where].mean() - before) / (1 - before), 0, 1)))
-    kept = [float(reached[mask].mean()) for mask in stay.values()]
+    likeness = [float(reached[mask].mean()) for mask in stay.values()]
     if "all" in change:
-        kept = [_likeness(picture, target)]
-    preserved = min(kept, default=1.0)
+        likeness = [_likeness(picture, target)]
+    preserved = min(likeness, default=1.0)
     return OracleScore(float(np.mean(done)) * preserved, float(np.mean(done)), preserved)
 
 

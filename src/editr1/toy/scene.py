@@ -75,12 +75,12 @@ class Scene:
         return replace(self, things=tuple(thing for thing in self.things if thing.cell != cell))
 
     def put(self, thing: Thing) -> Scene:
-        """The scene with `thing` in its cell, in place of what stood there."""
+        """The scene with `thing` in its cell, in place of any object there."""
         things = (*self.without(thing.cell).things, thing)
         return replace(self, things=tuple(sorted(things, key=lambda one: one.cell)))
 
     def free(self) -> list[int]:
-        """The cells where nothing stands."""
+        """The empty cells."""
         return [cell for cell in range(len(CELLS)) if self.at(cell) is None]
 
 
@@ -196,8 +196,8 @@ def looks_turned(name: str) -> bool:
 def _changes(name: str, flipped: bool, turned: bool) -> bool:
     plain = sprite(name, None, "normal", False, False)
     other = sprite(name, None, "normal", flipped, turned)
-    seen = np.abs(plain * plain[..., 3:] - other * other[..., 3:]).max(-1) > 0.25
-    return bool(seen.sum() > 0.25 * (plain[..., 3] > 0.5).sum())
+    visible = np.abs(plain * plain[..., 3:] - other * other[..., 3:]).max(-1) > 0.25
+    return bool(visible.sum() > 0.25 * (plain[..., 3] > 0.5).sum())
 
 
 @lru_cache(maxsize=1024)

@@ -1,7 +1,7 @@
 """The toy world's items: generated from a seed, never stored, in three splits that share no scene.
 
-A scene's split is decided by a hash of what it shows (names, cells, background), so no (object, scene) combination can
-stand in two splits, whatever the seed.
+A hash of what a scene shows (names, cells, background) decides its split, so no scene is in two splits, whatever the
+seed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VISIBLE = 0.08  # distance (root mean square of the channels) from which on two 
 
 @dataclass(frozen=True)
 class ToyItem:
-    """One item with what RL must not see: the edit's target."""
+    """One item with the edit's target, which RL must not see."""
 
     key: str
     scene: Scene
@@ -46,8 +46,8 @@ def names_of(level: Level) -> list[str]:
 
 def split_of(scene: Scene) -> Split:
     """The split a scene belongs to: 7 of 10 scenes are `sft`, 2 `rl`, 1 `heldout`."""
-    shown = "|".join([scene.background, scene.pattern, *(f"{t.name}@{t.cell}" for t in scene.things)])
-    bucket = zlib.crc32(shown.encode()) % 10
+    content = "|".join([scene.background, scene.pattern, *(f"{t.name}@{t.cell}" for t in scene.things)])
+    bucket = zlib.crc32(content.encode()) % 10
     return "sft" if bucket < 7 else "rl" if bucket < 9 else "heldout"
 
 

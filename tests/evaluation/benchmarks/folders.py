@@ -7,7 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from editr1.evaluation.benchmarks.gedit import TYPES as GEDIT_TYPES
+from editr1.evaluation.benchmarks.imgedit import TYPES
 from editr1.toy.world import ToyDataset
 
 
@@ -53,4 +56,22 @@ def gedit_folder(folder: Path, items: int = 11) -> Path:
     (folder / "data").mkdir(parents=True)
     table = pyarrow.Table.from_pylist(rows)
     parquet.write_table(table, folder / "data/train-00000-of-00001.parquet", row_group_size=4)
+    return folder
+
+
+def plain_imgedit_folder(folder: Path, prompts: bool = False) -> Path:
+    """A folder in the official layout: two items a type."""
+    entries = {}
+    for number in range(2 * len(TYPES)):
+        kind = TYPES[number % len(TYPES)]
+        path = folder / kind / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (10 * number, 0, 0)).save(path)
+        entries[str(number)] = {"id": f"{kind}/{number}.jpg", "prompt": f"Edit {number}.", "edit_type": kind}
+    (folder / "basic_edit.json").write_text(json.dumps(entries))
+    if prompts:
+        text = (
+            "Rate.\n{}: A number from 1 to 5.\nB b: A number from 1 to 5.\nC & c: A number from 1 to 5.\n<edit_prompt>"
+        )
+        (folder / "prompts.json").write_text(json.dumps({kind: text.format(f"A {kind}") for kind in TYPES}))
     return folder

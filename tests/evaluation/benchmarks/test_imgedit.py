@@ -11,32 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.imgedit import TYPES, ImgEdit, careful_numbers, official_numbers
+from tests.evaluation.benchmarks.folders import plain_imgedit_folder
 
 NAMES = st.sampled_from(["Prompt Compliance", "visual naturalness", "**Detail**", "一致性", "Note"])
 ENDS = st.sampled_from([": 4", ": 4.5", ": 5/5", "：3", ":2", ": 6", ": ²", ": ", " 3", ": 1: 2", ": 0", ":  3"])
 TEXTS = st.lists(st.one_of(st.builds(lambda a, b: a + b, NAMES, ENDS), st.text(max_size=20)), max_size=6).map("\n".join)
-
-
-def make_folder(folder: Path, prompts: bool = False) -> Path:
-    """A folder in the official layout: two items a type."""
-    entries = {}
-    for number in range(2 * len(TYPES)):
-        kind = TYPES[number % len(TYPES)]
-        path = folder / kind / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (64, 64), (10 * number, 0, 0)).save(path)
-        entries[str(number)] = {"id": f"{kind}/{number}.jpg", "prompt": f"Edit {number}.", "edit_type": kind}
-    (folder / "basic_edit.json").write_text(json.dumps(entries))
-    if prompts:
-        text = (
-            "Rate.\n{}: A number from 1 to 5.\nB b: A number from 1 to 5.\nC & c: A number from 1 to 5.\n<edit_prompt>"
-        )
-        (folder / "prompts.json").write_text(json.dumps({kind: text.format(f"A {kind}") for kind in TYPES}))
-    return folder
 
 
 @given(TEXTS)
@@ -73,7 +55,7 @@ def test_readings_of_answers_as_judges_write_them(text: str, official: Any, care
 
 
 def test_official_files_and_table_follow_from_the_raw_answers_alone(tmp_path: Path) -> None:
-    bench = ImgEdit(make_folder(tmp_path / "data"))
+    bench = ImgEdit(plain_imgedit_folder(tmp_path / "data"))
     answers = {item.key: f"Good: {1 + int(item.key) % 5}\nNice: 3\nKept: 4" for item in bench.items}
     answers["0"], answers["1"] = "no idea", "**Good**：5\nNice: 3.5\nKept: 4"
     del answers["2"]
@@ -97,7 +79,7 @@ def test_official_files_and_table_follow_from_the_raw_answers_alone(tmp_path: Pa
 
 
 def test_the_users_prompts_are_used_word_by_word_and_answers_written_in_their_form(tmp_path: Path) -> None:
-    bench = ImgEdit(make_folder(tmp_path, prompts=True), limit=1)
+    bench = ImgEdit(plain_imgedit_folder(tmp_path, prompts=True), limit=1)
     (item,) = bench.items
     source = item.source()
     question = bench.questions(item, source, source)["judge"]
@@ -105,7 +87,7 @@ def test_the_users_prompts_are_used_word_by_word_and_answers_written_in_their_fo
     assert question.ask.parts[0].endswith("Edit 0.") and question.ask.parts[1:] == (source, source)  # type: ignore[union-attr]
     assert question.write([4.4, 1.0, 2.6]) == "A add: 4\nB b: 1\nC & c: 3"
     assert bench.read(item, "judge", question.write([4.4, 1.0, 2.6])).numbers == (4, 1, 3)
-    own = ImgEdit(make_folder(tmp_path / "own"))
+    own = ImgEdit(plain_imgedit_folder(tmp_path / "own"))
     assert own.prompts == "own wording"
     for item in own.items:
         assert list(own.questions(item, source, source)["judge"].criteria) == [
@@ -128,7 +110,7 @@ def test_the_users_prompts_are_used_word_by_word_and_answers_written_in_their_fo
 def test_official_names_stand_for_the_criteria_that_they_mean(
     tmp_path: Path, names: tuple[str, str, str], meant: list[str]
 ) -> None:
-    folder = make_folder(tmp_path, prompts=True)
+    folder = plain_imgedit_folder(tmp_path, prompts=True)
     text = "Rate <edit_prompt>.\n" + "".join(f"{name}: A number from 1 to 5.\n" for name in names)
     (folder / "prompts.json").write_text(json.dumps(dict.fromkeys(TYPES, text)))
     bench = ImgEdit(folder, limit=1)
@@ -140,7 +122,7 @@ def test_official_names_stand_for_the_criteria_that_they_mean(
 def test_what_is_wrong_in_a_folder_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="must be the benchmark's folder"):
         ImgEdit(tmp_path)
-    make_folder(tmp_path)
+    plain_imgedit_folder(tmp_path)
     whole = json.loads((tmp_path / "basic_edit.json").read_text())
     for change, words in (
         ({"id": "../x.png"}, "lies outside"),

@@ -23,7 +23,7 @@ from editr1.evaluation.benchmarks.imgedit import TYPES, ImgEdit
 from editr1.evaluation.benchmarks.run import ask_all, score_all
 from editr1.judges.base import Answer, Ask
 from editr1.judges.models.remote import OpenAIModel
-from tests.evaluation.benchmarks.test_imgedit import make_folder
+from tests.evaluation.benchmarks.folders import plain_imgedit_folder
 from tests.judges.fault_server import FaultServer, Reply
 
 SIZE = 737
@@ -132,7 +132,7 @@ GOOD = "A bit: 4\nOf it: 3\nAll: 2"
 def test_what_cannot_be_read_is_asked_again_of_a_server_and_every_answer_is_kept(
     tmp_path: Path, answers: Any, remote: bool, text: str | None, unread: Any, reason: str | None
 ) -> None:
-    bench = ImgEdit(make_folder(tmp_path), limit=1)
+    bench = ImgEdit(plain_imgedit_folder(tmp_path), limit=1)
     out = tmp_path / "out"
     out.mkdir()
     Image.new("RGB", (64, 64)).save(out / bench.items[0].edit_file)
@@ -148,7 +148,7 @@ def test_what_cannot_be_read_is_asked_again_of_a_server_and_every_answer_is_kept
 
 
 def test_answers_cut_off_by_a_crash_are_asked_anew_and_those_of_another_judge_refused(tmp_path: Path) -> None:
-    bench = ImgEdit(make_folder(tmp_path), limit=2)
+    bench = ImgEdit(plain_imgedit_folder(tmp_path), limit=2)
     out = tmp_path / "out"
     out.mkdir()
     for item in bench.items:
@@ -169,6 +169,6 @@ def test_answers_cut_off_by_a_crash_are_asked_anew_and_those_of_another_judge_re
 
 
 def test_an_item_without_an_edit_is_counted_with_its_reason(tmp_path: Path) -> None:
-    bench = ImgEdit(make_folder(tmp_path), limit=1)
+    bench = ImgEdit(plain_imgedit_folder(tmp_path), limit=1)
     (result,) = score_all(bench, {}, {bench.items[0].key: "the source is too long"})
     assert result.scores["score"] is None and dict(result.reasons) == {"judge": "the source is too long"}

@@ -16,8 +16,8 @@ import pytest
 
 from editr1.judges.base import Answer, Ask
 from editr1.judges.models.endpoints import Endpoint, Endpoints, Fault, GivenUp
+from tests.judges.client import DIGITS, client, without_time
 from tests.judges.fault_server import FaultServer, Plan, always, never, times
-from tests.judges.models.test_remote import DIGITS, client, without_time
 
 
 def asks(count: int) -> list[Ask]:

@@ -10,11 +10,8 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +20,9 @@ from PIL import Image
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask
 from editr1.judges.models.remote import OpenAIModel
+from tests.judges.client import DIGITS, client, without_time
 from tests.judges.fault_server import BODY_FAULTS, WIRE_FAULTS, FaultServer, always, logprobs_of, share, times
 
-DIGITS = tuple("012345")
 KEY = "sk-planted-0123456789"
 HTTP_FAULTS = ("http_408", "http_429", "http_500", "http_502", "http_503", "http_504")
 FAULTS = (*HTTP_FAULTS, *WIRE_FAULTS, *BODY_FAULTS)
@@ -49,19 +46,6 @@ def pictures(count: int) -> list[Image.Image]:
 def asks(count: int, max_tokens: int = 1) -> list[Ask]:
     source, *edits = pictures(count + 1)
     return [Ask((source, "then", edit, "how good?"), choices=DIGITS, max_tokens=max_tokens) for edit in edits]
-
-
-@contextmanager
-def client(*urls: str, **settings: Any) -> Iterator[OpenAIModel]:
-    model = OpenAIModel(urls, "test", **{"backoff": 0.002, "timeout": 20.0, **settings})
-    try:
-        yield model
-    finally:
-        model.close()
-
-
-def without_time(answers: list[Answer]) -> list[Answer]:
-    return [replace(answer, seconds=0.0) for answer in answers]
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def run_demo(out: Path, seed: int = 0, minutes: float | None = None, editor: str
 
     Args:
         out: folder of the run, with results.json and report.html in the end.
-        seed: of the training; what is measured, and from which noise, is the same for all seeds.
+        seed: Seed of the training; the measured items and their noise are the same for all seeds.
         minutes: longest training time, measuring not included; None trains all steps of the preset.
         editor: name of the shipped editor.
 

@@ -110,12 +110,12 @@ def agree(
     """Measure how well judges agree with people; writes agreement.json and scores.jsonl into `out`.
 
     Args:
-        pairs: of one layout.
-        judges: by name of the method.
+        pairs: Pairs of one layout.
+        judges: Judges by name of the method.
         rule: "official", "exact", or the name of a tie rule of the layout; None is the official one.
-        out: folder of the results; it is made.
-        on_pair: called once a pair and judge.
-        chunk: pairs whose edits are asked about in one call of the judge.
+        out: Folder of the results; it is created.
+        on_pair: Callback once per pair and judge.
+        chunk: Pairs per call of the judge.
 
     Returns:
         What agreement.json holds.

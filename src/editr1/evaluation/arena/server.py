@@ -47,7 +47,7 @@ def arena(run_a: Path, run_b: Path, out: Path, *, host: str = "127.0.0.1", port:
         out: file of the votes; those that it holds are not asked for again.
         host: address to listen at.
         port: port to listen at.
-        seed: of the order of the pairs and of the sides.
+        seed: Seed of the order of the pairs and of the sides.
 
     Raises:
         UserError: there is nothing to compare, `out` holds other votes, or the address is taken.

@@ -40,14 +40,14 @@ class EditSettings:
     """How edits are made.
 
     Attributes:
-        editor: folder, hub name, "toy:NAME", or the YAML of a run.
-        lora: file of a LoRA; None for the editor as it is.
-        steps: denoiser calls.
-        seed: of the starting noise.
-        scheduler: the sampler.
-        guidance: its scale; None for the editor's own.
-        pixels: area of an edit; None for the editor's own.
-        best_of: edits an item, of which a reward picks one.
+        editor: Folder, hub name, "toy:NAME", or the YAML of a run.
+        lora: File of a LoRA; None for the editor as it is.
+        steps: Denoiser calls per edit.
+        seed: Seed of the starting noise.
+        scheduler: Sampler.
+        guidance: Guidance scale; None for the editor's own.
+        pixels: Area of an edit in pixels; None for the editor's own.
+        best_of: Edits per item, of which a reward picks one.
     """
 
     editor: str
@@ -88,10 +88,10 @@ def make_edits(
 
     Args:
         open_benchmark: opens the benchmark; it is called in every process, so it must be picklable.
-        settings: how they are made.
-        out: folder that they are written to.
-        processes: at work at a time; each loads the editor, onto GPUs in turn where there are any.
-        on_item: called after every item that is done.
+        settings: How the edits are made.
+        out: Folder of the edits.
+        processes: Worker processes; each loads the editor, onto the GPUs in turn if there are any.
+        on_item: Callback after every item.
 
     Returns:
         Why an item has no edit, by key: its source cannot be read or edited.
@@ -222,17 +222,17 @@ def choose(
     width: int = 1,
     on_item: Callable[[], object] = lambda: None,
 ) -> dict[str, str]:
-    """Lay the candidate with the highest reward where each item's edit belongs; the first of equals.
+    """Copy the candidate with the highest reward to the place of each item's edit; the first of equals.
 
-    A candidate without a reward is not chosen. What was chosen, and every reward, stands in OUT/picks.jsonl.
+    A candidate without a reward is never chosen. OUT/picks.jsonl holds the choices and every reward.
 
     Args:
-        items: of which some may have their edit already.
-        reward: scores the candidates.
-        settings: how they were made.
-        out: the folder.
-        width: items that are scored at a time.
-        on_item: called after every item that had no edit yet.
+        items: The items; some may have their edit already.
+        reward: Judge that scores the candidates.
+        settings: How the candidates were made.
+        out: Folder of the candidates and edits.
+        width: Items scored at a time.
+        on_item: Callback after every item that had no edit yet.
 
     Returns:
         Why an item has no edit, by key: none of its candidates has a reward.

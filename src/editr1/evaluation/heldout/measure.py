@@ -31,10 +31,10 @@ class EvalSettings:
 
     Attributes:
         weights: name of the weights under test, e.g. "base" or a checkpoint; rows of other weights are never reused.
-        steps: sampler steps.
-        scheduler: sampler.
+        steps: Sampler steps.
+        scheduler: Sampler.
         edits_per_item: Number of edits per item.
-        noise_seed: what the starting noise derives from.
+        noise_seed: Seed of the starting noise.
     """
 
     weights: str
@@ -61,15 +61,18 @@ def measure_edits(
     """Edit and measure every item of a toy dataset under the weights and adapter that are active.
 
     Args:
-        editor: makes the edits.
-        judge: gives the rewards; an edit without one keeps None and the reason.
-        dataset: toy items, each key known to `editr1.toy.world`.
-        out: folder of rows and pictures; items that it holds for these settings are not made again.
-        settings: sampler, noise, and the name of the weights.
-        on_items: told how many more items are done.
+        editor: The editor under test.
+        judge: Source of the rewards; an edit without one keeps None and the reason.
+        dataset: Toy items; each key is known to `editr1.toy.world`.
+        out: Folder of rows and pictures; items that it holds are not made again.
+        settings: Sampler, noise, and the name of the weights.
+        on_items: Callback with the number of further items that are done.
 
     Returns:
-        `settings.edits_per_item` rows an item, in the order of the dataset.
+        `settings.edits_per_item` rows per item, in the order of the dataset.
+
+    Raises:
+        UserError: `out` holds rows of other settings.
     """
     samples = [dataset[index] for index in range(len(dataset))]
     store = RowStore(out, settings.head([sample.key for sample in samples]))

@@ -131,20 +131,21 @@ def export_run(
             _write_pipeline(source, base, part)
         else:
             WRITERS[layout](source, base, part)
-        write_card(
-            part,
-            Card(
-                run=source.run,
-                step=source.step,
-                ema=ema,
-                form="merged" if merge else layout,
-                folder=to.resolve().name,
-                facts=source.facts,
-                call=_call(source, base),
-                loader=hasattr(base.pipeline, "load_lora_weights"),
-            ),
-        )
+        write_card(part, _card(source, base, ema, "merged" if merge else layout, to.resolve().name))
     return to
+
+
+def _card(source: ExportSource, base: BaseEditor, ema: bool, form: str, folder: str) -> Card:
+    return Card(
+        run=source.run,
+        step=source.step,
+        ema=ema,
+        form=form,
+        folder=folder,
+        facts=source.facts,
+        call=_call(source, base),
+        loader=hasattr(base.pipeline, "load_lora_weights"),
+    )
 
 
 def find_source(folder: Path, ema: bool = True, step: int | None = None) -> ExportSource:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from editr1.files import read_lines
 from editr1.training import checkpoint
-from editr1.training.log import read_metrics
 from editr1.training.run_files import CHECKPOINTS, METRICS
 
 TIMINGS = ("seconds", "images_per_s")
@@ -23,7 +23,7 @@ TIMINGS = ("seconds", "images_per_s")
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
     """The rows of a run without their timings."""
-    return [{key: row[key] for key in row if key not in TIMINGS} for row in read_metrics(run / METRICS)]
+    return [{key: row[key] for key in row if key not in TIMINGS} for row in read_lines(run / METRICS)]
 
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:

@@ -24,10 +24,10 @@ from editr1.evaluation.benchmarks.results import write_result
 from editr1.evaluation.benchmarks.toy_world import ToySettings, evaluate_toy
 from editr1.evaluation.heldout.rows import read_rows
 from editr1.evaluation.paired import summarise
+from editr1.files import read_lines
 from editr1.judges.base import JudgeRequest, Score
 from editr1.toy.world import ToyDataset
 from editr1.training.checkpoint import trained_weights
-from editr1.training.log import read_metrics as read_metrics
 from editr1.training.open import open_dataset
 from editr1.training.trainer import Trainer
 
@@ -108,7 +108,7 @@ def test_eval_toy_of_the_editor_and_of_the_run_reproduces_the_demos_table(
 
 
 def test_oracle_is_measured_at_every_training_step(finished: tuple[Path, dict[str, Any], str]) -> None:
-    rows = read_metrics(finished[0] / "metrics.jsonl")
+    rows = read_lines(finished[0] / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2]
     assert all(0 <= row["watched"]["oracle"] <= 1 for row in rows)
 

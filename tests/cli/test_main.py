@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from editr1 import __version__
 from editr1.cli import main as cli
 from editr1.errors import UserError
-from editr1.training.log import read_metrics
+from editr1.files import read_lines
 from tests.judges.tiny_judge import build_tiny_judge
 
 HEAVY = ("torch", "diffusers", "transformers", "numpy")
@@ -49,7 +49,7 @@ def preset(tiny_editor_path: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def wait_for_row(out: Path) -> None:
     for _ in range(6000):
-        if (out / "metrics.jsonl").exists() and read_metrics(out / "metrics.jsonl"):
+        if (out / "metrics.jsonl").exists() and read_lines(out / "metrics.jsonl"):
             return
         time.sleep(0.1)
     raise TimeoutError
@@ -63,7 +63,7 @@ def test_a_run_that_is_stopped_and_started_again_equals_one_that_is_not(preset: 
     _, said = stopped.communicate(timeout=600)
     assert stopped.returncode == 130
     assert "Traceback" not in said and "run the same command again to go on" in said
-    done = len(read_metrics(tmp_path / "a" / "metrics.jsonl"))
+    done = len(read_lines(tmp_path / "a" / "metrics.jsonl"))
 
     folders = []
     for name in "ab":
@@ -74,7 +74,7 @@ def test_a_run_that_is_stopped_and_started_again_equals_one_that_is_not(preset: 
     for file in sorted(folders[0].rglob("*.safetensors")):
         one, other = load_file(file), load_file(folders[1] / file.relative_to(folders[0]))
         assert one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
-    rows = [[row["reward_mean"] for row in read_metrics(tmp_path / name / "metrics.jsonl")] for name in "ab"]
+    rows = [[row["reward_mean"] for row in read_lines(tmp_path / name / "metrics.jsonl")] for name in "ab"]
     assert rows[0] == rows[1] and len(rows[0]) == done + 1
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from editr1.errors import UserError
+from editr1.files import read_lines
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.remote import OpenAIModel
 from editr1.judges.prompts import load_prompt
-from editr1.training.log import read_metrics
 from tests.judges.fault_server import BODY_FAULTS, WIRE_FAULTS, FaultServer, Plan, always, never, share
 from tests.training.test_trainer import Make, make, rows_of, tensors_of
 
@@ -72,7 +72,7 @@ def test_a_judge_that_stays_dead_stops_the_run_with_a_checkpoint_and_its_reason(
     with FaultServer(always("http_503")) as server, pytest.raises(UserError, match=r"last 2 steps: .*503"):
         train(make, "out", server.url, tries=2, failures={"steps": 2})
     assert (tmp_path / "out" / "checkpoints" / "step_000002").is_dir()
-    rows = read_metrics(tmp_path / "out" / "metrics.jsonl")
+    rows = read_lines(tmp_path / "out" / "metrics.jsonl")
     assert [row["reward_mean"] for row in rows] == [None, None] and "503" in rows[0]["reasons"][0]
 
 

@@ -12,9 +12,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from editr1.data.samples import EditSample
 from editr1.editors.editor import Rollout
 from editr1.editors.recorder import Conditioning
+from editr1.files import read_lines
 from editr1.training.grid import sample_grid
 from editr1.training.group import Group
-from editr1.training.log import RunLog, StepProgress, Stopwatch, read_metrics
+from editr1.training.log import RunLog, StepProgress, Stopwatch
 from editr1.training.step_row import GroupMeasures, edit_statistics, look, measure, reward_statistics, step_row
 
 GREY, RED = (128, 128, 128), (255, 0, 0)
@@ -123,7 +124,7 @@ def test_the_parts_of_a_step_add_up() -> None:
 
 
 def rows_of(out: Path) -> list[int]:
-    return [row["step"] for row in read_metrics(out / "metrics.jsonl")]
+    return [row["step"] for row in read_lines(out / "metrics.jsonl")]
 
 
 def test_rows_past_the_checkpoint_and_a_line_that_was_cut_are_dropped_on_resume(tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_rows_past_the_checkpoint_and_a_line_that_was_cut_are_dropped_on_resume(
     log.write({"step": 4, "reward_mean": 0.9})
     log.close()
     assert rows_of(tmp_path) == [1, 2, 3, 4]
-    assert read_metrics(tmp_path / "metrics.jsonl")[-1]["reward_mean"] == 0.9
+    assert read_lines(tmp_path / "metrics.jsonl")[-1]["reward_mean"] == 0.9
 
 
 def test_a_row_is_on_the_disk_when_write_returns(tmp_path: Path) -> None:

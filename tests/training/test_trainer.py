@@ -19,10 +19,11 @@ from editr1.data.samples import EditSample
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_editor
 from editr1.errors import UserError
+from editr1.files import read_lines
 from editr1.judges.base import JudgeRequest, Score
 from editr1.training import checkpoint
 from editr1.training.group import Group
-from editr1.training.log import RunLog, read_metrics
+from editr1.training.log import RunLog
 from editr1.training.rewarding import assign_advantages, assign_rewards, requests_of
 from editr1.training.step_row import StepRow
 from editr1.training.trainer import Trainer
@@ -107,7 +108,7 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def rows_of(out: Path) -> list[StepRow]:
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in read_metrics(out / "metrics.jsonl")]
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in read_lines(out / "metrics.jsonl")]
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -140,7 +141,7 @@ def test_a_run_leaves_what_it_should(straight: Path) -> None:
     names = [f"step_00000{step}" for step in (1, 2, 4)]
     assert sorted(path.name for path in (straight / "samples").iterdir()) == [f"{name}.png" for name in names]
     assert sorted(path.name for path in (straight / "checkpoints").iterdir()) == names[1:]
-    rows = read_metrics(straight / "metrics.jsonl")
+    rows = read_lines(straight / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert set(rows[0]["drift"].values()) == {0.0}
     assert rows[0]["kl"] == 0 < rows[1]["kl"]
@@ -229,9 +230,7 @@ def test_micro_batches_change_nothing_but_rounding(make: Make) -> None:
     for size in (3, 100):
         trainer = make(out=f"out-{size}", steps=2, optim__micro_batch=size)
         trainer.train()
-        norms.append(
-            [(row["loss"], row["grad_norm"], row["kl"]) for row in read_metrics(trainer.out / "metrics.jsonl")]
-        )
+        norms.append([(row["loss"], row["grad_norm"], row["kl"]) for row in read_lines(trainer.out / "metrics.jsonl")])
     assert np.allclose(norms[0], norms[1], rtol=1e-4)
 
 
@@ -271,7 +270,7 @@ def test_every_algorithm_trains_through_the_same_loop_and_goes_on_exactly(
     make(steps=3, **changes).train()
     make(out="straight", steps=3, **changes).train()
     assert_same_run(tmp_path / "out", tmp_path / "straight")
-    rows = read_metrics(tmp_path / "out" / "metrics.jsonl")
+    rows = read_lines(tmp_path / "out" / "metrics.jsonl")
     assert all(row["update_norm"] > 0 and {"loss", *find_algorithms()[name].parts} <= row.keys() for row in rows)
 
 
@@ -288,7 +287,7 @@ def test_a_run_of_a_version_without_named_algorithms_is_continued(make: Make, st
 def test_a_whole_denoiser_has_a_norm_of_weights_not_of_a_lora(make: Make) -> None:
     trainer = make(steps=1, adapter__mode="full", rollout__groups_per_step=1)
     trainer.train()
-    (row,) = read_metrics(trainer.out / "metrics.jsonl")
+    (row,) = read_lines(trainer.out / "metrics.jsonl")
     assert row["weight_norm"] > 0 and "lora_norm" not in row
 
 
@@ -306,7 +305,7 @@ def test_pictures_of_several_shapes_train_in_one_step_each_in_its_own(
     velocity = editor.velocity
     monkeypatch.setattr(editor, "velocity", lambda c, x, t: seen.append(tuple(c.shape)) or velocity(c, x, t))
     trainer.train()
-    row = read_metrics(tmp_path / "metrics.jsonl")[0]
+    row = read_lines(tmp_path / "metrics.jsonl")[0]
     assert (row["groups_kept"], len(set(seen))) == (3, 2)  # 4x4 tokens, and 2x6 either way round
     assert row["grad_norm"] > 0
 
@@ -323,7 +322,7 @@ def test_a_dropped_group_and_an_edit_without_reward_cost_no_call(make: Make) -> 
     with counted_rows(trainer.editor) as calls:
         trainer.train()
     assert calls == [("default", True, 2 * T)]
-    row = read_metrics(trainer.out / "metrics.jsonl")[0]
+    row = read_lines(trainer.out / "metrics.jsonl")[0]
     assert (row["groups_kept"], row["dropped"], row["unscored"]) == (1, {"no_reward": 1}, 4)
     assert row["reward_mean"] == pytest.approx(0.45)
 
@@ -333,7 +332,7 @@ def test_a_step_without_kept_groups_moves_nothing(make: Make) -> None:
     trainer = make(judge=judge, steps=1, algorithm__filter="paper")
     before = [param.detach().clone() for param in trainer.params]
     trainer.train()
-    row = read_metrics(trainer.out / "metrics.jsonl")[0]
+    row = read_lines(trainer.out / "metrics.jsonl")[0]
     assert (row["loss"], row["kl"], row["groups_kept"], row["update_norm"]) == (None, None, 0, 0)
     assert row["dropped"] == {"agree_and_high": 2}
     assert all(torch.equal(was, now) for was, now in zip(before, trainer.params, strict=True))
@@ -396,7 +395,7 @@ def test_the_first_loss_is_the_formula_of_the_paper(make: Make) -> None:
     positive = (error**2).mean((1, 2)) / error.abs().mean((1, 2))  # beta = 1 and v = v_old: both signs give the same x0
     loss = 5 * ((r.repeat_interleave(T) + 1 - r.repeat_interleave(T)) * positive).mean()
     trainer.train()
-    assert read_metrics(trainer.out / "metrics.jsonl")[0]["loss"] == pytest.approx(loss.item(), rel=1e-4)
+    assert read_lines(trainer.out / "metrics.jsonl")[0]["loss"] == pytest.approx(loss.item(), rel=1e-4)
 
 
 def test_training_raises_the_reward(make: Make) -> None:
@@ -431,7 +430,7 @@ def test_a_judge_that_never_answers_stops_the_run_in_words(make: Make, tmp_path:
         make(judge=judge, steps=9, failures__steps=2).train()
     saved = checkpoint.latest(tmp_path / "out" / "checkpoints")
     assert saved is not None and saved.name == "step_000002"
-    assert [row["unscored"] for row in read_metrics(tmp_path / "out" / "metrics.jsonl")] == [2 * G, 2 * G]
+    assert [row["unscored"] for row in read_lines(tmp_path / "out" / "metrics.jsonl")] == [2 * G, 2 * G]
 
 
 def test_failing_steps_count_in_a_row_only_and_a_share_at_the_limit_does_not(make: Make) -> None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from PIL.Image import Image
@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from editr1.data.pictures import picture_file, read_picture
 from editr1.data.seeds import derive_seed
 from editr1.errors import UserError
+
+Line = TypeVar("Line", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -97,16 +99,9 @@ class JsonlDataset:
         return EditSample(key, source, line.instruction, line.requirement, line.task, tuple(references))
 
     def _read(self) -> Iterator[tuple[_Line, str, list[Path]]]:
-        try:
-            lines = self.file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read the dataset {self.file}: {error}") from error
-        for number, text in enumerate(lines, start=1):
-            if text.strip():
-                where = f"{self.file}:{number}"
-                line = _parse(text, where)
-                paths = [picture_file(self.folder, picture, where) for picture in (line.source, *line.references)]
-                yield line, line.key or f"line-{number}", paths
+        for number, line in checked_lines(self.file, _Line, "the dataset"):
+            names, where = (line.source, *line.references), f"{self.file}:{number}"
+            yield line, line.key or f"line-{number}", [picture_file(self.folder, name, where) for name in names]
 
     def _refuse_repeated_keys(self) -> None:
         keys = [key for _, key, _ in self._items]
@@ -119,15 +114,36 @@ def _open(path: Path, key: str) -> Image:
     return read_picture(path, f"cannot read the picture {path} of item {key!r}", "; replace it or drop the line")
 
 
-def _parse(text: str, where: str) -> _Line:
+def checked_lines(file: Path, kind: type[Line], what: str) -> Iterator[tuple[int, Line]]:
+    """The lines of a JSONL file that a user wrote, each with its number; empty ones are left out.
+
+    Args:
+        file: The file.
+        kind: What a line must be.
+        what: Name of the file in messages.
+
+    Raises:
+        UserError: The file cannot be read, or a line is wrong; its number and key are named.
+    """
+    for number, text in enumerate(read_text(file, what).splitlines(), start=1):
+        if text.strip():
+            try:
+                yield number, kind.model_validate(json.loads(text))
+            except json.JSONDecodeError as error:
+                raise UserError(f"{file}:{number}: not JSON: {error}") from error
+            except ValidationError as error:
+                problem = error.errors()[0]
+                name = ".".join(map(str, problem["loc"])) or "the line"
+                keys = ", ".join(kind.model_fields)
+                raise UserError(f"{file}:{number}: {name}: {problem['msg']} (keys: {keys})") from error
+
+
+def read_text(file: Path, what: str) -> str:
+    """A text file that a user wrote; `what` is its name in the message of the UserError if it cannot be read."""
     try:
-        return _Line.model_validate(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise UserError(f"{where}: {name}: {first['msg']} (keys: {', '.join(_Line.model_fields)})") from error
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {what} {file}: {error}") from error
 
 
 @dataclass(frozen=True)

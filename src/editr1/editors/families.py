@@ -7,6 +7,7 @@ default (one denoiser call per step, as in DiffusionNFT, arXiv 2509.16117).
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -29,53 +30,14 @@ QWEN_IMAGE_EDIT = Family(
     lora_targets=JOINT_ATTENTION,
 )
 
-QWEN_IMAGE_EDIT_PLUS = Family(
+QWEN_IMAGE_EDIT_PLUS = replace(
+    QWEN_IMAGE_EDIT,
     name="qwen-image-edit-plus",
     pipeline="QwenImageEditPlusPipeline",
     sources=None,
-    negative=" ",
-    guidance_arg="true_cfg_scale",
-    guidance=1.0,
-    multiple=32,
+    area_functions=(),
     source_areas=("VAE_IMAGE_SIZE",),
     preview_areas=("CONDITION_IMAGE_SIZE",),
-    batch_args=QWEN_ARGS,
-    lora_targets=JOINT_ATTENTION,
-)
-
-QWEN_IMAGE = Family(
-    name="qwen-image",
-    pipeline="QwenImagePipeline",
-    image=None,
-    sources=0,
-    negative=" ",
-    guidance_arg="true_cfg_scale",
-    guidance=1.0,
-    batch_args=QWEN_ARGS,
-    lora_targets=JOINT_ATTENTION,
-)
-
-FLUX_KONTEXT = Family(
-    name="flux-kontext",
-    pipeline="FluxKontextPipeline",
-    guidance_arg="guidance_scale",
-    guidance=2.5,
-    settings={"_auto_resize": False},
-    sized=lambda size: {"max_area": prod(size)},
-    fitted=True,
-    batch_args=("encoder_hidden_states", "pooled_projections", "guidance"),
-    lora_targets=JOINT_ATTENTION,
-)
-
-FLUX = Family(
-    name="flux",
-    pipeline="FluxPipeline",
-    image=None,
-    sources=0,
-    guidance_arg="guidance_scale",
-    guidance=3.5,
-    batch_args=("encoder_hidden_states", "pooled_projections", "guidance"),
-    lora_targets=JOINT_ATTENTION,
 )
 
 QWEN_IMAGE_21 = Family(
@@ -94,6 +56,18 @@ QWEN_IMAGE_21 = Family(
     lora_targets=ATTENTION,
 )
 
+FLUX_KONTEXT = Family(
+    name="flux-kontext",
+    pipeline="FluxKontextPipeline",
+    guidance_arg="guidance_scale",
+    guidance=2.5,
+    settings={"_auto_resize": False},
+    sized=lambda size: {"max_area": prod(size)},
+    fitted=True,
+    batch_args=("encoder_hidden_states", "pooled_projections", "guidance"),
+    lora_targets=JOINT_ATTENTION,
+)
+
 FLUX2 = Family(
     name="flux2",
     pipeline="Flux2Pipeline",
@@ -105,25 +79,21 @@ FLUX2 = Family(
     lora_targets=(*JOINT_ATTENTION, "to_qkv_mlp_proj"),
 )
 
-FLUX2_KLEIN = Family(
+FLUX2_KLEIN = replace(
+    FLUX2,
     name="flux2-klein",
     pipeline="Flux2KleinPipeline",
-    sources=None,
-    guidance_arg="guidance_scale",
     guidance=1.0,
-    fitted=True,
     batch_args=("encoder_hidden_states", "txt_ids", "img_ids"),
-    lora_targets=(*JOINT_ATTENTION, "to_qkv_mlp_proj"),
 )
 
-FLUX2_KLEIN_KV = Family(
+FLUX2_KLEIN_KV = replace(
+    FLUX2_KLEIN,
     name="flux2-klein-kv",
     pipeline="Flux2KleinKVPipeline",
-    sources=None,
-    fitted=True,
+    guidance_arg=None,
+    guidance=None,
     target="last",
-    batch_args=("encoder_hidden_states", "txt_ids", "img_ids"),
-    lora_targets=(*JOINT_ATTENTION, "to_qkv_mlp_proj"),
 )
 
 LONGCAT_IMAGE_EDIT = Family(
@@ -265,6 +235,27 @@ OMNIGEN = Family(
     lora_targets=ATTENTION,
 )
 
+QWEN_IMAGE = replace(
+    QWEN_IMAGE_EDIT,
+    name="qwen-image",
+    pipeline="QwenImagePipeline",
+    image=None,
+    sources=0,
+    multiple=16,
+    area_functions=(),
+)
+
+FLUX = Family(
+    name="flux",
+    pipeline="FluxPipeline",
+    image=None,
+    sources=0,
+    guidance_arg="guidance_scale",
+    guidance=3.5,
+    batch_args=("encoder_hidden_states", "pooled_projections", "guidance"),
+    lora_targets=JOINT_ATTENTION,
+)
+
 STABLE_DIFFUSION_3 = Family(
     name="stable-diffusion-3",
     pipeline="StableDiffusion3Pipeline",
@@ -278,24 +269,5 @@ STABLE_DIFFUSION_3 = Family(
     lora_targets=JOINT_ATTENTION,
 )
 
-RECORDS = (
-    QWEN_IMAGE_EDIT,
-    QWEN_IMAGE_EDIT_PLUS,
-    QWEN_IMAGE_21,
-    FLUX_KONTEXT,
-    FLUX2,
-    FLUX2_KLEIN,
-    FLUX2_KLEIN_KV,
-    LONGCAT_IMAGE_EDIT,
-    BRIA_FIBO_EDIT,
-    BRIA_FIBO_2,
-    JOYIMAGE_EDIT,
-    JOYIMAGE_EDIT_PLUS,
-    KANDINSKY5_I2I,
-    Z_IMAGE_OMNI,
-    OMNIGEN,
-    QWEN_IMAGE,
-    FLUX,
-    STABLE_DIFFUSION_3,
-)
+RECORDS = tuple(record for record in list(globals().values()) if isinstance(record, Family))
 FAMILIES = {family.pipeline: family for family in RECORDS}

@@ -11,7 +11,7 @@ import yaml
 
 from editr1.errors import UserError
 from editr1.evaluation.heldout.rows import EditRow, read_rows
-from editr1.training.log import read_metrics
+from editr1.files import read_lines
 from editr1.training.run_files import AFTER, BEFORE, CONFIG, METRICS, RESULTS, SAMPLES
 
 
@@ -70,7 +70,7 @@ def read_run(folder: Path) -> Run:
         )
     metrics = folder / METRICS
     results = folder / RESULTS
-    by_step = {row["step"]: row for row in (read_metrics(metrics) if metrics.exists() else [])}
+    by_step = {row["step"]: row for row in (read_lines(metrics) if metrics.exists() else [])}
     return Run(
         folder=folder,
         config=yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")),

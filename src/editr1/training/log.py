@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from editr1.files import JsonLines, read_lines
+from editr1.files import JsonLines
 from editr1.training.run_files import BOARD, METRICS
 from editr1.training.step_row import StepRow
 
@@ -69,11 +69,6 @@ class RunLog:
     def close(self) -> None:
         """Close the files."""
         self._board.close()
-
-
-def read_metrics(path: Path) -> list[StepRow]:
-    """The rows of a metrics.jsonl; a last line that was cut off while being written is left out."""
-    return read_lines(path)
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from editr1.data.columns import Opener, TableRow, columns_of, picture, place_of, read_table
+from editr1.data.samples import read_text
 from editr1.errors import UserError
-from editr1.evaluation.agreement.pairs import Pair, Preference, read_jsonl, read_text
+from editr1.evaluation.agreement.pairs import WHAT, Pair, Preference, read_jsonl
 
 SEED = 0
 OURS = frozenset({"source", "instruction", "edit_a", "edit_b", "preference"})
@@ -208,7 +209,7 @@ def _columns(file: Path) -> frozenset[str]:
     if file.suffix == ".parquet":
         return columns_of(file)
     if file.suffix == ".jsonl":
-        first = next((line for line in read_text(file).splitlines() if line.strip()), "")
+        first = next((line for line in read_text(file, WHAT).splitlines() if line.strip()), "")
         name = _layout(_keys(first))
         return COLUMNS[name] if name else OURS  # a wrong first line is reported by its number
     items = _items(file)
@@ -225,7 +226,7 @@ def _keys(line: str) -> frozenset[str]:
 
 def _items(file: Path) -> list[Any]:
     """The list in a JSON file, or the objects in a JSONL."""
-    text = read_text(file)
+    text = read_text(file, WHAT)
     try:
         if file.suffix == ".jsonl":
             return [json.loads(line) for line in text.splitlines() if line.strip()]

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from editr1.data.columns import Opener, picture
-from editr1.data.samples import EditSample
+from editr1.data.samples import EditSample, checked_lines
 from editr1.errors import UserError
 
 Preference = Literal["a", "b", "tie"]
 SIGNS: Mapping[Preference, int] = {"a": 1, "tie": 0, "b": -1}
+
+WHAT = "the preferences"
 
 
 @dataclass(frozen=True)
@@ -85,24 +87,14 @@ def read_jsonl(file: Path) -> list[Pair]:
     Raises:
         UserError: a line is wrong (its file and number are named), or there is none.
     """
-    pairs = []
-    for number, text in enumerate(read_text(file).splitlines(), start=1):
-        if text.strip():
-            pairs.append(_pair(text, f"{file}:{number}", file, number))
+    pairs = [_pair(line, number, file) for number, line in checked_lines(file, _Line, WHAT)]
     if not pairs:
         raise UserError(f"{file} holds no pair; write one JSON object a line")
     return pairs
 
 
-def _pair(text: str, where: str, file: Path, number: int) -> Pair:
-    try:
-        line = _Line.model_validate(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise UserError(f"{where}: {name}: {first['msg']} (keys: {', '.join(_Line.model_fields)})") from error
+def _pair(line: _Line, number: int, file: Path) -> Pair:
+    where = f"{file}:{number}"
     source, edit_a, edit_b = (picture(name, file.parent, where) for name in (line.source, line.edit_a, line.edit_b))
     return Pair(
         key=f"{file.name}:{number}",
@@ -115,15 +107,3 @@ def _pair(text: str, where: str, file: Path, number: int) -> Pair:
         requirement=line.requirement,
         group=json.dumps([line.source, line.instruction]),
     )
-
-
-def read_text(file: Path) -> str:
-    """A text file.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the preferences {file}: {error}") from error

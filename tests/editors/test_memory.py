@@ -1,79 +1,35 @@
-"""Settings that save memory or time: what they give is what the editor gives without them."""
+"""Settings that save memory: what they give is what the editor gives without them."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, FluxTransformer2DModel
+from diffusers import DiffusionPipeline
 from diffusers.hooks.group_offloading import _GROUP_OFFLOADING, GroupOffloadingHook
-from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from torch import Tensor, nn
-from torch._dynamo.utils import counters
 
 from editr1.config.settings import Config, MemoryConfig
 from editr1.editors import memory as memory_module
 from editr1.editors.editor import Editor, Rollout
 from editr1.editors.families import FAMILIES
 from editr1.editors.memory import (
-    checkpoint_blocks,
-    compile_blocks,
     place,
     quantization,
-    set_attention,
-    tile_vae,
-    usable_attention,
 )
 from editr1.editors.open import apply_memory, find_family, load_pipeline, open_config_editor, open_editor
 from editr1.errors import UserError
 from editr1.training.checkpoint import changed_settings
-from tests.editors.tiny_denoisers import build_flux_1, build_flux_2, output
-from tests.tiny import PIXELS, build_vae, shake, tiny_sample
-
-POLICIES: tuple[Any, ...] = ("default", "old", "reference")
+from tests.editors.fitted import count_calls, gradients, inputs_of, make, relative, same, with_lora
+from tests.tiny import PIXELS, tiny_sample
 
 
 def config(path: Path, **memory: Any) -> Config:
     tree = {"editor": {"path": str(path), "dtype": "float32", "device": "cpu", "pixels": PIXELS}, "memory": memory}
     return Config.model_validate({**tree, "judge": {"path": "j"}, "data": {"path": "d"}})
-
-
-def make(editor: Editor, edits: int = 2) -> Rollout:
-    return editor.rollout(tiny_sample(), edits, steps=2, seed=0)
-
-
-def inputs_of(editor: Editor) -> tuple[Any, Tensor, Tensor]:
-    rollout = make(editor)
-    return rollout.conditioning, rollout.latents, torch.tensor([0.3, 0.8])
-
-
-def with_lora(editor: Editor) -> Editor:
-    """Policies, "default" away from the others."""
-    editor.add_policies(rank=3, alpha=12)
-    shake(editor)
-    return editor
-
-
-def gradients(editor: Editor, inputs: Any, during: Any = None) -> list[Tensor]:
-    """Of "default", by a velocity; `during` surrounds the backward pass."""
-    weights = [weight for _, weight in editor.policies.parameters()]
-    loss = editor.velocity(*inputs).square().sum()
-    with during or nullcontext():
-        return [*torch.autograd.grad(loss, weights, materialize_grads=True)]  # zeros where a weight is not used
-
-
-def same(rollout: Rollout, other: Rollout) -> bool:
-    pictures = zip(rollout.images, other.images, strict=True)
-    return torch.equal(rollout.latents, other.latents) and all(a.tobytes() == b.tobytes() for a, b in pictures)
-
-
-def relative(found: Tensor, right: Tensor) -> float:
-    return float((found - right).norm() / right.norm())
 
 
 # Loading, settings
@@ -251,205 +207,7 @@ def test_every_family_offloads_remembers_and_checkpoints_with_no_bit_changed(
     apply_memory(fitted, MemoryConfig(cache=tmp_path, gradient_checkpointing=True))
     assert same(roll(fitted), right)
     encoders = [part for key, part in fitted.pipe.components.items() if key.startswith("text_encoder")]
-    calls = [_count(module) for encoder in encoders if encoder is not None for module in encoder.modules()]
+    calls = [count_calls(module) for encoder in encoders if encoder is not None for module in encoder.modules()]
     assert same(roll(fitted), right)
     assert not any(calls) and list(tmp_path.rglob("*.safetensors"))
     assert all(map(torch.equal, gradients(with_lora(fitted), inputs), expected))
-
-
-# Checkpointing
-
-
-def test_checkpointing_changes_no_gradient(tiny_editor: Editor) -> None:
-    inputs = inputs_of(with_lora(tiny_editor))
-    right, calls = gradients(tiny_editor, inputs), _count(tiny_editor.denoiser.get_submodule("transformer_blocks.0"))
-    checkpoint_blocks(tiny_editor.denoiser, lambda: tiny_editor.policies)
-    found = gradients(tiny_editor, inputs)
-    assert len(calls) == 2  # once forward, once again
-    assert len(found) == len(right) and all(map(torch.equal, found, right))
-
-
-def test_a_block_is_computed_again_by_the_policy_of_its_forward_pass(tiny_editor: Editor) -> None:
-    inputs = inputs_of(with_lora(tiny_editor))
-    right = gradients(tiny_editor, inputs)
-    checkpoint_blocks(tiny_editor.denoiser, lambda: tiny_editor.policies)
-    for policy in ("old", "reference"):
-        found = gradients(tiny_editor, inputs, during=tiny_editor.policies.using(policy))
-        assert all(map(torch.equal, found, right))
-
-
-@pytest.mark.parametrize("build", [build_flux_1, build_flux_2])
-def test_checkpointing_changes_no_gradient_of_flux(build: Any) -> None:
-    answers = []
-    for on in (False, True):
-        editor = Editor(build(), _flux_family(build))
-        if on:
-            checkpoint_blocks(editor.denoiser, partial(getattr, editor, "policies"))
-        with_lora(editor)
-        calls = _count(editor.denoiser.get_submodule("single_transformer_blocks.1"))
-        with torch.enable_grad():
-            loss = output.__wrapped__(editor.denoiser).square().sum()  # type: ignore[attr-defined]
-        weights = [weight for _, weight in editor.policies.parameters()]
-        answers.append([g for g in torch.autograd.grad(loss, weights, allow_unused=True) if g is not None])
-        assert len(calls) == 1 + on
-    assert len(answers[0]) > 10 and all(map(torch.equal, *answers))
-
-
-def test_a_denoiser_that_cannot_is_refused(tiny_editor: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(tiny_editor.denoiser), "_supports_gradient_checkpointing", False)
-    monkeypatch.setattr(type(tiny_editor.denoiser), "_repeated_blocks", [])
-    with pytest.raises(UserError, match="QwenImageTransformer2DModel does not support it"):
-        apply_memory(tiny_editor, MemoryConfig(gradient_checkpointing=True))
-    with pytest.raises(UserError, match="no repeated blocks of QwenImageTransformer2DModel"):
-        apply_memory(tiny_editor, MemoryConfig(compile=True))
-
-
-def _flux_family(build: Any) -> Any:
-    from editr1.editors.families import FLUX2_KLEIN, FLUX_KONTEXT
-
-    return FLUX_KONTEXT if build is build_flux_1 else FLUX2_KLEIN
-
-
-def _count(module: nn.Module) -> list[None]:
-    """A list that grows by every call of a module, those of a backward pass included."""
-    calls: list[None] = []
-    module.register_forward_pre_hook(lambda *_: calls.append(None))
-    return calls
-
-
-# Tiles
-
-
-def _kl() -> AutoencoderKL:
-    torch.manual_seed(0)
-    channels, blocks = (8, 8, 8, 8), 4
-    return AutoencoderKL(
-        block_out_channels=channels,
-        down_block_types=("DownEncoderBlock2D",) * blocks,
-        up_block_types=("UpDecoderBlock2D",) * blocks,
-        norm_num_groups=2,
-        sample_size=256,
-    ).eval()
-
-
-class _Holder:
-    def __init__(self, vae: Any) -> None:
-        self.vae = vae
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(("build", "time"), [(_kl, ()), (build_vae, (1,))], ids=["kl", "qwen"])
-def test_tiles_agree_with_the_whole_and_small_pictures_are_not_cut(build: Any, time: tuple[int, ...]) -> None:
-    torch.manual_seed(0)
-    whole = build()
-    tiled = build()
-    tiled.load_state_dict(whole.state_dict())
-    tile_vae(_Holder(tiled))
-    small = torch.rand(1, 4, *time, 16, 32)
-    assert torch.equal(tiled.decode(small).sample, whole.decode(small).sample)
-    large = torch.randn(1, 4, *time, 48, 48)  # alike everywhere, as norms are taken tile by tile
-    right, found = whole.decode(large).sample, tiled.decode(large).sample
-    assert found.shape == right.shape
-    assert 0 < relative(found, right) < 0.15
-
-
-def test_a_pipeline_without_tiles_is_refused() -> None:
-    with pytest.raises(UserError, match="no VAE that tiles"):
-        tile_vae(build_flux_1())
-
-
-# Attention
-
-
-def test_math_attention_is_near_the_default_and_stays_the_denoisers_own(tiny_editor: Editor) -> None:
-    inputs, before = inputs_of(tiny_editor), _AttentionBackendRegistry._active_backend
-    with torch.no_grad():
-        right, state = tiny_editor.velocity(*inputs), torch.get_rng_state()
-        set_attention(tiny_editor.denoiser, "_native_math")
-        assert torch.allclose(tiny_editor.velocity(*inputs), right, rtol=0, atol=1e-5)
-    assert {b.attn.processor._attention_backend for b in tiny_editor.pipe.transformer.transformer_blocks} == {
-        "_native_math"
-    }
-    assert _AttentionBackendRegistry._active_backend == before
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("name", ["nonsense", "_flash_3", "sage", "sage_hub"])
-def test_attention_that_is_not_there_is_refused_with_what_is(tiny_editor: Editor, name: str) -> None:
-    with pytest.raises(UserError, match=r"available: .*native.*_native_math") as caught:
-        apply_memory(tiny_editor, MemoryConfig(attention=name))
-    assert "\n" not in str(caught.value)
-    assert name not in usable_attention(torch.device("cpu"), torch.float32)
-    assert tiny_editor.pipe.transformer.transformer_blocks[0].attn.processor._attention_backend is None
-
-
-def test_attention_without_gradients_is_refused(tiny_editor: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_module, "dispatch_attention_fn", lambda q, k, v: torch.zeros_like(q))
-    with pytest.raises(UserError, match="it computes no gradients"):
-        set_attention(tiny_editor.denoiser, "native")
-
-
-def test_attention_that_the_denoiser_does_not_choose_is_refused(pipeline_path: Any) -> None:
-    denoiser = DiffusionPipeline.from_pretrained(pipeline_path("StableDiffusion3Pipeline")).transformer
-    with pytest.raises(UserError, match="SD3Transformer2DModel computes attention in its own way"):
-        set_attention(denoiser, "_native_math")
-
-
-# Compilation
-
-
-def test_policies_switch_in_compiled_blocks(tiny_editor: Editor) -> None:
-    """Compiled before the LoRA is put in, called before and after, with every policy, with and without gradient."""
-    torch.compiler.reset()
-    inputs = inputs_of(tiny_editor)
-    compile_blocks(tiny_editor.denoiser, backend="aot_eager")
-    before = _velocities(tiny_editor, inputs, ("reference",))
-    with_lora(tiny_editor)
-    found = [_velocities(tiny_editor, inputs) for _ in range(2)]
-    trained = gradients(tiny_editor, inputs)
-    tiny_editor.self_check(make(tiny_editor))
-    for module in tiny_editor.denoiser.modules():
-        module._compiled_call_impl = None
-    right = _velocities(tiny_editor, inputs)
-    assert (right["default"] - right["old"]).abs().max() > 1e-3
-    for policy in POLICIES:
-        assert all(torch.allclose(answer[policy], right[policy], rtol=0, atol=1e-4) for answer in found)
-    assert torch.allclose(before["reference"], right["reference"], rtol=0, atol=1e-4)
-    expected = gradients(tiny_editor, inputs)
-    assert relative(torch.cat([g.flatten() for g in trained]), torch.cat([g.flatten() for g in expected])) < 1e-4
-
-
-def test_blocks_of_one_class_share_what_was_compiled() -> None:
-    """Else 60 blocks would meet torch's limit of recompilations."""
-    graphs = []
-    for layers in (2, 4):
-        torch.compiler.reset()
-        counters.clear()
-        denoiser = FluxTransformer2DModel(
-            num_layers=layers,
-            num_single_layers=layers,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=24,
-            in_channels=16,
-            pooled_projection_dim=8,
-            axes_dims_rope=(4, 6, 6),
-        )
-        editor = Editor(build_flux_1(), _flux_family(build_flux_1))
-        editor.denoiser = denoiser.requires_grad_(False)
-        compile_blocks(denoiser, backend="eager")
-        with_lora(editor)
-        for policy in POLICIES:
-            with editor.policies.using(policy):
-                output(denoiser)
-        graphs.append(counters["stats"]["unique_graphs"])
-    assert graphs[0] == graphs[1]
-
-
-@torch.no_grad()
-def _velocities(editor: Editor, inputs: Any, policies: tuple[Any, ...] = POLICIES) -> dict[str, Tensor]:
-    answers = {}
-    for policy in policies:
-        with editor.policies.using(policy):
-            answers[policy] = editor.velocity(*inputs)
-    return answers

@@ -1,6 +1,6 @@
 """Advantage Weighted Matching (AWM, arXiv 2509.25050): a policy gradient whose log-likelihood is the pretraining loss.
 
-The flow-matching error of an edit stands in for its negative log-likelihood, under the same noise for both policies:
+The flow-matching error of an edit replaces its negative log-likelihood, under the same noise for both policies:
 
     log p(v) = -|v - (eps - x0)|^2
     ratio = exp(log p(v) - log p(v_old)),   A = clip(A, -A_max, A_max) / A_max
@@ -39,7 +39,7 @@ class AWM(Algorithm):
     name: Literal["awm"] = "awm"
     """Which algorithm."""
     clip_range: float = Field(default=1.0, gt=0)
-    """c: ratios outside [1 - c, 1 + c] give no gradient where it would lead further out."""
+    """c: ratios outside [1 - c, 1 + c] get no gradient that leads further out."""
     kl_old: float = Field(default=1.0, ge=0)
     """Weight of the distance to the sampling policy, on the velocity."""
 

@@ -16,9 +16,8 @@ from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.remote import OpenAIModel
 from editr1.judges.prompts import load_prompt
 from tests.judges.fault_server import BODY_FAULTS, WIRE_FAULTS, FaultServer, Plan, always, never, share
-from tests.training.test_trainer import Make, make, rows_of, tensors_of
+from tests.training.runs import Make, rows_of, tensors_of
 
-__all__ = ["make"]
 KEY = "sk-planted-9f3b7c51"
 SIZES = {
     "rollout__group_size": 4,

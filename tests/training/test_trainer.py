@@ -1,6 +1,6 @@
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,116 +10,21 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from PIL import Image
-from safetensors.torch import load_file
 
 from editr1.algorithms.base import find_algorithms
-from editr1.config.settings import Config
 from editr1.data.samples import EditSample
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_editor
 from editr1.errors import UserError
 from editr1.files import read_lines
-from editr1.judges.base import JudgeRequest, Score
+from editr1.judges.base import Score
 from editr1.training import checkpoint
 from editr1.training.group import Group
 from editr1.training.log import RunLog
 from editr1.training.rewarding import assign_advantages, assign_rewards, requests_of
 from editr1.training.step_row import StepRow
 from editr1.training.trainer import Trainer
-
-TIMES = ("seconds", "images_per_s")
-G, STEPS, T = 2, 3, 2
-
-
-class Colours:
-    """Five items of one colour each."""
-
-    def __len__(self) -> int:
-        return 5
-
-    def __getitem__(self, index: int) -> EditSample:
-        source = Image.new("RGB", (32, 32), (50 * index, 10, 90))
-        return EditSample(f"item-{index}", source, "make the cat red", task=("add", "remove")[index % 2])
-
-
-def redness(request: JudgeRequest) -> float:
-    return float(np.asarray(request.edit, np.float64)[..., 0].mean() / 255)
-
-
-class RedJudge:
-    """The mean red of the edit; `disturb` may do something else at a call, counted from 0."""
-
-    remote = False
-
-    def __init__(self, disturb: Callable[[int, list[Score]], list[Score]] = lambda call, scores: scores) -> None:
-        self.disturb, self.calls = disturb, 0
-
-    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
-        self.calls += 1
-        return self.disturb(self.calls - 1, [Score(redness(request)) for request in requests])
-
-
-def at_call(number: int, error: BaseException) -> Callable[[int, list[Score]], list[Score]]:
-    def disturb(call: int, scores: list[Score]) -> list[Score]:
-        if call == number:
-            raise error
-        return scores
-
-    return disturb
-
-
-def settings(**changes: Any) -> Config:
-    tree: dict[str, Any] = {
-        "editor": {"path": "tiny", "dtype": "float32", "pixels": 1024},
-        "judge": {"path": "red"},
-        "data": {"path": "colours"},
-        "rollout": {"group_size": G, "groups_per_step": 2, "steps": STEPS},
-        "algorithm": {"kl": 0.1, "filter": "off", "timesteps_per_image": T, "old_rate": 0.3, "std": "group"},
-        "optim": {"lr": 1e-3},
-        "adapter": {"rank": 2, "alpha": 4},
-        "steps": 4,
-        "save_every": 2,
-    }
-    for key, value in changes.items():
-        section, _, leaf = key.rpartition("__")
-        (tree.setdefault(section, {}) if section else tree)[leaf] = value
-    return Config.model_validate(tree)
-
-
-Make = Callable[..., Trainer]
-
-
-@pytest.fixture
-def make(tiny_editor_path: Path, tmp_path: Path) -> Make:
-    """A trainer on a freshly loaded tiny editor."""
-
-    def build(out: str = "out", judge: Any = None, **changes: Any) -> Trainer:
-        editor = open_editor(tiny_editor_path, pixels=1024)
-        return Trainer(settings(**changes), editor, judge or RedJudge(), Colours(), tmp_path / out)
-
-    return build
-
-
-def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
-    files = sorted(folder.rglob("*.safetensors"))
-    assert [file.parent.name for file in files] == ["ema", "old", "policy", folder.name]
-    return {f"{file.parent.name}/{name}": value for file in files for name, value in load_file(file).items()}
-
-
-def rows_of(out: Path) -> list[StepRow]:
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in read_lines(out / "metrics.jsonl")]
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    assert rows_of(one) == rows_of(other)
-    last = [checkpoint.latest(out / "checkpoints") for out in (one, other)]
-    assert last[0] is not None and last[1] is not None
-    assert last[0].name == last[1].name
-    first, second = tensors_of(last[0]), tensors_of(last[1])
-    assert first.keys() == second.keys()
-    different = [name for name in first if not torch.equal(first[name], second[name])]
-    assert not different
+from tests.training.runs import STEPS, Colours, G, Make, RedJudge, T, assert_same_run, at_call, settings, tensors_of
 
 
 @pytest.fixture(scope="module")

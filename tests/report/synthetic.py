@@ -16,14 +16,19 @@ from editr1.evaluation.paired import summarise
 
 TASKS = ("add", "adjust", "background", "compose", "extract", "move", "remove", "replace", "style")
 STEPS = 40
+PARTS = {
+    "nft": {"loss_pos": 2.0, "loss_neg": 2.1},
+    "awm": {"policy": -0.2, "clipped": 0.1, "kl_old": 0.03},
+}
 
 
-def write_metrics(folder: Path, steps: int = STEPS) -> None:
+def write_metrics(folder: Path, steps: int = STEPS, algorithm: str = "nft") -> None:
     """config.yaml and metrics.jsonl as a training leaves them."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(dump_config(load_config("toy", [f"out={folder}"])), encoding="utf-8")
+    config = load_config("toy", [f"out={folder}", f"algorithm.name={algorithm}"])
+    (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     rng = np.random.default_rng(0)
-    rows = [_metrics_row(step, rng) for step in range(1, steps + 1)]
+    rows = [_metrics_row(step, rng) | PARTS[algorithm] for step in range(1, steps + 1)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 

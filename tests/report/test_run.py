@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image as Images
 
 from editr1.errors import UserError
-from editr1.report.run import DRIFT, OPTIMISER, pair_gallery, write_report
+from editr1.report.run import DRIFT, pair_gallery, write_report
 from editr1.report.run_folder import read_run
 from editr1.report.text import duration, signed
 from tests.report.browser import browse, needs_chromium
@@ -66,6 +67,10 @@ def check_tables(page: str, results: dict[str, Any]) -> None:
         rows = texts.tables[name][1:]
         wanted = [expected_row(task, entry["n"], entry[name]) for task, entry in results["by_task"].items()]
         assert [[cell.strip() for cell in row] for row in rows] == [*wanted, expected_row("all", 36, results[name])]
+
+
+def chart_titles(page: str) -> list[str]:
+    return re.findall(r'<svg class="chart"[^>]* aria-label="([^"]*)"', page)
 
 
 def test_tables_show_the_figures_of_results_json(demo: tuple[Path, dict[str, Any]]) -> None:
@@ -122,8 +127,32 @@ def test_training_without_evaluation_leaves_its_sections_out_with_a_sentence(tmp
     assert "there is no gallery" in page
     assert "<table" not in page and 'class="tiles"' not in page
     assert f"{STEPS} steps in 3 min 40 s" in page  # 40 x (3.0 + 0.9 + 1.5 + 0.1) s
-    drawn = ["Reward", "Spread", "Groups", *TASKS, *DRIFT.values(), *OPTIMISER.values()]
-    assert re.findall(r'<svg class="chart"[^>]* aria-label="([^"]*)"', page) == drawn
+    optimiser = ["Loss", "Distance to the untrained editor (KL)", "Gradient norm", "Update norm"]
+    assert chart_titles(page) == ["Reward", "Spread", "Groups", *TASKS, *DRIFT.values(), *optimiser]
+    assert "DiffusionNFT, β 1, KL 1, filter “paper”" in page
+
+
+def test_charts_of_the_loss_are_those_of_the_algorithm_of_the_run(tmp_path: Path) -> None:
+    write_metrics(tmp_path, algorithm="awm")
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    parts = [
+        "Policy loss",
+        "Share of clipped ratios",
+        "Distance to the untrained editor (KL)",
+        "Distance to the sampling policy",
+    ]
+    assert chart_titles(page)[-7:] == ["Loss", *parts, "Gradient norm", "Update norm"]
+    assert "AWM, KL 1, filter “paper”" in page and "DiffusionNFT" not in page
+
+
+def test_run_from_before_algorithms_had_names_is_diffusion_nft(tmp_path: Path) -> None:
+    write_metrics(tmp_path)
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    del config["algorithm"]["name"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert chart_titles(page)[-4:-2] == ["Loss", "Distance to the untrained editor (KL)"]
+    assert "DiffusionNFT, β 1" in page
 
 
 def test_run_stopped_before_its_first_step_has_a_report(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import yaml
 from markupsafe import Markup
 
 from editr1 import __version__
+from editr1.algorithms.base import find_algorithms
 from editr1.data.pictures import data_url
 from editr1.evaluation.heldout.rows import open_image
 from editr1.report.environment import write_page
@@ -32,12 +33,7 @@ DRIFT = {
     "sharpness": "Sharpness",
     "source_distance": "Distance to the source",
 }
-OPTIMISER = {
-    "loss": "Loss",
-    "kl": "Distance to the untrained editor (KL)",
-    "grad_norm": "Gradient norm",
-    "update_norm": "Update norm",
-}
+NORMS = {"grad_norm": "Gradient norm", "update_norm": "Update norm"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ def write_report(run_dir: str | Path) -> Path:
         curves=reward_figures(run),
         by_task=task_figures(run),
         drift=single_figures(run, DRIFT, "drift"),
-        optimiser=single_figures(run, OPTIMISER),
+        optimiser=single_figures(run, optimiser_titles(run.config)),
         tables=score_tables(run.results) if run.results else [],
         gallery=[(title, note, [pair_card(run, pair) for pair in pairs]) for title, note, pairs in pair_gallery(run)],
         grids=[(path.stem.replace("_", " "), data_url(path.read_bytes())) for path in grids],
@@ -80,12 +76,14 @@ def facts(run: Run) -> dict[str, str]:
     rollout, algorithm, adapter, data = (config[name] for name in ("rollout", "algorithm", "adapter", "data"))
     per_step = f"{rollout['groups_per_step']} instructions × {rollout['group_size']} edits"
     trained = f"LoRA, rank {adapter['rank']}" if adapter["mode"] == "lora" else "all weights of the denoiser"
+    name = algorithm.get("name", "nft")
+    method = f"DiffusionNFT, β {algorithm['beta']:g}" if name == "nft" else name.upper()
     return {
         "Editor": f"{config['editor']['path']} ({trained})",
         "Judge": f"{config['judge']['path'] or config['judge']['model']} ({config['judge']['method']})",
         "Data": f"{data['kind']}: {data['path'] or data['split'] + ', level ' + data['level']}",
         "A step": f"{per_step}, {rollout['steps']} denoiser calls each",
-        "Loss": f"DiffusionNFT, β {algorithm['beta']:g}, KL {algorithm['kl']:g}, filter “{algorithm['filter']}”",
+        "Loss": f"{method}, KL {algorithm['kl']:g}, filter “{algorithm['filter']}”",
         "Seed": str(config["seed"]),
         "Trained": f"{len(run.metrics)} steps in {duration(run.train_seconds)}",
         "Versions": ", ".join([f"editr1 {__version__}", *(f"{name} {version(name)}" for name in LIBRARIES)]),
@@ -141,6 +139,15 @@ def column(run: Run, key: str, within: str | None = None) -> list[float | None]:
     """One number per step; None if the row lacks it."""
     rows = (row.get(within, {}) if within else row for row in run.metrics)
     return [row.get(key) for row in rows]
+
+
+def optimiser_titles(config: Mapping[str, Any]) -> dict[str, str]:
+    """Titles of the loss, of the parts that the run's algorithm names, and of the norms, by their names in the metrics.
+
+    The summands of a loss, `loss_...`, are left out: the loss itself is their sum.
+    """
+    parts = find_algorithms()[config["algorithm"].get("name", "nft")].parts
+    return {"loss": "Loss", **{name: title for name, title in parts.items() if not name.startswith("loss_")}, **NORMS}
 
 
 def score_tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""`editr1 judge agree`: ask judges for every edit of the pairs, count how often they agree with people, write it down.
+"""`editr1 judge agree`: ask judges for every edit of the pairs, count how often they agree with people.
 
-Scores are kept in `out`/scores.jsonl as they come, one line an edit, so that a stopped run goes on where it was. An
-edit that stands in several pairs is judged once. One without a score is asked about again when the run is repeated.
+Scores are appended to `out`/scores.jsonl, one line per edit, so that a stopped run can be resumed. An edit of several
+pairs is judged once. An edit without a score is judged again when the run is repeated.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL.Image import Image
 
 from editr1.errors import UserError
 from editr1.evaluation.agreement import statistics
@@ -33,19 +32,19 @@ FAILED_RULE = "A pair of which an edit has no score counts as wrong; no score is
 
 @dataclass(frozen=True)
 class ScoreRecord:
-    """One edit's score as it is kept.
+    """One edit's score; its tokens and times are 0 if the score is that of an equal edit of another pair.
 
     Attributes:
         method: name of the judge.
         pair: key of the pair.
         side: "a" or "b".
         edit: hash of both pictures and the question.
-        value: the score; None where there is none.
+        value: the score; None if there is none.
         reason: why there is none.
-        tokens: of the answer; 0 where the score was known from another pair.
-        seconds: from question to answer, waiting for others asked at the same time included; as `tokens`.
-        wall: the edit's share of the time that the call took in which it was judged; as `tokens`.
-        prompt: what the judge was asked with.
+        tokens: tokens of the answer.
+        seconds: time from question to answer, including the wait for others of the same call.
+        wall: the edit's share of the time of its call.
+        prompt: version of the judge's prompt.
     """
 
     method: str
@@ -61,27 +60,26 @@ class ScoreRecord:
 
 
 class Store:
-    """The scores in one file: first a line that says of what, then one line an edit; a cut-off last line is dropped.
+    """The scores in one file: a head with the pairs and judges, then one line per edit; a cut-off last line is dropped.
 
     Raises:
         UserError: the file holds scores of other pairs, or of a judge of the same name that differs.
     """
 
     def __init__(self, path: Path, pairs: Sequence[Pair], judges: Mapping[str, Judge]) -> None:
-        head = {"pairs": _fingerprint(pairs), "judges": {name: _identity(judge) for name, judge in judges.items()}}
+        ids = {name: j.judge_id if isinstance(j, MLLMJudge) else type(j).__name__ for name, j in judges.items()}
+        head = {"pairs": _fingerprint(pairs), "judges": ids}
         remedy = "take another folder, or remove the file to start again"
         self._lines = JsonLines(path, "scores", remedy, head=head, gains="judges", load=ScoreRecord)
         self._lines.replace(map(asdict, self._lines.rows))
         self.by_place: dict[tuple[str, str, str], ScoreRecord] = {}
         self.by_edit: dict[tuple[str, str], ScoreRecord] = {}
-        for one in self._lines.rows:
-            self._know(one)
+        self._know(self._lines.rows)
 
     def add(self, records: Sequence[ScoreRecord]) -> None:
         """Append scores; they are on the disk when this returns."""
         self._lines.append(map(asdict, records))
-        for one in records:
-            self._know(one)
+        self._know(records)
 
     def has(self, method: str, pair: Pair) -> bool:
         """Whether both edits of the pair have a score."""
@@ -92,10 +90,9 @@ class Store:
         """The scores of all pairs, in their order."""
         return [(self.by_place[method, p.key, "a"], self.by_place[method, p.key, "b"]) for p in pairs]
 
-    def _know(self, record: ScoreRecord) -> None:
-        self.by_place[record.method, record.pair, record.side] = record
-        if record.value is not None:
-            self.by_edit[record.method, record.edit] = record
+    def _know(self, records: Sequence[ScoreRecord]) -> None:
+        self.by_place.update({(one.method, one.pair, one.side): one for one in records})
+        self.by_edit.update({(one.method, one.edit): one for one in records if one.value is not None})
 
 
 def agree(
@@ -130,9 +127,9 @@ def agree(
         raise UserError("two pairs have the same key; keys must be unique")
     store = Store(out / "scores.jsonl", pairs, judges)
     for name, judge in judges.items():
-        for some in _chunks(pairs, chunk):
-            missing = [pair for pair in some if not store.has(name, pair)]
-            if missing:
+        for start in range(0, len(pairs), chunk):
+            some = pairs[start : start + chunk]
+            if missing := [pair for pair in some if not store.has(name, pair)]:
                 store.add(_ask(name, judge, missing, store))
             for _ in some:
                 on_pair()
@@ -142,11 +139,7 @@ def agree(
 
 
 def pick_rule(rule: str | None, layout: str) -> str:
-    """The name of the tie rule that is meant.
-
-    Raises:
-        UserError: the layout has no such rule.
-    """
+    """The name of the tie rule that `--rule` means for a layout."""
     names = BY_LAYOUT[layout]
     if rule in (None, "official"):
         return names[0]
@@ -160,7 +153,7 @@ def pick_rule(rule: str | None, layout: str) -> str:
 def summarise(
     pairs: Sequence[Pair], records: Mapping[str, Sequence[tuple[ScoreRecord, ScoreRecord]]], rule_name: str
 ) -> dict[str, Any]:
-    """The figures of all methods under one tie rule, beside what guessing reaches and what the other rules say."""
+    """The figures of all methods under one tie rule, with the baselines of guessing and the other rules."""
     rule = RULES[rule_name]
     guesses = {"always_tie": always_tie(rule, pairs), "random": random_answer(rule, pairs)}
     reference = _reference(pairs)
@@ -206,7 +199,7 @@ def _method(pairs: Sequence[Pair], records: Sequence[tuple[ScoreRecord, ScoreRec
 
 
 def _reference(pairs: Sequence[Pair]) -> dict[str, Any] | None:
-    """The reference's own scores, where the pairs carry them: in [0, 1], else over the range that is there."""
+    """Distribution of the reference's own scores, if the pairs have them: over [0, 1], else over their own range."""
     scores = np.array([s for p in pairs for s in (p.score_a, p.score_b) if s is not None], float)
     if not len(scores):
         return None
@@ -216,43 +209,37 @@ def _reference(pairs: Sequence[Pair]) -> dict[str, Any] | None:
 
 
 def _ask(name: str, judge: Judge, pairs: Sequence[Pair], store: Store) -> list[ScoreRecord]:
-    """Scores of both edits of some pairs in one call; what is known from another pair is not asked again."""
-    places: list[tuple[Pair, str, str]] = []
+    """Scores of both edits of some pairs in one call; an edit that another pair has scored is not judged again."""
+    places: list[tuple[str, str, str]] = []
     requests: dict[str, JudgeRequest] = {}
     for pair in pairs:
         sample = pair.sample()
         for side, opener in zip(SIDES, (pair.edit_a, pair.edit_b), strict=True):
             request = JudgeRequest(sample, opener())
             edit = _hash(request)
-            places.append((pair, side, edit))
+            places.append((pair.key, side, edit))
             if (name, edit) not in store.by_edit:
                 requests.setdefault(edit, request)
     started = time.perf_counter()
     scores = judge.score(list(requests.values())) if requests else []
     wall = (time.perf_counter() - started) / max(len(requests), 1)
-    answers = {edit: one for _, _, edit in places if (one := store.by_edit.get((name, edit))) is not None}
-    records = []
-    for edit, score in zip(requests, scores, strict=True):
-        pair, side = next((pair, side) for pair, side, other in places if other == edit)
-        answers[edit] = _record(name, pair, side, edit, score, wall)
-        records.append(answers[edit])
-    paid = {(one.pair, one.side) for one in records}
-    for pair, side, edit in places:
-        if (pair.key, side) not in paid:
-            records.append(replace(answers[edit], pair=pair.key, side=side, tokens=0, seconds=0.0, wall=0.0))
-    return records
+    first = {edit: (key, side) for key, side, edit in reversed(places)}
+    verdicts = zip(requests, scores, strict=True)
+    records = {edit: _record((name, *first[edit], edit), score, wall) for edit, score in verdicts}
+    copies = [
+        replace(records.get(edit) or store.by_edit[name, edit], pair=key, side=side, tokens=0, seconds=0.0, wall=0.0)
+        for key, side, edit in places
+        if edit not in records or first[edit] != (key, side)
+    ]
+    return [*records.values(), *copies]
 
 
-def _record(name: str, pair: Pair, side: str, edit: str, score: Score, wall: float) -> ScoreRecord:
-    """One score as it is kept; a value that is no number is none."""
+def _record(names: tuple[str, str, str, str], score: Score, wall: float) -> ScoreRecord:
+    """The score under its method, pair, side and edit; a value that is no number becomes None."""
     value, reason = score.value, score.reason
     if value is not None and not math.isfinite(value):
         value, reason = None, f"the score is {value}"
-    return ScoreRecord(name, pair.key, side, edit, value, reason, score.tokens, score.seconds, wall, score.prompt)
-
-
-def _chunks(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
-    return (pairs[start : start + size] for start in range(0, len(pairs), size))
+    return ScoreRecord(*names, value, reason, score.tokens, score.seconds, wall, score.prompt)
 
 
 def _hash(request: JudgeRequest) -> str:
@@ -260,21 +247,12 @@ def _hash(request: JudgeRequest) -> str:
     digest = hashlib.sha256()
     sample = request.sample
     for image in (sample.source, request.edit):
-        digest.update(_pixels(image))
+        digest.update(f"{image.mode}{image.size}".encode() + image.tobytes())
     digest.update(json.dumps([sample.instruction, sample.requirement, sample.task]).encode())
     return digest.hexdigest()[:24]
-
-
-def _pixels(image: Image) -> bytes:
-    return f"{image.mode}{image.size}".encode() + image.tobytes()
 
 
 def _fingerprint(pairs: Sequence[Pair]) -> str:
     """Equal for the same pairs in the same order of edits; pictures are not opened."""
     lines = [[p.key, p.instruction, p.preference, p.task, p.requirement, p.layout] for p in pairs]
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:24]
-
-
-def _identity(judge: Judge) -> str:
-    """What tells a judge from another one of the same name."""
-    return judge.judge_id if isinstance(judge, MLLMJudge) else type(judge).__name__

@@ -1,4 +1,4 @@
-"""Preferences as they are published: four layouts beside our own, known by their columns.
+"""Preferences as they are published: four layouts beside our own, recognised by their columns.
 
 editscore  EditScore/EditReward-Bench: instruction, input_image, output_images [2], task_type, dimension
 tiger      TIGER-Lab/EditReward-Bench: id, instruction, dataset, ranking, source_image, candidate_1, candidate_2
@@ -7,8 +7,8 @@ genai      TIGER-Lab/GenAI-Bench, image_edition: instruct_prompt, source_image, 
 compass    EditReward-Compass: dimension, source_image, prompt, winner, loser, label
 
 Each may be parquet (one file or a folder of them) or JSON (a list, or one object a line) with paths relative to it.
-Where the preferred edit always stands first, the two are put in random order by a fixed seed: a judge must gain nothing
-from where an edit stands.
+If the preferred edit always comes first, the two are put in random order by a fixed seed: a judge must not gain from
+the position of an edit.
 """
 
 from __future__ import annotations
@@ -65,46 +65,27 @@ def editscore(rows: Sequence[TableRow]) -> list[Pair]:
     """The first of two output images is the preferred one."""
     pairs = []
     for i, row in enumerate(rows):
-        task, instruction = row.text("task_type"), row.text("instruction")
-        pairs.append(
-            Pair(
-                key=f"row-{i}",
-                source=row.image("input_image", None),
-                instruction=instruction,
-                edit_a=row.image("output_images", 0),
-                edit_b=row.image("output_images", 1),
-                preference="a",
-                task=task,
-                dimension=row.text("dimension"),
-                group=json.dumps([task, instruction]),
-            )
-        )
+        task, dimension = row.text("task_type"), row.text("dimension")
+        group = json.dumps([task, row.text("instruction")])
+        columns = ("instruction", "input_image", "output_images")
+        pairs.append(_pair(row, f"row-{i}", columns, "a", task=task, dimension=dimension, group=group))
     return _shuffled(pairs)
 
 
 def tiger(rows: Sequence[TableRow]) -> list[Pair]:
-    """One row a pair of a group of 2, 3 or 4 edits; rows that an early release repeats are dropped."""
+    """One row per pair of a group of 2, 3 or 4 edits; rows that an early release repeats are dropped."""
+    columns = ("instruction", "source_image", "candidate_1", "candidate_2")
     pairs: list[Pair] = []
     keys: set[tuple[Any, ...]] = set()
     for row in rows:
-        name = row.text("id")
+        name, dataset = row.text("id"), row.text("dataset")
         models = tuple(row.cells.get(column) for column in ("model_1", "model_2"))
         if None not in models and (name, *models) in keys:
             continue
         keys.add((name, *models))
-        pairs.append(
-            Pair(
-                key=f"{row.text('dataset')}/{name}/{len(pairs)}",
-                source=row.image("source_image", None),
-                instruction=row.text("instruction"),
-                edit_a=row.image("candidate_1", None),
-                edit_b=row.image("candidate_2", None),
-                preference=_ranking(row),
-                group=f"{row.text('dataset')}/{name.partition('_')[0]}",
-                score_a=row.number("score_1"),
-                score_b=row.number("score_2"),
-            )
-        )
+        group = f"{dataset}/{name.partition('_')[0]}"
+        scores = {"score_a": row.number("score_1"), "score_b": row.number("score_2")}
+        pairs.append(_pair(row, f"{dataset}/{name}/{len(pairs)}", columns, _ranking(row), group=group, **scores))
     if len(pairs) < len(rows):
         _log.warning("%d rows repeat an (id, model_1, model_2) and were dropped", len(rows) - len(pairs))
     return pairs
@@ -123,44 +104,35 @@ def _ranking(row: TableRow) -> Preference:
 
 def genai(rows: Sequence[TableRow]) -> list[Pair]:
     """Left or right is better, both are good, or both are bad."""
+    columns = ("instruct_prompt", "source_image", "left_output_image", "right_output_image")
     pairs = []
     for i, row in enumerate(rows):
         vote = row.text("vote_type")
         if vote not in VOTES:
             raise UserError(f"{row.where}: vote_type {vote!r} is none of {', '.join(VOTES)}")
-        pairs.append(
-            Pair(
-                key=f"row-{i}",
-                source=row.image("source_image", None),
-                instruction=row.text("instruct_prompt"),
-                edit_a=row.image("left_output_image", None),
-                edit_b=row.image("right_output_image", None),
-                preference=VOTES[vote],
-                both_bad=vote == "bothbad_vote",
-            )
-        )
+        pairs.append(_pair(row, f"row-{i}", columns, VOTES[vote], both_bad=vote == "bothbad_vote"))
     return pairs
 
 
 def compass(rows: Sequence[TableRow]) -> list[Pair]:
     """A winner and a loser, or a tie between the two."""
+    columns = ("prompt", "source_image", "winner", "loser")
     pairs = []
     for i, row in enumerate(rows):
         label = row.text("label")
         if label not in ("preference", "tie"):
             raise UserError(f"{row.where}: label {label!r} is neither preference nor tie")
-        pairs.append(
-            Pair(
-                key=f"row-{i}",
-                source=row.image("source_image", None),
-                instruction=row.text("prompt"),
-                edit_a=row.image("winner", None),
-                edit_b=row.image("loser", None),
-                preference="a" if label == "preference" else "tie",
-                dimension=row.text("dimension"),
-            )
-        )
+        preference: Preference = "a" if label == "preference" else "tie"
+        pairs.append(_pair(row, f"row-{i}", columns, preference, dimension=row.text("dimension")))
     return _shuffled(pairs)
+
+
+def _pair(row: TableRow, key: str, columns: Sequence[str], preference: Preference, **fields: Any) -> Pair:
+    """A pair by its columns: the instruction, the source, and each of the edits, or one with a list of both."""
+    words, source, *edits = columns
+    places = ((edits[0], 0), (edits[0], 1)) if len(edits) == 1 else ((edits[0], None), (edits[1], None))
+    edit_a, edit_b = (row.image(*place) for place in places)
+    return Pair(key, row.image(source, None), row.text(words), edit_a, edit_b, preference, **fields)
 
 
 Reader = Callable[[Sequence[TableRow]], list[Pair]]
@@ -177,12 +149,11 @@ COLUMNS: Mapping[str, frozenset[str]] = {
 def _shuffled(pairs: Iterable[Pair]) -> list[Pair]:
     """The two edits of each pair in random order."""
     rng = np.random.default_rng(SEED)
-    return [_swapped(pair) if rng.random() < 0.5 else pair for pair in pairs]
-
-
-def _swapped(pair: Pair) -> Pair:
     other: Mapping[Preference, Preference] = {"a": "b", "b": "a", "tie": "tie"}
-    return replace(pair, edit_a=pair.edit_b, edit_b=pair.edit_a, preference=other[pair.preference])
+    return [
+        replace(p, edit_a=p.edit_b, edit_b=p.edit_a, preference=other[p.preference]) if rng.random() < 0.5 else p
+        for p in pairs
+    ]
 
 
 def _files(path: Path) -> list[Path]:
@@ -199,9 +170,8 @@ def _layout(columns: frozenset[str]) -> str | None:
 def _unknown(path: Path, files: Sequence[Path]) -> str:
     """Why nothing can be read, with the layouts that can."""
     layouts = "; ".join(f"{name}: {', '.join(sorted(columns))}" for name, columns in COLUMNS.items())
-    content = (
-        f"its columns are {', '.join(sorted(_columns(files[0]))) or 'none'}" if files else "no parquet, JSON or JSONL"
-    )
+    columns = ", ".join(sorted(_columns(files[0]))) or "none" if files else ""
+    content = f"its columns are {columns}" if files else "no parquet, JSON or JSONL"
     return f"{path} is in no layout that is known ({content}); known are {layouts}"
 
 

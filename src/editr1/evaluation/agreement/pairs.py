@@ -1,6 +1,6 @@
-"""Two edits of one picture and which of them people prefer; read from our own JSONL, one pair a line.
+"""Two edits of one picture and which of them people prefer; read from our own JSONL, one pair per line.
 
-Pictures are opened when they are asked for, so that thousands of pairs do not sit in memory.
+Pictures are opened only when they are needed, so that thousands of pairs do not fill the memory.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Pair:
         preference: which edit people prefer; "tie" for neither.
         task: the task type that tables are split by.
         requirement: one sentence for the judge; may be empty.
-        dimension: what people were asked to look at, where a benchmark has several such questions.
+        dimension: the aspect that people judged, if a benchmark has several.
         group: pairs of one group are not independent: intervals resample whole groups. Empty: a group of its own.
-        both_bad: people said of a tie that neither edit is good.
-        score_a: the reference's own score of the first edit, on any scale, where it has one.
-        score_b: the same of the second.
-        layout: where the pair comes from; decides the tie rule.
+        both_bad: whether people called neither edit of a tie good.
+        score_a: the reference's own score of the first edit, on any scale, if it has one.
+        score_b: the reference's own score of the second edit.
+        layout: the layout that the pair was read from; decides the tie rule.
     """
 
     key: str
@@ -65,7 +65,7 @@ class Pair:
 
 
 class _Line(BaseModel):
-    """One line of a preference file; further keys may stand there."""
+    """One line of a preference file; further keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -80,30 +80,20 @@ class _Line(BaseModel):
 
 
 def read_jsonl(file: Path) -> list[Pair]:
-    """The pairs of a preference file: {"source", "instruction", "edit_a", "edit_b", "preference"} a line.
+    """The pairs of a preference file: {"source", "instruction", "edit_a", "edit_b", "preference"} per line.
 
     "task", "requirement" and "annotator" may be added; paths are relative to the file's folder and stay inside it.
 
     Raises:
         UserError: a line is wrong (its file and number are named), or there is none.
     """
-    pairs = [_pair(line, number, file) for number, line in checked_lines(file, _Line, WHAT)]
+    pairs = []
+    for number, line in checked_lines(file, _Line, WHAT):
+        where, key = f"{file}:{number}", f"{file.name}:{number}"
+        source, a, b = (picture(name, file.parent, where) for name in (line.source, line.edit_a, line.edit_b))
+        group = json.dumps([line.source, line.instruction])
+        pair = Pair(key, source, line.instruction, a, b, line.preference, line.task, line.requirement, group=group)
+        pairs.append(pair)
     if not pairs:
         raise UserError(f"{file} holds no pair; write one JSON object a line")
     return pairs
-
-
-def _pair(line: _Line, number: int, file: Path) -> Pair:
-    where = f"{file}:{number}"
-    source, edit_a, edit_b = (picture(name, file.parent, where) for name in (line.source, line.edit_a, line.edit_b))
-    return Pair(
-        key=f"{file.name}:{number}",
-        source=source,
-        instruction=line.instruction,
-        edit_a=edit_a,
-        edit_b=edit_b,
-        preference=line.preference,
-        task=line.task,
-        requirement=line.requirement,
-        group=json.dumps([line.source, line.instruction]),
-    )

@@ -15,7 +15,7 @@ BINS = 5
 
 
 def accuracy(units: Units, rule: Rule, pairs: Sequence[Pair]) -> float | None:
-    """Share of the units that are right, as the rule averages; None where there is no unit."""
+    """Share of the units that are right, averaged by the rule; None without units."""
     sums, counts = _table(units, rule, pairs)
     return mean_of_shares(sums.sum(0), counts.sum(0)) if counts.sum() else None
 
@@ -23,19 +23,17 @@ def accuracy(units: Units, rule: Rule, pairs: Sequence[Pair]) -> float | None:
 def bootstrap_interval(units: Units, rule: Rule, pairs: Sequence[Pair], seed: int = 0) -> list[float] | None:
     """95% percentile interval of the accuracy, resampled over groups of pairs; a fitted tie threshold stays fixed."""
     sums, counts = _table(units, rule, pairs)
-    if not counts.sum():
-        return None
-    return grouped_interval(sums, counts, seed)
+    return grouped_interval(sums, counts, seed) if counts.sum() else None
 
 
 def headline(units: Units, rule: Rule, pairs: Sequence[Pair]) -> Bools:
-    """Which units the accuracy is about, [U]: where a benchmark's mean is of the dimension "overall", those."""
+    """Which units the accuracy counts, [U]: those of the dimension "overall" if the rule averages these, else all."""
     overall = np.array([pairs[i].dimension == "overall" for i in units.pair], bool)
     return overall if rule.mean_of_types and overall.any() else np.ones(len(overall), bool)
 
 
 def by(units: Units, names: Sequence[str], chosen: Bools) -> dict[str, dict[str, Any]]:
-    """{"accuracy", "units"} by name, of the chosen units; `names` has one for each unit."""
+    """{"accuracy", "units"} of the chosen units by name; `names` has one for each unit."""
     rows: dict[str, list[float]] = {}
     for i in np.flatnonzero(chosen).tolist():
         rows.setdefault(names[int(i)], []).append(float(units.right[i]))
@@ -43,7 +41,7 @@ def by(units: Units, names: Sequence[str], chosen: Bools) -> dict[str, dict[str,
 
 
 def by_dimension(units: Units, rule: Rule, pairs: Sequence[Pair]) -> dict[str, dict[str, Any]]:
-    """By what people were asked to look at: {"accuracy", "units", "by_task"}; empty where there is one question."""
+    """{"accuracy", "units", "by_task"} by the aspect that people judged; empty if there is only one."""
     dimension = np.array([pairs[i].dimension for i in units.pair], dtype=np.str_)
     dimensions = {}
     for name in sorted(set(dimension) - {""}):
@@ -55,7 +53,7 @@ def by_dimension(units: Units, rule: Rule, pairs: Sequence[Pair]) -> dict[str, d
 
 
 def _table(units: Units, rule: Rule, pairs: Sequence[Pair]) -> tuple[Floats, Floats]:
-    """Sum of right units and number of units by group and by task (one column where the mean is over all units)."""
+    """Sum of right units and number of units by group and by task (one column if the mean is over all units)."""
     chosen = np.flatnonzero(headline(units, rule, pairs))
     groups = [pairs[units.pair[i]].group or pairs[units.pair[i]].key for i in chosen]
     tasks = [units.task[i] if rule.mean_of_types else "" for i in chosen]
@@ -68,9 +66,9 @@ def _table(units: Units, rule: Rule, pairs: Sequence[Pair]) -> tuple[Floats, Flo
 
 
 def calibration(difference: Floats, label: Ints, bins: int = 8) -> list[dict[str, Any]]:
-    """How often a judge is right by how far apart its scores are: bins of about equal size over |difference|.
+    """How often a judge is right, by the distance of its scores: bins of about equal size over |difference|.
 
-    People's decisions alone; equal differences stay in one bin; equal scores claim nothing and count half.
+    Only pairs on which people decided; equal differences share a bin; equal scores count half.
     """
     use = (label != 0) & ~np.isnan(difference)
     size = np.abs(difference[use])
@@ -85,7 +83,7 @@ def calibration(difference: Floats, label: Ints, bins: int = 8) -> list[dict[str
 
 
 def distribution(scores: Floats, low: float = 0.0, high: float = 1.0) -> list[float]:
-    """Share of the scores in each fifth of [low, high]; zeros where there is no score."""
+    """Share of the scores in each fifth of [low, high]; zeros without scores."""
     numbers = scores[~np.isnan(scores)]
     places = (numbers - low) / ((high - low) or 1) * BINS
     counts = np.bincount(np.clip(np.floor(places + 1e-9), 0, BINS - 1).astype(np.int64), minlength=BINS)

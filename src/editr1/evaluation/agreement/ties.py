@@ -1,17 +1,17 @@
-"""When a judge agrees with people: the tie rules of the published benchmarks, and what guessing would reach.
+"""When a judge agrees with people: the tie rules of the published benchmarks, and what guessing reaches.
 
 A rule turns the judge's score differences into units that are right or wrong: pairs, or whole groups of pairs. A pair
-without a score is a wrong one under every rule, so that all methods are measured on the same pairs.
+without a score is wrong under every rule, so that all methods are measured on the same pairs.
 
 decided             pairs on which people decided; equal scores are wrong (Edit-R1's study, arXiv 2510.16888)
-labelled            all pairs; a tie is right where the scores differ by less than 1e-5 (EditReward-Compass, 2605.13062)
-threshold_official  all pairs; scores closer than a threshold are a tie, the one that is best on these very pairs. As
-                    published (EditReward, 2509.26346), which raises it pair by pair: of equal differences some may be
-                    ties and others not, which no threshold can do, and "no ties at all" is never tried
-threshold_exact     the same, tried only at what a threshold can do
+labelled            all pairs; a tie is right if the scores differ by less than 1e-5 (EditReward-Compass, 2605.13062)
+threshold_official  all pairs; scores closer than a threshold are a tie; the threshold is the best one on these pairs.
+                    As published (EditReward, 2509.26346): it is raised pair by pair, so equal differences may be split
+                    into ties and decisions, which no threshold can do, and "no ties at all" is never tried
+threshold_exact     the same, without those two flaws
 editscore           equal is wrong; plain mean over the task types, of the dimension "overall" (2509.23909)
-tiger_official      groups of 2, 3, 4 edits, right where all pairs are (2509.26346). Its script judges ties of two by
-                    the best threshold, decided pairs by order alone, and of equal scores ranks the later edit higher
+tiger_official      groups of 2, 3, 4 edits, right if all pairs are (2509.26346). Its script judges ties of two by the
+                    best threshold, decided pairs by order alone, and ranks the later of two equal edits higher
 tiger_exact         the same groups; groups of two by `threshold_exact`, and equal scores decide nothing
 genai_official      four answers (left, right, both good, both bad); equal scores are right on either tie (GenAI-Bench)
 genai_exact         the same; equal scores say "both good" from 0.5 on, "both bad" below
@@ -19,8 +19,10 @@ genai_exact         the same; equal scores say "both good" from 0.5 on, "both ba
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,13 +37,7 @@ EQUAL = 1e-5
 
 @dataclass(frozen=True)
 class PairScores:
-    """Pairs with one judge's scores; NaN where it gave none. P pairs.
-
-    Attributes:
-        pairs: what people say.
-        a: score of each first edit, [P].
-        b: score of each second edit, [P].
-    """
+    """P pairs with one judge's scores of the first edits, `a`, and of the second, `b`: [P], NaN for no score."""
 
     pairs: Sequence[Pair]
     a: Floats
@@ -60,12 +56,12 @@ class PairScores:
 
 @dataclass(frozen=True)
 class Units:
-    """What a rule counts. U units.
+    """The U units that a rule counts.
 
     Attributes:
-        right: 1 where the judge agrees, else 0; [U].
+        right: 1 if the judge agrees, else 0; [U].
         pair: index of a pair of the unit, for its task, dimension and group; [U].
-        task: name of the row of tables that the unit stands in; [U].
+        task: the unit's row in tables; [U].
     """
 
     right: Floats
@@ -78,10 +74,10 @@ class Rule:
     """One way to count.
 
     Attributes:
-        apply: which units are right.
+        apply: the units, right or wrong.
         chance: probability that a uniformly random answer is right, by unit; [U].
         note: the rule in words.
-        mean_of_types: the accuracy is the plain mean over the units' tasks, of the dimension "overall" where given.
+        mean_of_types: whether the accuracy is the plain mean over tasks, of the dimension "overall" if there is one.
     """
 
     apply: Callable[[PairScores], Units]
@@ -107,14 +103,9 @@ def labelled(scores: PairScores) -> Units:
     return _of_pairs(scores, agrees(scores) | tied)
 
 
-def threshold_official(scores: PairScores) -> Units:
-    """Best threshold on these pairs, as published."""
-    return _of_pairs(scores, best_threshold(scores.difference, scores.label, exact=False)[0])
-
-
-def threshold_exact(scores: PairScores) -> Units:
-    """Best threshold on these pairs, equal differences moved together."""
-    return _of_pairs(scores, best_threshold(scores.difference, scores.label, exact=True)[0])
+def threshold(scores: PairScores, exact: bool) -> Units:
+    """Best threshold on these pairs, as published or `exact`."""
+    return _of_pairs(scores, best_threshold(scores.difference, scores.label, exact)[0])
 
 
 def best_threshold(difference: Floats, label: Ints, exact: bool) -> tuple[Bools, float]:
@@ -140,8 +131,8 @@ def best_threshold(difference: Floats, label: Ints, exact: bool) -> tuple[Bools,
 
 
 def tiger_official(scores: PairScores) -> Units:
-    """As TIGER's script ranks."""
-    two = _group_sizes(scores) == 1
+    """The ranking of TIGER's script."""
+    two = _groups_of_two(scores)
     difference, label = scores.difference, scores.label
     _, threshold = best_threshold(difference[two], label[two], exact=True)
     with np.errstate(invalid="ignore"):
@@ -151,7 +142,7 @@ def tiger_official(scores: PairScores) -> Units:
 
 def tiger_exact(scores: PairScores) -> Units:
     """Groups of two by label and best threshold, larger ones by strict order of all pairs."""
-    two = _group_sizes(scores) == 1
+    two = _groups_of_two(scores)
     right = agrees(scores)
     right[two] = best_threshold(scores.difference[two], scores.label[two], exact=True)[0]
     return _of_groups(scores, right)
@@ -190,41 +181,40 @@ def _groups(pairs: Sequence[Pair]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _group_sizes(scores: PairScores) -> Ints:
-    sizes = np.zeros(len(scores.pairs), np.int64)
-    for rows in _groups(scores.pairs):
-        sizes[rows] = len(rows)
-    return sizes
+def _groups_of_two(scores: PairScores) -> Bools:
+    """Which pairs are the only one of their group, [P]."""
+    sizes = Counter(pair.group or pair.key for pair in scores.pairs)
+    return np.array([sizes[pair.group or pair.key] == 1 for pair in scores.pairs], bool)
 
 
 def _even(answers: int) -> Callable[[PairScores], Floats]:
     return lambda scores: np.full(len(scores.pairs), 1 / answers)
 
 
+def _decided_chance(scores: PairScores) -> Floats:
+    return np.full(np.count_nonzero(scores.label), 0.5)
+
+
 def _tiger_chance(scores: PairScores) -> Floats:
-    """Four answers on a group of two (good and bad ties are two answers, as in its random row), else two a pair."""
+    """Four answers on a group of two (good and bad ties are two answers, as in its random row), else two per pair."""
     return np.array([0.25 if len(rows) == 1 else 0.5 ** len(rows) for rows in _groups(scores.pairs)])
 
 
 RULES: Mapping[str, Rule] = {
-    "decided": Rule(
-        decided,
-        lambda scores: np.full(int((scores.label != 0).sum()), 0.5),
-        "Pairs on which people decided; equal scores count as wrong.",
-    ),
+    "decided": Rule(decided, _decided_chance, "Pairs on which people decided; equal scores count as wrong."),
     "labelled": Rule(labelled, _even(3), "All pairs; a tie is right where the scores differ by less than 0.00001."),
     "threshold_official": Rule(
-        threshold_official,
+        partial(threshold, exact=False),
         _even(3),
         "All pairs; the tie threshold is the best one on these very pairs, as published: too high where differences "
         "repeat.",
     ),
     "threshold_exact": Rule(
-        threshold_exact, _even(3), "All pairs; the tie threshold is the best one on these very pairs."
+        partial(threshold, exact=True), _even(3), "All pairs; the tie threshold is the best one on these very pairs."
     ),
     "editscore": Rule(
         decided,
-        lambda scores: np.full(int((scores.label != 0).sum()), 0.5),
+        _decided_chance,
         "Equal scores count as wrong; plain mean over the task types, of the dimension “overall” where it is there.",
         mean_of_types=True,
     ),

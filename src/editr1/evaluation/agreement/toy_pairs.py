@@ -1,4 +1,4 @@
-"""Pairs of toy edits whose preference comes from the oracle, made from a seed: nothing is stored or downloaded."""
+"""Pairs of toy edits with the oracle's preference, generated from a seed: nothing is stored or downloaded."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ WORLD = 5005  # seed of the items: other held-out items than evaluations use
 
 
 def toy_pairs(count: int = 600, seed: int = 0, level: Level = "small") -> list[Pair]:
-    """`count` pairs of edits of held-out items, as good or bad as the judge's training edits; the tasks in turn.
+    """`count` pairs of edits of held-out items, of the tasks in turn.
 
-    The toy judge is trained on other scenes, with edits of the same kinds.
+    The edits are of the same kinds as those that the toy judge is trained on, the scenes are others.
     """
     return [_pair(index, seed, level) for index in range(count)]
 

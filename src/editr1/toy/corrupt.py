@@ -6,6 +6,7 @@ judge learns to tell them apart.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +17,18 @@ from editr1.toy.scene import BACKGROUNDS, Scene, colours_for, draw, to_array, to
 from editr1.toy.tasks import MAKERS, TASKS, Rng, new_thing, pick
 from editr1.toy.world import ToyItem, names_of
 
-# Shares of the editor's supervision: half of the targets are wrong.
 NOISE = {"right": 0.50, "unchanged": 0.18, "wrong": 0.14, "damage": 0.18}
+"""Shares of the editor's supervision: half of the targets are wrong."""
+CANDIDATES = {
+    "right": 0.3,
+    "unchanged": 0.12,
+    "wrong": 0.2,
+    "damage": 0.2,
+    "other": 0.06,
+    "wrong+damage": 0.06,
+    "damage+damage": 0.06,
+}
+"""Shares of what the judge learns from."""
 
 
 @dataclass(frozen=True)
@@ -60,29 +71,10 @@ def other_task(rng: Rng, item: ToyItem, level: Level) -> Scene:
     return edit.target if edit else item.scene
 
 
-def noisy_target(rng: Rng, item: ToyItem, level: Level) -> tuple[str, Scene]:
-    """(kind, scene): the supervision that the editor gets, wrong in half of the cases."""
-    kind = str(rng.choice(list(NOISE), p=list(NOISE.values())))
-    target = item.edit.target
-    if kind == "unchanged":
-        return kind, item.scene
-    if kind == "wrong":
-        return kind, wrong(rng, item, level)
-    if kind == "damage":
-        return kind, damage(rng, target, item.edit.parts, level)
-    return kind, target
-
-
-def candidate(rng: Rng, item: ToyItem, level: Level) -> Candidate:
-    """An edit of any quality, for the judge: wrong in many ways, then maybe blended, blurred, noisy or brighter."""
+def corrupt(rng: Rng, kind: str, item: ToyItem, level: Level) -> Scene:
+    """The scene after an edit of one of the kinds in `CANDIDATES`."""
     target, keep = item.edit.target, item.edit.parts
-    kind = str(
-        rng.choice(
-            ["right", "unchanged", "wrong", "damage", "other", "wrong+damage", "damage+damage"],
-            p=[0.3, 0.12, 0.2, 0.2, 0.06, 0.06, 0.06],
-        )
-    )
-    scene = {
+    makers: dict[str, Callable[[], Scene]] = {
         "right": lambda: target,
         "unchanged": lambda: item.scene,
         "wrong": lambda: wrong(rng, item, level),
@@ -90,7 +82,20 @@ def candidate(rng: Rng, item: ToyItem, level: Level) -> Candidate:
         "other": lambda: other_task(rng, item, level),
         "wrong+damage": lambda: damage(rng, wrong(rng, item, level), (), level),
         "damage+damage": lambda: damage(rng, damage(rng, target, keep, level), keep, level),
-    }[kind]()
+    }
+    return makers[kind]()
+
+
+def noisy_target(rng: Rng, item: ToyItem, level: Level) -> tuple[str, Scene]:
+    """(kind, scene): the supervision that the editor gets, wrong in half of the cases."""
+    kind = str(rng.choice(list(NOISE), p=list(NOISE.values())))
+    return kind, corrupt(rng, kind, item, level)
+
+
+def candidate(rng: Rng, item: ToyItem, level: Level) -> Candidate:
+    """An edit of any quality, for the judge: wrong in many ways, then maybe blended, blurred, noisy or brighter."""
+    kind = str(rng.choice(list(CANDIDATES), p=list(CANDIDATES.values())))
+    scene = corrupt(rng, kind, item, level)
     return Candidate(kind, scene, degrade(rng, draw(scene), draw(item.scene)))
 
 
@@ -101,8 +106,7 @@ def degrade(rng: Rng, picture: np.ndarray, source: np.ndarray) -> np.ndarray:
         weight = rng.uniform(0.3, 0.9)
         return (weight * picture + (1 - weight) * source).astype(np.float32)
     if roll < 0.22:
-        blurred = to_image(picture).filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 2.0)))
-        return to_array(blurred)
+        return to_array(to_image(picture).filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 2.0))))
     if roll < 0.36:
         return np.clip(picture + rng.normal(0, rng.uniform(0.02, 0.15), picture.shape), 0, 1).astype(np.float32)
     if roll < 0.44:

@@ -6,6 +6,7 @@ seed.
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -96,16 +97,10 @@ def item_from_key(key: str) -> ToyItem:
     Raises:
         UserError: the key is not one that this world makes.
     """
-    head, *rest = key.split("/")
-    if (
-        head != "toy"
-        or len(rest) != 4
-        or rest[0] not in LEVELS
-        or rest[1] not in SPLITS
-        or not (rest[2] + rest[3]).isdigit()
-    ):
+    parts = re.fullmatch(rf"toy/({'|'.join(LEVELS)})/({'|'.join(SPLITS)})/(\d+)/(\d+)", key)
+    if parts is None:
         raise UserError(f"{key!r} is no toy item; keys look like toy/small/rl/0/17")
-    level, split, seed, index = rest
+    level, split, seed, index = parts.groups()
     return make_item(level, split, int(seed), int(index))  # type: ignore[arg-type]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from editr1.config.settings import AdapterConfig
 from editr1.editors.editor import Editor, Rollout
 from tests.tiny import shake, tiny_sample
 
@@ -25,7 +26,7 @@ def inputs_of(editor: Editor) -> tuple[Any, Tensor, Tensor]:
 
 def with_lora(editor: Editor) -> Editor:
     """Policies, "default" away from the others."""
-    editor.add_policies(rank=3, alpha=12)
+    editor.add_policies(AdapterConfig(rank=3, alpha=12))
     shake(editor)
     return editor
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from editr1.algorithms.base import Rows
 from editr1.algorithms.nft import NFT
+from editr1.config.settings import AdapterConfig
 from editr1.editors import families
 from editr1.editors.catalogue import UNSUPPORTED, catalogue
 from editr1.editors.editor import Editor, Rollout, noise_generator
@@ -144,7 +145,7 @@ def test_a_lora_step_changes_the_policy_alone_and_is_loaded_by_the_stock_loader(
     pipeline_path: Paths, name: str, tmp_path: Path
 ) -> None:
     editor = load(pipeline_path, name)
-    editor.add_policies(rank=2, alpha=4)
+    editor.add_policies(AdapterConfig(rank=2, alpha=4))
     nft_step(editor, 1.0)  # the first step moves B alone, from zero
     rollout, before, after = nft_step(editor, 1.0)
     _, x_t, t = noised(rollout)
@@ -171,7 +172,7 @@ def test_a_full_step_changes_the_policy_and_is_loaded_by_the_denoisers_class(
     pipeline_path: Paths, name: str, tmp_path: Path
 ) -> None:
     editor = load(pipeline_path, name)
-    editor.add_policies(mode="full")
+    editor.add_policies(AdapterConfig(mode="full"))
     rollout, before, after = nft_step(editor, 1e-3)
     assert after.isfinite().all()
     assert not torch.equal(before, after)
@@ -253,7 +254,7 @@ def test_a_pipeline_without_a_record_is_probed_when_it_is_loaded(
 ) -> None:
     monkeypatch.delitem(FAMILIES, name)
     editor = load(pipeline_path, name)
-    editor.add_policies(rank=2, alpha=4)
+    editor.add_policies(AdapterConfig(rank=2, alpha=4))
     _, before, after = nft_step(editor, 1.0)
     assert not torch.equal(before, after)
 

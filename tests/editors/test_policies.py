@@ -11,6 +11,7 @@ import torch
 from diffusers import QwenImageEditPlusPipeline, QwenImageTransformer2DModel
 from torch import Tensor
 
+from editr1.config.settings import AdapterConfig
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_editor
 from editr1.editors.recorder import Conditioning
@@ -25,7 +26,7 @@ Inputs = tuple[Conditioning, Tensor, Tensor]
 def prepare(editor: Editor, mode: Any = "lora", **kwargs: Any) -> Inputs:
     """Policies, and something to call `editor.velocity` with."""
     inputs = inputs_of(editor)
-    editor.add_policies(mode=mode, **{"rank": 3, "alpha": 12, **kwargs})
+    editor.add_policies(AdapterConfig(**{"mode": mode, "rank": 3, "alpha": 12, **kwargs}))
     return inputs
 
 
@@ -43,7 +44,7 @@ def velocity(editor: Editor, policy: Any, inputs: Inputs) -> Tensor:
 def test_all_policies_start_as_what_was_loaded(tiny_editor: Editor, mode: Mode) -> None:
     inputs = inputs_of(tiny_editor)
     loaded = tiny_editor.velocity(*inputs)
-    tiny_editor.add_policies(mode=mode, rank=3, alpha=12)
+    tiny_editor.add_policies(AdapterConfig(mode=mode, rank=3, alpha=12))
     assert all(torch.equal(velocity(tiny_editor, policy, inputs), loaded) for policy in ("default", "old", "reference"))
 
 
@@ -155,7 +156,7 @@ def test_lora_starts_from_its_seed_and_leaves_the_global_generator_alone(tiny_ed
         editor = open_editor(tiny_editor_path, pixels=PIXELS)
         torch.manual_seed(len(starts))
         before = torch.get_rng_state()
-        editor.add_policies(rank=3, alpha=12, seed=seed)
+        editor.add_policies(AdapterConfig(rank=3, alpha=12), seed=seed)
         assert torch.equal(torch.get_rng_state(), before)
         starts.append(torch.cat([weight.detach().flatten() for _, weight in editor.policies.parameters()]))
     assert torch.equal(starts[0], starts[1])
@@ -211,7 +212,7 @@ def test_loading_puts_saved_weights_into_the_same_parameters(
     shake(tiny_editor)
     tiny_editor.policies.save(tmp_path, "default")
     other = open_editor(tiny_editor_path, pixels=PIXELS)
-    other.add_policies(rank=3, alpha=12, mode=mode, seed=9)
+    other.add_policies(AdapterConfig(rank=3, alpha=12, mode=mode), seed=9)
     held = [weight for _, weight in other.policies.parameters()]
     start = velocity(other, "old", inputs)
     other.policies.load(tmp_path, "default")
@@ -223,9 +224,9 @@ def test_loading_puts_saved_weights_into_the_same_parameters(
 def test_weights_of_another_config_are_refused(tiny_editor: Editor, tiny_editor_path: Path, tmp_path: Path) -> None:
     prepare(tiny_editor)
     tiny_editor.policies.save(tmp_path, "default")
-    for rank, targets, first in ((4, None, "add_k_proj.lora_A"), (3, ["to_q"], "add_k_proj.lora_A")):
+    for rank, targets, first in ((4, None, "add_k_proj.lora_A"), (3, ("to_q",), "add_k_proj.lora_A")):
         other = open_editor(tiny_editor_path, pixels=PIXELS)
-        other.add_policies(rank=rank, targets=targets)
+        other.add_policies(AdapterConfig(rank=rank, targets=targets))
         with pytest.raises(UserError, match=rf"does not fit this editor: .*first .*{first}.*mode, rank, targets"):
             other.policies.load(tmp_path, "default")
 
@@ -241,7 +242,7 @@ def test_missing_and_broken_files_are_user_errors(tiny_editor: Editor, tmp_path:
 
 def test_each_target_must_exist(tiny_editor: Editor) -> None:
     with pytest.raises(UserError, match=r"no module 'to_qqq'; it has .*attn\.to_q"):
-        tiny_editor.add_policies(rank=3, targets=["to_q", "to_qqq"])
+        tiny_editor.add_policies(AdapterConfig(rank=3, targets=("to_q", "to_qqq")))
 
 
 def test_an_untrained_editor_has_the_reference_alone(tiny_editor: Editor, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 from editr1 import __version__
 from editr1.cli import export as export_commands
 from editr1.config.loading import dump_config
-from editr1.config.settings import Config
+from editr1.config.settings import AdapterConfig, Config
 from editr1.editors.editor import Editor
 from editr1.editors.lora.files import injected, load_lora_into, read_lora
 from editr1.editors.open import open_editor
@@ -77,7 +77,7 @@ def runs(tiny_editor_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("runs")
     for mode in ("lora", "full"):
         editor = open_editor(tiny_editor_path, pixels=PIXELS)
-        editor.add_policies(mode=mode, rank=3, alpha=5)
+        editor.add_policies(AdapterConfig(mode=mode, rank=3, alpha=5))
         write_run(folder / mode, tiny_editor_path, mode, functools.partial(write_weights, editor))
     return folder
 
@@ -114,7 +114,7 @@ def trained(base: Path, run: Path, *, ema: bool = True, step: int = 3) -> Any:
     """The pipeline as the trainer has it."""
     editor = open_editor(base, pixels=PIXELS)
     config = yaml.safe_load((run / "config.yaml").read_text())["adapter"]
-    editor.add_policies(mode=config["mode"], rank=3, alpha=5)
+    editor.add_policies(AdapterConfig(mode=config["mode"], rank=3, alpha=5))
     editor.policies.load(run / "checkpoints" / f"step_{step:06d}" / ("ema" if ema else "policy"), "default")
     return editor.pipe
 

@@ -25,14 +25,8 @@ UNSUPPORTED = {
 def catalogue() -> list[dict[str, Any]]:
     """One row per pipeline: family, pipeline, supported, reason, source_images (None: any number)."""
     rows: list[dict[str, Any]] = [
-        {
-            "family": family.name,
-            "pipeline": family.pipeline,
-            "supported": True,
-            "reason": None,
-            "source_images": family.sources,
-        }
-        for family in RECORDS
+        {"family": f.name, "pipeline": f.pipeline, "supported": True, "reason": None, "source_images": f.sources}
+        for f in RECORDS
     ]
     unsupported = {"family": None, "supported": False, "source_images": None}
     return rows + [{**unsupported, "pipeline": name, "reason": reason} for name, reason in UNSUPPORTED.items()]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,28 +20,13 @@ from diffusers import DiffusionPipeline
 from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
-from editr1.config.settings import AdapterMode, SchedulerName
+from editr1.config.settings import AdapterConfig, SchedulerName
 from editr1.data.samples import EditSample
 from editr1.data.seeds import edit_seed
+from editr1.editors import recorder
 from editr1.editors.family import Family, Size
 from editr1.editors.policies import FullPolicies, LoraPolicies, Policies
-from editr1.editors.recorder import (
-    Call,
-    Conditioning,
-    Recording,
-    arguments_for,
-    condition,
-    conditional_rows,
-    extent,
-    final_target,
-    largest_difference,
-    noise_levels,
-    predicted,
-    recording_of,
-    replay,
-    target_of,
-    time_argument,
-)
+from editr1.editors.recorder import Call, Conditioning, Recording, largest_difference
 from editr1.editors.samplers import SCHEDULERS
 from editr1.errors import UserError
 
@@ -112,33 +97,21 @@ class Editor:
                 component.requires_grad_(False)
         pipe.set_progress_bar_config(disable=True)
 
-    def add_policies(
-        self,
-        *,
-        rank: int = 32,
-        alpha: float = 64,
-        targets: Sequence[str] | None = None,
-        mode: AdapterMode = "lora",
-        seed: int = 0,
-    ) -> None:
+    def add_policies(self, adapter: AdapterConfig, seed: int = 0) -> None:
         """Add the policies "default" and "old", equal to the reference; "default" is active afterwards.
 
         Args:
-            rank: Rank of the LoRA matrices.
-            alpha: The LoRA is scaled by alpha / rank.
-            targets: Names of the modules that get a LoRA; None for the family's.
-            mode: "lora", or "full" to train every weight of the denoiser.
+            adapter: Which weights to train; without targets, the family's get a LoRA.
             seed: Seed of the LoRA's initial weights.
 
         Raises:
             UserError: A target names no module of the denoiser.
         """
-        if mode == "full":
+        if adapter.mode == "full":
             self.policies = FullPolicies(self.denoiser)
-            return
-        names = self.family.lora_targets if targets is None else targets
-        component = self.family.denoiser
-        self.policies = LoraPolicies(self.denoiser, component, rank=rank, alpha=alpha, targets=names, seed=seed)
+        else:
+            targets = self.family.lora_targets if adapter.targets is None else adapter.targets
+            self.policies = LoraPolicies(self.denoiser, self.family.denoiser, adapter, targets, seed)
 
     def rollout(
         self,
@@ -151,26 +124,19 @@ class Editor:
         every_call: bool = False,
         keep_trajectory: bool = False,
     ) -> Rollout:
-        """Make `num_edits` edits with the active policy; edit i depends on (seed, i) alone, not on `num_edits`.
+        """Make G = `num_edits` edits with the active policy; edit i depends on (seed, i) alone, not on G.
 
-        Args:
-            sample: Sources and instruction.
-            num_edits: G.
-            steps: Denoiser calls.
-            seed: At least 0; different seeds give independent noise.
-            scheduler: Name of the sampler.
-            every_call: Whether to keep every denoiser call, not only the first and the last one.
-            keep_trajectory: Whether to keep the latents of every step.
+        A step is one denoiser call. Different seeds, at least 0, give independent noise. `every_call` keeps every
+        denoiser call, not only the first and the last one; `keep_trajectory` keeps the latents of every step.
 
         Raises:
             UserError: The source is too elongated for the editor's area, there are more source images than the editor
                 takes, or the sampler returns NaN or infinity.
         """
-        family = self.family
         images, recording = self.sample_recorded(
             sample, num_edits, steps=steps, seed=seed, scheduler=scheduler, every_call=every_call
         )
-        conditioning = condition(recording, family, num_edits)
+        conditioning = recorder.condition(recording, self.family, num_edits)
         assert recording.sample is not None, "the scheduler has stepped"
         latents = self._latents(recording.sample, conditioning)
         if not latents.isfinite().all():
@@ -180,44 +146,29 @@ class Editor:
             )
         samples = [*recording.samples, recording.sample] if keep_trajectory else []
         trajectory = torch.stack([self._latents(sample, conditioning) for sample in samples]) if samples else None
-        levels = noise_levels(recording.times, family)
+        levels = recorder.noise_levels(recording.times, self.family)
         return Rollout(conditioning, latents, images, levels, recording.calls, trajectory)
 
     def _latents(self, sample: Tensor, conditioning: Conditioning) -> Tensor:
         """Latents of the scheduler as [G, N, C], float32."""
-        latents = final_target(sample, self.family, conditioning.shape)
+        latents = recorder.final_target(sample, self.family, conditioning.shape)
         return latents.reshape(len(latents), conditioning.shape[0], -1).float()
 
     @torch.no_grad()
     def sample_recorded(
-        self,
-        sample: EditSample,
-        num_edits: int,
-        *,
-        steps: int,
-        seed: int,
-        scheduler: SchedulerName,
-        every_call: bool,
+        self, sample: EditSample, num_edits: int, *, steps: int, seed: int, scheduler: SchedulerName, every_call: bool
     ) -> tuple[list[Image], Recording]:
         """The pipeline's images, and the recording of its denoiser and scheduler; arguments as in `rollout`."""
         size = self.size_of(sample.source, sample.key)
         arguments = self.family.call(
-            sample,
-            self.sources_of(sample),
-            num_edits,
-            size=size,
-            guidance=self.guidance,
-            text_tokens=self.text_tokens,
+            sample, self.sources_of(sample), num_edits, size=size, guidance=self.guidance, text_tokens=self.text_tokens
         )
+        noise = [noise_generator(seed, i) for i in range(num_edits)]
         with (
             self.scoped(scheduler, size),
-            recording_of(self.denoiser, self.pipe.scheduler, self.family, every=every_call) as recording,
+            recorder.recording_of(self.denoiser, self.pipe.scheduler, self.family, every=every_call) as recording,
         ):
-            images = self.pipe(
-                **arguments,
-                num_inference_steps=steps,
-                generator=[noise_generator(seed, i) for i in range(num_edits)],
-            )[0]
+            images = self.pipe(**arguments, num_inference_steps=steps, generator=noise)[0]
         if not recording.steps or recording.sample is None:
             raise UserError(f"{self.family.pipeline} never called {self.family.denoiser!r}: is this its denoiser?")
         return [image if image.mode == "RGB" else image.convert("RGB") for image in images], recording
@@ -233,8 +184,8 @@ class Editor:
         Returns:
             [B, N, C], float32.
         """
-        time = time_argument(conditioning, self.family, t)
-        return replay(self.denoiser, conditioning, self.family, x_t, time).float()
+        time = recorder.time_argument(conditioning, self.family, t)
+        return recorder.replay(self.denoiser, conditioning, self.family, x_t, time).float()
 
     @torch.no_grad()
     def self_check(self, rollout: Rollout) -> list[float]:
@@ -252,16 +203,17 @@ class Editor:
         differences = []
         for index, call in enumerate(rollout.calls):
             latents = call.arguments[family.latents]
-            rows = conditional_rows(latents, family, edits)
+            rows = recorder.conditional_rows(latents, family, edits)
             blocks = len(latents) // edits  # the conditional rows stand in for unconditional ones
-            x_t = target_of(latents, family, extent(family, shape))[rows].repeat(blocks, *[1] * len(shape))
+            targets = recorder.target_of(latents, family, recorder.extent(family, shape))
+            x_t = targets[rows].repeat(blocks, *[1] * len(shape))
             time = call.arguments[family.time][rows].repeat(blocks)
-            velocity = replay(self.denoiser, rollout.conditioning, family, x_t, time)[:edits]
-            original = predicted(call.output, family, shape)[rows]
+            velocity = recorder.replay(self.denoiser, rollout.conditioning, family, x_t, time)[:edits]
+            original = recorder.predicted(call.output, family, shape)[rows]
             differences.append(largest_difference(velocity, original))
             limit = family.tolerance * float(original.abs().max()) if index else 0.0
             if not differences[-1] <= limit:
-                arguments = arguments_for(rollout.conditioning, family, x_t, time)
+                arguments = recorder.arguments_for(rollout.conditioning, family, x_t, time)
                 raise EditorMismatch(self._explain(differences[-1], call.arguments, arguments))
         return differences
 
@@ -316,9 +268,8 @@ class Editor:
             areas |= dict.fromkeys(family.source_areas, self.pixels)
             areas |= {name: min(self.pixels, getattr(module, name)) for name in family.preview_areas}
             areas |= {name: _with_area(getattr(module, name), self.pixels) for name in family.area_functions}
-        own: dict[str, object] = {"scheduler": SCHEDULERS[scheduler].from_config(pipe.scheduler.config)}
         with ExitStack() as stack:
-            stack.enter_context(temporarily(pipe, **own))
+            stack.enter_context(temporarily(pipe, scheduler=SCHEDULERS[scheduler].from_config(pipe.scheduler.config)))
             stack.enter_context(temporarily(module, **areas))
             for name, value in (family.scoped(size) if family.scoped and size else {}).items():
                 place, _, attribute = name.rpartition(":")

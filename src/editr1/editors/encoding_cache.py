@@ -21,7 +21,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -48,19 +48,8 @@ class Opaque(Exception):
     """A value of a kind that has no key or cannot be stored."""
 
 
-class Hasher(Protocol):
-    """A hash object of hashlib."""
-
-    def update(self, data: bytes, /) -> None:
-        """Add bytes."""
-
-
 def cache_encodings(pipe: Any, denoiser: nn.Module, folder: Path) -> None:
-    """Store the results of the pipeline's encoders in `folder`, and read them from there.
-
-    Raises:
-        UserError: The folder cannot be made.
-    """
+    """Store the results of the pipeline's encoders in `folder`, and read them from there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -70,11 +59,9 @@ def cache_encodings(pipe: Any, denoiser: nn.Module, folder: Path) -> None:
     for name in dir(type(pipe)):
         if name == "encode_prompt" or name.startswith("encode_prompt_"):
             setattr(pipe, name, remember(pipe, getattr(pipe, name), folder, words))
-    vae = parts.get("vae")
-    if isinstance(vae, nn.Module) and hasattr(vae, "encode"):
-        encode: Any = vae.encode
-        encode = remember(pipe, encode, folder, fingerprint(pipe, {"vae": vae}))
-        vae.encode = encode
+    vae: Any = parts.get("vae")
+    if hasattr(vae, "encode"):
+        vae.encode = remember(pipe, vae.encode, folder, fingerprint(pipe, {"vae": vae}))
 
 
 def remember(pipe: Any, method: Callable[..., Any], folder: Path, salt: str) -> Callable[..., Any]:
@@ -87,7 +74,7 @@ def remember(pipe: Any, method: Callable[..., Any], folder: Path, salt: str) -> 
         bound.apply_defaults()
         device = pipe._execution_device
         try:
-            if torch.is_grad_enabled() and _needs_gradient(bound.arguments.values()):
+            if torch.is_grad_enabled() and any(getattr(v, "requires_grad", False) for v in bound.arguments.values()):
                 raise Opaque("an argument needs gradients")
             key = digest([salt, method.__name__, device, bound.arguments])
         except Opaque as reason:
@@ -109,13 +96,9 @@ def remember(pipe: Any, method: Callable[..., Any], folder: Path, salt: str) -> 
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a value by its content.
-
-    Raises:
-        Opaque: Something in it is neither plain, nor a tensor, array, picture, list, tuple or mapping.
-    """
+    """SHA-256 of a value by its content; Opaque if it holds more than plain values, tensors, arrays and pictures."""
     hasher = hashlib.sha256()
-    _feed(hasher, value)
+    _feed(hasher.update, value)
     return hasher.hexdigest()
 
 
@@ -128,11 +111,7 @@ def fingerprint(pipe: Any, parts: dict[str, Any]) -> str:
 
 
 def pack(value: Any, tensors: dict[str, Tensor]) -> Tree:
-    """The nest `value` as JSON; its tensors go into `tensors`, one row of each if all rows are equal.
-
-    Raises:
-        Opaque: Something in it cannot be stored.
-    """
+    """The nest `value` as JSON; its tensors go into `tensors`, one row of each if all rows are equal."""
     if isinstance(value, Tensor):
         name = f"t{len(tensors)}"
         same = value.ndim > 0 and len(value) > 1 and torch.equal(value, value[:1].expand_as(value))
@@ -154,10 +133,7 @@ def pack(value: Any, tensors: dict[str, Tensor]) -> Tree:
 
 def unpack(tree: Tree, tensors: dict[str, Tensor], device: torch.device) -> Any:
     """The value that `pack` packed; tensors that were not on the CPU go to `device`."""
-
-    def down(item: Tree) -> Any:
-        return unpack(item, tensors, device)
-
+    down = functools.partial(unpack, tensors=tensors, device=device)
     if "tensor" in tree:
         tensor, rows = tensors[tree["tensor"]], tree["rows"]
         tensor = tensor if tree["host"] else tensor.to(device)
@@ -198,7 +174,7 @@ def write(path: Path, tree: Tree, tensors: dict[str, Tensor]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _feed(hasher: Hasher, value: Any) -> None:
+def _feed(update: Callable[[bytes], None], value: Any) -> None:
     """Add a value by its content; kind and length come first, so that no two values give the same bytes."""
     if isinstance(value, (*PLAIN, torch.dtype)):
         content = repr(value).encode()
@@ -212,14 +188,14 @@ def _feed(hasher: Hasher, value: Any) -> None:
     elif isinstance(value, Image):
         content = f"{value.mode} {value.size} {value.getpalette()} ".encode() + value.tobytes()
     elif isinstance(value, list | tuple | dict):
-        hasher.update(f"{type(value).__name__} {len(value)};".encode())
+        update(f"{type(value).__name__} {len(value)};".encode())
         for item in value.items() if isinstance(value, dict) else value:
-            _feed(hasher, item)
+            _feed(update, item)
         return
     else:
         raise Opaque(f"an argument is a {type(value).__name__}")
     kind = "Image" if isinstance(value, Image) else type(value).__name__
-    hasher.update(f"{kind} {len(content)};".encode() + content)
+    update(f"{kind} {len(content)};".encode() + content)
 
 
 def _model(model: nn.Module) -> list[Any]:
@@ -254,7 +230,3 @@ def _text(part: Any) -> str:
         return f"{rules} {template!r} {part.to_json_string()}"
     settings = part if isinstance(part, dict) else getattr(part, "config", None)
     return f"{rules} {template!r} {json.dumps(dict(settings or {}), sort_keys=True, default=str)}"
-
-
-def _needs_gradient(values: Iterable[Any]) -> bool:
-    return any(isinstance(value, Tensor) and value.requires_grad for value in values)

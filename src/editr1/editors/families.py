@@ -40,17 +40,13 @@ QWEN_IMAGE_EDIT_PLUS = replace(
     preview_areas=("CONDITION_IMAGE_SIZE",),
 )
 
-QWEN_IMAGE_21 = Family(
+QWEN_IMAGE_21 = replace(
+    QWEN_IMAGE_EDIT,
     name="qwen-image-2.1",
     pipeline="QwenImage21Pipeline",
     sources=None,
-    negative=" ",
-    guidance_arg="true_cfg_scale",
-    guidance=1.0,
     settings={"use_kv_cache": False},
     text_tokens=None,
-    multiple=32,
-    area_functions=("calculate_dimensions",),
     target="last",
     batch_args=("encoder_hidden_states", "encoder_hidden_states_mask"),
     lora_targets=ATTENTION,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -30,6 +30,8 @@ from editr1.editors.policies import Policies
 from editr1.errors import UserError, first_line
 
 PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao"}
+UNUSABLE = (ValueError, RuntimeError, ImportError, OSError, TypeError, AssertionError)
+"""Errors of an attention backend that does not run here."""
 RECOMPILES = 64
 """Largest number of versions of a compiled block: three policies, with and without gradient, for several shapes. With
 more versions than the limit (8 in torch) torch falls back to the uncompiled block without an error."""
@@ -74,11 +76,7 @@ def place(pipe: DiffusionPipeline, device: str | torch.device, denoiser: str | N
 
 
 def tile_vae(pipe: Any) -> None:
-    """Let the VAE encode and decode large pictures in overlapping tiles.
-
-    Raises:
-        UserError: It does not support tiles.
-    """
+    """Let the VAE encode and decode large pictures in overlapping tiles."""
     try:
         pipe.vae.enable_tiling()
     except (AttributeError, NotImplementedError) as error:
@@ -97,9 +95,10 @@ def set_attention(denoiser: Any, name: str) -> None:
         with attention_backend(name):  # restores the backend of all other models
             denoiser.set_attention_backend(name)
         _try_attention(name, weight.device, dtype)
-        if not any(getattr(processor, "_attention_backend", None) == name for processor in _processors(denoiser)):
+        processors = [module.processor for module in denoiser.modules() if hasattr(module, "processor")]
+        if not any(getattr(processor, "_attention_backend", None) == name for processor in processors):
             raise ValueError(f"{type(denoiser).__name__} computes attention in its own way")
-    except (ValueError, RuntimeError, ImportError, OSError, TypeError, AssertionError) as error:
+    except UNUSABLE as error:
         denoiser.reset_attention_backend()
         usable = ", ".join(usable_attention(weight.device, dtype))
         raise UserError(
@@ -108,22 +107,13 @@ def set_attention(denoiser: Any, name: str) -> None:
         ) from error
 
 
-def _processors(denoiser: nn.Module) -> list[object]:
-    """The attention processors of diffusers' attention layers."""
-    return [module.processor for module in denoiser.modules() if hasattr(module, "processor")]
-
-
 def usable_attention(device: torch.device, dtype: torch.dtype) -> list[str]:
     """Names of the backends that run here and compute gradients, without those that need a download."""
     names = []
-    for backend in AttentionBackendName:
-        if backend.value.endswith("_hub"):
-            continue
-        try:
-            _try_attention(backend.value, device, dtype)
-        except (ValueError, RuntimeError, ImportError, OSError, TypeError, AssertionError):
-            continue
-        names.append(backend.value)
+    for name in [backend.value for backend in AttentionBackendName if not backend.value.endswith("_hub")]:
+        with suppress(*UNUSABLE):
+            _try_attention(name, device, dtype)
+            names.append(name)
     return names
 
 
@@ -133,9 +123,8 @@ def _try_attention(name: str, device: torch.device, dtype: torch.dtype) -> None:
     with torch.enable_grad(), attention_backend(name), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         output = dispatch_attention_fn(*inputs)
-        if not output.requires_grad:
-            raise RuntimeError("it computes no gradients")
-        output.float().sum().backward()
+        if output.requires_grad:
+            output.float().sum().backward()
     if any(tensor.grad is None for tensor in inputs):
         raise RuntimeError("it computes no gradients")
 
@@ -143,14 +132,8 @@ def _try_attention(name: str, device: torch.device, dtype: torch.dtype) -> None:
 def checkpoint_blocks(denoiser: Any, policies: Callable[[], Policies]) -> None:
     """Keep only the inputs of the denoiser's blocks, and compute each block again in the backward pass.
 
-    The policy of the forward pass computes a block again, whatever policy is active at the backward pass.
-
-    Args:
-        denoiser: A diffusers model.
-        policies: Function that returns its policies, which may be added later.
-
-    Raises:
-        UserError: The denoiser does not support it.
+    The policy of the forward pass computes a block again, whatever policy is active at the backward pass; `policies`
+    returns the denoiser's policies, which may be added later.
     """
 
     def run(block: Callable[..., Any], *args: Any) -> Any:
@@ -164,24 +147,17 @@ def checkpoint_blocks(denoiser: Any, policies: Callable[[], Policies]) -> None:
     try:
         denoiser.enable_gradient_checkpointing(run)
     except ValueError as error:
-        raise UserError(
-            f"memory.gradient_checkpointing: {type(denoiser).__name__} does not support it; set it to false and lower "
-            "optim.micro_batch."
-        ) from error
+        name, remedy = type(denoiser).__name__, "set it to false and lower optim.micro_batch."
+        raise UserError(f"memory.gradient_checkpointing: {name} does not support it; {remedy}") from error
 
 
 def compile_blocks(denoiser: Any, backend: str = "inductor") -> None:
-    """Compile the denoiser's repeated blocks at their first call.
-
-    Raises:
-        UserError: The denoiser's class does not name its repeated blocks.
-    """
+    """Compile the denoiser's repeated blocks at their first call."""
     from torch._dynamo import config as dynamo  # slow to import
 
     try:
         denoiser.compile_repeated_blocks(fullgraph=False, backend=backend)
     except ValueError as error:
-        raise UserError(
-            f"memory.compile: diffusers names no repeated blocks of {type(denoiser).__name__}; set it to false."
-        ) from error
+        name = type(denoiser).__name__
+        raise UserError(f"memory.compile: diffusers names no repeated blocks of {name}; set it to false.") from error
     dynamo.recompile_limit = max(dynamo.recompile_limit, RECOMPILES)

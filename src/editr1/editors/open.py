@@ -18,14 +18,7 @@ from editr1.editors.encoding_cache import cache_encodings
 from editr1.editors.families import FAMILIES
 from editr1.editors.family import DENOISERS, Family
 from editr1.editors.lora.files import find_file, load_lora_into
-from editr1.editors.memory import (
-    checkpoint_blocks,
-    compile_blocks,
-    place,
-    quantization,
-    set_attention,
-    tile_vae,
-)
+from editr1.editors.memory import checkpoint_blocks, compile_blocks, place, quantization, set_attention, tile_vae
 from editr1.editors.probe import derive_family
 from editr1.errors import UserError, first_line
 from editr1.toy.assets import TOY_PIXELS, locate
@@ -44,25 +37,14 @@ def open_editor(
     quantize: Quantization | None = None,
     offload: bool = False,
 ) -> Editor:
-    """Load a pipeline folder, or a model by its hub id, with its family record, which is derived if there is none.
-
-    Args:
-        path_or_id: Argument of `DiffusionPipeline.from_pretrained`.
-        dtype: Number format of all weights that are not quantised.
-        device: Device of the pipeline.
-        guidance: Guidance scale; None for the family's default.
-        pixels: Area of source and edit; None for the pipeline's own.
-        text_tokens: Length to which prompts are padded or cut; None for the pipeline's own.
-        quantize: Number format of the denoiser's weights; None for `dtype`.
-        offload: Whether all but the denoiser stay on the CPU and come to `device` while they compute.
+    """An editor with its family record, which is derived if there is none; arguments of `load_pipeline` and `Editor`.
 
     Raises:
         UserError: There is no pipeline, it cannot be read, or it is no flow-matching editor.
     """
     family = find_family(path_or_id)
     pipe = load_pipeline(path_or_id, dtype, device, quantize=quantize, offload=offload)
-    if family is None:
-        family = derive_family(pipe, pixels=pixels)
+    family = family or derive_family(pipe, pixels=pixels)
     return Editor(pipe, family, guidance=guidance, pixels=pixels, text_tokens=text_tokens)
 
 
@@ -148,9 +130,8 @@ def find_family(path_or_id: str | Path) -> Family | None:
     try:
         index: dict[str, Any] = DiffusionPipeline.load_config(path_or_id)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{where}: no diffusers pipeline there; give a folder with a model_index.json, or a hub id."
-        ) from error
+        remedy = "give a folder with a model_index.json, or a hub id."
+        raise UserError(f"{where}: no diffusers pipeline there; {remedy}") from error
     name = str(index.get("_class_name"))
     if not hasattr(diffusers, name):
         raise UserError(f"{where}: this diffusers ({diffusers.__version__}) has no {name}; install one that has it.")
@@ -173,13 +154,21 @@ def load_pipeline(
     quantize: Quantization | None = None,
     offload: bool = False,
 ) -> DiffusionPipeline:
-    """Load all weights; arguments as in `open_editor`.
+    """Load all weights of a pipeline.
+
+    Args:
+        path_or_id: Folder, or a model's id on the hub.
+        dtype: Number format of all weights that are not quantised.
+        device: Device of the pipeline.
+        quantize: Number format of the denoiser's weights; None for `dtype`.
+        offload: Whether all but the denoiser stay on the CPU and come to `device` while they compute.
 
     Raises:
         UserError: They cannot be read or do not fit their configs, or a package that `quantize` needs is missing.
     """
-    denoiser = _denoiser(path_or_id) if quantize or offload else None
-    settings = {"quantization_config": quantization(quantize, denoiser, dtype)} if quantize and denoiser else {}
+    index = DiffusionPipeline.load_config(path_or_id) if quantize or offload else {}
+    denoiser = next((name for name in DENOISERS if name in index), DENOISERS[0])
+    settings = {"quantization_config": quantization(quantize, denoiser, dtype)} if quantize else {}
     try:
         pipe = DiffusionPipeline.from_pretrained(path_or_id, dtype=dtype, **settings)
         return place(pipe, device, denoiser if offload else None)
@@ -187,9 +176,3 @@ def load_pipeline(
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"editor.path={str(path_or_id)!r}: cannot load the pipeline: {first_line(error)}") from error
-
-
-def _denoiser(path_or_id: str | Path) -> str:
-    """Name of the denoiser among a pipeline's components."""
-    index = DiffusionPipeline.load_config(path_or_id)
-    return next((name for name in DENOISERS if name in index), DENOISERS[0])

@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from editr1.config.settings import AdapterConfig
 from editr1.errors import UserError
 
 DEFAULT, OLD, REFERENCE = "default", "old", "reference"
@@ -100,8 +101,8 @@ class Policies:
         except (OSError, SafetensorError) as error:
             raise UserError(f"cannot read the weights in {folder}: {error}") from error
         tensors = {self._bare(key): tensor for file in files for key, tensor in file.items()}
-        misfits = sorted(key for key in weights.keys() | tensors.keys() if _shape(weights, key) != _shape(tensors, key))
-        if misfits:
+        own, saved = ({key: tensor.shape for key, tensor in each.items()} for each in (weights, tensors))
+        if misfits := sorted(dict(own.items() ^ saved.items())):
             raise UserError(
                 f"{folder} does not fit this editor: {len(misfits)} of {len(weights)} weights are missing, left over "
                 f"or of another shape, first {misfits[0]!r}; use the adapter settings (mode, rank, targets) with "
@@ -139,8 +140,7 @@ class LoraPolicies(Policies):
     Args:
         denoiser: A diffusers model.
         component: Its name in the pipeline, which diffusers writes before the names of its layers.
-        rank: Rank of the LoRA matrices.
-        alpha: The LoRA is scaled by alpha / rank.
+        adapter: Rank and alpha.
         targets: Names of the modules that get a LoRA.
         seed: Seed of the initial weights.
 
@@ -149,17 +149,12 @@ class LoraPolicies(Policies):
     """
 
     def __init__(
-        self, denoiser: Any, component: str, *, rank: int, alpha: float, targets: Sequence[str], seed: int
+        self, denoiser: Any, component: str, adapter: AdapterConfig, targets: Sequence[str], seed: int
     ) -> None:
         super().__init__(denoiser)
         _check_targets(denoiser, targets)
         self.component = component
-        self._config = {
-            "r": rank,
-            "lora_alpha": alpha,
-            "target_modules": list(targets),
-            "init_lora_weights": "gaussian",
-        }
+        self._config = {"r": adapter.rank, "lora_alpha": adapter.alpha, "target_modules": list(targets)}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for name in (OLD, DEFAULT):  # in this order: "default" takes the second draw of the seed
@@ -198,7 +193,7 @@ class LoraPolicies(Policies):
     def _add(self, name: str) -> None:
         with torch.random.fork_rng(devices=[], enabled=DEFAULT in self.weights), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are intended
-            add_adapter(self.denoiser, LoraConfig(**self._config), name)
+            add_adapter(self.denoiser, LoraConfig(**self._config, init_lora_weights="gaussian"), name)
         self._layers = [module for module in self.denoiser.modules() if isinstance(module, BaseTunerLayer)]
         self.weights[name] = _adapter_weights(self.denoiser, name)
         for policy, weights in self.weights.items():  # PEFT makes the new adapter the trainable one
@@ -275,7 +270,3 @@ def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
 
 def _frozen_copy(weights: Mapping[str, Tensor]) -> dict[str, Parameter]:
     return {name: Parameter(weight.detach().clone(), requires_grad=False) for name, weight in weights.items()}
-
-
-def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
-    return tensors[name].shape if name in tensors else None

@@ -78,15 +78,9 @@ class Trainer:
     ) -> None:
         self.config, self.editor, self.judge, self.dataset = config, editor, judge, dataset
         self.out, self.watch, self.algorithm = out or config.out, watch, config.algorithm
-        adapter, optim = config.adapter, config.optim
-        editor.add_policies(
-            rank=adapter.rank,
-            alpha=adapter.alpha,
-            targets=adapter.targets,
-            mode=adapter.mode,
-            seed=derive_seed(config.seed, "adapter"),
-        )
+        editor.add_policies(config.adapter, derive_seed(config.seed, "adapter"))
         self.names, self.params = map(list, zip(*editor.policies.parameters(), strict=True))
+        optim = config.optim
         self.optimizer = torch.optim.AdamW(self.params, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
         self.ema = EMA(zip(self.names, self.params, strict=True), config.ema)
         self.sampler = GroupSampler(len(dataset), config.rollout.groups_per_step, config.seed)

@@ -16,6 +16,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from editr1.config.settings import AdapterConfig
 from editr1.editors.editor import Editor
 from editr1.editors.lora.comfyui import Layer, Lora, from_original, to_original
 from editr1.editors.lora.files import injected, linear_shapes, load_lora_into, matrices, read_lora, refuse_differences
@@ -58,7 +59,7 @@ def trained(tiny_editor: Editor) -> tuple[Editor, Callable[[Any], Tensor]]:
         fresh = Editor(pipe, tiny_editor.family, pixels=PIXELS)
         return fresh.velocity(made.conditioning, made.latents, torch.tensor([0.3, 0.8]))
 
-    tiny_editor.add_policies(rank=3, alpha=5)
+    tiny_editor.add_policies(AdapterConfig(rank=3, alpha=5))
     shake(tiny_editor, 0.2, seed=1)
     return tiny_editor, answer
 

@@ -46,15 +46,8 @@ def oracle_of(group: Group) -> dict[str, list[float]]:
 def run_demo(out: Path, seed: int = 0, minutes: float | None = None, editor: str = "qwen-image-edit") -> None:
     """Load the shipped editor and judge, and show what training does; goes on where the same command was stopped.
 
-    Args:
-        out: folder of the run, with results.json and report.html in the end.
-        seed: Seed of the training; the measured items and their noise are the same for all seeds.
-        minutes: longest training time, measuring not included; None trains all steps of the preset.
-        editor: name of the shipped editor.
-
-    Raises:
-        UserError: there is no such editor, or `out` holds a run with other settings.
-        KeyboardInterrupt: stopped; everything done so far is kept.
+    The measured items and their noise are the same for all seeds. `minutes` limits the training, without the measuring;
+    None trains all steps of the preset.
     """
     if editor not in PRESETS:
         raise UserError(f"--editor {editor}: there is no such toy editor; there are {', '.join(PRESETS)}")
@@ -76,9 +69,8 @@ def run_demo(out: Path, seed: int = 0, minutes: float | None = None, editor: str
 def show(trainer: Trainer, heldout: EditDataset, minutes: float | None, console: Console) -> dict[str, Any]:
     """Measure, train, measure, report; returns the content of results.json."""
     editor, out, steps = trainer.editor, trainer.out, trainer.config.steps
-    console.print(
-        f"[bold]2/5[/] Measuring the editor as it is, on {len(heldout)} instructions held out from training ..."
-    )
+    items = f"{len(heldout)} instructions held out from training"
+    console.print(f"[bold]2/5[/] Measuring the editor as it is, on {items} ...")
     with editor.policies.using("reference"):
         before = _measure(trainer, heldout, BEFORE, "base", console)
     limit = "" if minutes is None else f", at most {minutes:g} minutes"
@@ -90,11 +82,8 @@ def show(trainer: Trainer, heldout: EditDataset, minutes: float | None, console:
     results = summarise(before, after, trainer.config.seed, trainer.seconds)
     write_file(out / RESULTS, json.dumps(results, indent=1).encode())
     console.print("[bold]5/5[/] Writing the report ...", table(results), verdict(results), sep="\n")
-    for name, path in {
-        "Report": write_report(out),
-        "Figures": out / RESULTS,
-        "Weights": checkpoint / "ema",
-    }.items():
+    paths = {"Report": write_report(out), "Figures": out / RESULTS, "Weights": checkpoint / "ema"}
+    for name, path in paths.items():
         console.print(f"{name + ':':9}{path}", markup=False, soft_wrap=True)
     return results
 
@@ -128,14 +117,8 @@ def _measure(trainer: Trainer, heldout: EditDataset, name: str, weights: str, co
     if (old := move_aside(trainer.out / name, weights)) is not None:
         console.print(f"The weights have moved on; what was measured before is now in {old}.", soft_wrap=True)
     with progress(console, "instructions", len(heldout)) as done:
-        return measure_edits(
-            trainer.editor,
-            trainer.judge,
-            heldout,
-            out=trainer.out / name,
-            settings=settings,
-            on_items=done,
-        )
+        folder = trainer.out / name
+        return measure_edits(trainer.editor, trainer.judge, heldout, out=folder, settings=settings, on_items=done)
 
 
 def _cells(figures: dict[str, Any]) -> tuple[str, str, str]:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.registry import BENCHMARKS
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from editr1.evaluation.benchmarks.edits import EditSettings
-    from editr1.evaluation.benchmarks.results import Result
 
 TOY = "toy"
 Data = Annotated[Path, typer.Option("--data", help="Folder of the benchmark.")]
@@ -64,9 +60,19 @@ def benchmark(
     price: Price = None,
 ) -> None:
     """Run the benchmark that the command is named after."""
+    from editr1.evaluation.benchmarks.run import Asked, run_benchmark
+
     open_benchmark = BENCHMARKS[str(context.info_name)].opener(data, limit, judge)
-    settings = _settings(editor, lora, steps, seed, guidance, pixels, scheduler, best_of)
-    _run(open_benchmark, settings, judge, reward, ask, price, out, processes)
+    numbers = {"steps": steps, "seed": seed, "guidance": guidance, "pixels": pixels, "best_of": best_of}
+    settings = _settings(editor, lora, scheduler, **numbers)
+    if reward is not None and best_of == 1:
+        raise UserError("--reward picks among several edits: give --best-of N too")
+    picks = (reward or judge) if best_of > 1 else None
+    asked = Asked(judge=judge, way=_way(ask, judge), reward=picks, price=None if price is None else _price(price))
+    console = Console(highlight=False)
+    with _resumable():
+        result = run_benchmark(open_benchmark, settings, asked, out, processes, console)
+    _finish(result, out, console)
 
 
 def toy(
@@ -83,19 +89,14 @@ def toy(
     items: Annotated[int, typer.Option(min=1, help="Held-out instructions; the nine tasks take turns.")] = 144,
 ) -> None:
     """The toy world's held-out items, as `editr1 demo` measures them: the oracle beside the judge."""
-    from rich.console import Console
-
     from editr1.evaluation.benchmarks.toy_world import ToySettings, evaluate_toy
     from editr1.evaluation.progress import progress
 
-    settings = _settings(editor, lora, steps, seed, guidance, None, scheduler, best_of)
+    settings = _settings(editor, lora, scheduler, steps=steps, seed=seed, guidance=guidance, best_of=best_of)
     console = Console(highlight=False)
-
-    def work() -> Result:
-        with progress(console, "instructions", items) as done:
-            return evaluate_toy(settings, ToySettings(items=items, edits=edits), judge, out, on_items=done)
-
-    _finish(_resumable(work), out, console)
+    with _resumable(), progress(console, "instructions", items) as done:
+        result = evaluate_toy(settings, ToySettings(items=items, edits=edits), judge, out, on_items=done)
+    _finish(result, out, console)
 
 
 def compare(
@@ -103,8 +104,6 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder of the comparison.")] = Path("compare"),
 ) -> None:
     """Set results beside each other and beside the published rows: tables, charts, intervals, wins and losses."""
-    from rich.console import Console
-
     from editr1.evaluation.benchmarks.compare import compare as read_all
     from editr1.evaluation.benchmarks.compare import write_comparison
     from editr1.report.comparison import compare_tables, write_comparison_report
@@ -120,17 +119,8 @@ def compare(
     console.print(page, soft_wrap=True)
 
 
-def _settings(
-    editor: str,
-    lora: Path | None,
-    steps: int,
-    seed: int,
-    guidance: float | None,
-    pixels: int | None,
-    scheduler: str,
-    best_of: int,
-) -> EditSettings:
-    """How the edits are made; a LoRA is looked up before anything is loaded."""
+def _settings(editor: str, lora: Path | None, scheduler: str, **options: Any) -> Any:
+    """The `EditSettings`; a LoRA is looked up before anything is loaded."""
     from editr1.editors.lora.files import find_file
     from editr1.editors.samplers import SCHEDULERS
     from editr1.evaluation.benchmarks.edits import EditSettings
@@ -141,72 +131,39 @@ def _settings(
     return EditSettings(
         editor="toy:qwen-image-edit" if editor == TOY else editor,
         lora=None if lora is None else str(find_file(trained_weights(lora))),
-        steps=steps,
-        seed=seed,
         scheduler=scheduler,
-        guidance=guidance,
-        pixels=pixels,
-        best_of=best_of,
+        **options,
     )
 
 
-def _run(
-    open_benchmark: Callable[[], Any],
-    settings: EditSettings,
-    judge: str,
-    reward: str | None,
-    ask: str,
-    price: str | None,
-    out: Path,
-    processes: int,
-) -> None:
-    """Run a benchmark, write its result and show it."""
-    from rich.console import Console
-
-    from editr1.evaluation.benchmarks.run import Asked, run_benchmark
-
-    if reward is not None and settings.best_of == 1:
-        raise UserError("--reward picks among several edits: give --best-of N too")
-    asked = Asked(
-        judge=judge,
-        way=_way(ask, judge),
-        reward=(reward or judge) if settings.best_of > 1 else None,
-        price=None if price is None else _price(price),
-    )
-    console = Console(highlight=False)
-    _finish(_resumable(lambda: run_benchmark(open_benchmark, settings, asked, out, processes, console)), out, console)
-
-
-def _way(ask: str, judge: str) -> Literal["written", "score_logit"]:
+def _way(ask: str, judge: str) -> str:
     """How the judge is asked; the toy judge cannot write."""
     way = ask or ("score_logit" if judge.partition("?")[0] == TOY else "written")
     if way not in ("written", "score_logit"):
         raise UserError(f"--ask {ask}: use written or score_logit")
-    return cast(Literal["written", "score_logit"], way)
+    return way
 
 
 def _price(text: str) -> tuple[float, float]:
     try:
-        read, written = map(float, text.split(","))
+        reading, writing = map(float, text.split(","))
     except ValueError as error:
         raise UserError(f"--price {text}: give two numbers, such as 2,8") from error
-    return read, written
+    return reading, writing
 
 
-def _resumable(work: Callable[[], Result]) -> Result:
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Say after Ctrl-C that the same command goes on."""
     try:
-        return work()
+        yield
     except KeyboardInterrupt:
         typer.echo("Stopped; nothing that was finished is lost. The same command goes on.", err=True)
         raise
 
 
-def _finish(result: Result, out: Path, console: Console) -> None:
-    """Write the result, show it, and say what has no score.
-
-    Raises:
-        UserError: no item has a score.
-    """
+def _finish(result: Any, out: Path, console: Console) -> None:
+    """Write the `Result`, show it, and say what has no score; no score at all is a `UserError`."""
     from editr1.evaluation.benchmarks.results import FILE, misread, write_result
     from editr1.report.benchmark import write_benchmark_report
     from editr1.report.tables import terminal_tables
@@ -218,10 +175,8 @@ def _finish(result: Result, out: Path, console: Console) -> None:
     unread = [row for row in misread(result) if not row.reasons]
     if unread:
         saved = sum(row.careful is not None for row in unread)
-        line = (
-            f"{len(unread)} answers are dropped or read in part by the official rule, a careful reader scores {saved}"
-        )
-        console.print(f"{line} of them (column careful; the page lists them).", markup=False, soft_wrap=True)
+        line = f"{len(unread)} answers are dropped or read in part by the official rule, a careful reader scores"
+        console.print(f"{line} {saved} of them (column careful; the page lists them).", markup=False, soft_wrap=True)
     unscored = [row for row in result.items if row.reasons]
     reasons = sorted({reason for row in unscored for reason in row.reasons.values()})
     if unscored:

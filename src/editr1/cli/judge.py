@@ -6,14 +6,11 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from editr1.errors import UserError
-
-if TYPE_CHECKING:
-    from editr1.judges.base import Judge
 
 JUDGE_HELP = 'toy, a model\'s folder, a YAML file, or "openai:URL?model=NAME"; settings follow a "?".'
 JudgeOption = Annotated[str, typer.Option("--judge", help=JUDGE_HELP)]
@@ -31,13 +28,15 @@ def score(
     """Score one edit: print the score, the probability of each digit, the judge's prompt and the time."""
     from editr1.data.pictures import read_picture
     from editr1.data.samples import EditSample
+    from editr1.devices import pick_device
     from editr1.judges.base import JudgeRequest
     from editr1.judges.mllm import MLLMJudge
+    from editr1.judges.open import open_judge, parse_judge
     from editr1.judges.scoring import NO_YES, digits
 
     before, after = (read_picture(path, f"cannot read the picture {path}") for path in (source, edit))
     request = JudgeRequest(EditSample(source.name, before, instruction, requirement, task), after)
-    scorer = load_judge(judge)
+    scorer = open_judge(parse_judge(judge), pick_device("auto"))
     if not isinstance(scorer, MLLMJudge):
         raise UserError("judge score shows one edit; a ranking judge compares several: choose another method")
     (result,) = scorer.score([request])
@@ -110,11 +109,10 @@ def agree(
 
     settings = parse_judge(judge)
     names = list(METHODS) if methods == "all" else methods.split(",") if methods else [settings.method]
-    judges: dict[str, Judge] = {}
-    for name in names:
-        if name not in METHODS:
-            raise UserError(f"--methods {name}: there are {', '.join(METHODS)}, and all")
-        judges[name] = open_judge(settings.model_copy(update={"method": name}), pick_device("auto"))
+    if unknown := [name for name in names if name not in METHODS]:
+        raise UserError(f"--methods {unknown[0]}: there are {', '.join(METHODS)}, and all")
+    device = pick_device("auto")
+    judges = {name: open_judge(settings.model_copy(update={"method": name}), device) for name in names}
     pairs = toy_pairs() if prefs == "toy" else read_pairs(Path(prefs))
     bar = iter(track(range(len(pairs) * len(judges)), "Judging pairs", disable=as_json))
     result = measure(pairs, judges, rule=rule, out=out, on_pair=lambda: next(bar, None))
@@ -154,14 +152,6 @@ def _web_server(command: str) -> Iterator[None]:
         if error.name not in ("fastapi", "uvicorn", "starlette"):
             raise
         raise UserError(f"judge {command} needs fastapi and uvicorn: pip install 'editr1[serve]'") from error
-
-
-def load_judge(text: str) -> Judge:
-    """The judge that `--judge` names, on a GPU if there is one."""
-    from editr1.devices import pick_device
-    from editr1.judges.open import open_judge, parse_judge
-
-    return open_judge(parse_judge(text), pick_device("auto"))
 
 
 def _text(report: dict[str, Any]) -> str:

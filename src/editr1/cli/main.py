@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar, cast
+from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
@@ -17,11 +17,9 @@ from editr1.cli import editor as editor_commands
 from editr1.cli import evaluate as eval_commands
 from editr1.cli import export as export_commands
 from editr1.cli import judge as judge_commands
+from editr1.cli import toy as toy_commands
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.registry import BENCHMARKS
-
-if TYPE_CHECKING:
-    from editr1.config.settings import Level, Split
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -123,47 +121,9 @@ for name, entry in BENCHMARKS.items():
     evaluation.command(name, help=entry.about)(_reported(eval_commands.benchmark))
 evaluation.command("toy")(_reported(eval_commands.toy))
 evaluation.command()(_reported(eval_commands.compare))
-
-
-@toy.command()
-@_reported
-def sample(
-    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("toy.png"),
-    count: Annotated[int, typer.Option(min=1, help="Number of items.")] = 18,
-    split: Annotated[str, typer.Option(help="Split: sft, rl or heldout.")] = "sft",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the items.")] = 0,
-    level: Annotated[str, typer.Option(help="Level: small or full.")] = "small",
-) -> None:
-    """Draw items of the toy world, source beside target, into one picture."""
-    from editr1.cli import toy as commands
-
-    commands.sample(out, count=count, split=cast("Split", split), seed=seed, level=cast("Level", level))
-
-
-@toy.command()
-@_reported
-def build(
-    out: Annotated[Path, typer.Option(help="Folder for the models; a stopped training goes on.")] = Path("build/toy"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
-    level: Annotated[str, typer.Option(help="Level: small or full.")] = "small",
-) -> None:
-    """Train the toy editors and the judge from scratch, in hours on a CPU."""
-    from editr1.cli import toy as commands
-
-    commands.build(out, seed=seed, level=cast("Level", level))
-
-
-@toy.command()
-@_reported
-def verify(
-    editor: Annotated[Path | None, typer.Option(help="Folder of the editor; the shipped one by default.")] = None,
-    judge: Annotated[Path | None, typer.Option(help="Folder of the judge; the shipped one by default.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
-) -> None:
-    """Measure the toy editor and judge from their weights."""
-    from editr1.cli import toy as commands
-
-    commands.verify(editor=editor, judge=judge, as_json=as_json)
+toy.command()(_reported(toy_commands.sample))
+toy.command()(_reported(toy_commands.build))
+toy.command()(_reported(toy_commands.verify))
 
 
 if __name__ == "__main__":

@@ -1,23 +1,31 @@
-"""The commands `editr1 toy sample|build|verify`."""
+"""The commands `editr1 toy sample|build|verify`. They import what they need on call, so that --help is quick."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Annotated, Any, cast
 
 import typer
-from PIL import Image, ImageDraw
-
-from editr1.config.settings import Level, Split
-from editr1.toy.scene import draw, to_image
-from editr1.toy.world import ToyDataset
 
 TILE = 160
+Level = Annotated[str, typer.Option(help="Level: small or full.")]
 
 
-def sample(out: Path, count: int = 18, split: Split = "sft", seed: int = 0, level: Level = "small") -> None:
-    """Draw `count` items, source beside target, with their instructions, into one PNG."""
-    dataset = ToyDataset(split, count, seed, level)
+def sample(
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("toy.png"),
+    count: Annotated[int, typer.Option(min=1, help="Number of items.")] = 18,
+    split: Annotated[str, typer.Option(help="Split: sft, rl or heldout.")] = "sft",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the items.")] = 0,
+    level: Level = "small",
+) -> None:
+    """Draw items of the toy world, source beside target, into one picture."""
+    from PIL import Image, ImageDraw
+
+    from editr1.toy.scene import draw, to_image
+    from editr1.toy.world import ToyDataset
+
+    dataset = ToyDataset(cast(Any, split), count, seed, cast(Any, level))  # it checks both
     columns = min(3, count)
     rows = -(-count // columns)
     sheet = Image.new("RGB", (columns * (2 * TILE + 24), rows * (TILE + 44)), "white")
@@ -34,34 +42,39 @@ def sample(out: Path, count: int = 18, split: Split = "sft", seed: int = 0, leve
     typer.echo(out)
 
 
-def build(out: Path, seed: int = 0, level: Level = "small") -> None:
-    """Train VAEs, editors and judge from scratch; the same command resumes a stopped training."""
+def build(
+    out: Annotated[Path, typer.Option(help="Folder for the models; a stopped training goes on.")] = Path("build/toy"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    level: Level = "small",
+) -> None:
+    """Train the toy editors and the judge from scratch, in hours on a CPU."""
     import torch
 
     from editr1.toy_models.recipe import train_all
 
     torch.set_flush_denormal(True)  # tiny numbers in an untrained model slow a CPU down
-    train_all(out, seed=seed, level=level)
+    train_all(out, seed=seed, level=cast(Any, level))
     typer.echo(out)
 
 
-def verify(editor: Path | None = None, judge: Path | None = None, as_json: bool = False) -> None:
-    """Measure the shipped models, or other ones, and print the figures."""
+def verify(
+    editor: Annotated[Path | None, typer.Option(help="Folder of the editor; the shipped one by default.")] = None,
+    judge: Annotated[Path | None, typer.Option(help="Folder of the judge; the shipped one by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Measure the toy editor and judge from their weights."""
     from rich.progress import track
 
     from editr1.toy.assets import toy_path
     from editr1.toy_models import verify as verification
 
-    items = iter(track(range(verification.ITEMS), "Measuring", disable=as_json))
-
-    def count() -> None:
-        next(items, None)
-
-    figures = verification.verify(editor or toy_path("qwen-image-edit"), judge or toy_path("judge"), on_item=count)
+    bar = iter(track(range(verification.ITEMS), "Measuring", disable=as_json))
+    folders = editor or toy_path("qwen-image-edit"), judge or toy_path("judge")
+    figures = verification.verify(*folders, on_item=lambda: next(bar, None))
     if as_json:
         typer.echo(json.dumps(figures, indent=2))
-        return
-    _print(figures)
+    else:
+        _print(figures)
 
 
 def _print(figures: dict[str, dict[str, object]]) -> None:

@@ -45,7 +45,7 @@ def verify(
     *,
     level: Level = "small",
     items: int = ITEMS,
-    on_item: Callable[[], None] = lambda: None,
+    on_item: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Measure editor, VAE and judge: the numbers in the JSON file beside the weights."""
     editor = open_editor(editor_path, pixels=64 * 64)
@@ -61,7 +61,7 @@ def verify(
 
 
 def measure(
-    editor: Editor, judge: Judge, dataset: ToyDataset, on_item: Callable[[], None] = lambda: None
+    editor: Editor, judge: Judge, dataset: ToyDataset, on_item: Callable[[], object] = lambda: None
 ) -> list[MeasuredGroup]:
     """Twelve edits of every item with the demo's rollout settings, scored by both."""
     groups = []

@@ -25,9 +25,9 @@ class TableRow:
     """One row.
 
     Attributes:
-        cells: by column; those of pictures may be missing.
-        where: names the row in messages.
-        image: what opens the picture in a column, or in a place of a list in a column.
+        cells: Cells by column; those of pictures may be missing.
+        where: Name of the row in messages.
+        image: Returns what opens the picture in a column, or in a place of a list in a column.
     """
 
     cells: Mapping[str, Any]
@@ -44,16 +44,13 @@ class TableRow:
     def number(self, column: str) -> float | None:
         """A cell that may be a finite number."""
         value = self.cells.get(column)
-        known = isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
-        return float(value) if known else None  # type: ignore[arg-type]
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not np.isfinite(value):
+            return None
+        return float(value)
 
 
 def columns_of(file: Path) -> frozenset[str]:
-    """Names of the columns of a parquet or Arrow file.
-
-    Raises:
-        UserError: the file is neither, or pyarrow is missing.
-    """
+    """Names of the columns of a parquet or Arrow file."""
     return frozenset(_schema(file).names)
 
 
@@ -65,21 +62,17 @@ def read_table(file: Path) -> list[TableRow]:
     """
     import pyarrow
 
-    plain = [
-        field.name
-        for field in _schema(file)
-        if not pyarrow.types.is_nested(field.type) and not pyarrow.types.is_binary(field.type)
-    ]
+    types = pyarrow.types
+    plain = [f.name for f in _schema(file) if not types.is_nested(f.type) and not types.is_binary(f.type)]
     rows = _parquet(file).read(columns=plain) if file.suffix == ".parquet" else _arrow(file).select(plain)
-    return [TableRow(cells, f"{file}: row {i}", partial(_later, file, i)) for i, cells in enumerate(rows.to_pylist())]
+    return [
+        TableRow(cells, f"{file}: row {i}", partial(partial, _stored, file, i))
+        for i, cells in enumerate(rows.to_pylist())
+    ]
 
 
 def picture(cell: Any, folder: Path, where: str) -> Opener:
-    """What opens a picture that a cell names: a path inside `folder`, or {"bytes", "path"} as datasets store it.
-
-    Raises:
-        UserError: the cell is neither, the path leaves the folder, or there is no such file.
-    """
+    """What opens a picture that a cell names: a path inside `folder`, or {"bytes", "path"} as datasets store it."""
     if isinstance(cell, Mapping):
         if isinstance(cell.get("bytes"), bytes):
             return partial(decode, cell["bytes"], where)
@@ -90,20 +83,12 @@ def picture(cell: Any, folder: Path, where: str) -> Opener:
 
 
 def place_of(cell: Any, place: int | None, where: str) -> Any:
-    """A cell, or one of the two that it holds.
-
-    Raises:
-        UserError: it does not hold two.
-    """
+    """A cell, or one of the two that it must hold."""
     if place is None:
         return cell
     if not isinstance(cell, (list, tuple)) or len(cell) != 2:
         raise UserError(f"{where}: expected a list of two pictures")
     return cell[place]
-
-
-def _later(file: Path, row: int, column: str, place: int | None) -> Opener:
-    return partial(_stored, file, row, column, place)
 
 
 def _stored(file: Path, row: int, column: str, place: int | None) -> Image:

@@ -34,13 +34,7 @@ def data_url(content: bytes, kind: str = "png") -> str:
 def read_picture(file: Path | BinaryIO, complaint: str, remedy: str = "") -> Image:
     """The picture in a file, upright as its EXIF data say, RGB.
 
-    Args:
-        file: a path, or an open file.
-        complaint: what the message begins with if it cannot be read.
-        remedy: what it ends with.
-
-    Raises:
-        UserError: it cannot be read.
+    If it cannot be read, the message of the UserError begins with `complaint` and ends with `remedy`.
     """
     try:
         with Images.open(file) as image:
@@ -60,11 +54,7 @@ def open_picture(path: Path, where: str) -> Image:
 
 
 def inside(folder: Path, name: str, where: str) -> Path:
-    """The path of a picture that a data file names, which must lie in the data's folder.
-
-    Raises:
-        UserError: it does not.
-    """
+    """The path of a picture that a data file names; one outside the data's folder is refused."""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise UserError(f"{where}: the picture {name!r} lies outside {folder}; put it into the folder")
@@ -72,11 +62,7 @@ def inside(folder: Path, name: str, where: str) -> Path:
 
 
 def picture_file(folder: Path, name: str, where: str) -> Path:
-    """As `inside`, of a picture that must be there.
-
-    Raises:
-        UserError: it lies outside, or is missing.
-    """
+    """As `inside`, of a picture that must be there."""
     path = inside(folder, name, where)
     if not path.is_file():
         raise UserError(f"{where}: there is no picture {name!r} in {folder}")

@@ -89,11 +89,7 @@ class JsonlDataset:
         return len(self._items)
 
     def __getitem__(self, index: int) -> EditSample:
-        """The item with its pictures, upright according to their EXIF data, in RGB.
-
-        Raises:
-            UserError: A picture cannot be read.
-        """
+        """The item with its pictures, upright according to their EXIF data, in RGB."""
         line, key, paths = self._items[index]
         source, *references = (_open(path, key) for path in paths)
         return EditSample(key, source, line.instruction, line.requirement, line.task, tuple(references))
@@ -117,13 +113,7 @@ def _open(path: Path, key: str) -> Image:
 def checked_lines(file: Path, kind: type[Line], what: str) -> Iterator[tuple[int, Line]]:
     """The lines of a JSONL file that a user wrote, each with its number; empty ones are left out.
 
-    Args:
-        file: The file.
-        kind: What a line must be.
-        what: Name of the file in messages.
-
-    Raises:
-        UserError: The file cannot be read, or a line is wrong; its number and key are named.
+    Messages call the file `what`, and name number and key of a wrong line.
     """
     for number, text in enumerate(read_text(file, what).splitlines(), start=1):
         if text.strip():

@@ -77,7 +77,7 @@ def write_card(folder: Path, card: Card) -> None:
         parts.append(_reward_text(card.rewards))
         if draw_rewards(card.rewards, folder / PICTURE):
             parts.append(f"![Mean reward by step]({PICTURE})")
-    parts.append(_settings(card))
+    parts.append(f"## Settings of the run\n\n```yaml\n{yaml.safe_dump(card.run.config, sort_keys=False)}```")
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -102,14 +102,9 @@ def draw_rewards(rewards: Mapping[int, float], path: Path) -> bool:
 
 def _front_matter(card: Card) -> str:
     tags = ["editr1", "image-editing", "reinforcement-learning", "DiffusionNFT"]
-    if card.form != "merged":
-        tags.append("lora")
-    matter = {
-        "base_model": card.base,
-        "library_name": "diffusers",
-        "pipeline_tag": "image-to-image",
-        "tags": tags,
-    }
+    tags += [] if card.form == "merged" else ["lora"]
+    kind = {"library_name": "diffusers", "pipeline_tag": "image-to-image"}
+    matter = {"base_model": card.base, **kind, "tags": tags}
     return f"---\n{yaml.safe_dump(matter, sort_keys=False)}---"
 
 
@@ -125,14 +120,12 @@ def _summary(card: Card) -> str:
 
 def _usage(card: Card) -> str:
     toy = card.base.startswith("toy:")
-    base = f"toy_path({_quoted(card.base.removeprefix('toy:'))})" if toy else _quoted(card.base)
-    name = _quoted(card.folder)
+    base = f"toy_path({json.dumps(card.base.removeprefix('toy:'))})" if toy else json.dumps(card.base)
+    name = json.dumps(card.folder)
     load = {
-        "diffusers": f"pipe.load_lora_weights({name})",
-        "comfyui": f"pipe.load_lora_weights({name})",
         "peft": f"pipe.transformer = PeftModel.from_pretrained(pipe.transformer, {name}).to(dtype)",
         "merged": "",
-    }[card.form]
+    }.get(card.form, f"pipe.load_lora_weights({name})")
     if card.form == "diffusers" and not card.loader:
         load = f'pipe.transformer.load_lora_adapter({name}, weight_name="pytorch_lora_weights.safetensors")'
     lines = [
@@ -178,11 +171,3 @@ def _reward_text(rewards: Mapping[int, float]) -> str:
         f"## Reward\n\nMean reward of the edits that were made in training: {rewards[first]:.3f} in step {first}, "
         f"{rewards[last]:.3f} in step {last}."
     )
-
-
-def _settings(card: Card) -> str:
-    return f"## Settings of the run\n\n```yaml\n{yaml.safe_dump(card.run.config, sort_keys=False)}```"
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text)

@@ -25,22 +25,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from editr1 import __version__
+from editr1.editors.lora import files as lora_files
 from editr1.editors.lora.comfyui import Lora, listing, to_original
-from editr1.editors.lora.files import (
-    DIFFUSERS_FILE,
-    HEADER,
-    PEFT_FILE,
-    PREFIXES,
-    adapter_settings,
-    inject,
-    injected,
-    linear_shapes,
-    matrices,
-    read_lora,
-    refuse_differences,
-    refuse_strangers,
-    remove_adapters,
-)
 from editr1.editors.open import find_family
 from editr1.errors import UserError
 from editr1.export.card import Call, Card, write_card
@@ -79,7 +65,7 @@ class ExportSource:
 
     def lora(self, base: BaseEditor) -> Lora:
         """The trained LoRA."""
-        return read_lora(self.weights, base.denoiser.__name__)
+        return lora_files.read_lora(self.weights, base.denoiser.__name__)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -111,10 +97,6 @@ def export_run(
         ema: Whether to export the averaged weights, instead of the last ones.
         layout: "diffusers", "peft" or "comfyui".
         step: Step of the checkpoint; None for the newest.
-
-    Raises:
-        UserError: there is no such run, checkpoint, base or layout; `to` is not empty; writing fails; or the written
-            weights do not load as the trained ones.
     """
     if layout not in get_args(Layout):
         raise UserError(f"format must be one of {', '.join(get_args(Layout))}, not {layout!r}")
@@ -131,37 +113,22 @@ def export_run(
             _write_pipeline(source, base, part)
         else:
             WRITERS[layout](source, base, part)
-        write_card(part, _card(source, base, ema, "merged" if merge else layout, to.resolve().name))
+        loader, form = hasattr(base.pipeline, "load_lora_weights"), "merged" if merge else layout
+        call, name = _call(source, base), to.resolve().name
+        write_card(part, Card(source.run, source.step, ema, form, name, source.facts, call, loader))
     return to
 
 
-def _card(source: ExportSource, base: BaseEditor, ema: bool, form: str, folder: str) -> Card:
-    return Card(
-        run=source.run,
-        step=source.step,
-        ema=ema,
-        form=form,
-        folder=folder,
-        facts=source.facts,
-        call=_call(source, base),
-        loader=hasattr(base.pipeline, "load_lora_weights"),
-    )
-
-
 def find_source(folder: Path, ema: bool = True, step: int | None = None) -> ExportSource:
-    """The newest checkpoint of a run, or the one of a step.
-
-    Raises:
-        UserError: there is no such run or checkpoint.
-    """
+    """The newest checkpoint of a run, or the one of a step."""
     run = read_run(folder)
     steps = {checkpoint.read_state(path)["step"]: path for path in checkpoint.complete(folder / CHECKPOINTS)}
     if not steps:
         raise UserError(f"{folder} has no whole checkpoint; train at least one step of it with `editr1 train`")
     if step is not None and step not in steps:
         raise UserError(f"{folder} has no checkpoint of step {step}; it has those of {', '.join(map(str, steps))}")
-    chosen = max(steps) if step is None else step
-    return ExportSource(run, chosen, steps[chosen] / ("ema" if ema else "policy"))
+    step = max(steps) if step is None else step
+    return ExportSource(run, step, steps[step] / ("ema" if ema else "policy"))
 
 
 @dataclass(frozen=True)
@@ -179,11 +146,7 @@ class BaseEditor:
     denoiser: Any
 
     def load(self, dtype: torch.dtype, **parts: Any) -> Any:
-        """The pipeline with its weights; `parts` replace its own components.
-
-        Raises:
-            UserError: loading fails.
-        """
+        """The pipeline with its weights; `parts` replace its own components."""
         try:
             return DiffusionPipeline.from_pretrained(self.path, dtype=dtype, **parts)
         except (OSError, ValueError) as error:
@@ -200,11 +163,7 @@ class BaseEditor:
 
 
 def find_base(path: str) -> BaseEditor:
-    """The classes of a pipeline folder or hub id, or of "toy:NAME".
-
-    Raises:
-        UserError: there is no diffusers pipeline with a transformer.
-    """
+    """The classes of a pipeline folder or hub id, or of "toy:NAME"."""
     place = locate(path)
     try:
         index = DiffusionPipeline.load_config(place)
@@ -219,37 +178,44 @@ def find_base(path: str) -> BaseEditor:
 def _lora_and_denoiser(source: ExportSource, base: BaseEditor) -> tuple[Lora, Any]:
     """The trained LoRA and a denoiser that it fits."""
     lora, denoiser = source.lora(base), base.skeleton()
-    refuse_strangers(lora, denoiser)
+    lora_files.refuse_strangers(lora, denoiser)
     return lora, denoiser
 
 
 def _write_diffusers(source: ExportSource, base: BaseEditor, folder: Path) -> None:
-    (lora, denoiser), prefix = _lora_and_denoiser(source, base), PREFIXES["diffusers"]
-    settings = {**adapter_settings(lora), "target_modules": _targets(lora, denoiser)}
+    (lora, denoiser), prefix = _lora_and_denoiser(source, base), lora_files.PREFIXES["diffusers"]
+    settings = {**lora_files.adapter_settings(lora), "target_modules": _targets(lora, denoiser)}
     header = json.dumps({prefix + name: value for name, value in settings.items()}, indent=2, sort_keys=True)
-    _save(matrices(lora, prefix), folder / DIFFUSERS_FILE, {**source.facts, HEADER: header})
-    denoiser.load_lora_adapter(str(folder), weight_name=DIFFUSERS_FILE, adapter_name="check")
-    refuse_differences(lora, injected(denoiser, "check"), f"in {DIFFUSERS_FILE}")
+    _save(
+        lora_files.matrices(lora, prefix),
+        folder / lora_files.DIFFUSERS_FILE,
+        {**source.facts, lora_files.HEADER: header},
+    )
+    denoiser.load_lora_adapter(str(folder), weight_name=lora_files.DIFFUSERS_FILE, adapter_name="check")
+    lora_files.refuse_differences(lora, lora_files.injected(denoiser, "check"), f"in {lora_files.DIFFUSERS_FILE}")
 
 
 def _write_peft(source: ExportSource, base: BaseEditor, folder: Path) -> None:
     lora, denoiser = _lora_and_denoiser(source, base)
     targets = _targets(lora, denoiser)
     config = LoraConfig(
-        **adapter_settings(lora), target_modules=targets, base_model_name_or_path=source.name, inference_mode=True
+        **lora_files.adapter_settings(lora),
+        target_modules=targets,
+        base_model_name_or_path=source.name,
+        inference_mode=True,
     )
     config.save_pretrained(str(folder))
-    _save(matrices(lora, PREFIXES["peft"]), folder / PEFT_FILE, source.facts)
+    _save(lora_files.matrices(lora, lora_files.PREFIXES["peft"]), folder / lora_files.PEFT_FILE, source.facts)
     wrapped = PeftModel.from_pretrained(denoiser, str(folder), adapter_name="check", torch_device="cpu")
-    refuse_differences(lora, injected(wrapped, "check"), f"in {PEFT_FILE}")
+    lora_files.refuse_differences(lora, lora_files.injected(wrapped, "check"), f"in {lora_files.PEFT_FILE}")
 
 
 def _write_comfyui(source: ExportSource, base: BaseEditor, folder: Path) -> None:
     lora, denoiser = _lora_and_denoiser(source, base)
-    shapes, name = linear_shapes(denoiser), base.denoiser.__name__
+    shapes, name = lora_files.linear_shapes(denoiser), base.denoiser.__name__
     _save(to_original(lora, name, lambda module: shapes[module][0]), folder / COMFYUI_FILE, source.facts)
-    inject(denoiser, read_lora(folder / COMFYUI_FILE, name), "check")
-    refuse_differences(lora, injected(denoiser, "check"), f"in {COMFYUI_FILE}")
+    lora_files.inject(denoiser, lora_files.read_lora(folder / COMFYUI_FILE, name), "check")
+    lora_files.refuse_differences(lora, lora_files.injected(denoiser, "check"), f"in {COMFYUI_FILE}")
 
 
 WRITERS: dict[str, Callable[[ExportSource, BaseEditor, Path], None]] = {
@@ -266,7 +232,9 @@ def _save(tensors: dict[str, Tensor], file: Path, header: dict[str, str]) -> Non
 def _targets(lora: Lora, denoiser: nn.Module) -> list[str]:
     """Layer names without their block if these select exactly the LoRA's layers, else the full names."""
     short = {re.sub(r"^\w+\.\d+\.", "", name) for name in lora}
-    selected = {name for name in linear_shapes(denoiser) if any(name == t or name.endswith(f".{t}") for t in short)}
+    selected = {
+        name for name in lora_files.linear_shapes(denoiser) if any(name == t or name.endswith(f".{t}") for t in short)
+    }
     return sorted(short if selected == lora.keys() else lora)
 
 
@@ -280,7 +248,7 @@ def _call(source: ExportSource, base: BaseEditor) -> Call:
     if pixels and family.sized:
         side = round(pixels**0.5)
         arguments |= family.sized((side, side))
-    guidance = settings.get("guidance") if settings.get("guidance") is not None else family.guidance
+    guidance = family.guidance if settings.get("guidance") is None else settings["guidance"]
     if family.guidance_arg is not None and guidance is not None:
         arguments[family.guidance_arg] = guidance
         if family.negative is not None and guidance > 1:
@@ -292,8 +260,7 @@ def _write_pipeline(source: ExportSource, base: BaseEditor, folder: Path) -> Non
     """Write the base with the trained weights in it; the written denoiser is loaded and compared."""
     dtype = getattr(torch, source.run.config["editor"]["dtype"])
     if source.whole:
-        trained = base.denoiser.from_pretrained(source.weights, dtype=dtype)
-        pipe = base.load(dtype, transformer=trained)
+        pipe = base.load(dtype, transformer=base.denoiser.from_pretrained(source.weights, dtype=dtype))
     else:
         pipe = base.load(dtype)
         merge_lora(pipe.transformer, source.lora(base))
@@ -307,12 +274,8 @@ def _write_pipeline(source: ExportSource, base: BaseEditor, folder: Path) -> Non
 
 @torch.no_grad()
 def merge_lora(denoiser: Any, lora: Lora) -> None:
-    """Merge a LoRA into a denoiser through PEFT, layer by layer, each checked against W + scale up down.
-
-    Raises:
-        UserError: the LoRA is for another model, or a merged layer is wrong.
-    """
-    inject(denoiser, lora, "merged")
+    """Merge a LoRA into a denoiser through PEFT, layer by layer, each checked against W + scale up down."""
+    lora_files.inject(denoiser, lora, "merged")
     wrong = []
     for name, layer in lora.items():
         module = denoiser.get_submodule(name)
@@ -326,7 +289,7 @@ def merge_lora(denoiser: Any, lora: Lora) -> None:
             wrong.append(name)
     if wrong:
         raise UserError(f"merging did not change these layers to W + scale B A: {listing(wrong)}")
-    remove_adapters(denoiser)
+    lora_files.remove_adapters(denoiser)
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:

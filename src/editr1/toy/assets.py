@@ -12,11 +12,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 def toy_path(name: str) -> Path:
-    """The folder of a shipped model: "qwen-image-edit" (a diffusers pipeline) or "judge" (a transformers model).
-
-    Raises:
-        UserError: no shipped model has that name.
-    """
+    """The folder of a shipped model: "qwen-image-edit" (a diffusers pipeline) or "judge" (a transformers model)."""
     folder = WEIGHTS / name
     if not folder.is_dir():
         names = sorted(path.name for path in WEIGHTS.glob("*") if path.is_dir())

@@ -106,11 +106,7 @@ def sprite(name: str, colour: str | None, size: str, flipped: bool, turned: bool
 
 
 def render_svg(svg: str) -> Image.Image:
-    """An SVG drawn at its own size.
-
-    Raises:
-        UserError: resvg-py is not installed.
-    """
+    """An SVG drawn at its own size."""
     try:
         import resvg_py
     except ImportError as error:

@@ -92,11 +92,7 @@ def make_item(level: Level, split: Split, seed: int, index: int) -> ToyItem:
 
 @lru_cache(maxsize=4096)
 def item_from_key(key: str) -> ToyItem:
-    """The item whose sample carries `key`.
-
-    Raises:
-        UserError: the key is not one that this world makes.
-    """
+    """The item whose sample carries `key`; a key that this world does not make is a UserError."""
     parts = re.fullmatch(rf"toy/({'|'.join(LEVELS)})/({'|'.join(SPLITS)})/(\d+)/(\d+)", key)
     if parts is None:
         raise UserError(f"{key!r} is no toy item; keys look like toy/small/rl/0/17")

@@ -33,8 +33,8 @@ def split_parameters(
 class Fit:
     """Trains `modules` for `steps` steps of `loss(step) -> {name: tensor}` (the entry "loss" is minimised).
 
-    Learning rates warm up over 100 steps and fall to a twentieth along a cosine. State is saved in `out` every
-    `save_every` steps; a new Fit on the same folder goes on from there.
+    Learning rates warm up over 100 steps and fall to a twentieth along a cosine. State is saved in `out` every 200
+    steps; a new Fit on the same folder goes on from there.
     """
 
     def __init__(
@@ -45,15 +45,13 @@ class Fit:
         steps: int,
         hidden: Callable[[str, Tensor], bool] = lambda name, value: False,
         muon_lr: float = 3e-3,
-        lr: float = 1e-3,
         ema: float = 0.998,
-        save_every: int = 200,
     ) -> None:
         self.modules, self.out = nn.ModuleDict(modules), out
-        self.steps, self.save_every, self.ema = steps, save_every, ema
+        self.steps, self.save_every, self.ema = steps, 200, ema
         matrices, rest = split_parameters(modules.values(), hidden)
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+            torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01)
         ]
         # Muon takes matrices: a convolution's kernel is seen as one, [out, in * taps], a view on the same memory.
         self.kernels = matrices
@@ -70,11 +68,11 @@ class Fit:
         out.mkdir(parents=True, exist_ok=True)
         self._resume()
 
-    def run(self, loss: Callable[[int], dict[str, Tensor]], minutes: float = math.inf) -> None:
-        """Train until `steps` are done or `minutes` have passed; the averaged weights are then in `average`."""
+    def run(self, loss: Callable[[int], dict[str, Tensor]]) -> None:
+        """Train until `steps` are done, then put the averaged weights into the modules."""
         started, count = time.monotonic(), 0
         sums: dict[str, float] = {}
-        while self.step < self.steps and time.monotonic() - started < minutes * 60:
+        while self.step < self.steps:
             self._set_rates()
             parts = loss(self.step)
             parts["loss"].backward()
@@ -99,9 +97,6 @@ class Fit:
             if self.step % self.save_every == 0 or self.step == self.steps:
                 self.save()
         self.save()
-
-    def load_average(self) -> None:
-        """Put the averaged weights into the modules."""
         self.modules.load_state_dict(self.average)
 
     def save(self) -> None:

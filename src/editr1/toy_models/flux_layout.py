@@ -47,10 +47,6 @@ def init_pipeline(vae: AutoencoderKL) -> FluxKontextPipeline:
     )
 
 
-def quicken(pipe: FluxKontextPipeline) -> None:
-    """Nothing here is slow."""
-
-
 def encode_words(pipe: FluxKontextPipeline, words: list[str]) -> tuple[Tensor, Tensor]:
     """Text states [B, L, C] and the pooled state [B, C], with gradients, as the pipeline makes them."""
     padded = {"padding": "max_length", "max_length": TEXT_TOKENS, "truncation": True, "return_tensors": "pt"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLVisionA
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+WIDTH, VISION_WIDTH = 160, 96  # channels of the language model and of the vision model
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' or 'image' in part or 'image_url' in part %}"
-    "<|vision_start|><|image_pad|><|vision_end|>"
+    f"{PICTURE}"
     "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
@@ -54,31 +56,37 @@ def make_processor(tokenizer: Qwen2Tokenizer, patch: int) -> Qwen2VLProcessor:
     return Qwen2VLProcessor(images, tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT_TEMPLATE)
 
 
-def init_qwen_vl(
-    tokenizer: Qwen2Tokenizer,
-    *,
-    width: int,
-    layers: int,
-    heads: int,
-    patch: int,
-    vision_width: int,
-    vision_layers: int,
-    theta: float,
-    sections: tuple[int, int, int],
-) -> Qwen2_5_VLForConditionalGeneration:
-    """An untrained Qwen2.5-VL of the given size; word embeddings tied.
+@dataclass(frozen=True)
+class VLSize:
+    """Size of a Qwen2.5-VL.
 
-    `theta` and `sections` (time, height, width) say how rotary positions turn; pictures of 4x4 tokens need a small
-    theta and few turns for time, or the model cannot tell a token's place in its picture.
+    Pictures of 4x4 tokens need a small `theta` and few turns for time, or the model cannot tell a token's place.
+
+    Attributes:
+        layers: Layers of the language model; they are `WIDTH` wide.
+        patch: Side of a patch of a picture, pixels; a token is 2x2 of them.
+        vision_layers: Layers of the vision model; they are `VISION_WIDTH` wide.
+        theta: Base of the rotary positions.
+        sections: Their turns for time, height and width.
     """
+
+    layers: int
+    patch: int
+    vision_layers: int
+    theta: float
+    sections: tuple[int, int, int]
+
+
+def init_qwen_vl(tokenizer: Qwen2Tokenizer, size: VLSize) -> Qwen2_5_VLForConditionalGeneration:
+    """An untrained Qwen2.5-VL; word embeddings tied."""
     text = {
         "vocab_size": len(tokenizer),
-        "hidden_size": width,
-        "intermediate_size": 2 * width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": heads,
-        "rope_parameters": {"rope_type": "default", "rope_theta": theta, "mrope_section": list(sections)},
+        "hidden_size": WIDTH,
+        "intermediate_size": 2 * WIDTH,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": WIDTH // 32,
+        "num_key_value_heads": WIDTH // 32,
+        "rope_parameters": {"rope_type": "default", "rope_theta": size.theta, "mrope_section": [*size.sections]},
         "bos_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
         "pad_token_id": tokenizer.pad_token_id,
@@ -86,25 +94,17 @@ def init_qwen_vl(
         "tie_word_embeddings": True,
     }
     vision = {
-        "depth": vision_layers,
-        "hidden_size": vision_width,
-        "intermediate_size": 2 * vision_width,
-        "num_heads": vision_width // 32,
-        "patch_size": patch,
-        "out_hidden_size": width,
-        "fullatt_block_indexes": list(range(vision_layers)),
+        "depth": size.vision_layers,
+        "hidden_size": VISION_WIDTH,
+        "intermediate_size": 2 * VISION_WIDTH,
+        "num_heads": VISION_WIDTH // 32,
+        "patch_size": size.patch,
+        "out_hidden_size": WIDTH,
+        "fullatt_block_indexes": list(range(size.vision_layers)),
     }
-    ids = {
-        f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "vision_end")
-    }
-    config = Qwen2_5_VLConfig(
-        text_config=text,
-        vision_config=vision,
-        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
-        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
-        tie_word_embeddings=True,
-        **ids,
-    )
+    names = {"vision_start": "vision_start", "vision_end": "vision_end", "image": "image_pad", "video": "video_pad"}
+    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in names.items()}
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
     return Qwen2_5_VLForConditionalGeneration(config)
 
 

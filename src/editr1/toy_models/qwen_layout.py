@@ -14,26 +14,17 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from editr1.toy_models.language import edit_prompt, init_qwen_vl, load_tokenizer, make_processor, use_equal_pictures
+from editr1.toy_models.language import VLSize, edit_prompt, init_qwen_vl, load_tokenizer, make_processor
 
-TEXT_PATCH = 16  # the text encoder sees a scene as 2x2 tokens, one a cell
+# The text encoder sees a scene as 2x2 tokens, one per cell.
+TEXT_ENCODER = VLSize(layers=2, patch=16, vision_layers=1, theta=10000.0, sections=(8, 4, 4))
 TRAINED = ("transformer", "text_encoder")
 
 
 def init_pipeline(vae: AutoencoderKLQwenImage) -> QwenImageEditPlusPipeline:
     """An untrained pipeline around a trained VAE."""
     tokenizer = load_tokenizer()
-    text_encoder = init_qwen_vl(
-        tokenizer,
-        width=160,
-        layers=2,
-        heads=5,
-        patch=TEXT_PATCH,
-        vision_width=96,
-        vision_layers=1,
-        theta=10000.0,
-        sections=(8, 4, 4),
-    )
+    text_encoder = init_qwen_vl(tokenizer, TEXT_ENCODER)
     transformer = QwenImageTransformer2DModel(
         in_channels=64,
         out_channels=16,
@@ -53,14 +44,9 @@ def init_pipeline(vae: AutoencoderKLQwenImage) -> QwenImageEditPlusPipeline:
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
-        processor=make_processor(tokenizer, TEXT_PATCH),
+        processor=make_processor(tokenizer, TEXT_ENCODER.patch),
         transformer=transformer,
     )
-
-
-def quicken(pipe: QwenImageEditPlusPipeline) -> None:
-    """Training only: a quicker attention where all pictures have one size."""
-    use_equal_pictures(pipe.text_encoder)
 
 
 def encode_words(pipe: QwenImageEditPlusPipeline, words: list[str], pixels: list[Tensor]) -> tuple[Tensor, Tensor]:

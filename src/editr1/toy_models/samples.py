@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from editr1.config.settings import Level, SchedulerName
+from editr1.config.settings import Level
 from editr1.editors.editor import Editor
 from editr1.toy.tasks import TASKS
 from editr1.toy.world import ToyDataset
@@ -25,23 +25,12 @@ def weighted_index(rng: np.random.Generator, weights: dict[str, float]) -> int:
     return int(rng.integers(1 << 26)) * len(TASKS) + int(task)
 
 
-def make_samples(
-    editor: Editor,
-    out: Path,
-    name: str,
-    *,
-    level: Level,
-    seed: int,
-    items: int,
-    edits: int = 12,
-    steps: int = 6,
-    scheduler: SchedulerName = "dpm2",
-) -> None:
-    """Write `out`/name.safetensors ({"images": uint8 [items, edits, 64, 64, 3]}) and the items' keys beside it."""
+def make_samples(editor: Editor, out: Path, name: str, *, level: Level, seed: int, items: int) -> None:
+    """Write `out`/name.safetensors ({"images": uint8 [items, 12, 64, 64, 3]}) and the items' keys beside it."""
     dataset = ToyDataset("sft", items, seed, level)
     images = []
     for index in range(items):
-        rollout = editor.rollout(dataset[index], edits, steps=steps, seed=seed * 1_000_003 + index, scheduler=scheduler)
+        rollout = editor.rollout(dataset[index], 12, steps=6, seed=seed * 1_000_003 + index, scheduler="dpm2")
         images.append(np.stack([np.asarray(image) for image in rollout.images]))
         if index % 50 == 49:
             log.info("samples %s %d", name, index + 1)

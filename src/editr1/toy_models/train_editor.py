@@ -8,7 +8,6 @@ Letters: B batch, N = 16 tokens of a 64x64 picture, C = 64 channels of a token.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from editr1.toy.scene import draw
 from editr1.toy.world import ToyItem, make_item
 from editr1.toy_models import flux_layout, qwen_layout
 from editr1.toy_models.fit import Fit
+from editr1.toy_models.language import use_equal_pictures
 from editr1.toy_models.samples import weighted_index
 from editr1.toy_models.train_vae import (
     VAE,
@@ -41,7 +41,7 @@ CLEAN_PHASE = 0.75  # share of the steps in which only CLEAN_WRONG of the target
 CLEAN_WRONG = 0.15
 # Words decide at high noise only, while the answer cannot be seen yet; and some tasks depend on more words.
 TIME_MEAN, TIME_STD = 1.0, 1.2  # of the logit of t
-FIRST = 2048  # pairs in the pool at the start
+FIRST, FRESH = 2048, 16  # pairs in the pool at the start, and more of them per step
 WEIGHTS = {"add": 3.0, "replace": 3.0, "adjust": 3.0, "compose": 2.0, "style": 2.0}
 
 
@@ -53,30 +53,32 @@ class Layout:
         init_vae: Makes its untrained VAE.
         init_pipeline: Makes its untrained pipeline around a VAE.
         trained: Names of the components that are trained together.
-        quicken: Makes the training quicker without changing what is computed.
         velocity: (pipe, x_t, t, source, instructions, source pictures) -> v, as the pipeline computes it.
+        quicken: Makes the training quicker without changing what is computed.
     """
 
     init_vae: Callable[[], VAE]
     init_pipeline: Callable[[Any], Any]
     trained: tuple[str, ...]
-    quicken: Callable[[Any], None]
     velocity: Callable[[Any, Tensor, Tensor, Tensor, list[str], list[Tensor]], Tensor]
+    quicken: Callable[[Any], None] = lambda pipe: None
 
 
 LAYOUTS = {
     "qwen-image-edit": Layout(
-        init_qwen_vae, qwen_layout.init_pipeline, qwen_layout.TRAINED, qwen_layout.quicken, qwen_layout.velocity
+        init_qwen_vae,
+        qwen_layout.init_pipeline,
+        qwen_layout.TRAINED,
+        qwen_layout.velocity,
+        quicken=lambda pipe: use_equal_pictures(pipe.text_encoder),
     ),
-    "flux-kontext": Layout(
-        init_flux_vae, flux_layout.init_pipeline, flux_layout.TRAINED, flux_layout.quicken, flux_layout.velocity
-    ),
+    "flux-kontext": Layout(init_flux_vae, flux_layout.init_pipeline, flux_layout.TRAINED, flux_layout.velocity),
 }
 
 
 @dataclass
 class Pool:
-    """Encoded pairs that training draws from again and again; grows by fresh ones at each step."""
+    """Encoded pairs that training draws from again and again; grows at each step."""
 
     source: list[Tensor] = field(default_factory=list)  # latents, [N, C] each
     target: list[Tensor] = field(default_factory=list)  # latents, [N, C] each
@@ -147,16 +149,7 @@ def hidden_layer(name: str, value: Tensor) -> bool:
 
 
 def train_editor(
-    out: Path,
-    layout: Layout,
-    vae: VAE,
-    *,
-    level: Level,
-    seed: int,
-    steps: int,
-    batch: int,
-    fresh: int = 16,
-    minutes: float = math.inf,
+    out: Path, layout: Layout, vae: VAE, *, level: Level, seed: int, steps: int, batch: int
 ) -> DiffusionPipeline:
     """Train and save the pipeline at `out`/editor; resumed, it goes on with another draw of the pool."""
     torch.manual_seed(seed)
@@ -164,22 +157,20 @@ def train_editor(
     layout.quicken(pipe)
     encoder, pool, noisy_from = Encoder(vae), Pool(), int(CLEAN_PHASE * steps)
     modules = {name: getattr(pipe, name) for name in layout.trained}
-    fit = Fit(modules, out / "fit", steps=steps, hidden=hidden_layer, ema=0.998)
+    fit = Fit(modules, out / "fit", steps=steps, hidden=hidden_layer)
 
     def loss(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
         if step == noisy_from:
             pool.clear()
-        items = [
-            make_item(level, "sft", seed, weighted_index(rng, WEIGHTS)) for _ in range(fresh if pool.words else FIRST)
-        ]
+        count = FRESH if pool.words else FIRST
+        items = [make_item(level, "sft", seed, weighted_index(rng, WEIGHTS)) for _ in range(count)]
         add_pairs(pool, encoder, items, rng, level, CLEAN_WRONG if step < noisy_from else 0.5)
         size = len(pool.words)
-        rows = [*range(size - fresh, size), *rng.integers(0, size, batch - fresh).tolist()]
+        rows = [*range(size - FRESH, size), *rng.integers(0, size, batch - FRESH).tolist()]
         return {"loss": velocity_loss(layout, pipe, pool, rows)}
 
-    fit.run(loss, minutes)
-    fit.load_average()
+    fit.run(loss)
     pipe.to(torch.bfloat16).save_pretrained(out / "editor")
     return pipe

@@ -8,7 +8,6 @@ tokens and by `patches` at the edit's.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,15 +30,17 @@ from editr1.toy.scene import Scene, draw, to_array, to_image
 from editr1.toy.world import ToyItem, item_from_key, make_item
 from editr1.toy_models.fit import Fit
 from editr1.toy_models.hints import COUNT, LAYERS, SEEN_HINTS, Hint, hints
-from editr1.toy_models.language import PICTURE, init_qwen_vl, load_tokenizer, make_processor, use_equal_pictures
+from editr1.toy_models.language import PICTURE, VLSize, init_qwen_vl, load_tokenizer, make_processor, use_equal_pictures
 from editr1.toy_models.patches import PatchHeads, patch_labels
 from editr1.toy_models.samples import weighted_index
 
 PATCH = 8  # a 64x64 picture becomes 4x4 tokens
+JUDGE = VLSize(layers=7, patch=PATCH, vision_layers=2, theta=30.0, sections=(2, 7, 7))
 DIGITS = "012345"
 METHODS: tuple[Question, ...] = ("score", "yes_no", "think")
 SHARES = (0.6, 0.2, 0.2)
 DESCRIBED = 0.08  # share of the batches in which the judge also describes both pictures; these take half as long again
+SAMPLED = 0.6  # share of a batch from toy editors
 EACH = 6  # edits of one item in a batch
 WEIGHTS = {"adjust": 5.0, "action": 3.0, "style": 1.5, "compose": 1.5}  # tasks that are hard to judge, more often
 TAIL = 5  # tokens between the question and the answer
@@ -280,18 +281,7 @@ def looking_loss(
 def init_judge() -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor]:
     """The untrained judge and its processor."""
     tokenizer = load_tokenizer()
-    model = init_qwen_vl(
-        tokenizer,
-        width=160,
-        layers=7,
-        heads=5,
-        patch=PATCH,
-        vision_width=96,
-        vision_layers=2,
-        theta=30.0,
-        sections=(2, 7, 7),
-    )
-    return model, make_processor(tokenizer, PATCH)
+    return init_qwen_vl(tokenizer, JUDGE), make_processor(tokenizer, PATCH)
 
 
 def train_judge(
@@ -304,21 +294,17 @@ def train_judge(
     alone: int,
     samples: Path,
     batch: int,
-    minutes: float = math.inf,
-    share: float = 0.6,
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Train (or go on training) the judge and save it at `out`/judge.
 
-    The first `look` steps describe single pictures; up to step `alone` all edits are synthetic; after that `share` of
-    each batch comes from `samples`.
+    The first `look` steps describe single pictures; up to step `alone` all edits are synthetic; after that the
+    share `SAMPLED` of each batch comes from `samples`.
     """
     torch.manual_seed(seed)
     model, processor = init_judge()
     use_equal_pictures(model)
-    tokenizer, chat = processor.tokenizer, Chat(processor)
-    words = [*DIGITS, "no", "yes"]
-    tokens = torch.tensor([tokenizer.convert_tokens_to_ids(word) for word in words])
-    heads = PatchHeads(model.config.text_config.hidden_size)
+    chat, heads = Chat(processor), PatchHeads(model.config.text_config.hidden_size)
+    tokens = torch.tensor(processor.tokenizer.convert_tokens_to_ids([*DIGITS, "no", "yes"]))
     modules = {"judge": model, "heads": heads}
     fit = Fit(modules, out / "fit", steps=steps, hidden=lambda name, _: "layers" in name or "blocks" in name)
     bank = EditBank(samples)
@@ -331,13 +317,12 @@ def train_judge(
         examples: list[Example] = []
         described = rng.random() < DESCRIBED
         while len(examples) < batch:
-            sampled = step >= alone and rng.random() < share
+            sampled = step >= alone and rng.random() < SAMPLED
             examples += bank.draw(rng, EACH, chat) if sampled else synthetic(rng, level, seed, EACH, chat, described)
         with torch.autocast("cpu", torch.bfloat16):
             return judge_loss(model, heads, collate(examples, processor), tokens)
 
-    fit.run(loss, minutes)
-    fit.load_average()
+    fit.run(loss)
     model.to(torch.bfloat16).save_pretrained(out / "judge")
     processor.save_pretrained(out / "judge")
     return model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,6 +19,7 @@ from editr1.toy.scene import draw
 from editr1.toy.world import make_item
 from editr1.toy_models.fit import Fit
 
+BATCH = 16
 VAE: TypeAlias = Any  # AutoencoderKLQwenImage or AutoencoderKL; diffusers has no types
 
 
@@ -91,32 +91,15 @@ def pictures(level: Level, seed: int, step: int, batch: int) -> Tensor:
     return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2) * 2 - 1
 
 
-def train_vae(
-    out: Path,
-    build: Callable[[], VAE],
-    *,
-    level: Level,
-    seed: int,
-    steps: int,
-    batch: int = 16,
-    minutes: float = math.inf,
-) -> VAE:
+def train_vae(out: Path, build: Callable[[], VAE], *, level: Level, seed: int, steps: int) -> VAE:
     """Train and save the VAE that `build` makes, its latents' mean and std measured and written into its config."""
     torch.manual_seed(seed)
     vae = build()
     use_one_frame_convolutions(vae)
-    fit = Fit(
-        {"vae": vae},
-        out / "fit",
-        steps=steps,
-        hidden=lambda name, value: value.ndim >= 4,
-        muon_lr=1e-3,
-        lr=1e-3,
-        ema=0.995,
-    )
+    fit = Fit({"vae": vae}, out / "fit", steps=steps, hidden=lambda _, x: x.ndim >= 4, muon_lr=1e-3, ema=0.995)
 
     def loss(step: int) -> dict[str, Tensor]:
-        x = pictures(level, seed, step, batch)
+        x = pictures(level, seed, step, BATCH)
         with torch.autocast("cpu", torch.bfloat16):
             mean, logvar = (part.float() for part in moments(vae, x))
             logvar = (logvar - 5).clamp(-12, 4)  # a posterior that starts narrow
@@ -126,8 +109,7 @@ def train_vae(
         mse, mae = F.mse_loss(y, x), F.l1_loss(y, x)
         return {"loss": mae + 2 * mse + 2e-4 * kl, "mse": mse, "kl": kl}
 
-    fit.run(loss, minutes)
-    fit.load_average()
+    fit.run(loss)
     with torch.no_grad():
         means = torch.cat([moments(vae, pictures(level, seed, -k % (1 << 31), 64))[0] for k in range(1, 9)])
     trained = build()

@@ -110,7 +110,7 @@ def to_original(lora: Lora, denoiser: str, width: Callable[[str], int]) -> dict[
         width: Output features of a diffusers module.
 
     Raises:
-        UserError: the original name of the denoiser or of a module is unknown.
+        UserError: The original name of the denoiser or of a module is unknown.
     """
     form = _original(denoiser)
     down, up = form.matrices
@@ -125,30 +125,21 @@ def to_original(lora: Lora, denoiser: str, width: Callable[[str], int]) -> dict[
 
 
 def from_original(layers: Lora, denoiser: str | None) -> Lora:
-    """Layers under diffusers' names; fused layers are split.
+    """Layers under diffusers' names, from the names in a ComfyUI file (which may be these); fused layers are split.
 
-    Args:
-        layers: Layers by the names in a ComfyUI file, which may be diffusers' own.
-        denoiser: Class name of the denoiser; None if it is unknown.
-
-    Raises:
-        UserError: a name has no counterpart, or a fused layer has an impossible width.
+    `denoiser` is the class name of the denoiser, if it is known; only FLUX needs it.
     """
     if not any(re.match(r"(double|single)_blocks\.", name) for name in layers):
         return layers
     if denoiser is None:
         raise UserError("FLUX.1 and FLUX.2 share these names (double_blocks, ...): name the denoiser")
     fusions = _original(denoiser).fusions or {}
-    layers_by_name: Lora = {}
-    unknown = []
-    for name, layer in layers.items():
-        pattern, number = _with_n(name)
-        if pattern in fusions:
-            layers_by_name |= _split(name, layer, [_numbered(part, number) for part in fusions[pattern]])
-        else:
-            unknown.append(name)
-    if unknown:
+    places = {name: _with_n(name) for name in layers}
+    if unknown := [name for name, (pattern, _) in places.items() if pattern not in fusions]:
         raise UserError(f"{denoiser} has no counterpart of {listing(unknown)}")
+    layers_by_name: Lora = {}
+    for name, (pattern, number) in places.items():
+        layers_by_name |= _split(name, layers[name], [_numbered(part, number) for part in fusions[pattern]])
     return layers_by_name
 
 
@@ -169,19 +160,13 @@ def _fused(lora: Lora, form: Original, width: Callable[[str], int]) -> Lora:
     if form.fusions is None:
         return lora
     owner = {part: original for original, parts in form.fusions.items() for part in parts}
-    layers_by_name: Lora = {}
-    unknown = []
-    for name in lora:
-        pattern, number = _with_n(name)
-        if pattern not in owner:
-            unknown.append(name)
-            continue
-        original = owner[pattern]
-        parts = [_numbered(part, number) for part in form.fusions[original]]
-        if _numbered(original, number) not in layers_by_name:
-            layers_by_name[_numbered(original, number)] = lora[name] if len(parts) == 1 else _joined(lora, parts, width)
-    if unknown:
+    places = {name: _with_n(name) for name in lora}
+    if unknown := [name for name, (pattern, _) in places.items() if pattern not in owner]:
         raise UserError(f"these modules have no ComfyUI name: {listing(unknown)}; use --format diffusers")
+    layers_by_name: Lora = {}
+    for original, number in dict.fromkeys((owner[pattern], number) for pattern, number in places.values()):
+        parts = [_numbered(part, number) for part in form.fusions[original]]
+        layers_by_name[_numbered(original, number)] = lora[parts[0]] if len(parts) == 1 else _joined(lora, parts, width)
     return layers_by_name
 
 

@@ -71,11 +71,7 @@ def read_lora(path: Path, denoiser: str | None = None) -> Lora:
 
 
 def load_lora_into(pipe: Any, path: Path, adapter: str = "lora") -> None:
-    """Load a LoRA of any layout into a pipeline's denoiser, as an adapter.
-
-    Raises:
-        UserError: the file cannot be read, or is for another denoiser; the message lists missing and left-over layers.
-    """
+    """Load a LoRA of any layout into a pipeline's denoiser, as an adapter."""
     lora = read_lora(path, type(pipe.transformer).__name__)
     try:
         inject(pipe.transformer, lora, adapter)
@@ -84,11 +80,7 @@ def load_lora_into(pipe: Any, path: Path, adapter: str = "lora") -> None:
 
 
 def inject(denoiser: Any, lora: Lora, adapter: str = "lora") -> None:
-    """Put layers into a denoiser, through diffusers' own loader if it has one, and check that all of them arrived.
-
-    Raises:
-        UserError: the denoiser has no such layer, by name or by shape.
-    """
+    """Put layers into a denoiser, through diffusers' own loader if it has one, and check that all of them arrived."""
     refuse_strangers(lora, denoiser)
     settings = {**adapter_settings(lora), "target_modules": sorted(lora)}
     if isinstance(denoiser, PeftAdapterMixin):
@@ -110,11 +102,7 @@ def remove_adapters(denoiser: Any) -> None:
 
 
 def refuse_strangers(lora: Lora, denoiser: nn.Module) -> None:
-    """Check that the denoiser has every layer.
-
-    Raises:
-        UserError: it lacks one, by name or by shape.
-    """
+    """Refuse a LoRA with layers that the denoiser lacks, by name or by shape."""
     places = linear_shapes(denoiser)
     shapes = {name: (len(layer.up), layer.down.shape[1]) for name, layer in lora.items()}
     strangers = [name for name, shape in shapes.items() if places.get(name) != shape]
@@ -137,15 +125,9 @@ def injected(denoiser: nn.Module, adapter: str) -> Lora:
 
 
 def refuse_differences(expected: Lora, actual: Lora, where: str) -> None:
-    """Compare two LoRAs by what they add to the weights; a layer that adds nothing may be missing.
+    """Refuse layers that add something else to the weights than expected, up to the rounding of their dtype.
 
-    Args:
-        expected: The right layers.
-        actual: The layers to check; numbers may be rounded to their dtype.
-        where: Place of the actual layers, for the message.
-
-    Raises:
-        UserError: a layer is missing, left over or has other values.
+    A layer that adds nothing may be missing. `where` is the place of the actual layers, for the message.
     """
     missing = [name for name in expected.keys() - actual.keys() if expected[name].up.any()]
     left_over = [*(actual.keys() - expected.keys())]
@@ -188,11 +170,7 @@ def linear_shapes(denoiser: nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def find_file(path: Path) -> Path:
-    """The weights file: `path` itself, or the one in that folder.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The weights file: `path` itself, or the one in that folder."""
     if path.is_file():
         return path
     files = sorted(path.glob("*.safetensors"))
@@ -222,10 +200,8 @@ def _settings_beside(file: Path) -> dict[str, Any]:
 
 def _settings_in(header: Mapping[str, str], file: Path) -> dict[str, Any]:
     try:
-        return {
-            key.removeprefix(PREFIXES["diffusers"]): value
-            for key, value in json.loads(header.get(HEADER, "{}")).items()
-        }
+        settings = json.loads(header.get(HEADER, "{}"))
+        return {key.removeprefix(PREFIXES["diffusers"]): value for key, value in settings.items()}
     except ValueError as error:
         raise UserError(f"{file}: the header's {HEADER} is not JSON: {error}") from error
 

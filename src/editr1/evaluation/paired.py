@@ -1,7 +1,7 @@
-"""Differences with their 95% intervals: the only place that resamples, and the content of a run's `results.json`.
+"""Differences with their 95% intervals, and the content of a run's `results.json`. Nothing else resamples.
 
-The unit is the item: its edits are averaged first, then items are resampled with replacement (paired percentile
-bootstrap), because edits of one item are not independent.
+The unit is the item, because edits of one item are not independent: its edits are averaged first, then items are
+resampled with replacement (paired percentile bootstrap).
 """
 
 from __future__ import annotations
@@ -20,11 +20,7 @@ GROUP_RESAMPLES = 2_000
 
 
 def bootstrap_ci(differences: Floats, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of the mean of `differences` [items], resampled over items.
-
-    Raises:
-        ValueError: if there are no items.
-    """
+    """Percentile interval of the mean of `differences` [items], resampled over items; a ValueError without items."""
     if len(differences) == 0:
         raise ValueError("no items to resample")
     picks = np.random.default_rng(seed).integers(0, len(differences), (RESAMPLES, len(differences)))
@@ -34,7 +30,7 @@ def bootstrap_ci(differences: Floats, seed: int = 0, level: float = 0.95) -> tup
 
 
 def figures(before: Floats, after: Floats, seed: int = 0) -> dict[str, Any]:
-    """{"before", "after", "delta", "ci95"} of paired item means [items]; all None where no item is left."""
+    """{"before", "after", "delta", "ci95"} of paired item means [items]; all None without items."""
     if len(before) == 0:
         return {"before": None, "after": None, "delta": None, "ci95": None}
     delta = after - before
@@ -77,11 +73,11 @@ def mean_of_shares(sums: Floats, counts: Floats) -> float:
 def summarise(before: Sequence[EditRow], after: Sequence[EditRow], seed: int, train_seconds: float) -> dict[str, Any]:
     """The content of `results.json`.
 
-    An item with an edit that the judge gave no reward, before or after, is left out of the judge's figures and counted
-    in "judge_left_out"; it stays in the oracle's.
+    An item with an edit without a reward, before or after, is left out of the judge's figures and counted in
+    "judge_left_out"; it stays in the oracle's.
 
     Raises:
-        ValueError: if the two evaluations do not hold the same (item, seed) pairs.
+        ValueError: the two evaluations do not hold the same (item, seed) pairs.
     """
     if sorted((row.key, row.index) for row in before) != sorted((row.key, row.index) for row in after):
         raise ValueError("the rows before and after training are not of the same items and seeds")
@@ -107,8 +103,8 @@ def _paired(
     before: Sequence[EditRow], after: Sequence[EditRow], value: Callable[[EditRow], float | None]
 ) -> dict[str, tuple[float, float]]:
     """Mean over an item's edits, (before, after), for the items whose edits all have a value."""
-    sides = [_item_means(rows, value) for rows in (before, after)]
-    return {key: (sides[0][key], sides[1][key]) for key in sides[0] if key in sides[1]}
+    first, second = (_item_means(rows, value) for rows in (before, after))
+    return {key: (first[key], second[key]) for key in first if key in second}
 
 
 def _item_means(rows: Sequence[EditRow], value: Callable[[EditRow], float | None]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def progress(console: Console, name: str, total: int) -> Iterator[partial[None]]:
-    """Gives what is called after every item, or with a number after several; no bar where there is nothing to do."""
+    """Yields a callback for every item, or with a number for several; no bar if `total` is 0."""
     columns = (TextColumn(name), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=total == 0) as bar:
         yield partial(bar.advance, bar.add_task("", total=total))

@@ -16,7 +16,7 @@ def ranks(values: Floats) -> Floats:
 
 
 def spearman(x: Floats, y: Floats) -> float | None:
-    """Rank correlation; None where one side is constant."""
+    """Rank correlation; None if one side is constant."""
     a, b = ranks(x), ranks(y)
     a, b = a - a.mean() if len(a) else a, b - b.mean() if len(b) else b
     scale = float(np.sqrt((a @ a) * (b @ b)))
@@ -24,7 +24,7 @@ def spearman(x: Floats, y: Floats) -> float | None:
 
 
 def kendall(x: Floats, y: Floats) -> float | None:
-    """Kendall's tau-b; None where one side is constant."""
+    """Kendall's tau-b; None if one side is constant."""
     agree = x_untied = y_untied = 0
     for i in range(len(x) - 1):
         dx, dy = np.sign(x[i + 1 :] - x[i]).astype(np.int64), np.sign(y[i + 1 :] - y[i]).astype(np.int64)

@@ -1,7 +1,7 @@
 """`editr1 judge arena`: the page, its pictures, and the votes. For one person on this machine.
 
-Only requests to this very address are answered (no other site can reach it by its name), votes are taken only from the
-page itself, and no path comes from the browser: pictures are asked for by number.
+Only requests to this very address are answered (no other site can reach it by its name), only the page itself can vote,
+and no path comes from the browser: it asks for pictures by number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from editr1.evaluation.agreement.pairs import Preference
 from editr1.evaluation.arena.votes import Duel, Votes, read_duels, runs_id
 from editr1.listening import listen
 
-Side = Literal["left", "right", "tie"]
 HEADERS = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'"}
 STRANGER = "votes are taken from the page itself only"
 
@@ -30,12 +29,12 @@ _log = logging.getLogger(__name__)
 
 
 class Vote(BaseModel):
-    """What the page sends: which pair it shows, and what was chosen."""
+    """A vote as the page sends it: the number of the pair, and the choice."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     index: int
-    choice: Side
+    choice: Literal["left", "right", "tie"]
 
 
 def arena(run_a: Path, run_b: Path, out: Path, *, host: str = "127.0.0.1", port: int = 8100, seed: int = 0) -> None:
@@ -43,14 +42,11 @@ def arena(run_a: Path, run_b: Path, out: Path, *, host: str = "127.0.0.1", port:
 
     Args:
         run_a: a run that was evaluated, or the folder of an evaluation.
-        run_b: another, of the same items.
-        out: file of the votes; those that it holds are not asked for again.
+        run_b: another one, of the same items.
+        out: file of the votes; pairs with a vote are not shown again.
         host: address to listen at.
         port: port to listen at.
-        seed: Seed of the order of the pairs and of the sides.
-
-    Raises:
-        UserError: there is nothing to compare, `out` holds other votes, or the address is taken.
+        seed: seed of the order of the pairs and of the sides.
     """
     duels = read_duels(run_a, run_b, seed)
     app = make_app(duels, Votes(out, runs_id(run_a, run_b)), host)
@@ -67,7 +63,7 @@ class Arena:
         self.duels, self.votes = duels, votes
 
     def state(self) -> dict[str, Any]:
-        """What the page shows: the pair in question, how many are done, what was voted."""
+        """What the page shows: the next pair, the progress, and the counts of votes."""
         voted = self.votes.keys
         left = [index for index, duel in enumerate(self.duels) if duel.key not in voted]
         return {
@@ -81,7 +77,7 @@ class Arena:
         }
 
     def picture(self, index: int, which: Literal["source", "left", "right"]) -> Path | None:
-        """File of a picture; None where there is no such pair."""
+        """File of a picture; None if there is no such pair or file."""
         if not 0 <= index < len(self.duels):
             return None
         duel = self.duels[index]
@@ -90,19 +86,19 @@ class Arena:
         return path if path.is_file() else None
 
     def vote(self, ballot: Vote) -> JSONResponse:
-        """Keep a vote on the pair that is shown."""
+        """Write a vote on the pair that is shown."""
         pair = self.state()["pair"]
         if pair is None or ballot.index != pair["index"]:
             return _refuse(409, "another pair is shown by now")
         duel = self.duels[ballot.index]
+        preference: Preference = "b" if (ballot.choice == "left") == duel.swapped else "a"
         try:
-            self.votes.add(duel, _preference(duel, ballot.choice))
+            self.votes.add(duel, "tie" if ballot.choice == "tie" else preference)
         except (UserError, OSError) as error:
             return _refuse(507, f"not counted: {error}")
         return JSONResponse(self.state())
 
     def undo(self) -> JSONResponse:
-        """Take the newest vote back."""
         try:
             self.votes.undo()
         except UserError as error:
@@ -142,14 +138,8 @@ def make_app(duels: list[Duel], votes: Votes, host: str = "127.0.0.1") -> FastAP
     return app
 
 
-def _preference(duel: Duel, choice: Side) -> Preference:
-    if choice == "tie":
-        return "tie"
-    return "b" if (choice == "left") == duel.swapped else "a"
-
-
 def _is_own(request: Request) -> bool:
-    """Whether our page sent it: another site's page has another origin, and cannot send JSON unasked."""
+    """Whether our page sent it: another site's page has another origin, and cannot send JSON without permission."""
     own = f"http://{request.headers.get('host', '')}"
     return request.headers.get("origin") == own and request.headers.get("content-type") == "application/json"
 

@@ -1,4 +1,4 @@
-"""What is compared, and the votes: a JSONL that `editr1 judge agree` reads, whole on disk after every vote."""
+"""The pairs to compare, and the votes: a JSONL that `editr1 judge agree` reads, rewritten whole after every vote."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Duel:
 
     Attributes:
         key: item and number of the edit.
-        instruction: what was asked for.
-        task: its type.
+        instruction: the edit in words.
+        task: the task type.
         source: file of the source image.
         a: file of the first run's edit.
-        b: file of the second run's.
-        swapped: the first run's edit stands on the right.
+        b: file of the second run's edit.
+        swapped: whether the first run's edit is shown on the right.
     """
 
     key: str
@@ -42,11 +42,7 @@ class Duel:
 
 
 def read_duels(run_a: Path, run_b: Path, seed: int = 0) -> list[Duel]:
-    """All edits that both runs have, in an order and on sides that follow from the seed alone.
-
-    Raises:
-        UserError: a folder holds no evaluation, or they have no edit in common.
-    """
+    """All edits that both runs have, in an order and on sides that follow from the seed alone."""
     first, second = (_evaluation(run) for run in (run_a, run_b))
     ours, theirs = (_by_key(folder) for folder in (first, second))
     common = sorted(ours.keys() & theirs.keys())
@@ -63,17 +59,13 @@ def read_duels(run_a: Path, run_b: Path, seed: int = 0) -> list[Duel]:
 
 
 def runs_id(run_a: Path, run_b: Path) -> str:
-    """What tells the votes about these two evaluations from others."""
+    """A hash of both evaluations, by which their votes are known."""
     content = b"".join((_evaluation(run) / "rows.jsonl").read_bytes() for run in (run_a, run_b))
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 class Votes:
-    """The votes in one file; its pictures lie in `<stem>_images` beside it.
-
-    Raises:
-        UserError: the file holds votes on other runs, or is none of ours.
-    """
+    """The votes in one file; its pictures are in `<stem>_images` beside it. A UserError if it is of other runs."""
 
     def __init__(self, path: Path, runs: str) -> None:
         self.path, self.runs = path, runs
@@ -84,20 +76,14 @@ class Votes:
 
     @property
     def keys(self) -> set[str]:
-        """The duels that were voted on."""
         return {line["key"] for line in self.lines}
 
     @property
     def counts(self) -> Counter[str]:
-        """Votes by preference."""
         return Counter(line["preference"] for line in self.lines)
 
     def add(self, duel: Duel, preference: Preference) -> None:
-        """Keep a vote; a second one on the same duel takes the first one's place.
-
-        Raises:
-            UserError: the disk does not take it; nothing has changed then.
-        """
+        """Write a vote, in place of an earlier one on the same duel; if the disk is full, nothing changes."""
         pictures = {"source": duel.source, "edit_a": duel.a, "edit_b": duel.b}
         names = {}
         for role, file in pictures.items():
@@ -109,11 +95,7 @@ class Votes:
         self._write([*others, {**names, **fields, "key": duel.key, "runs": self.runs}])
 
     def undo(self) -> None:
-        """Take the newest vote back.
-
-        Raises:
-            UserError: the disk does not take it.
-        """
+        """Remove the newest vote."""
         self._write(self.lines[:-1])
 
     def _write(self, lines: Sequence[dict[str, Any]]) -> None:

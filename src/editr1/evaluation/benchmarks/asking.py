@@ -1,15 +1,14 @@
-"""Asking a judge about the edits of a benchmark: raw answers, kept as they come, never guessed.
+"""Asking a judge about the edits of a benchmark: raw answers, written one by one, never guessed.
 
-A judge that writes is asked as the official scripts ask; an answer that the official rule cannot read is asked for
-again where the judge is a server (a model in this process would repeat itself word by word at temperature 0). A judge
-that cannot write such answers is asked for each criterion by Score Logit, and its numbers are written in the official
-form.
+A judge that writes is asked as in the official scripts. If the official rule cannot read an answer and the judge is a
+server, it is asked again (a model in this process would repeat itself word by word at temperature 0). A judge that
+cannot write such answers is asked for each criterion by Score Logit, and its numbers are put in the official form.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,17 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Record:
-    """One answer as it is kept.
+    """One answer, as a line of the file.
 
     Attributes:
-        key: of the item.
-        question: its name.
-        text: the raw answer; None where there is none.
+        key: key of the item.
+        question: name of the question.
+        text: the raw answer; None without an answer.
         reason: why there is none.
         unread: earlier answers that the official rule could not read.
-        numbers: what a Score Logit judge gave before it was written in the official form.
-        prompt_tokens: read by the judge, all tries together.
-        completion_tokens: written by it.
+        numbers: numbers of a Score Logit judge before they were put in the official form.
+        prompt_tokens: tokens that the judge read, of all tries.
+        completion_tokens: tokens that the judge wrote, of all tries.
     """
 
     key: str
@@ -50,12 +49,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Job:
-    """One edit to ask about."""
+    """One edit, and the questions about it that are left."""
 
     item: Item
     source: Image
     edit: Image
-    questions: Mapping[str, Question] = field(default_factory=dict)
+    questions: Mapping[str, Question]
 
 
 Asker = Callable[[Sequence[Job]], list[Record]]
@@ -104,7 +103,7 @@ def by_score_logit(judge: MLLMJudge) -> Asker:
             tokens = score.tokens
             for name, question in job.questions.items():
                 records.append(_from_parts(job.item.key, name, question, parts, tokens))
-                tokens = 0  # of all questions together: counted once
+                tokens = 0  # the tokens of all questions are counted once
         return records
 
     return ask
@@ -121,7 +120,7 @@ def _from_parts(key: str, name: str, question: Question, parts: Mapping[str, Sco
 
 
 class AnswerStore:
-    """The answers of one judge in OUT/answers.jsonl: a line with who was asked and how, then one line an answer.
+    """The answers of one judge in OUT/answers.jsonl: a line with the judge and its method, then one line per answer.
 
     Raises:
         UserError: the answers there are another judge's.
@@ -131,21 +130,16 @@ class AnswerStore:
         remedy = "give another --out, or delete this file to have the same edits judged anew"
         self.path = out / "answers.jsonl"
         self._lines = JsonLines(self.path, "answers", remedy, head=asked, load=_record)
-        records = [record for record in self._lines.rows if record.text is not None]  # others are asked for again
+        records = [record for record in self._lines.rows if record.text is not None]  # others are asked again
         self.records = {(record.key, record.question): record for record in records}
         self._lines.replace(map(asdict, self.records.values()))
 
     def tokens(self) -> dict[str, int]:
-        """What the judge read and wrote for the answers that are kept."""
+        """Tokens that the judge read and wrote for the answers in the file."""
         names = ("prompt_tokens", "completion_tokens")
         return {name: sum(getattr(record, name) for record in self.records.values()) for name in names}
 
     def add(self, records: Iterable[Record]) -> None:
-        """Append answers.
-
-        Raises:
-            UserError: the disk does not take them.
-        """
         records = list(records)
         self._lines.append(map(asdict, records))
         self.records.update({(record.key, record.question): record for record in records})

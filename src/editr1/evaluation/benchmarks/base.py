@@ -1,7 +1,7 @@
 """What a benchmark is: items to edit, questions about each edit, a rule that reads the answers, and a table.
 
-The run (`editr1.benchmarks.run`) makes the edits and asks; a benchmark opens no model and asks nobody. All of its files
-lie in one folder OUT, in the layout of the official scripts.
+The run (`run.py`) makes the edits and asks the judge; a benchmark opens no model. All of its files are in one folder
+OUT, in the layout of the official scripts.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import yaml
 from PIL.Image import Image
 
 from editr1.data.samples import EditSample
@@ -30,13 +32,12 @@ class Item:
     Attributes:
         key: unique in the benchmark.
         task: the official name of its type.
-        instruction: what to do.
-        source: opens the source as the judge sees it, RGB; raises UserError where it cannot be read.
-        edit_file: where the edit belongs, below OUT.
-        source_file: where a copy of the source belongs, below OUT.
+        instruction: the edit in words.
+        source: opens the source as the judge sees it, RGB; raises UserError if it cannot be read.
+        edit_file: path of the edit, below OUT.
+        source_file: path of the copy of the source, below OUT.
         subsets: the tables that it counts in, e.g. ("en full", "en intersection").
-        requirement: what a good edit must show, where the benchmark says it.
-        original: opens the image that the editor gets, where it is not `source` but a larger one.
+        original: opens the larger image that the editor gets; None if it gets `source`.
     """
 
     key: str
@@ -46,12 +47,11 @@ class Item:
     edit_file: str
     source_file: str
     subsets: tuple[str, ...] = ("all",)
-    requirement: str = ""
     original: Callable[[], Image] | None = None
 
     def sample(self, source: Image) -> EditSample:
         """What the editor is asked, of an opened source."""
-        return EditSample(self.key, source, self.instruction, self.requirement, self.task)
+        return EditSample(self.key, source, self.instruction, task=self.task)
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Reading:
     """What an answer says.
 
     Attributes:
-        numbers: as the official rule reads them, () where it drops the answer.
-        careful: as a careful reader would; () where nobody could tell. Equal to `numbers` where both can read.
+        numbers: the official rule's reading; () if it drops the answer.
+        careful: a careful reader's; () if nobody could tell. Both are equal if both can be read.
     """
 
     numbers: tuple[float, ...] = ()
@@ -73,11 +73,11 @@ class Question:
 
     Attributes:
         ask: what the judge is asked, temperature 0.
-        criteria: for a judge that cannot write the official answer: which criterion of its own template stands for each
-            of the official ones, by name and in order.
-        low: lowest number that a criterion is given.
-        high: highest.
-        write: numbers (one a criterion, low to high) as an answer in the official form.
+        criteria: the official criteria in order, each with the criterion of a judge's own template that replaces it if
+            the judge cannot write the official answer.
+        low: lowest number of a criterion.
+        high: highest number of a criterion.
+        write: writes numbers (one per criterion, low to high) as an answer in the official form.
     """
 
     ask: Ask
@@ -92,11 +92,11 @@ class ItemResult:
     """One item's answers and scores.
 
     Attributes:
-        item: which.
-        answers: raw text by question; None where the judge gave none.
+        item: the item.
+        answers: raw text by question; None without an answer.
         reasons: why there is no answer, by question.
-        scores: by metric, in the benchmark's own unit; None where the official rule gives none.
-        careful: the primary metric as a careful reader gives it; None where nobody can tell.
+        scores: by metric, in the benchmark's own unit; None if the official rule gives none.
+        careful: a careful reader's primary metric; None if nobody can tell.
     """
 
     item: Item
@@ -107,7 +107,6 @@ class ItemResult:
 
     @property
     def task(self) -> str:
-        """The item's type."""
         return self.item.task
 
 
@@ -117,9 +116,9 @@ class Line:
 
     Attributes:
         name: the task type, or "overall".
-        items: that count in it, scored or not.
-        dropped: of these, how many have no primary score (of the toy world: none of the judge's).
-        means: by metric; None where no item is left.
+        items: number of items, scored or not.
+        dropped: number of items without a primary score (in the toy world: without a judge's score).
+        means: by metric; None without items.
         careful: mean of the careful scores.
     """
 
@@ -140,42 +139,34 @@ def digest_of(items: Sequence[Item]) -> str:
     return f"{len(items)} items, {zlib.crc32(content.encode()):08x}"
 
 
+def packaged(name: str) -> Any:
+    """The content of a YAML file of this folder."""
+    return yaml.safe_load((resources.files(__package__) / name).read_text(encoding="utf-8"))
+
+
 class Benchmark(Protocol):
     """A benchmark on disk.
 
     Attributes:
         name: "imgedit", "gedit" or "toy".
-        items: all of it, in official order; sources are opened when asked for.
+        items: items to run, in official order; sources are opened only when needed.
         metrics: names of the scores, the primary one first.
         best: the best score of the primary metric, e.g. 5 or 10.
-        digest: of all of its items (not those of a limit alone): what edits were made for.
+        digest: of all items, with or without a limit; edits belong to it.
         asks: names of its questions.
-        prompts: "official" where the user's copy of the judge's prompts is used, else "own wording".
+        prompts: "official" if the user's copy of the judge's prompts is used, else "own wording".
     """
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def items(self) -> Sequence[Item]: ...
-
-    @property
-    def metrics(self) -> Sequence[str]: ...
-
-    @property
-    def best(self) -> float: ...
-
-    @property
-    def digest(self) -> str: ...
-
-    @property
-    def asks(self) -> Sequence[str]: ...
-
-    @property
-    def prompts(self) -> str: ...
+    name: str
+    items: Sequence[Item]
+    metrics: Sequence[str]
+    best: float
+    digest: str
+    asks: Sequence[str]
+    prompts: str
 
     def questions(self, item: Item, source: Image, edit: Image) -> dict[str, Question]:
-        """What is asked about one edit, by the names in `asks`; for each, `read` must know the answer."""
+        """The questions about one edit, by the names in `asks`; `read` must know the answer to each."""
         ...
 
     def read(self, item: Item, question: str, text: str) -> Reading:

@@ -1,7 +1,7 @@
 """Results beside each other: differences to the first one with intervals, item by item, and the published rows.
 
-Only items that both results have scored are compared. Where a benchmark's overall is the mean over its types, so is
-that of the differences, and items are resampled within their type (paired percentile bootstrap); else over all items.
+Only items that both results have scored are compared. If a benchmark's overall is the mean over its types, so is that
+of the differences, and items are resampled within their type (paired percentile bootstrap); else over all items.
 """
 
 from __future__ import annotations
@@ -29,16 +29,9 @@ ASKED = ("judge", "asked", "prompts")  # what must be equal for numbers to be co
 
 @dataclass(frozen=True)
 class Change:
-    """How one score of one line differs from the first result's, on the items that both have.
+    """How a mean differs from the first result's: `delta` = after - before, with its interval, on `items` items.
 
-    Attributes:
-        before: mean of the first result.
-        after: mean of this one.
-        delta: after - before.
-        ci95: interval of `delta`.
-        items: compared.
-        better: items whose score rose.
-        worse: items whose score fell.
+    Both results have scored these items; the score rose for `better` of them and fell for `worse`.
     """
 
     before: float
@@ -52,13 +45,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` finds.
+    """The outcome of `compare`.
 
     Attributes:
-        results: by name, the first being what the others are measured against.
-        folders: where their pictures lie, by name.
+        results: by name; the others are measured against the first.
+        folders: the results' folders by name; paths of pictures are relative to them.
         changes: by name (not the first), subset, metric and line.
-        published: the papers' rows; None where there are none.
+        published: the papers' rows; None if there are none.
         notes: why numbers may not be comparable.
     """
 
@@ -70,17 +63,15 @@ class Comparison:
 
     @property
     def base(self) -> str:
-        """Name of the result that the others are measured against."""
         return next(iter(self.results))
 
     @property
     def first(self) -> Result:
-        """That result."""
         return self.results[self.base]
 
 
 def compare(paths: Sequence[Path]) -> Comparison:
-    """Read results and set them beside each other.
+    """Read results and compare the others with the first.
 
     Raises:
         UserError: one cannot be read, they are of different benchmarks, or two have the same name.
@@ -90,18 +81,17 @@ def compare(paths: Sequence[Path]) -> Comparison:
     for path, name in zip(paths, _names(paths), strict=True):
         results[name] = read_result(path)
         folders[name] = path if path.is_dir() else path.parent
-    first = next(iter(results.values()))
     kinds = sorted({result.benchmark for result in results.values()})
     if len(kinds) > 1:
         raise UserError(f"cannot compare results of {' and '.join(kinds)}: give results of one benchmark")
-    others = list(results.items())[1:]
+    (_, first), *others = results.items()
     changes = {name: changes_of(first, other) for name, other in others}
     papers = published(first.benchmark)
     return Comparison(results, folders, changes, papers, tuple(_notes(results, papers)))
 
 
 def changes_of(first: Result, other: Result) -> dict[str, dict[str, dict[str, Change]]]:
-    """By subset, metric and line."""
+    """Changes by subset, metric and line."""
     theirs = {row.key: row for row in other.items}
     return {
         subset: {
@@ -166,7 +156,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _notes(results: Mapping[str, Result], papers: Published | None) -> list[str]:
-    """In what the results were not made alike."""
+    """The settings in which the results differ."""
     notes = []
     for key in ASKED:
         settings = {name: result.made_with.get(key) for name, result in results.items()}

@@ -1,7 +1,7 @@
-"""The edits of a benchmark: made by one process or several, kept as they are made, chosen among N by a reward.
+"""The edits of a benchmark: made by one process or several, written one by one, chosen among N by a reward.
 
-The starting noise of edit i of an item follows from (seed, key, i) alone, so an edit does not depend on how many
-processes there were, on what was made before, or on N.
+The starting noise of edit i of an item follows from (seed, key, i) alone, so an edit does not depend on the number of
+processes, on earlier edits, or on N.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class EditSettings:
 
 
 Open = Callable[[], Benchmark]
-Message = tuple[str, str, str]  # what ("done", "no edit", "error"), key, reason
+Message = tuple[str, str, str]  # kind ("done", "no edit", "error"), key, reason
 
 
 def files_of(item: Item, settings: EditSettings) -> list[str]:
-    """Where the edits of an item are written, below OUT: its place, or one place a candidate."""
+    """Paths of an item's edits, below OUT: that of its edit, or one per candidate."""
     if settings.best_of == 1:
         return [item.edit_file]
     stem = PurePosixPath(CANDIDATES, item.edit_file).with_suffix("")
@@ -87,7 +87,7 @@ def make_edits(
     """Make the edits that are not there yet.
 
     Args:
-        open_benchmark: opens the benchmark; it is called in every process, so it must be picklable.
+        open_benchmark: opens the benchmark, in every process, so it must be picklable.
         settings: How the edits are made.
         out: Folder of the edits.
         processes: Worker processes; each loads the editor, onto the GPUs in turn if there are any.
@@ -97,7 +97,7 @@ def make_edits(
         Why an item has no edit, by key: its source cannot be read or edited.
 
     Raises:
-        UserError: the editor cannot be loaded, the disk is full, or a process died.
+        UserError: the editor cannot be loaded, or a process died.
     """
     failed: dict[str, str] = {}
     todo = [item.key for item in missing(open_benchmark().items, settings, out)]
@@ -107,10 +107,10 @@ def make_edits(
         messages = _work(open_benchmark, settings, out, todo)
     else:
         messages = _share(open_benchmark, settings, out, [todo[rank::processes] for rank in range(processes)])
-    for what, key, reason in messages:
-        if what == "error":
+    for kind, key, reason in messages:
+        if kind == "error":
             raise UserError(reason)
-        if what == "no edit":
+        if kind == "no edit":
             failed[key] = reason
         on_item()
     return failed
@@ -119,12 +119,16 @@ def make_edits(
 def _work(
     open_benchmark: Open, settings: EditSettings, out: Path, todo: Sequence[str], rank: int = 0
 ) -> Iterator[Message]:
-    """Make the edits of the items whose keys are given."""
+    """Make the edits of the items with these keys, all of an item in one call of the pipeline."""
     items = {item.key: item for item in open_benchmark().items}
-    editor = open_editor(settings, _device(rank))
+    gpus = torch.cuda.device_count()
+    editor = open_editor(settings, torch.device("cuda", rank % gpus) if gpus else pick_device("auto"))
+    count, steps, scheduler = settings.best_of, settings.steps, settings.scheduler
     for item in map(items.__getitem__, todo):
+        seed = item_seed(settings.seed, item.key)
         try:
-            images = edit(editor, item, settings)
+            sample = item.sample((item.original or item.source)())
+            images = editor.rollout(sample, count, steps=steps, seed=seed, scheduler=scheduler).images
         except UserError as error:
             yield "no edit", item.key, str(error)
             continue
@@ -143,24 +147,10 @@ def open_editor(settings: EditSettings, device: torch.device) -> Editor:
     return open_named_editor(settings.editor, lora, guidance=settings.guidance, pixels=settings.pixels, device=device)
 
 
-def edit(editor: Editor, item: Item, settings: EditSettings) -> list[Image]:
-    """The `best_of` edits of an item, in one call of the pipeline."""
-    sample = item.sample((item.original or item.source)())
-    seed = item_seed(settings.seed, item.key)
-    return editor.rollout(
-        sample, settings.best_of, steps=settings.steps, seed=seed, scheduler=settings.scheduler
-    ).images
-
-
-def _device(rank: int) -> torch.device:
-    count = torch.cuda.device_count()
-    return torch.device("cuda", rank % count) if count else pick_device("auto")
-
-
 def _share(
     open_benchmark: Open, settings: EditSettings, out: Path, shares: Sequence[Sequence[str]]
 ) -> Iterator[Message]:
-    """The same, by a process a share; they end when this one is interrupted."""
+    """The same, with one process per share; they end when this one is interrupted."""
     context = multiprocessing.get_context("spawn")
     inbox: multiprocessing.Queue[Message] = context.Queue()
     workers = [
@@ -201,14 +191,14 @@ def _worker(
     todo: Sequence[str],
     rank: int,
 ) -> None:
-    """One process; what is wrong becomes a message. Its messages are sent before it ends."""
+    """One process; errors become messages. All messages are sent before it ends."""
     try:
         for message in _work(open_benchmark, settings, out, todo, rank):
             inbox.put(message)
     except UserError as error:
         inbox.put(("error", "", str(error)))
     except KeyboardInterrupt:
-        pass  # the parent says so
+        pass  # the parent reports it
     inbox.close()
     inbox.join_thread()
 
@@ -222,17 +212,10 @@ def choose(
     width: int = 1,
     on_item: Callable[[], object] = lambda: None,
 ) -> dict[str, str]:
-    """Copy the candidate with the highest reward to the place of each item's edit; the first of equals.
+    """Copy the candidate with the highest reward, or the first of equals, to the path of each missing edit.
 
-    A candidate without a reward is never chosen. OUT/picks.jsonl holds the choices and every reward.
-
-    Args:
-        items: The items; some may have their edit already.
-        reward: Judge that scores the candidates.
-        settings: How the candidates were made.
-        out: Folder of the candidates and edits.
-        width: Items scored at a time.
-        on_item: Callback after every item that had no edit yet.
+    A candidate without a reward is never chosen. OUT/picks.jsonl holds the choices and every reward. `width` items are
+    scored at a time, and `on_item` is called after each.
 
     Returns:
         Why an item has no edit, by key: none of its candidates has a reward.
@@ -241,8 +224,7 @@ def choose(
     def score(item: Item) -> tuple[Item, list[Score]]:
         sample = item.sample(item.source())
         edits = [open_edit(out / name) for name in files_of(item, settings)]
-        requests = [JudgeRequest(sample, edit) for edit in edits]
-        return item, reward.score(requests)
+        return item, reward.score([JudgeRequest(sample, edit) for edit in edits])
 
     failed: dict[str, str] = {}
     picks: JsonLines[dict[str, Any]] = JsonLines(out / PICKS, "picks", "delete it", load=dict)
@@ -262,25 +244,17 @@ def choose(
 
 def to_choose(items: Sequence[Item], settings: EditSettings, out: Path) -> list[Item]:
     """The items with all candidates and no edit yet."""
-    done = {item.key for item in missing(items, settings, out)}
-    return [item for item in items if item.key not in done and not (out / item.edit_file).is_file()]
+    incomplete = {item.key for item in missing(items, settings, out)}
+    return [item for item in items if item.key not in incomplete and not (out / item.edit_file).is_file()]
 
 
 def open_edit(path: Path) -> Image:
-    """An edit that was made before.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """An edit that was made before; a UserError if it cannot be read."""
     return open_picture(path, "an edit (delete it and run again)")
 
 
 def prepare(out: Path, made_with: Mapping[str, Any]) -> None:
-    """Refuse a folder whose edits were made otherwise; else write down how they are made.
-
-    Raises:
-        UserError: OUT holds other edits; it says in what they differ.
-    """
+    """Record in OUT how its edits are made; a UserError if it holds edits of other settings."""
     path = out / "edits.json"
     if path.is_file() and next(out.rglob("*.png"), None) is not None:
         old = json.loads(path.read_text(encoding="utf-8"))
@@ -293,7 +267,7 @@ def prepare(out: Path, made_with: Mapping[str, Any]) -> None:
 
 
 def settings_dict(settings: EditSettings) -> dict[str, Any]:
-    """The settings for the record, with what is in the files that they name (a run's newest weights change)."""
+    """The settings for the record, with checksums of the files that they name (a run's newest weights change)."""
     record = asdict(settings)
     for name in ("editor", "lora"):
         if record[name] is not None and (file := Path(record[name])).is_file():

@@ -1,4 +1,4 @@
-"""Several calls under way at a time, in order, without holding more of them than that."""
+"""Several calls at a time, with results in order and bounded memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Done = TypeVar("Done")
 
 
 def in_flight(jobs: Iterable[Job], work: Callable[[Job], Done], width: int) -> Iterator[Done]:
-    """`work` on all jobs, `width` at a time and at most twice as many begun: memory does not grow with their number."""
+    """Results of `work` on all jobs: `width` run at a time, and at most twice as many results are held."""
     pool = ThreadPoolExecutor(width, "benchmark")
     waiting: deque[Future[Done]] = deque()
     try:

@@ -1,12 +1,12 @@
 """GEdit-Bench (stepfun-ai/GEdit-Bench; arXiv 2504.17761), judged as VIEScore does (arXiv 2312.14867).
 
-Two questions about each edit, each answered by a list of scores from 0 to 10. SC sees source and edit, PQ the edit
-alone; SC and PQ are the least of their lists, O = sqrt(SC * PQ). A table's overall is the mean over the task types. The
-edit is brought to the source's size before it is judged.
+Each edit gets two questions, each answered by a list of scores from 0 to 10. SC sees source and edit, PQ only the
+edit; SC and PQ are the least of their lists, O = sqrt(SC * PQ). A table's overall is the mean over the task types. The
+edit is resized to the source before it is judged.
 
 The official reading of an answer: the JSON between two "||V^=^V||", or from the first "{" to the last "}", with one
 repair (bare words are quoted); else "[a, b]" of two whole numbers; else the answer is one whole number. Two things of
-the official script are left out: it draws a random number where it gives up, and it has no limit on tries.
+the official script are left out: it draws a random number if it gives up, and it has no limit on tries.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL.Image import Image
 
 from editr1.data.columns import TableRow, columns_of, read_table
 from editr1.errors import UserError
-from editr1.evaluation.benchmarks.base import SAFE_NAME, Item, ItemResult, Question, Reading, Tables, digest_of
+from editr1.evaluation.benchmarks import base
+from editr1.evaluation.benchmarks.base import SAFE_NAME, Benchmark, Item, ItemResult, Question, Reading, Tables
 from editr1.evaluation.benchmarks.lines import type_table
 from editr1.files import write_file
 from editr1.judges.base import Ask
@@ -48,13 +47,13 @@ TYPES = (
 LANGUAGES = ("en", "cn")
 COLUMNS = frozenset({"task_type", "key", "instruction", "instruction_language", "input_image", "Intersection_exist"})
 LOW, HIGH, MAX_TOKENS = 0, 10, 1400
-MOST = 1e9  # of a number that is read; the official script has no bound, and fails where numbers overflow
+MOST = 1e9  # bound of a number in an answer; the official script has none, and fails if numbers overflow
 DELIMITER = "||V^=^V||"
-OFFICIAL = {  # what the official script joins by line ends, from its vie_prompts.py
+OFFICIAL = {  # constants of vie_prompts.py that the official script joins by line ends
     "consistency": ("_context_no_delimit", "_prompts_0shot_two_image_edit_rule", "_prompts_0shot_tie_rule_SC"),
     "quality": ("_context_no_delimit", "_prompts_0shot_rule_PQ"),
 }
-CRITERIA = {  # which criterion of a template that cannot write stands for each official score
+CRITERIA = {  # the criterion of our own template that replaces each official score
     "consistency": {"editing success": "instruction", "degree of overediting": "preservation"},
     "quality": {"naturalness": "quality", "artifacts": "quality"},
 }
@@ -71,7 +70,7 @@ NUMBER = r"\s*(\d+(?:\.\d+)?)\s*"
 PAIR = re.compile(rf"\[{NUMBER}[,，]{NUMBER}\]")
 
 
-class GEdit:
+class GEdit(Benchmark):
     """The benchmark on disk: parquet files, or a folder that `datasets` saved, with `vie_prompts.py` if you have it.
 
     Args:
@@ -80,26 +79,18 @@ class GEdit:
         judge: What `--judge` says; the official folder of the results is named after it.
 
     Raises:
-        UserError: there is nothing of the kind, or a row is wrong; it names the row.
+        UserError: the columns are missing, or a row is wrong; the row is named.
     """
 
     name, metrics, best, asks = "gedit", ("O", "SC", "PQ"), 10.0, ("consistency", "quality")
 
     def __init__(self, folder: Path, limit: int | None = None, judge: str = "") -> None:
         self.folder, self.backbone = folder, backbone_of(judge)
-        by_language: dict[str, list[Item]] = {language: [] for language in LANGUAGES}
-        for file in _files(folder):
-            has_raw = "input_image_raw" in columns_of(file)
-            for row in read_table(file):
-                language = row.text("instruction_language")
-                if language not in LANGUAGES:
-                    raise UserError(f"{row.where}: instruction_language {language!r}; there are {', '.join(LANGUAGES)}")
-                by_language[language].append(_item(row, language, has_raw))
-        everything = [item for items in by_language.values() for item in items]
-        self.items, self.digest = (
-            [item for items in by_language.values() for item in items[:limit]],
-            digest_of(everything),
-        )
+        items = [item for file in _files(folder) for item in _items(file)]
+        by_language = [[item for item in items if f"{language} full" in item.subsets] for language in LANGUAGES]
+        everything = [item for some in by_language for item in some]
+        self.items = [item for some in by_language for item in some[:limit]]
+        self.digest = base.digest_of(everything)
         if not self.items:
             raise UserError(f"{folder} holds no item")
         if len({item.key for item in everything}) < len(everything):
@@ -115,17 +106,15 @@ class GEdit:
         return {name: Question(ask, CRITERIA[name], LOW, HIGH, _write) for name, ask in asks.items()}
 
     def read(self, item: Item, question: str, text: str) -> Reading:
-        """The official rule, and the two scores that a careful reader sees."""
         return Reading(official_scores(text), careful_scores(text))
 
     def score(self, item: Item, answers: Mapping[str, str | None], reasons: Mapping[str, str]) -> ItemResult:
-        """SC, PQ and O; none of them where one cannot be read, as in the official script."""
+        """SC, PQ and O; all None if one cannot be read, as in the official script."""
         readings = {name: self.read(item, name, text) if text else Reading() for name, text in answers.items()}
-        least = [min(reading.numbers, default=None) for reading in (readings["consistency"], readings["quality"])]
-        careful = [min(reading.careful, default=None) for reading in (readings["consistency"], readings["quality"])]
-        overall = _overall(*least)
-        complete = overall is not None
-        scores = {"O": overall, "SC": least[0] if complete else None, "PQ": least[1] if complete else None}
+        sc, pq = (min(readings[name].numbers, default=None) for name in self.asks)
+        careful = [min(readings[name].careful, default=None) for name in self.asks]
+        overall = _overall(sc, pq)
+        scores = dict(zip(self.metrics, (None, None, None) if overall is None else (overall, sc, pq), strict=True))
         return ItemResult(item, answers, reasons, scores, _overall(*careful))
 
     def finish(self, results: Sequence[ItemResult], out: Path) -> Tables:
@@ -152,20 +141,18 @@ class GEdit:
             if missing:
                 raise UserError(f"{copies[0]}: there is no {', '.join(missing)}; take the file of the official code")
             return {name: "\n".join(words[part] for part in parts) for name, parts in OFFICIAL.items()}, "official"
-        own = resources.files("editr1.evaluation.benchmarks") / "gedit_prompts.yaml"
-        return yaml.safe_load(own.read_text(encoding="utf-8")), "own wording"
+        return base.packaged("gedit_prompts.yaml"), "own wording"
 
 
 def backbone_of(judge: str) -> str:
-    """What the official scripts call a judge; they know these two, and look into the folder of that name."""
+    """The official scripts' name of a judge and of its folder; they know only these two."""
     return "qwen25vl" if "qwen" in judge.lower() else "gpt4o"
 
 
 def official_scores(text: str) -> tuple[float, ...]:
-    """The list of scores as the official script reads it; () where it would fail, or take what is no score."""
+    """The list of scores as the official script reads it; () if it would fail, or take what is no score."""
     if text.count(DELIMITER) == 2:
-        body = text[text.find(DELIMITER) + len(DELIMITER) : text.rfind(DELIMITER)]
-        return _json_scores(body)
+        return _json_scores(text[text.find(DELIMITER) + len(DELIMITER) : text.rfind(DELIMITER)])
     start, end = text.find("{"), text.rfind("}") + 1
     if start != -1 and end != 0:
         return _json_scores(text[start:end])
@@ -180,12 +167,9 @@ def official_scores(text: str) -> tuple[float, ...]:
 
 
 def careful_scores(text: str) -> tuple[float, ...]:
-    """Two scores from 0 to 10 where the answer holds exactly one list of two numbers; else nothing."""
+    """Two scores from 0 to 10 if the answer has exactly one list of two numbers, once or repeated; else ()."""
     pairs = {(float(a), float(b)) for a, b in PAIR.findall(text)}
-    if len(pairs) != 1:
-        return ()
-    (pair,) = pairs
-    return pair if all(LOW <= number <= HIGH for number in pair) else ()
+    return min(pairs) if len(pairs) == 1 and all(LOW <= number <= HIGH for number in min(pairs)) else ()
 
 
 def _json_scores(body: str) -> tuple[float, ...]:
@@ -206,7 +190,7 @@ def _numbers(scores: Sequence[Any]) -> tuple[float, ...]:
 
 
 def _repaired(body: str) -> str:
-    """JSON whose keys and words lack their quotes, as the official script mends it; a bare number becomes a list."""
+    """JSON whose keys and words lack quotes, mended as by the official script; a bare number becomes a list."""
 
     def quoted(match: re.Match[str]) -> str:
         key, value, end = match[1], match[2].strip(), match[3]
@@ -218,8 +202,7 @@ def _repaired(body: str) -> str:
 
 
 def _write(numbers: Sequence[float]) -> str:
-    scores = [min(max(round(number), LOW), HIGH) for number in numbers]
-    return json.dumps({"score": scores, "reasoning": ""})
+    return json.dumps({"score": [min(max(round(number), LOW), HIGH) for number in numbers], "reasoning": ""})
 
 
 def _overall(sc: float | None, pq: float | None) -> float | None:
@@ -227,16 +210,13 @@ def _overall(sc: float | None, pq: float | None) -> float | None:
 
 
 def _csv_line(result: ItemResult, out: Path) -> list[Any]:
-    """A line as the official script writes it; its paths begin with the folder of the method."""
+    """A line as the official script writes it; paths begin with the method's folder."""
     item, name = result.item, out.resolve().name
     language = item.edit_file.split("/")[2]
     places = [f"{name}/{item.source_file}", f"{name}/{item.edit_file}"]
-    numbers = [_plain(result.scores["SC"]), _plain(result.scores["PQ"])]
+    scores = [result.scores["SC"], result.scores["PQ"]]
+    numbers = [int(score) if score is not None and score == int(score) else score for score in scores]
     return [*places, item.instruction, *numbers, f"{language} intersection" in item.subsets, language]
-
-
-def _plain(number: float | None) -> float | int | None:
-    return int(number) if number is not None and number == int(number) else number
 
 
 def _csv(lines: Sequence[Sequence[Any]]) -> bytes:
@@ -251,14 +231,20 @@ def _files(folder: Path) -> list[Path]:
     files = [file for file in candidates if file.suffix in (".parquet", ".arrow") and columns_of(file) >= COLUMNS]
     if not files:
         columns = ", ".join(sorted(COLUMNS))
-        raise UserError(
-            f"--data {folder}: no parquet or Arrow file with the columns {columns}; download stepfun-ai/GEdit-Bench"
-        )
+        what = f"no parquet or Arrow file with the columns {columns}"
+        raise UserError(f"--data {folder}: {what}; download stepfun-ai/GEdit-Bench")
     return files
 
 
-def _item(row: TableRow, language: str, has_raw: bool) -> Item:
-    key, task = row.text("key"), row.text("task_type")
+def _items(file: Path) -> list[Item]:
+    has_raw = "input_image_raw" in columns_of(file)
+    return [_item(row, has_raw) for row in read_table(file)]
+
+
+def _item(row: TableRow, has_raw: bool) -> Item:
+    language, key, task = row.text("instruction_language"), row.text("key"), row.text("task_type")
+    if language not in LANGUAGES:
+        raise UserError(f"{row.where}: instruction_language {language!r}; there are {', '.join(LANGUAGES)}")
     if not SAFE_NAME.fullmatch(key):
         raise UserError(f"{row.where}: key {key!r} must be usable as a file name")
     if task not in TYPES:
@@ -278,7 +264,7 @@ def _item(row: TableRow, language: str, has_raw: bool) -> Item:
 
 
 def _constants(path: Path) -> dict[str, str]:
-    """The texts that a Python file names at its top; nothing of it is run."""
+    """The string constants at the top of a Python file, which is not run."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:

@@ -1,9 +1,9 @@
 """ImgEdit-Bench, basic suite (PKU-YuanGroup/ImgEdit, Benchmark/Basic; arXiv 2505.20275).
 
-The official rule, of its two scoring scripts: in an answer, every line that ": " splits into two with only digits after
-it is a score; an item's score is their mean, a type's the mean over its items that have one, both rounded to 2 decimals
-(Python's `round`). Whatever else an answer holds is not seen: "4.5", "4/5", "Score:4". The overall of the papers'
-tables is the mean over the types, here of their unrounded means over the items' rounded scores.
+The official rule, of its two scoring scripts: every line of an answer that ": " splits into two, the second only
+digits, is a score. An item's score is their mean, a type's score the mean over its scored items, both rounded to 2
+decimals (Python's `round`). Anything else is ignored: "4.5", "4/5", "Score:4". The overall of the papers' tables is the
+mean over the types, here of their unrounded means over the items' rounded scores.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from editr1.data.pictures import inside, open_picture
 from editr1.errors import UserError, first_problem
-from editr1.evaluation.benchmarks.base import SAFE_NAME, Item, ItemResult, Question, Reading, Tables, digest_of
+from editr1.evaluation.benchmarks import base
+from editr1.evaluation.benchmarks.base import SAFE_NAME, Benchmark, Item, ItemResult, Question, Reading, Tables
 from editr1.evaluation.benchmarks.lines import type_table
 from editr1.files import write_file
 from editr1.judges.base import Ask
@@ -44,13 +43,13 @@ class _Entry(BaseModel):
     edit_type: str
 
 
-class ImgEdit:
+class ImgEdit(Benchmark):
     """The benchmark in a folder: `basic_edit.json`, the images under their ids, and `prompts.json` if you have it.
 
     Args:
         folder: Folder of the benchmark.
         limit: Number of items to take, the first ones; None for all.
-        judge: Not used: the official files do not name the judge.
+        judge: Unused: the official files do not name the judge.
 
     Raises:
         UserError: a file is missing or wrong; it names the entry.
@@ -63,12 +62,12 @@ class ImgEdit:
         self.templates, self.prompts = self._templates()
         entries = _read(self.folder / "basic_edit.json", TypeAdapter(dict[str, _Entry]))
         items = [self._item(key, entry) for key, entry in entries.items()]
-        self.items, self.digest = items[:limit], digest_of(items)
+        self.items, self.digest = items[:limit], base.digest_of(items)
         if not self.items:
             raise UserError(f"{folder / 'basic_edit.json'} holds no item")
 
     def questions(self, item: Item, source: Image, edit: Image) -> dict[str, Question]:
-        """The one question of the official script: text, source, edit."""
+        """The only question of the official script: text, source, edit."""
         template = self.templates[item.task]
         names = NAME.findall(template)
         text = template.replace("<edit_prompt>", item.instruction)
@@ -81,11 +80,9 @@ class ImgEdit:
         return {"judge": Question(Ask((text, source, edit), max_tokens=MAX_TOKENS), criteria, LOW, HIGH, write)}
 
     def read(self, item: Item, question: str, text: str) -> Reading:
-        """The official rule, and the three lines that a careful reader sees."""
         return Reading(official_numbers(text), careful_numbers(text))
 
     def score(self, item: Item, answers: Mapping[str, str | None], reasons: Mapping[str, str]) -> ItemResult:
-        """Mean of the official numbers, 2 decimals."""
         text = answers["judge"]
         reading = self.read(item, "judge", text) if text is not None else Reading()
         score = round(sum(reading.numbers) / len(reading.numbers), 2) if reading.numbers else None
@@ -110,8 +107,7 @@ class ImgEdit:
             if missing:
                 raise UserError(f"{path}: no prompt with <edit_prompt> for {', '.join(missing)}")
             return templates, "official"
-        own = resources.files("editr1.evaluation.benchmarks") / "imgedit_prompts.yaml"
-        words = yaml.safe_load(own.read_text(encoding="utf-8"))
+        words = base.packaged("imgedit_prompts.yaml")
         return {name: words["template"].replace("<look_at>", words["look_at"][name]) for name in TYPES}, "own wording"
 
     def _item(self, key: str, entry: _Entry) -> Item:
@@ -128,20 +124,20 @@ class ImgEdit:
 
 
 def _meant(names: Sequence[str]) -> dict[str, str]:
-    """Which criterion of a template each official name means: its place tells, or that quality is asked for last."""
+    """The criterion that each official name means: by its place, or by quality being the last one."""
     instruction, quality, preservation = CRITERIA
     last = (preservation, quality) if "quality" in names[2].lower() else (quality, preservation)
     return dict(zip(names, (instruction, *last), strict=True))
 
 
 def official_numbers(text: str) -> tuple[float, ...]:
-    """What the official script reads; a digit that Python's `int` refuses, which ends that script, is not read."""
+    """The official script's reading; a digit that Python's `int` refuses, which ends that script, is skipped."""
     parts = [line.strip().split(": ") for line in text.splitlines()]
     return tuple(int(part[1]) for part in parts if len(part) == 2 and part[1].isdecimal())
 
 
 def careful_numbers(text: str) -> tuple[float, ...]:
-    """The three scores where exactly three lines hold one, each from 1 to 5; else nothing."""
+    """The three scores if exactly three lines have one, each from 1 to 5; else ()."""
     plain = (line.strip().replace("*", "").replace("`", "") for line in text.splitlines())
     numbers = [float(match.group(1)) for line in plain if (match := CAREFUL.match(line))]
     return tuple(numbers) if len(numbers) == len(CRITERIA) and all(LOW <= n <= HIGH for n in numbers) else ()

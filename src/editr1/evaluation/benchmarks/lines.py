@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
-from editr1.evaluation.benchmarks.base import Line
+from editr1.evaluation.benchmarks.base import ItemResult, Line
+from editr1.evaluation.benchmarks.results import ItemRow
 
 OVERALL = "overall"
-
-
-class Scored(Protocol):
-    """An item with its scores, and the careful reader's."""
-
-    @property
-    def task(self) -> str: ...
-
-    @property
-    def scores(self) -> Mapping[str, float | None]: ...
-
-    @property
-    def careful(self) -> float | None: ...
+Scored = ItemResult | ItemRow
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """Of the known ones; None where there is none."""
+    """Mean of the values that are not None; None if all are."""
     numbers = [value for value in values if value is not None]
     return sum(numbers) / len(numbers) if numbers else None
 
@@ -37,7 +25,7 @@ def line(name: str, items: Sequence[Scored], metrics: Sequence[str], needed: str
 
 
 def type_table(items: Sequence[Scored], types: Sequence[str], metrics: Sequence[str]) -> tuple[Line, ...]:
-    """A line for each type that is there, and as overall the mean over these; nothing where there is no item."""
+    """A line for each type with items, and the overall: the mean over these lines. Empty without items."""
     lines = [line(name, [item for item in items if item.task == name], metrics, metrics[0]) for name in types]
     there = [each for each in lines if each.items]
     if not there:

@@ -1,23 +1,18 @@
-"""The published rows of each benchmark, with their source and judge, for standing beside one's own."""
+"""The published rows of each benchmark, with their source and judge."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 
-import yaml
+from editr1.evaluation.benchmarks.base import packaged
 
 
 @dataclass(frozen=True)
 class Published:
-    """What a paper reports of one benchmark.
+    """What a paper, the source, reports of one table of a benchmark.
 
-    Attributes:
-        judge: who judged there.
-        source: the paper.
-        subset: the table that the numbers belong to.
-        rows: by editor, means by metric and line: {"UniWorld-V2": {("score", "overall"): 4.49, ...}}.
+    The rows are means by editor and by metric and line: {"UniWorld-V2": {("score", "overall"): 4.49, ...}}.
     """
 
     judge: str
@@ -27,14 +22,13 @@ class Published:
 
 
 def rows_in(papers: Published | None, subset: str) -> Mapping[str, Mapping[tuple[str, str], float]]:
-    """The published rows of a table; none where nothing is published of it."""
+    """The published rows of a table; empty if there are none."""
     return papers.rows if papers is not None and papers.subset == subset else {}
 
 
 def published(benchmark: str) -> Published | None:
-    """The published rows of a benchmark; None where there are none."""
-    text = (resources.files("editr1.evaluation.benchmarks") / "published.yaml").read_text(encoding="utf-8")
-    entry = yaml.safe_load(text).get(benchmark)
+    """The published rows of a benchmark; None if there are none."""
+    entry = packaged("published.yaml").get(benchmark)
     if entry is None:
         return None
     rows = {}

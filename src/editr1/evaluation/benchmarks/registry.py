@@ -18,9 +18,9 @@ class Entry:
     """A benchmark by name.
 
     Attributes:
-        module: Its file in this folder.
-        kind: Its class, made from the folder of the data, the limit and what `--judge` says.
-        about: Help of its command.
+        module: its file in this folder.
+        kind: its class; the arguments are the folder of the data, the limit and `--judge`.
+        about: help of its command.
     """
 
     module: str

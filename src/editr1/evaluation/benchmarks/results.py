@@ -18,13 +18,13 @@ from editr1.evaluation.benchmarks.base import ItemResult, Tables
 from editr1.files import write_file
 
 FILE = "results.json"
-ROUNDING = 0.0051  # of official scores, to two decimals
+ROUNDING = 0.0051  # official scores have two decimals
 TITLES = {"imgedit": "ImgEdit-Bench", "gedit": "GEdit-Bench", "toy": "Toy world, held out"}
 
 
 @dataclass(frozen=True)
 class ItemRow:
-    """One item of a result; pictures are named relative to the result's folder, "" where there is none."""
+    """One item of a result; paths of pictures are relative to the result's folder, or "" without a picture."""
 
     key: str
     task: str
@@ -40,17 +40,11 @@ class ItemRow:
 
 @dataclass(frozen=True)
 class Result:
-    """One run of a benchmark.
+    """One run of a benchmark; the fields are those of `Benchmark` where they share a name.
 
     Attributes:
-        benchmark: "imgedit", "gedit" or "toy".
-        metrics: names of the scores, the primary one first.
-        best: the best score.
-        overall: whether the overall is the mean of the types' means, or of the items.
+        overall: whether the overall is the mean over the types' means, or over the items.
         made_with: how the edits were made and judged.
-        tables: by subset; the last line of each is "overall".
-        items: all of them.
-        version: of editr1.
     """
 
     benchmark: str
@@ -63,16 +57,15 @@ class Result:
     version: str = __version__
 
     def title(self, subset: str) -> str:
-        """Of one of its tables."""
         return TITLES[self.benchmark] + (f", {subset}" if len(self.tables) > 1 else "")
 
     def means(self, subset: str, metric: str) -> dict[str, float | None]:
-        """By line of one of its tables."""
+        """Means by line of one table."""
         return {line.name: line.means[metric] for line in self.tables.get(subset, ())}
 
 
 def rows_of(results: Sequence[ItemResult], out: Path) -> tuple[ItemRow, ...]:
-    """The items as they are kept."""
+    """The items' rows."""
     return tuple(
         ItemRow(
             key=r.item.key,
@@ -97,11 +90,7 @@ def write_result(result: Result, out: Path) -> None:
 
 
 def read_result(path: Path) -> Result:
-    """The result in a folder or a file.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
+    """The result in a folder or a file; a UserError if there is none, or it is damaged."""
     file = path / FILE if path.is_dir() else path
     try:
         result: Result = TypeAdapter(Result).validate_json(file.read_bytes())

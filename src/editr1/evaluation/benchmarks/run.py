@@ -2,7 +2,7 @@
 
     items -> edits (best of N) -> questions -> raw answers -> the official rule -> official files, tables, page
 
-Every arrow's result lies in OUT, and what is there is not made again.
+The result of every arrow is in OUT and is never made twice.
 """
 
 from __future__ import annotations
@@ -18,19 +18,10 @@ from editr1.config.settings import JudgeConfig
 from editr1.data.pictures import png
 from editr1.devices import pick_device
 from editr1.errors import UserError
+from editr1.evaluation.benchmarks import edits
 from editr1.evaluation.benchmarks.asking import AnswerStore, Asker, Job, Record, by_score_logit, written
 from editr1.evaluation.benchmarks.base import Benchmark, Item, ItemResult
-from editr1.evaluation.benchmarks.edits import (
-    EditSettings,
-    Open,
-    choose,
-    make_edits,
-    missing,
-    open_edit,
-    prepare,
-    settings_dict,
-    to_choose,
-)
+from editr1.evaluation.benchmarks.edits import EditSettings, Open
 from editr1.evaluation.benchmarks.flight import in_flight
 from editr1.evaluation.benchmarks.results import Result, rows_of
 from editr1.evaluation.progress import progress
@@ -45,7 +36,7 @@ from editr1.toy.assets import locate
 CRITERIA = {"instruction": 1.0, "preservation": 1.0, "quality": 1.0}
 PIXELS_PER_TOKEN = 28 * 28  # of Qwen2.5-VL; other judges differ
 LETTERS_PER_TOKEN = 4
-SAMPLED = 8  # items that the estimate looks at
+SAMPLED = 8  # items of which the estimate counts tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +44,10 @@ class Asked:
     """Who judges, and how.
 
     Attributes:
-        judge: what `--judge` says.
+        judge: value of `--judge`.
         way: "written" (the official form) or "score_logit" (criterion by criterion).
-        reward: judge that picks among the candidates; None where there is one candidate.
-        price: dollars for a million tokens read, and written; None where nobody asked.
+        reward: judge that picks among the candidates; None for one candidate.
+        price: dollars per million tokens read, and written; None for an estimate without the cost.
     """
 
     judge: str
@@ -68,61 +59,61 @@ class Asked:
 def run_benchmark(
     open_benchmark: Open, settings: EditSettings, asked: Asked, out: Path, processes: int, console: Console
 ) -> Result:
-    """Run a benchmark into `out`; the same command goes on where it was stopped.
-
-    Raises:
-        UserError: something is not there or does not fit, or OUT holds a run with other settings.
-    """
+    """Run a benchmark into `out`, or resume it; a UserError if `out` holds a run with other settings."""
     benchmark = open_benchmark()
     judge = parse_judge(asked.judge)
     reward = None if asked.reward is None else parse_judge(asked.reward)
-    made_with = {"benchmark": benchmark.name, "data": benchmark.digest, **settings_dict(settings)}
+    made_with = {"benchmark": benchmark.name, "data": benchmark.digest, **edits.settings_dict(settings)}
     made_with["reward"] = reward and reward.name
     for each in filter(None, (judge, reward)):
         if not each.endpoints:
-            load_processor(Path(locate(str(each.path))))  # a judge that is not there is told before hours of edits
-    prepare(out, made_with)
+            load_processor(Path(locate(str(each.path))))  # a missing judge is reported before hours of edits
+    edits.prepare(out, made_with)
     how = {"judge": judge.name, "asked": asked.way, "prompts": benchmark.prompts}
     if asked.way == "score_logit":
         how["prompts"] = load_prompt(judge.template, judge.order).version
     store = AnswerStore(out, how)
     estimate(benchmark, settings, asked, store, out, console)
 
-    with progress(console, "edits", len(missing(benchmark.items, settings, out))) as done:
-        failed = make_edits(open_benchmark, settings, out, processes, on_item=done)
+    with progress(console, "edits", len(edits.missing(benchmark.items, settings, out))) as done:
+        failed = edits.make_edits(open_benchmark, settings, out, processes, on_item=done)
     if reward is not None:
         failed |= _choose(benchmark, reward, settings, out, console)
     _judge(benchmark, judge, asked.way, store, out, console)
     results = score_all(benchmark, store.records, failed)
-    return Result(
-        benchmark.name,
-        tuple(benchmark.metrics),
-        benchmark.best,
-        "types",
-        {**made_with, **how, **store.tokens()},
-        benchmark.finish(results, out),
-        rows_of(results, out),
-    )
+    made_with |= {**how, **store.tokens()}
+    tables, rows = benchmark.finish(results, out), rows_of(results, out)
+    return Result(benchmark.name, tuple(benchmark.metrics), benchmark.best, "types", made_with, tables, rows)
 
 
 def _choose(
-    benchmark: Benchmark, settings_of_reward: JudgeConfig, settings: EditSettings, out: Path, console: Console
+    benchmark: Benchmark, config: JudgeConfig, settings: EditSettings, out: Path, console: Console
 ) -> dict[str, str]:
-    """Have the reward pick among the candidates; why an item has none, by key."""
-    reward = open_judge(settings_of_reward, pick_device("auto"))
-    width = settings_of_reward.in_flight if reward.remote else 1
+    """Have the reward pick among the candidates; returns why an item has none, by key."""
+    reward = open_judge(config, pick_device("auto"))
+    width = config.in_flight if reward.remote else 1
     try:
-        with progress(console, "best of", len(to_choose(benchmark.items, settings, out))) as done:
-            return choose(benchmark.items, reward, settings, out, width=width, on_item=done)
+        with progress(console, "best of", len(edits.to_choose(benchmark.items, settings, out))) as done:
+            return edits.choose(benchmark.items, reward, settings, out, width=width, on_item=done)
     finally:
         close(reward)  # else an interrupted run would wait for the server
 
 
 def _judge(benchmark: Benchmark, judge: JudgeConfig, way: str, store: AnswerStore, out: Path, console: Console) -> None:
-    """Have all edits judged that have not all of their answers."""
-    asker, model, (width, chunk) = _asker(judge, benchmark, way)
+    """Have all edits judged that lack an answer."""
+    device = pick_device("auto")
+    model: MLLM
+    if way == "score_logit":
+        scorer = open_judge(judge.model_copy(update={"method": "score_logit", "criteria": CRITERIA}), device)
+        if not isinstance(scorer, MLLMJudge):
+            raise UserError(f"the judge {judge.path} gives no Score Logit")
+        ask, model = by_score_logit(scorer), scorer.model
+    else:
+        model = open_model(judge, device)
+        ask = written(model, benchmark)
+    width, chunk = (judge.in_flight * len(judge.endpoints), 1) if model.remote else (1, judge.batch_size)
     try:
-        ask_all(benchmark, asker, store, out, console, width=width, chunk=chunk)
+        ask_all(benchmark, ask, store, out, console, width=width, chunk=chunk)
     finally:
         close(model)
 
@@ -130,12 +121,12 @@ def _judge(benchmark: Benchmark, judge: JudgeConfig, way: str, store: AnswerStor
 def ask_all(
     benchmark: Benchmark, ask: Asker, store: AnswerStore, out: Path, console: Console, *, width: int, chunk: int
 ) -> None:
-    """Have every edit judged that has not all of its answers; `width` chunks of items are under way at a time."""
+    """Have every edit judged that lacks an answer; `width` chunks of items are judged at a time."""
 
     def work(items: Sequence[Item]) -> list[Record]:
         jobs = []
         for item in items:
-            source, edit = item.source(), open_edit(out / item.edit_file)
+            source, edit = item.source(), edits.open_edit(out / item.edit_file)
             if not (out / item.source_file).is_file():
                 write_file(out / item.source_file, png(source))
             questions = benchmark.questions(item, source, edit)
@@ -153,13 +144,13 @@ def ask_all(
 
 
 def unanswered(benchmark: Benchmark, store: AnswerStore) -> list[Item]:
-    """The items that have not all of their answers."""
+    """The items that lack an answer."""
     asks = benchmark.asks
     return [item for item in benchmark.items if any((item.key, name) not in store.records for name in asks)]
 
 
 def score_all(benchmark: Benchmark, records: dict[tuple[str, str], Record], failed: dict[str, str]) -> list[ItemResult]:
-    """Scores of all items, from the raw answers alone."""
+    """Scores of all items, from the raw answers alone; `failed` says why an item has no edit."""
     results = []
     for item in benchmark.items:
         by_question = {name: records.get((item.key, name)) for name in benchmark.asks}
@@ -176,7 +167,7 @@ def score_all(benchmark: Benchmark, records: dict[tuple[str, str], Record], fail
 def estimate(
     benchmark: Benchmark, settings: EditSettings, asked: Asked, store: AnswerStore, out: Path, console: Console
 ) -> None:
-    """Say what the run will ask for, before it starts."""
+    """Print how many edits, questions and tokens the run needs, before it starts."""
     items = unanswered(benchmark, store)
     sample = items[:: max(1, len(items) // SAMPLED)][:SAMPLED]
     read = write = count = 0
@@ -190,7 +181,7 @@ def estimate(
             write += question.ask.max_tokens
             count += 1
     share = len(items) / max(len(sample), 1)
-    left = len(missing(benchmark.items, settings, out))
+    left = len(edits.missing(benchmark.items, settings, out))
     line = (
         f"{benchmark.name}: {len(benchmark.items)} items, {left} of them to edit ({settings.best_of} each), "
         f"{round(count * share)} questions to {asked.judge.partition('?')[0]}: about {read * share / 1e6:.2f} million "
@@ -200,19 +191,3 @@ def estimate(
         dollars = (read * asked.price[0] + write * asked.price[1]) * share / 1e6
         line += f", at most about ${dollars:.2f} where no answer is asked for twice"
     console.print(f"{line}.", markup=False, soft_wrap=True)
-
-
-def _asker(judge: JudgeConfig, benchmark: Benchmark, way: str) -> tuple[Asker, MLLM, tuple[int, int]]:
-    """Who is asked, by which model, how many chunks at a time, and how many items a chunk."""
-    device = pick_device("auto")
-    if way == "score_logit":
-        scorer = open_judge(judge.model_copy(update={"method": "score_logit", "criteria": CRITERIA}), device)
-        if not isinstance(scorer, MLLMJudge):
-            raise UserError(f"the judge {judge.path} gives no Score Logit")
-        return by_score_logit(scorer), scorer.model, _width(scorer.model, judge)
-    model = open_model(judge, device)
-    return written(model, benchmark), model, _width(model, judge)
-
-
-def _width(model: MLLM, judge: JudgeConfig) -> tuple[int, int]:
-    return (judge.in_flight * len(judge.endpoints), 1) if model.remote else (1, judge.batch_size)

@@ -1,7 +1,7 @@
 """`editr1 eval toy`: an editor on held-out toy items, by the oracle and by the judge; what `editr1 demo` measures.
 
-Equal settings give the demo's rows: 2 edits an item, 10 Euler steps, the noise of seed 0. Best of N keeps, of N edits
-an item, the one that the judge likes best: what the judge can give without training, and what the oracle thinks of it.
+The default settings give the demo's rows: 2 edits per item, 10 Euler steps, the noise of seed 0. Best of N keeps the
+edit with the highest reward of each item: the judge's gain without training, measured by the oracle too.
 """
 
 from __future__ import annotations
@@ -27,13 +27,7 @@ METRICS = ("oracle", "judge", "done", "preserved")
 
 @dataclass(frozen=True, kw_only=True)
 class ToySettings:
-    """What is measured.
-
-    Attributes:
-        items: held-out instructions, as many of each task.
-        edits: made of each, unless one of N is picked.
-        level: of the toy world.
-    """
+    """The number of held-out items of a toy world, as many of each task, and of edits per item (without best of N)."""
 
     items: int = 144
     edits: int = 2
@@ -43,11 +37,7 @@ class ToySettings:
 def evaluate_toy(
     settings: EditSettings, toy: ToySettings, judge: str, out: Path, on_items: Callable[[int], None]
 ) -> Result:
-    """Edit and measure; the same call goes on where it was stopped.
-
-    Raises:
-        UserError: there is no such editor, LoRA or judge, or OUT holds other edits.
-    """
+    """Edit and measure; the same call resumes a stopped one. A UserError if OUT holds other edits."""
     judge_config = parse_judge(judge)
     made_with = {
         "benchmark": "toy",
@@ -79,7 +69,7 @@ def evaluate_toy(
 
 
 def toy_result(rows: Sequence[EditRow], made_with: dict[str, Any]) -> Result:
-    """The result of rows; of each item all edits, or the one that the judge likes best."""
+    """The result of rows, with all edits of each item, or the one with the highest reward."""
     by_item: dict[str, list[EditRow]] = {}
     for row in rows:
         by_item.setdefault(row.key, []).append(row)
@@ -93,12 +83,12 @@ def toy_result(rows: Sequence[EditRow], made_with: dict[str, Any]) -> Result:
 
 
 def _best(edits: Sequence[EditRow]) -> EditRow:
-    """The first of those with the highest reward; one without a reward only where none has one."""
+    """The first edit with the highest reward; one without a reward only if none has one."""
     return max(edits, key=lambda row: -1.0 if row.judge is None else row.judge)
 
 
 def _item(edits: Sequence[EditRow]) -> ItemRow:
-    """An item by the mean over its edits; the judge's is None where it gave one of them no reward."""
+    """The means over an item's edits; the judge's is None if an edit has no reward."""
     rewards = [row.judge for row in edits if row.judge is not None]
     scores: dict[str, float | None] = {
         "oracle": fmean(row.oracle["score"] for row in edits),

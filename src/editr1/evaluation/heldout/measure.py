@@ -1,12 +1,12 @@
 """Make and measure edits of toy items: the judge's reward, and the oracle, which training never reads.
 
-Edit i of an item starts from noise drawn from (noise_seed, item, i) alone, so two evaluations with equal settings
-differ by the editor's weights only and are compared edit by edit; no two items share their noise.
+The noise of edit i of an item follows from (noise_seed, item, i) alone, so two evaluations with equal settings differ
+only by the editor's weights and are compared edit by edit. No two items share their noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,15 @@ from editr1.judges.base import Judge, JudgeRequest
 from editr1.toy.oracle import score
 from editr1.toy.world import item_from_key
 
-CHUNK = 8  # items that are edited, then judged in one batch and written
+CHUNK = 8  # items that are edited, judged in one batch, and written
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSettings:
-    """What two evaluations must share to be compared.
+    """Settings that two evaluations must share to be compared.
 
     Attributes:
-        weights: name of the weights under test, e.g. "base" or a checkpoint; rows of other weights are never reused.
+        weights: Name of the weights under test, e.g. "base" or a checkpoint; rows of other weights are never reused.
         steps: Sampler steps.
         scheduler: Sampler.
         edits_per_item: Number of edits per item.
@@ -63,40 +63,31 @@ def measure_edits(
     Args:
         editor: The editor under test.
         judge: Source of the rewards; an edit without one keeps None and the reason.
-        dataset: Toy items; each key is known to `editr1.toy.world`.
-        out: Folder of rows and pictures; items that it holds are not made again.
+        dataset: Toy items, with keys of `editr1.toy.world`.
+        out: Folder of rows and pictures; finished items are not made again. A UserError if their settings differ.
         settings: Sampler, noise, and the name of the weights.
         on_items: Callback with the number of further items that are done.
 
     Returns:
         `settings.edits_per_item` rows per item, in the order of the dataset.
-
-    Raises:
-        UserError: `out` holds rows of other settings.
     """
     samples = [dataset[index] for index in range(len(dataset))]
     store = RowStore(out, settings.head([sample.key for sample in samples]))
     done = store.keep_items(settings.edits_per_item)
     on_items(len(done))
-    for chunk in _chunks([sample for sample in samples if sample.key not in done]):
-        edits = [_edit(editor, sample, settings) for sample in chunk]
-        store.add(_measure(judge, chunk, edits, store))
+    left = [sample for sample in samples if sample.key not in done]
+    count, steps, scheduler = settings.edits_per_item, settings.steps, settings.scheduler
+    for start in range(0, len(left), CHUNK):
+        chunk = left[start : start + CHUNK]
+        seeds = [item_seed(settings.noise_seed, sample.key) for sample in chunk]
+        rollouts = [
+            editor.rollout(sample, count, steps=steps, seed=seed, scheduler=scheduler)
+            for sample, seed in zip(chunk, seeds, strict=True)
+        ]
+        store.add(_measure(judge, chunk, [rollout.images for rollout in rollouts], store))
         on_items(len(chunk))
     order = {sample.key: index for index, sample in enumerate(samples)}
     return sorted(store.rows, key=lambda row: (order[row.key], row.index))
-
-
-def _chunks(samples: Sequence[EditSample]) -> Iterator[Sequence[EditSample]]:
-    for start in range(0, len(samples), CHUNK):
-        yield samples[start : start + CHUNK]
-
-
-def _edit(editor: Editor, sample: EditSample, settings: EvalSettings) -> list[Image]:
-    """All edits of one item, in one call of the pipeline."""
-    seed = item_seed(settings.noise_seed, sample.key)
-    return editor.rollout(
-        sample, settings.edits_per_item, steps=settings.steps, seed=seed, scheduler=settings.scheduler
-    ).images
 
 
 def _measure(judge: Judge, samples: Sequence[EditSample], edits: list[list[Image]], store: RowStore) -> list[EditRow]:
@@ -109,9 +100,7 @@ def _measure(judge: Judge, samples: Sequence[EditSample], edits: list[list[Image
         store.save_image(sample.key, SOURCE, sample.source)
     rows = []
     for (sample, i, image), verdict in zip(pairs, judge.score(requests), strict=True):
-        oracle = asdict(score(item_from_key(sample.key), image))
-        name = store.save_image(sample.key, i, image)
-        rows.append(
-            EditRow(sample.key, sample.task, i, sample.instruction, verdict.value, verdict.reason, oracle, name)
-        )
+        key, oracle = sample.key, asdict(score(item_from_key(sample.key), image))
+        name = store.save_image(key, i, image)
+        rows.append(EditRow(key, sample.task, i, sample.instruction, verdict.value, verdict.reason, oracle, name))
     return rows

@@ -1,7 +1,7 @@
-"""One row an edit, kept on disk as it is made, so that a stopped evaluation goes on where it was.
+"""One row per edit, written as soon as it is measured, so that a stopped evaluation can be resumed.
 
-A folder holds `rows.jsonl` (first line: the settings that the rows were made with; then one line an edit) and the
-pictures the rows name. An item's pictures are written before its lines, so a line never names a missing picture.
+A folder holds `rows.jsonl` (first line: the settings of the rows; then one line per edit) and the pictures that the
+rows name. An item's pictures are written before its lines, so a line never names a missing picture.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class EditRow:
     """One measured edit.
 
     Attributes:
-        key: of the dataset item; rows before and after training are paired by (key, index).
+        key: key of the item; rows before and after training are paired by (key, index).
         task: the item's task type.
-        index: Number of the edit among those of its item, from 0; equal numbers start from equal noise.
-        instruction: what was asked for.
-        judge: the judge's reward in [0, 1]; None where it gave none.
+        index: number of the edit among those of its item, from 0; equal numbers start from equal noise.
+        instruction: the edit in words.
+        judge: the judge's reward in [0, 1]; None if it gave none.
         reason: why it gave none.
         oracle: "score", "done" and "preserved", each in [0, 1].
         image: file name of the edit in the folder of the rows.
@@ -54,11 +54,7 @@ class EditRow:
 
 
 class RowStore:
-    """The rows of one evaluation in `folder`.
-
-    Raises:
-        UserError: the folder holds rows that were made with other settings.
-    """
+    """The rows of one evaluation in `folder`; a UserError if it holds rows of other settings."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -68,12 +64,12 @@ class RowStore:
         self._lines.replace(map(_to_line, self.rows))
 
     def add(self, rows: Sequence[EditRow]) -> None:
-        """Append the rows of one item or more, whose pictures are there already."""
+        """Append the rows of whole items, whose pictures are written already."""
         self._lines.append(map(_to_line, rows))
         self.rows += rows
 
     def keep_items(self, edits: int) -> set[str]:
-        """Keys of the items whose `edits` rows are all there; the rows of half-written items are dropped."""
+        """Keys of the items that have all of their `edits` rows; the rows of half-written items are dropped."""
         counts = Counter(row.key for row in self.rows)
         whole = {key for key, count in counts.items() if count == edits}
         self.rows = [row for row in self.rows if row.key in whole]
@@ -98,11 +94,7 @@ def read_rows(folder: Path) -> list[EditRow]:
 
 
 def move_aside(folder: Path, weights: str) -> Path | None:
-    """Move the rows and pictures of other weights to "<folder>.<those weights>".
-
-    Returns:
-        Where they are now; None if the folder holds none.
-    """
+    """Move the rows and pictures of other weights to "<folder>.<those weights>"; None if the folder holds none."""
     head, *rows = read_lines(folder / FILE) if (folder / FILE).exists() else [{}]
     if not rows or head["weights"] == weights:
         return None

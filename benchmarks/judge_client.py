@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from editr1.config.settings import JudgeConfig
 from editr1.judges.base import Ask
 from editr1.judges.models.remote import OpenAIModel, picture_url
 
@@ -145,7 +146,8 @@ def measure(port: int, size: int) -> dict[str, float]:
     asks = questions(size)
     bodies = [body_of(ask) for ask in asks]
     shares: dict[str, list[float]] = {"client": [], "bare": []}
-    model = OpenAIModel([f"http://127.0.0.1:{port}/v1"], "m", in_flight=IN_FLIGHT)
+    endpoints = (f"http://127.0.0.1:{port}/v1",)
+    model = OpenAIModel(JudgeConfig(endpoints=endpoints, model="m", in_flight=IN_FLIGHT))
     for _ in range(ROUNDS):
         asyncio.run(bare(port, bodies))
         shares["bare"].append(busy(port))

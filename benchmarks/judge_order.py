@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from editr1.config.settings import Order
+from editr1.config.settings import JudgeConfig, Order
 from editr1.judges.base import Answer, JudgeRequest
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.remote import OpenAIModel
@@ -53,7 +53,7 @@ def measure(model: OpenAIModel, order: Order, number: int) -> tuple[float, list[
 
 def main(url: str, name: str) -> None:
     """Measure the server `url` with the model `name`."""
-    model = OpenAIModel([url], name, in_flight=EDITS, timeout=600)
+    model = OpenAIModel(JudgeConfig(endpoints=(url,), model=name, in_flight=EDITS, timeout=600))
     measure(model, "paper", 0)  # the server's first requests are slow
     seconds: dict[str, list[float]] = {order: [] for order in ORDERS}
     answers: dict[str, list[Answer]] = {order: [] for order in ORDERS}

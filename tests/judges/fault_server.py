@@ -1,7 +1,7 @@
 """A chat server on a real socket that answers what its question determines, and fails as it is told.
 
     with FaultServer(times("http_503", 2)) as server:
-        model = OpenAIModel([server.url], "test")
+        model = remote_model(server.url)
 
 A plan gives the fault of each chat request in turn, None for an answer. The answer follows from the message alone: its
 hash gives the logits of a small vocabulary.

@@ -13,8 +13,8 @@ import torch
 from editr1.errors import UserError
 from editr1.files import read_lines
 from editr1.judges.mllm import MLLMJudge
-from editr1.judges.models.remote import OpenAIModel
 from editr1.judges.prompts import load_prompt
+from tests.judges.client import remote_model
 from tests.judges.fault_server import BODY_FAULTS, WIRE_FAULTS, FaultServer, Plan, always, never, share
 from tests.training.runs import Make, rows_of, tensors_of
 
@@ -28,7 +28,7 @@ SIZES = {
 
 
 def train(make: Make, out: str, *urls: str, tries: int = 30, **changes: Any) -> Path:
-    model = OpenAIModel(urls, "m", tries=tries, backoff=0.002, timeout=0.5)
+    model = remote_model(*urls, model="m", tries=tries, backoff=0.002, timeout=0.5)
     try:
         trainer = make(out=out, **SIZES | changes)
         trainer.judge = MLLMJudge(model, load_prompt("brief", "prefix"), method="score_logit")

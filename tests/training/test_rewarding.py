@@ -18,11 +18,11 @@ from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score
 from editr1.judges.mllm import MLLMJudge
-from editr1.judges.models.remote import OpenAIModel
 from editr1.judges.prompts import load_prompt
 from editr1.training.group import Group
 from editr1.training.rewarding import FailureWatch, Rewarding, assign_advantages, assign_rewards
 from editr1.training.step_row import measure
+from tests.judges.client import remote_model
 from tests.judges.fault_server import FaultServer, always
 
 
@@ -132,9 +132,8 @@ def test_the_watch_counts_failing_steps_in_a_row_and_names_the_commonest_reason(
 
 def test_an_interrupt_does_not_wait_for_a_judge_that_hangs() -> None:
     with FaultServer(always("hang"), hang=3600.0) as server:
-        judge = MLLMJudge(
-            OpenAIModel([server.url], "m", timeout=3600), load_prompt("full", "paper"), method="score_logit"
-        )
+        model = remote_model(server.url, model="m", timeout=3600)
+        judge = MLLMJudge(model, load_prompt("full", "paper"), method="score_logit")
         with pytest.raises(KeyboardInterrupt), Rewarding(judge, 2) as rewarding:
             rewarding.start(group(1))
             while not server.chats:

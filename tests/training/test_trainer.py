@@ -12,12 +12,14 @@ import torch
 from diffusers import DiffusionPipeline
 
 from editr1.algorithms.base import find_algorithms
+from editr1.algorithms.mixing import mix
 from editr1.data.samples import EditSample
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_editor
 from editr1.errors import UserError
 from editr1.files import read_lines
 from editr1.judges.base import Score
+from editr1.judges.rewards.mixed import MixedJudge
 from editr1.training import checkpoint
 from editr1.training.group import Group
 from editr1.training.log import RunLog
@@ -128,6 +130,20 @@ def test_a_run_that_trains_the_whole_denoiser_goes_on_exactly(make: Make, tmp_pa
     make(steps=3, **whole).train()
     make(out="straight", steps=3, **whole).train()
     assert_same_run(tmp_path / "out", tmp_path / "straight")
+
+
+def test_a_mixed_judge_given_by_hand_is_mixed_by_its_own_weights(make: Make) -> None:
+    dark = RedJudge(lambda call, scores: [Score(1 - (score.value or 0.0) ** 2) for score in scores])
+    judge = MixedJudge({"red": (RedJudge(), 1.0), "dark": (dark, 3.0)})
+    trainer = make(judge=judge, steps=1, rollout__group_size=4)
+    groups: list[Group] = []
+    trainer.watch = lambda group: groups.append(group) or {}
+    trainer.train()
+    parts = {name: [group.parts[name] for group in groups] for name in judge.weights}
+    expected = mix(parts, {"red": 1.0, "dark": 3.0}, "group")
+    assert len(groups) == 2 and all(tensor.abs().max() > 0 for tensor in expected)
+    for group, advantages in zip(groups, expected, strict=True):
+        assert group.advantages is not None and group.advantages.equal(advantages)
 
 
 def test_micro_batches_change_nothing_but_rounding(make: Make) -> None:

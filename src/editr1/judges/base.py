@@ -7,6 +7,7 @@ server. A method turns requests into questions and answers into scores, and know
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -76,6 +77,36 @@ def close(judge: object) -> None:
     """Withdraw the questions of a judge or a model to servers; does nothing for one that has no server."""
     if isinstance(judge, Closing):
         judge.close()
+
+
+class ModelJudge:
+    """A judge that asks one multimodal model, and is as remote as the model."""
+
+    def __init__(self, model: MLLM) -> None:
+        self.model = model
+
+    @property
+    def remote(self) -> bool:
+        """Whether the model runs elsewhere."""
+        return self.model.remote
+
+    def close(self) -> None:
+        """Withdraw all questions to a server."""
+        close(self.model)
+
+
+class SingleJudge(ABC):
+    """A judge in this process that scores one edit after the other, each on its own."""
+
+    remote = False
+
+    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+        """One score per request, in their order."""
+        return [self.score_one(request) for request in requests]
+
+    @abstractmethod
+    def score_one(self, request: JudgeRequest) -> Score:
+        """The score of one edit."""
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from editr1.config.settings import MethodName, Scale
 from editr1.judges.base import Answer, Score
 from editr1.judges.prompts import Question
-from editr1.judges.scoring import NO_YES, digits, first_position, marked_position, score_logit, written_number
+from editr1.judges.scoring import NO_YES, digits, marked_position, score_first, score_logit, written_number
 
 SHORT = 8  # tokens of an answer that is one number
 
@@ -44,13 +44,11 @@ class Method:
 
 
 def _score_logit(answer: Answer, scale: Scale) -> Score:
-    position = first_position(answer)
-    return Score(None, "the answer is empty") if position is None else score_logit(position, digits(scale))
+    return score_first(answer, digits(scale))
 
 
 def _yes_no(answer: Answer, scale: Scale) -> Score:
-    position = first_position(answer)
-    return Score(None, "the answer is empty") if position is None else score_logit(position, NO_YES)
+    return score_first(answer, NO_YES)
 
 
 def _cot_logit(answer: Answer, scale: Scale) -> Score:

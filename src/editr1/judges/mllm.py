@@ -8,12 +8,12 @@ from dataclasses import replace
 from itertools import islice
 
 from editr1.config.settings import JUDGE_DEFAULTS, MethodName, Scale
-from editr1.judges.base import MLLM, Answer, Ask, JudgeRequest, Score, close
+from editr1.judges.base import MLLM, Answer, Ask, JudgeRequest, ModelJudge, Score
 from editr1.judges.methods import METHODS
 from editr1.judges.prompts import Prompt
 
 
-class MLLMJudge:
+class MLLMJudge(ModelJudge):
     """Scores edits by the answers of a multimodal model; see `editr1.judges.base.Judge`.
 
     A score is the weighted mean over the criteria, each the mean over its samples. An edit has no score if a criterion
@@ -22,10 +22,7 @@ class MLLMJudge:
     Args:
         model: The model that answers.
         prompt: The words of the questions.
-        method: How a score is read from the answer.
-        scale: Lowest and highest score that the model may give; scores are brought to [0, 1].
-        criteria: Weight of each criterion of the prompt's template.
-        samples: Answers per criterion, if the method samples them.
+        method, scale, criteria, samples: See `JudgeConfig`; scores are brought from the scale to [0, 1].
         temperature: Sampling temperature.
         max_tokens: Longest answer if the model thinks first.
     """
@@ -42,20 +39,12 @@ class MLLMJudge:
         temperature: float = 1.0,
         max_tokens: int = 512,
     ) -> None:
-        self.model, self.prompt, self.scale = model, prompt, scale
+        super().__init__(model)
+        self.prompt, self.scale = prompt, scale
         self.method, self.method_name = METHODS[method], method
         self.criteria = dict(criteria)
         self.samples = samples if self.method.sampled else 1
         self.temperature, self.max_tokens = temperature, max_tokens
-
-    @property
-    def remote(self) -> bool:
-        """Whether the model runs elsewhere."""
-        return self.model.remote
-
-    def close(self) -> None:
-        """Withdraw all questions to a server."""
-        close(self.model)
 
     @property
     def judge_id(self) -> str:
@@ -102,7 +91,7 @@ class MLLMJudge:
 
     def _criterion(self, answers: Sequence[Answer]) -> Score:
         """Mean over the samples that can be read."""
-        scores = [self._read(answer) for answer in answers]
+        scores = [self.method.read(a, self.scale) if a.reason is None else Score(None, a.reason) for a in answers]
         values = [score.value for score in scores if score.value is not None]
         if 2 * len(values) < len(scores) or not values:
             score = next(score for score in scores if score.value is None)
@@ -113,6 +102,3 @@ class MLLMJudge:
         tokens = sum(answer.prompt_tokens + answer.completion_tokens for answer in answers)
         seconds = sum(answer.seconds for answer in answers)
         return replace(score, prompt=self.prompt.version, tokens=tokens, seconds=seconds)
-
-    def _read(self, answer: Answer) -> Score:
-        return Score(None, answer.reason) if answer.reason is not None else self.method.read(answer, self.scale)

@@ -68,35 +68,17 @@ def open_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype:
         score_token_ids(model.processor.tokenizer, choices)
     for criterion in settings.criteria:
         if criterion not in prompt.template.criteria:
-            known = ", ".join(prompt.template.criteria)
-            raise UserError(f"judge.criteria: the template {prompt.name} has no {criterion!r}; it has {known}")
-    return MLLMJudge(
-        model,
-        prompt,
-        method=settings.method,
-        scale=settings.scale,
-        criteria=settings.criteria,
-        samples=settings.samples,
-    )
+            names = ", ".join(prompt.template.criteria)
+            raise UserError(f"judge.criteria: the template {prompt.name} has no {criterion!r}; it has {names}")
+    scale, criteria, samples = settings.scale, settings.criteria, settings.samples
+    return MLLMJudge(model, prompt, method=settings.method, scale=scale, criteria=criteria, samples=samples)
 
 
 def open_model(settings: JudgeConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> MLLM:
-    """The multimodal model of a judge; judges of the same folder share it.
-
-    Raises:
-        UserError: There is no such model.
-    """
-    if not settings.endpoints:
-        return _local_model(str(locate(str(settings.path))), settings.batch_size, device, dtype)
-    return OpenAIModel(
-        settings.endpoints,
-        str(settings.model),
-        api_key_env=settings.api_key_env,
-        in_flight=settings.in_flight,
-        timeout=settings.timeout,
-        tries=settings.tries,
-        jpeg_quality=settings.jpeg_quality,
-    )
+    """The multimodal model of a judge; judges of the same folder share it."""
+    if settings.endpoints:
+        return OpenAIModel(settings)
+    return _local_model(str(locate(str(settings.path))), settings.batch_size, device, dtype)
 
 
 @lru_cache(maxsize=4)
@@ -128,9 +110,6 @@ def parse_judge(text: str) -> JudgeConfig:
 
     A YAML file holds the settings of a judge, or a run's config with a `judge`. Settings of the judge may follow a "?":
     "toy?method=yes_no", "openai:http://127.0.0.1:8000/v1?model=qwen&order=prefix".
-
-    Raises:
-        UserError: The judge does not exist, or a setting is wrong.
     """
     name, _, query = text.partition("?")
     settings = {key: yaml.safe_load(value) for key, value in parse_qsl(query)}

@@ -30,18 +30,7 @@ def digits(scale: Scale) -> tuple[str, ...]:
 
 
 def score_token_ids(tokenizer: PreTrainedTokenizerBase, choices: Sequence[str]) -> list[int]:
-    """The one token of each answer.
-
-    Args:
-        tokenizer: The judge's tokenizer.
-        choices: The answers, worst first; digits or words.
-
-    Returns:
-        One id per answer, in their order.
-
-    Raises:
-        UserError: An answer is not exactly one token, or the tokenizer does not know it.
-    """
+    """The one token of each answer; an answer that is not exactly one known token is a `UserError`."""
     ids = [tokenizer.encode(answer, add_special_tokens=False) for answer in choices]
     for answer, tokens in zip(choices, ids, strict=True):
         if len(tokens) != 1 or tokenizer.decode(tokens).strip() != answer:
@@ -82,9 +71,9 @@ def score_logit(position: Position, choices: Sequence[str]) -> Score:
     return Score((low + high) / 2, probs=tuple(weight / total for weight in weights), bound=bound)
 
 
-def first_position(answer: Answer) -> Position | None:
-    """The position of the score in an answer that is nothing else; None if the answer is empty."""
-    return answer.positions[0] if answer.positions else None
+def score_first(answer: Answer, choices: Sequence[str]) -> Score:
+    """Score Logit of an answer that is nothing but the score."""
+    return score_logit(answer.positions[0], choices) if answer.positions else Score(None, "the answer is empty")
 
 
 def marked_position(answer: Answer, choices: Sequence[str]) -> Position | None:

@@ -40,7 +40,7 @@ from editr1.data.seeds import derive_seed
 from editr1.editors.editor import Editor
 from editr1.errors import UserError
 from editr1.files import write_file
-from editr1.judges.base import Judge
+from editr1.judges.base import Judge, weights_of
 from editr1.training import checkpoint
 from editr1.training.grid import sample_grid
 from editr1.training.group import Group
@@ -90,8 +90,6 @@ class Trainer:
         self._whole = True  # the weights are those after `step` steps, not between two
         self._checked = False
         self._failures = FailureWatch(config.failures.share, config.failures.steps)
-        others = {name: reward.weight for name, reward in config.rewards.items()}
-        self._weights = {"judge": config.judge.weight, **others} if others else None
         self._resume()
 
     def train(self, max_seconds: float | None = None, on_step: Callable[[StepRow], None] | None = None) -> Path:
@@ -132,7 +130,7 @@ class Trainer:
         groups = self._collect()
 
         # Advantages within groups; groups without signal are dropped
-        assign_advantages(groups, self.algorithm, self._weights)
+        assign_advantages(groups, self.algorithm, weights_of(self.judge) or None)
 
         # Gradient of the loss over all kept edits
         losses = self._backward(groups)

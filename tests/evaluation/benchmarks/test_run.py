@@ -22,8 +22,8 @@ from editr1.evaluation.benchmarks.base import Item
 from editr1.evaluation.benchmarks.imgedit import TYPES, ImgEdit
 from editr1.evaluation.benchmarks.run import ask_all, score_all
 from editr1.judges.base import Answer, Ask
-from editr1.judges.models.remote import OpenAIModel
 from tests.evaluation.benchmarks.folders import plain_imgedit_folder
+from tests.judges.client import remote_model
 from tests.judges.fault_server import FaultServer, Reply
 
 SIZE = 737
@@ -84,7 +84,7 @@ def test_737_items_at_a_server_hold_a_bounded_number_of_pictures_and_show_the_ti
     bench.items = [replace(item, source=partial(alive.open, item)) for item in bench.items]
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
     with Writer() as server:
-        model = OpenAIModel([server.url], "test", in_flight=WIDTH)
+        model = remote_model(server.url, in_flight=WIDTH)
         store = AnswerStore(out, {"judge": "test"})
         ask_all(bench, written(model, bench), store, out, console, width=WIDTH, chunk=1)
         model.close()

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from editr1.config.settings import JudgeConfig
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask
 from editr1.judges.models.remote import OpenAIModel
-from tests.judges.client import DIGITS, client, without_time
+from tests.judges.client import DIGITS, client, remote_model, without_time
 from tests.judges.fault_server import BODY_FAULTS, WIRE_FAULTS, FaultServer, always, logprobs_of, share, times
 
 KEY = "sk-planted-0123456789"
@@ -186,13 +187,13 @@ def test_the_key_is_sent_but_told_to_nobody(
 def test_bad_endpoints_and_keys_are_told_without_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     for urls in ([], ["127.0.0.1:8000"], ["ftp://host/v1"], ["http://host/v1?a=b"], ["http://"], ["http://a:b/v1"]):
         with pytest.raises(UserError, match=r"judge\.endpoints"):
-            OpenAIModel(urls, "test")
+            OpenAIModel(JudgeConfig.model_construct(endpoints=urls, model="test"))
     with pytest.raises(UserError, match="environment") as error:
-        OpenAIModel([f"http://me:{KEY}@host/v1"], "test")
+        remote_model(f"http://me:{KEY}@host/v1")
     assert KEY not in str(error.value) and "host/v1" in str(error.value)
     monkeypatch.setenv("JUDGE_KEY", f"{KEY}\u00e9")
     with pytest.raises(UserError, match="JUDGE_KEY") as error:
-        OpenAIModel(["http://host/v1"], "test", api_key_env="JUDGE_KEY")
+        remote_model("http://host/v1", api_key_env="JUDGE_KEY")
     assert KEY not in str(error.value)
 
 
@@ -209,7 +210,7 @@ def test_several_threads_may_ask_and_close_frees_those_that_wait(right: list[Ans
             raised.append(error)
 
     with FaultServer(always("hang"), hang=600.0) as server:
-        model = OpenAIModel([server.url], "test")
+        model = remote_model(server.url)
         waiting = threading.Thread(target=wait, args=(model,))
         waiting.start()
         while not server.chats:

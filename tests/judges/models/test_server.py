@@ -32,9 +32,10 @@ from editr1.judges.methods import METHODS
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models import server as server_module
 from editr1.judges.models.local import TransformersModel
-from editr1.judges.models.remote import OpenAIModel, picture_url
+from editr1.judges.models.remote import picture_url
 from editr1.judges.models.server import BODY_MAX, Refused, _image, make_app, serve
 from editr1.judges.prompts import load_prompt
+from tests.judges.client import remote_model
 from tests.judges.tiny_judge import build_tiny_judge
 
 PROMPT = load_prompt("brief", "prefix")
@@ -74,7 +75,7 @@ def url(model: TransformersModel) -> Iterator[str]:
 
 @pytest.mark.parametrize("method", list(METHODS))
 def test_served_and_in_process_scores_are_equal(model: TransformersModel, url: str, method: MethodName) -> None:
-    client = OpenAIModel([f"{url}/v1"], "judge")
+    client = remote_model(f"{url}/v1", model="judge")
     here, there = (MLLMJudge(one, PROMPT, method=method, max_tokens=6).score(REQUESTS) for one in (model, client))
     client.close()
     for one, other in zip(here, there, strict=True):
@@ -90,7 +91,7 @@ def test_questions_that_come_together_are_answered_together(
     sizes: list[int] = []
     answer = model.answer_top
     monkeypatch.setattr(model, "answer_top", lambda asks, top: sizes.append(len(asks)) or answer(asks, top))
-    client = OpenAIModel([f"{url}/v1"], "judge")
+    client = remote_model(f"{url}/v1", model="judge")
     MLLMJudge(client, PROMPT, method="score_logit").score(REQUESTS)
     client.close()
     assert sum(sizes) == len(REQUESTS) and len(sizes) < len(REQUESTS) / 2 and max(sizes) <= 8

@@ -15,12 +15,7 @@ T = TypeVar("T")
 
 
 class Client:
-    """Runs calls to `endpoints`; `gather` may be called from several threads at once.
-
-    Args:
-        endpoints: The servers.
-        name: Name of the thread.
-    """
+    """Runs calls to `endpoints` in a thread of this `name`; `gather` may be called from several threads at once."""
 
     def __init__(self, endpoints: Endpoints, name: str) -> None:
         for library in ("httpx", "httpcore"):  # they log every request, and what servers send in headers

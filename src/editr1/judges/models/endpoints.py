@@ -15,6 +15,7 @@ import os
 import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -34,10 +35,11 @@ NOT_FOR_ALL = frozenset({408, 409, 425, 429})  # client errors that may pass
 _log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class Fault(Exception):
     """A wrong answer of an endpoint, or none.
 
-    Args:
+    Attributes:
         what: The problem in a few words, such as "HTTP 503".
         detail: Words of the server or the system about it.
         status: Status of the HTTP answer, if there is one.
@@ -46,29 +48,24 @@ class Fault(Exception):
         retry_after: Pause in seconds that the server asks for.
     """
 
-    def __init__(
-        self,
-        what: str,
-        detail: str = "",
-        *,
-        status: int = 0,
-        lasting: bool = False,
-        garbled: bool = False,
-        retry_after: float = 0.0,
-    ) -> None:
-        super().__init__(f"{what}: {detail}" if detail else what)
-        self.what, self.detail, self.status = what, detail, status
-        self.lasting, self.garbled, self.retry_after = lasting, garbled, retry_after
+    what: str
+    detail: str = ""
+    status: int = 0
+    lasting: bool = False
+    garbled: bool = False
+    retry_after: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.detail}" if self.detail else self.what
+
+
+def unusable(why: str) -> Fault:
+    """The fault of an answer that is not what was asked for."""
+    return Fault("unusable answer", why, garbled=True)
 
 
 class GivenUp(Exception):
-    """No endpoint answered a call; the text says why.
-
-    Args:
-        host: The endpoint that was asked last.
-        fault: The last fault there.
-        tries: Attempts there.
-    """
+    """No endpoint answered a call; the text says why, by the last `fault` and the `tries` at the last `host`."""
 
     def __init__(self, host: str, fault: Fault, tries: int) -> None:
         times = "1 try" if tries == 1 else f"{tries} tries"
@@ -115,28 +112,20 @@ class Endpoint:
         return httpx.URL(self.url).netloc.decode()
 
     async def post(self, url: str, body: dict[str, Any]) -> Any:
-        """JSON for JSON.
-
-        Raises:
-            Fault: There is no usable answer.
-        """
+        """JSON for JSON, or a `Fault`."""
         response = await self.send(url, body)
         if response.status_code != 200:
             raise self.refusal(response)
         kind = response.headers.get("content-type", "")
         if "json" not in kind:
-            raise Fault("unusable answer", f"content type {self.redact(kind)!r} is not JSON", garbled=True)
+            raise unusable(f"content type {self.redact(kind)!r} is not JSON")
         try:
             return json.loads(response.content)
         except ValueError as error:  # UnicodeDecodeError too
-            raise Fault("unusable answer", f"JSON is damaged: {self.redact(str(error))}", garbled=True) from None
+            raise unusable(f"JSON is damaged: {self.redact(str(error))}") from None
 
     async def send(self, url: str, body: dict[str, Any]) -> httpx.Response:
-        """Whatever the server answers.
-
-        Raises:
-            Fault: There is no answer.
-        """
+        """Whatever the server answers; a `Fault` if it does not."""
         if not self.idle:
             self.clients.append(self.connect())
             self.idle.append(self.clients[-1])
@@ -192,11 +181,7 @@ class Endpoints:
         self._waiting: deque[_Call[Any]] = deque()
 
     async def call(self, send: Callable[[Endpoint], Awaitable[T]]) -> T:
-        """The result of `send` at the first endpoint at which it raises no `Fault`.
-
-        Raises:
-            GivenUp: It raises one at every endpoint; one line with the last endpoint and the reason.
-        """
+        """The result of `send` at the first endpoint at which it raises no `Fault`; `GivenUp` if there is none."""
         before = {endpoint: endpoint.failures for endpoint in self.endpoints}
         call = _Call(send, asyncio.get_running_loop().create_future(), before)
         self._enqueue(call)
@@ -237,10 +222,10 @@ class Endpoints:
         now = _now()
         awake = [endpoint for endpoint in usable if endpoint.rests_until <= now]
         others = [endpoint for endpoint in awake if endpoint is not call.last and not endpoint.failures]
-        known = [e for e in others or awake if self._room(e) or (e.latency is not None and not e.failures)]
-        if not known:
+        ready = [e for e in others or awake if self._room(e) or (e.latency is not None and not e.failures)]
+        if not ready:
             return None
-        best = min(known, key=lambda e: (e.refusing, (e.in_flight + 1) * (e.latency or 0.0)))
+        best = min(ready, key=lambda e: (e.refusing, (e.in_flight + 1) * (e.latency or 0.0)))
         return best if self._room(best) else None
 
     def _room(self, endpoint: Endpoint) -> bool:
@@ -275,8 +260,8 @@ class Endpoints:
             self._dispatch()
 
     def _answered(self, endpoint: Endpoint, started: float) -> None:
-        took = _now() - started
-        endpoint.latency = took if endpoint.latency is None else 0.8 * endpoint.latency + 0.2 * took
+        seconds = _now() - started
+        endpoint.latency = seconds if endpoint.latency is None else 0.8 * endpoint.latency + 0.2 * seconds
         endpoint.failures, endpoint.refusing = 0, False
         endpoint.rests_until = endpoint.wished_until
 
@@ -298,8 +283,7 @@ class Endpoints:
 
     def _rest_until(self, endpoint: Endpoint, until: float) -> None:
         endpoint.rests_until = max(endpoint.rests_until, until)
-        loop = asyncio.get_running_loop()
-        loop.call_later(max(0.0, endpoint.rests_until - _now()) + 1e-3, self._dispatch)
+        asyncio.get_running_loop().call_later(max(0.0, endpoint.rests_until - _now()) + 1e-3, self._dispatch)
 
     def _try_again(self, call: _Call[Any], endpoint: Endpoint, fault: Fault) -> None:
         """Queue a call again: at once if another endpoint may take it, else after a pause."""
@@ -352,9 +336,7 @@ def _cause(error: BaseException) -> str:
     root: BaseException = error
     while inner := root.__cause__ or root.__context__:
         root = inner
-    words = str(root) or str(error)
-    if isinstance(root, ConnectionError) and root.errno:
-        words = os.strerror(root.errno)
+    words = os.strerror(root.errno) if isinstance(root, ConnectionError) and root.errno else str(root) or str(error)
     return f"{type(error).__name__}, {words}" if words else type(error).__name__
 
 
@@ -371,10 +353,8 @@ def _server_words(response: httpx.Response) -> str:
 
 def _retry_after(value: str) -> float:
     """Seconds in a Retry-After header, which holds seconds or a date; 0 for none."""
-    try:
+    with suppress(ValueError):
         return max(0.0, float(value))
-    except ValueError:
-        pass
     try:
         when = parsedate_to_datetime(value)
     except ValueError:

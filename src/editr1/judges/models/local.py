@@ -32,6 +32,9 @@ from editr1.errors import UserError, first_line
 from editr1.judges.base import Answer, Ask, Position
 from editr1.judges.scoring import score_token_ids
 
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""Arguments of `from_pretrained`: nothing is downloaded, no foreign code is run."""
+
 
 class TransformersModel:
     """Answers questions by a local model; see `editr1.judges.base.MLLM`.
@@ -55,7 +58,7 @@ class TransformersModel:
         path: str | Path,
         *,
         batch_size: int = JUDGE_DEFAULTS.batch_size,
-        device: str | torch.device = "cpu",
+        device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.path = Path(path)
@@ -67,11 +70,7 @@ class TransformersModel:
         self._last_only = {"logits_to_keep": 1} if keeps else {}
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        """One answer per question, in their order.
-
-        Raises:
-            UserError: A choice is not one token of this model.
-        """
+        """One answer per question, in their order; a choice that is not one token is a `UserError`."""
         return self.answer_top(asks, 0)
 
     def answer_top(self, asks: Sequence[Ask], top: int) -> list[Answer]:
@@ -84,11 +83,7 @@ class TransformersModel:
         return [answers[i] for i in range(len(asks))]
 
     def token_id(self, text: str) -> int:
-        """The one token that `text` is.
-
-        Raises:
-            UserError: It is none, or several.
-        """
+        """The one token that `text` is."""
         return score_token_ids(self.processor.tokenizer, [text])[0]
 
     def token_text(self, token: int) -> str:
@@ -105,12 +100,12 @@ class TransformersModel:
             steps: Sequence[Tensor] = [logits]
         else:
             tokens, steps = self._generate(inputs, asks)
-        read = inputs["attention_mask"].sum(dim=1).tolist()
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
         rows = [self._row(ask, tokens[i].tolist(), [step[i] for step in steps], top) for i, ask in enumerate(asks)]
         seconds = (time.perf_counter() - start) / len(asks)
         return [
             Answer(text, positions, reason, prompt_tokens=count, completion_tokens=len(positions), seconds=seconds)
-            for (text, positions, reason), count in zip(rows, read, strict=True)
+            for (text, positions, reason), count in zip(rows, lengths, strict=True)
         ]
 
     def _generate(self, inputs: Any, asks: Sequence[Ask]) -> tuple[Tensor, Sequence[Tensor]]:
@@ -135,8 +130,7 @@ class TransformersModel:
         """Text and positions of one answer, up to its end; or why it cannot be read."""
         tokenizer = self.processor.tokenizer
         ends = self._ends()
-        count = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
-        count = min(count, ask.max_tokens)
+        count = min(next((i for i, token in enumerate(tokens) if token in ends), len(tokens)), ask.max_tokens)
         if ask.max_tokens == 1:  # the probabilities at the first position count, whatever its token
             count = 1
         ids = score_token_ids(tokenizer, ask.choices)
@@ -171,9 +165,8 @@ class TransformersModel:
 
     def _inputs(self, asks: Sequence[Ask]) -> Any:
         """The model's arguments for these questions, padded on the left."""
-        texts = self.processor.apply_chat_template(
-            [chat(ask) for ask in asks], add_generation_prompt=True, tokenize=False
-        )
+        chats = [chat(ask) for ask in asks]
+        texts = self.processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
         images = [[part.convert("RGB") for part in ask.parts if isinstance(part, Image)] for ask in asks]
         return self.processor(text=texts, images=images if any(images) else None, padding=True, return_tensors="pt")
 
@@ -213,11 +206,10 @@ def load_processor(path: Path) -> Any:
     if not path.is_dir():
         raise UserError(f"judge: no folder at {path}: give the folder of a model saved with save_pretrained")
     try:
-        processor = AutoProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(path, **LOCAL)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"judge: no processor in {path} ({first_line(error)}): save the model's processor there"
-        ) from error
+        words = f"judge: no processor in {path} ({first_line(error)}): save the model's processor there"
+        raise UserError(words) from error
     if not isinstance(processor, ProcessorMixin):
         raise UserError(f"judge: only a {type(processor).__name__} in {path}: save the model's whole processor there")
     if not processor.chat_template:
@@ -230,12 +222,7 @@ def _load_model(path: Path, dtype: torch.dtype) -> Any:
     """The folder's model, from safetensors only, with none of its weights left random."""
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(
-            path,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
+            path, dtype=dtype, use_safetensors=True, output_loading_info=True, **LOCAL
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(

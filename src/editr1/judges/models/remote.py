@@ -20,12 +20,12 @@ from typing import Any
 import httpx
 from PIL.Image import Image
 
-from editr1.config.settings import JUDGE_DEFAULTS
+from editr1.config.settings import JudgeConfig
 from editr1.data.pictures import data_url
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask, Position
 from editr1.judges.models.client import Client
-from editr1.judges.models.endpoints import Endpoint, Endpoints, Fault, GivenUp, connector
+from editr1.judges.models.endpoints import Endpoint, Endpoints, Fault, GivenUp, connector, unusable
 
 PLACEHOLDER = -9999.0  # what servers write for an unknown log-probability
 ROUNDING = 1e-4  # a log-probability may be this far above 0
@@ -40,14 +40,8 @@ class OpenAIModel:
     """Answers questions by chat servers; see `editr1.judges.base.MLLM`. `answer` may be called from several threads.
 
     Args:
-        endpoints: Base URLs of servers of the same model, such as http://127.0.0.1:8000/v1.
-        model: Name of the model there.
-        api_key_env: Environment variable with the key; no key is sent if it is not set.
-        in_flight: Requests in flight per endpoint.
-        timeout: Seconds per request.
-        tries: Failures of a request at one endpoint after which it is given up there.
+        settings: Servers of one model, and how they are asked; a request is given up at an endpoint after `tries`.
         top_logprobs: Length of the list of likeliest tokens that a server is asked for.
-        jpeg_quality: Quality of the JPEG images that are sent (1 to 95); None sends PNG, without loss.
         backoff: Seconds of the first pause after a failure.
 
     Raises:
@@ -56,27 +50,16 @@ class OpenAIModel:
 
     remote = True
 
-    def __init__(
-        self,
-        endpoints: Sequence[str],
-        model: str,
-        *,
-        api_key_env: str = JUDGE_DEFAULTS.api_key_env,
-        in_flight: int = JUDGE_DEFAULTS.in_flight,
-        timeout: float = JUDGE_DEFAULTS.timeout,
-        tries: int = JUDGE_DEFAULTS.tries,
-        top_logprobs: int = 20,
-        jpeg_quality: int | None = None,
-        backoff: float = 0.5,
-    ) -> None:
-        self.name, self.top_logprobs, self.jpeg_quality = model, top_logprobs, jpeg_quality
-        urls = [_checked(url) for url in dict.fromkeys(endpoints)]
+    def __init__(self, settings: JudgeConfig, *, top_logprobs: int = 20, backoff: float = 0.5) -> None:
+        self.name, self.top_logprobs, self.jpeg_quality = settings.name, top_logprobs, settings.jpeg_quality
+        urls = [_checked(url) for url in dict.fromkeys(settings.endpoints)]
         if not urls:
             raise UserError("judge.endpoints is empty: name at least one server, such as http://127.0.0.1:8000/v1")
-        headers, self._redact = _credentials(api_key_env)
+        headers, self._redact = _credentials(settings.api_key_env)
+        timeout, tries = settings.timeout, settings.tries
         servers = [Endpoint(url, connector(url, timeout, headers), timeout, self._redact) for url in urls]
-        self._endpoints = Endpoints(servers, in_flight=in_flight, tries=tries, backoff=backoff)
-        self._exact = {server: _TokenIds(server, model, tries) for server in servers}
+        self._endpoints = Endpoints(servers, in_flight=settings.in_flight, tries=tries, backoff=backoff)
+        self._exact = {server: _TokenIds(server, self.name, tries) for server in servers}
         self._renamed: set[Endpoint] = set()  # these want `max_completion_tokens`, like OpenAI's newer models
         self._encoders = ThreadPoolExecutor(os.cpu_count(), "judge-images")
         self._client = Client(self._endpoints, "judge-client")
@@ -163,7 +146,7 @@ class _TokenIds:
     def __init__(self, endpoint: Endpoint, model: str, tries: int) -> None:
         self.endpoint, self.model = endpoint, model
         self.left = tries  # strange answers to the question for ids until the endpoint counts as unable
-        self.known: dict[str, int | None] = {}
+        self.ids: dict[str, int | None] = {}
         self._learning: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._able = True
 
@@ -173,11 +156,11 @@ class _TokenIds:
         Raises:
             Fault: The endpoint does not answer, but may do so later.
         """
-        if self._able and any(choice not in self.known for choice in choices):
+        if self._able and any(choice not in self.ids for choice in choices):
             if choices not in self._learning:  # one question, however many wait for its answer
                 self._learning[choices] = asyncio.create_task(self._learn(choices))
             await asyncio.shield(self._learning[choices])
-        ids = [token for choice in choices if (token := self.known.get(choice)) is not None]
+        ids = [token for choice in choices if (token := self.ids.get(choice)) is not None]
         return ids if self._able and len(ids) == len(choices) else None
 
     def give_up(self, why: str) -> None:
@@ -189,7 +172,7 @@ class _TokenIds:
     async def _learn(self, choices: tuple[str, ...]) -> None:
         try:
             for choice in choices:
-                if choice not in self.known and self._able:
+                if choice not in self.ids and self._able:
                     await self._learn_one(choice)
         finally:
             del self._learning[choices]
@@ -200,18 +183,17 @@ class _TokenIds:
             reply = await self.endpoint.post(url, {"model": self.model, "prompt": choice, "add_special_tokens": False})
             tokens = reply.get("tokens") if isinstance(reply, dict) else None
             if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
-                raise Fault("unusable answer", "no list of tokens", garbled=True)
+                raise unusable("no list of tokens")
         except Fault as fault:
             self.left -= fault.garbled or fault.status == 500
             if not (fault.lasting or fault.status == NO_SUCH_CALL or self.left <= 0):
                 raise
             self.give_up(f"tells no token ids ({fault})")
             return
-        self.known[choice] = tokens[0] if len(tokens) == 1 else None
+        self.ids[choice] = tokens[0] if len(tokens) == 1 else None
         if len(tokens) != 1:
-            _log.warning(
-                "%s writes %r as %d tokens: it is looked up in the list", self.endpoint.host, choice, len(tokens)
-            )
+            words = "%s writes %r as %d tokens: it is looked up in the list"
+            _log.warning(words, self.endpoint.host, choice, len(tokens))
 
 
 async def _content(part: str | Future[str]) -> dict[str, Any]:
@@ -222,20 +204,16 @@ async def _content(part: str | Future[str]) -> dict[str, Any]:
 
 
 def _read(reply: Any, ask: Ask, seconds: float, redact: Callable[[str], str]) -> Answer:
-    """A chat completion as an answer.
-
-    Raises:
-        Fault: It is not whole, or holds log-probabilities that cannot be.
-    """
+    """A chat completion as an answer; a `Fault` if it is not whole, or holds log-probabilities that cannot be."""
     try:
         choice = reply["choices"][0]
         text = choice["message"]["content"]
     except (KeyError, IndexError, TypeError):
-        raise _unusable("no choices with a message") from None
+        raise unusable("no choices with a message") from None
     if not isinstance(text, str):
-        raise _unusable("no content")
+        raise unusable("no content")
     if choice.get("finish_reason") in BROKEN_OFF:
-        raise _unusable(f"broken off: {choice['finish_reason']}")
+        raise unusable(f"broken off: {choice['finish_reason']}")
     usage = reply.get("usage")
     return Answer(
         redact(text),
@@ -250,11 +228,11 @@ def _read(reply: Any, ask: Ask, seconds: float, redact: Callable[[str], str]) ->
 def _positions(logprobs: Any, ask: Ask, text: str) -> tuple[Position, ...]:
     tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not isinstance(tokens, list) or not tokens:
-        raise _unusable("no logprobs")
+        raise unusable("no logprobs")
     positions = tuple(_position(token, ask.choices) for token in tokens)
-    written = "".join(position.token for position in positions)
-    if len("".join(written.split())) < len("".join(text.split())):
-        raise _unusable(f"logprobs of {len(positions)} tokens only, the text is longer")
+    tokens_text = "".join(position.token for position in positions)
+    if len("".join(tokens_text.split())) < len("".join(text.split())):
+        raise unusable(f"logprobs of {len(positions)} tokens only, the text is longer")
     return positions
 
 
@@ -265,31 +243,25 @@ def _position(token: Any, choices: Sequence[str]) -> Position:
     """
     try:
         listed = [(str(entry["token"]), _logprob(entry["logprob"])) for entry in token["top_logprobs"]]
-        written = str(token["token"])
-        if written not in dict(listed) and token["logprob"] != PLACEHOLDER:
-            listed.append((written, _logprob(token["logprob"])))
+        own = str(token["token"])
+        if own not in dict(listed) and token["logprob"] != PLACEHOLDER:
+            listed.append((own, _logprob(token["logprob"])))
     except (KeyError, TypeError):
-        raise _unusable("logprobs are missing") from None
+        raise unusable("logprobs are missing") from None
     if not token["top_logprobs"]:
-        raise _unusable("the list of the likeliest tokens is empty")
-    known = {
-        choice: max(value for name, value in listed if name == choice) for choice in dict(listed) if choice in choices
-    }
-    if len(known) == len(set(choices)):
-        return Position(written, known)
-    return Position(written, known, floor=min((value for name, value in listed if name != written), default=0.0))
+        raise unusable("the list of the likeliest tokens is empty")
+    best = {name: max(value for other, value in listed if other == name) for name in dict(listed) if name in choices}
+    if len(best) == len(set(choices)):
+        return Position(own, best)
+    return Position(own, best, floor=min((value for name, value in listed if name != own), default=0.0))
 
 
 def _logprob(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _unusable(f"a log-probability is {value!r}"[:60])
+        raise unusable(f"a log-probability is {value!r}"[:60])
     if not math.isfinite(value) or value > ROUNDING or value <= PLACEHOLDER:
-        raise _unusable(f"a log-probability is {value}")
+        raise unusable(f"a log-probability is {value}")
     return min(float(value), 0.0)
-
-
-def _unusable(why: str) -> Fault:
-    return Fault("unusable answer", why, garbled=True)
 
 
 def _count(usage: Any, *keys: str) -> int:

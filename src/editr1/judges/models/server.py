@@ -166,13 +166,7 @@ class Batcher:
 
 
 def make_app(model: Served, *, batch_size: int = JUDGE_DEFAULTS.batch_size, wait_ms: float = 5) -> FastAPI:
-    """The application.
-
-    Args:
-        model: The model that answers.
-        batch_size: Largest number of questions in a batch.
-        wait_ms: Milliseconds that a batch with room waits for more questions.
-    """
+    """The application; a batch with room waits `wait_ms` milliseconds for more questions."""
     batcher = Batcher(model, batch_size, wait_ms / 1000)
 
     @asynccontextmanager

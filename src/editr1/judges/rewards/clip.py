@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoProcessor
 from editr1.config.settings import ClipKind
 from editr1.errors import UserError, first_line
 from editr1.judges.base import JudgeRequest, Score
+from editr1.judges.models.local import LOCAL
 
 BATCH = 32
 
@@ -34,9 +35,6 @@ class ClipReward:
         kind: The measure.
         device: Device of the model.
         dtype: Number format of the weights.
-
-    Raises:
-        UserError: The folder holds no such model.
     """
 
     remote = False
@@ -46,17 +44,15 @@ class ClipReward:
         path: str | Path,
         *,
         kind: ClipKind,
-        device: str | torch.device = "cpu",
+        device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.kind = kind
         if not Path(path).is_dir():
             raise UserError(f"reward {kind}: no folder at {path}: give a CLIP or SigLIP model saved on disk")
         try:
-            self.processor: Any = AutoProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-            model: Any = AutoModel.from_pretrained(
-                path, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
-            )
+            self.processor: Any = AutoProcessor.from_pretrained(path, **LOCAL)
+            model: Any = AutoModel.from_pretrained(path, dtype=dtype, use_safetensors=True, **LOCAL)
         except (OSError, ValueError, SafetensorError) as error:
             raise UserError(f"reward {kind}: no CLIP or SigLIP model in {path} ({first_line(error)})") from error
         if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):

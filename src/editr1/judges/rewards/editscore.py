@@ -9,14 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from PIL.Image import Image
-
 from editr1.errors import UserError
-from editr1.judges.base import JudgeRequest, Score
+from editr1.judges.base import JudgeRequest, Score, SingleJudge
 
 BACKBONES = {"qwen2_5_vl": "qwen25vl", "qwen3_vl": "qwen3vl"}
 OBJECT = re.compile(r"\{.*\}", re.DOTALL)
@@ -31,38 +28,25 @@ class Scorer(Protocol):
     model: Any
 
 
-class EditScoreReward:
-    """sqrt(least of following and consistency x least of naturalness and freedom from artefacts), over the range.
-
-    Args:
-        scorer: See `load_editscore`.
-    """
-
-    remote = False
+class EditScoreReward(SingleJudge):
+    """sqrt(least of following and consistency x least of naturalness and freedom from artefacts), over the range."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
 
-    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
-        """One score per request, in their order."""
-        return [self._score(request) for request in requests]
-
-    def _score(self, request: JudgeRequest) -> Score:
+    def score_one(self, request: JudgeRequest) -> Score:
         following = self.scorer.SC_prompt.replace("<instruction>", request.sample.instruction)
         texts, least = [], []
         for images, prompt in (
             ([request.sample.source, request.edit], following),
             ([request.edit], self.scorer.PQ_prompt),
         ):
-            texts.append(self._ask(images, prompt))
+            texts.append(str(self.scorer.model.inference(self.scorer.model.prepare_input(images, prompt))))
             numbers = read_scores(texts[-1], self.scorer.score_range)
             if numbers is None:
                 return Score(None, f"EditScore: no scores in the answer {texts[-1][:80]!r}", text="\n---\n".join(texts))
             least.append(min(numbers) / self.scorer.score_range)
         return Score(math.sqrt(least[0] * least[1]), text="\n---\n".join(texts), prompt="editscore")
-
-    def _ask(self, images: list[Image], prompt: str) -> str:
-        return str(self.scorer.model.inference(self.scorer.model.prepare_input(images, prompt)))
 
 
 def read_scores(text: str, high: int) -> list[float] | None:
@@ -79,11 +63,7 @@ def read_scores(text: str, high: int) -> list[float] | None:
 
 
 def load_editscore(base: Path, lora: str | None) -> Scorer:
-    """EditScore over a base model's folder and the folder of its LoRA.
-
-    Raises:
-        UserError: The package or the model is missing, or the model is of another kind.
-    """
+    """EditScore over a base model's folder and the folder of its LoRA."""
     try:
         kind = json.loads((base / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError) as error:

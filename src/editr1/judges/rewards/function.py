@@ -5,36 +5,26 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from editr1.errors import UserError, first_line
-from editr1.judges.base import JudgeRequest, Score
+from editr1.judges.base import JudgeRequest, Score, SingleJudge
 
 
-class FunctionReward:
+class FunctionReward(SingleJudge):
     """Calls `function(source, edit, instruction, requirement, task)`, which returns a number in [0, 1], or None.
 
     If it raises an error or returns anything else, the edit has no score, with that as the reason.
 
-    Args:
-        name: "pkg.module:function", importable from the current folder too.
-
-    Raises:
-        UserError: There is no such function.
+    Its name is "pkg.module:function", importable from the current folder too.
     """
-
-    remote = False
 
     def __init__(self, name: str) -> None:
         self.name, self.function = name, load_function(name)
 
-    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
-        """One score per request."""
-        return [self._score(request) for request in requests]
-
-    def _score(self, request: JudgeRequest) -> Score:
+    def score_one(self, request: JudgeRequest) -> Score:
         sample = request.sample
         try:
             value = self.function(sample.source, request.edit, sample.instruction, sample.requirement, sample.task)
@@ -55,11 +45,7 @@ def as_score(value: Any, where: str) -> Score:
 
 
 def load_function(name: str) -> Callable[..., Any]:
-    """The function "pkg.module:function".
-
-    Raises:
-        UserError: There is none.
-    """
+    """The function "pkg.module:function"."""
     module, colon, attribute = name.partition(":")
     if not colon or not module or not attribute:
         raise UserError(f"reward function {name!r}: write it as pkg.module:function")

@@ -26,34 +26,21 @@ class HttpReward:
     all tries fail, the edit has no score.
 
     Args:
-        url: Address of the service.
-        timeout: Seconds per request.
-        in_flight: Requests in flight.
+        url: Address of the service, without user and password.
         tries: Attempts per edit.
         backoff: Seconds of the first pause; each further pause is twice as long.
-
-    Raises:
-        UserError: The URL is not one of HTTP, or holds a password.
     """
 
     remote = True
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        timeout: float = JUDGE_DEFAULTS.timeout,
-        in_flight: int = JUDGE_DEFAULTS.in_flight,
-        tries: int = 4,
-        backoff: float = 0.5,
-    ) -> None:
+    def __init__(self, url: str, *, tries: int = 4, backoff: float = 0.5) -> None:
         parsed = httpx.URL(url)
         if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo:
             raise UserError(f"reward service: {parsed.host or url!r} needs a URL such as http://127.0.0.1:9000/score, "
                             "without user or password")  # fmt: skip
         self.url, self.where = url, f"{parsed.host}:{parsed.port or ''}"
-        service = Endpoint(url, connector(url, timeout), timeout, redact=str)
-        self._endpoints = Endpoints([service], in_flight=in_flight, tries=tries, backoff=backoff)
+        service = Endpoint(url, connector(url, JUDGE_DEFAULTS.timeout), JUDGE_DEFAULTS.timeout, redact=str)
+        self._endpoints = Endpoints([service], in_flight=JUDGE_DEFAULTS.in_flight, tries=tries, backoff=backoff)
         self._client = Client(self._endpoints, "reward-client")
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:

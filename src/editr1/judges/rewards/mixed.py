@@ -20,9 +20,6 @@ class MixedJudge:
 
     Args:
         parts: Judge and weight of each part, by name.
-
-    Attributes:
-        weights: Weight of each part, by name.
     """
 
     def __init__(self, parts: Mapping[str, tuple[Judge, float]]) -> None:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL.Image import Image
 
 from editr1.errors import UserError
-from editr1.judges.base import JudgeRequest, Score
+from editr1.judges.base import JudgeRequest, Score, SingleJudge
 
 QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|「([^」]+)」|《([^》]+)》|(?<!\w)'([^']+)'(?!\w)|‘([^’]+)’")
 
 
-class OcrReward:
+class OcrReward(SingleJudge):
     """1 - edits / letters between the target text and the likest line of the edit; the worst of several targets.
 
     The target is the text that the requirement quotes, or else the last one that the instruction quotes ("replace 'A'
     with 'B'"). An edit without a target has no score.
-
-    Raises:
-        UserError: The package rapidocr-onnxruntime is not installed.
     """
-
-    remote = False
 
     def __init__(self) -> None:
         try:
@@ -34,22 +27,14 @@ class OcrReward:
             raise UserError("reward kind ocr needs rapidocr-onnxruntime: pip install 'editr1[ocr]'") from error
         self._read: Any = RapidOCR()
 
-    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
-        """One score per request."""
-        return [self._score(request) for request in requests]
-
-    def _score(self, request: JudgeRequest) -> Score:
+    def score_one(self, request: JudgeRequest) -> Score:
         targets = quoted(request.sample.requirement) or quoted(request.sample.instruction)[-1:]
         if not targets:
             return Score(None, "neither instruction nor requirement quotes a text")
-        lines = self._lines(request.edit)
+        listing, _ = self._read(np.asarray(request.edit.convert("RGB"))[..., ::-1])  # it takes BGR
+        lines = [line[1] for line in listing or []]
         readings = [*lines, " ".join(lines)]
         return Score(min(max(likeness(text, line) for line in readings) for text in targets), text=" ".join(lines))
-
-    def _lines(self, image: Image) -> list[str]:
-        """The text in a picture, line by line."""
-        lines, _ = self._read(np.asarray(image.convert("RGB"))[..., ::-1])  # it takes BGR
-        return [line[1] for line in lines or []]
 
 
 def quoted(text: str) -> list[str]:

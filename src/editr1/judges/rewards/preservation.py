@@ -10,13 +10,11 @@ Letters: H W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from editr1.judges.base import JudgeRequest, Score
+from editr1.judges.base import JudgeRequest, Score, SingleJudge
 
 CHANGED = 0.1
 """Blurred absolute difference (mean over channels, in [0, 1]) above which a pixel belongs to the edit."""
@@ -28,16 +26,10 @@ GONE = 0.05
 """Mean absolute difference outside the edit at which nothing counts as kept."""
 
 
-class PreservationReward:
+class PreservationReward(SingleJudge):
     """1 - min(1, d / GONE), d the mean absolute difference of edit and source outside the edited region."""
 
-    remote = False
-
-    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
-        """One score per request."""
-        return [self._score(request) for request in requests]
-
-    def _score(self, request: JudgeRequest) -> Score:
+    def score_one(self, request: JudgeRequest) -> Score:
         edit = request.edit.convert("RGB")
         source = request.sample.source.convert("RGB").resize(edit.size, Image.Resampling.LANCZOS)
         difference = np.abs(_pixels(edit) - _pixels(source)).mean(axis=-1)  # H W

@@ -12,8 +12,8 @@ from itertools import combinations
 
 from PIL.Image import Image
 
-from editr1.judges.base import MLLM, Answer, Ask, JudgeRequest, Score, close
-from editr1.judges.scoring import first_position, score_logit
+from editr1.judges.base import Ask, JudgeRequest, ModelJudge, Score
+from editr1.judges.scoring import score_first
 
 PROMPT = "pairs-1"
 OPENING = "Compare two edits of one image. Instruction: {instruction} Requirement: {requirement} Source:"
@@ -21,27 +21,12 @@ QUESTION = "Which edit does better what the instruction asks for, and keeps the 
 CHOICES = ("2", "1")  # worst first: the score of a question is the probability that the first edit is better
 
 
-class RankingJudge:
+class RankingJudge(ModelJudge):
     """Scores the edits of a group against each other; requests of one group share source image and instruction.
 
     A comparison that fails is left out. An edit with fewer than half of its comparisons has no score, and neither has
     one that is alone.
-
-    Args:
-        model: The model that compares.
     """
-
-    def __init__(self, model: MLLM) -> None:
-        self.model = model
-
-    @property
-    def remote(self) -> bool:
-        """Whether the model runs elsewhere."""
-        return self.model.remote
-
-    def close(self) -> None:
-        """Withdraw all questions to a server."""
-        close(self.model)
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
         """One score per request, in their order; all pairs of all groups are asked at once."""
@@ -55,14 +40,14 @@ class RankingJudge:
         reasons: list[str] = ["it is alone in its group"] * len(requests)
         tokens, comparisons = [0] * len(requests), [0] * len(requests)
         for (first, second), answer in zip(orders, answers, strict=True):
-            chance, reason = _first_is_better(answer)
+            first_wins = Score(None, answer.reason) if answer.reason is not None else score_first(answer, CHOICES)
             for index in (first, second):
                 comparisons[index] += 1
                 tokens[index] += (answer.prompt_tokens + answer.completion_tokens) // 2
-                if chance is None:
-                    reasons[index] = reason
+                if first_wins.value is None:
+                    reasons[index] = first_wins.reason or ""
                 else:
-                    chances[index].append(chance if index == first else 1 - chance)
+                    chances[index].append(first_wins.value if index == first else 1 - first_wins.value)
         return [
             Score(math.fsum(wins) / len(wins), prompt=PROMPT, tokens=tokens[i])
             if wins and 2 * len(wins) >= comparisons[i]
@@ -75,12 +60,3 @@ def _ask(request: JudgeRequest, other: Image) -> Ask:
     """Is the request's edit better than the other one?"""
     opening = OPENING.format(instruction=request.sample.instruction, requirement=request.sample.requirement or "None.")
     return Ask((opening, request.sample.source, "Edit 1:", request.edit, "Edit 2:", other, QUESTION), CHOICES)
-
-
-def _first_is_better(answer: Answer) -> tuple[float | None, str]:
-    """Probability that the first edit is better, or None and the reason."""
-    position = first_position(answer)
-    if answer.reason is not None or position is None:
-        return None, answer.reason or "the answer is empty"
-    score = score_logit(position, CHOICES)
-    return score.value, score.reason or ""

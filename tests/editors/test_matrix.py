@@ -224,6 +224,8 @@ def record_lines() -> dict[str, int]:
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
             keywords = {keyword.arg: keyword.value for keyword in node.value.keywords}
+            if "pipeline" not in keywords:  # the tuple of all records
+                continue
             used = [value.id for value in keywords.values() if isinstance(value, ast.Name) and value.id in functions]
             lines[ast.literal_eval(keywords["pipeline"])] = _length(node) + sum(functions[name] for name in used)
     return lines
@@ -235,7 +237,8 @@ def _length(node: ast.stmt) -> int:
 
 
 def test_a_record_has_at_most_30_lines() -> None:
-    assert max(record_lines().values()) <= 30
+    lines = record_lines()
+    assert lines.keys() == FAMILIES.keys() and max(lines.values()) <= 30
 
 
 def test_the_catalogue_names_every_family_and_gives_a_reason_for_what_is_not_supported() -> None:

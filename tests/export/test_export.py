@@ -26,6 +26,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from editr1 import __version__
+from editr1.algorithms.awm import AWM
 from editr1.cli import export as export_commands
 from editr1.config.loading import dump_config
 from editr1.config.settings import AdapterConfig, Config
@@ -263,10 +264,20 @@ def test_the_card_says_what_the_run_recorded_and_no_later_step(
     card = (tmp_path / "out/README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
     assert (front["base_model"], front["library_name"]) == (str(tiny_editor_path), "diffusers")
-    assert "lora" in front["tags"]
+    assert {"lora", "DiffusionNFT"} <= set(front["tags"])
     assert "0.250 in step 1, 0.750 in step 3" in card and "rank: 3" in card
     with Image.open(tmp_path / "out/reward.png") as picture:
         assert picture.width > 500
+
+
+def test_the_card_names_the_algorithm_of_the_run(runs: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(runs / "lora", tmp_path / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["algorithm"] = AWM().model_dump(mode="json")
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    export_run(run, tmp_path / "out")
+    tags = yaml.safe_load((tmp_path / "out/README.md").read_text().split("---")[1])["tags"]
+    assert "AWM" in tags and "DiffusionNFT" not in tags
 
 
 def test_without_matplotlib_the_card_has_no_picture_and_a_line_says_what_to_install(

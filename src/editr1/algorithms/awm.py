@@ -29,6 +29,7 @@ from editr1.algorithms.base import Algorithm, Rows, Velocities
 class AWM(Algorithm):
     """Advantage Weighted Matching (arXiv 2509.25050)."""
 
+    title: ClassVar = "AWM"
     parts: ClassVar = {
         "policy": "Policy loss",
         "clipped": "Share of clipped ratios",

@@ -106,6 +106,8 @@ class Algorithm(BaseModel, ABC):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
+    title: ClassVar[str]
+    """Its name in reports and model cards."""
     parts: ClassVar[Mapping[str, str]]
     """Names of the parts that `loss` returns, each with its title for reports."""
     scheduler: ClassVar[SchedulerName | None] = None

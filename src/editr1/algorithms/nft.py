@@ -35,6 +35,7 @@ W_MIN = 1e-5
 class NFT(Algorithm):
     """DiffusionNFT (arXiv 2509.16117) as Edit-R1 uses it."""
 
+    title: ClassVar = "DiffusionNFT"
     parts: ClassVar = {
         "loss_pos": "Loss of the positive policy",
         "loss_neg": "Loss of the negative policy",

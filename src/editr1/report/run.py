@@ -13,7 +13,6 @@ import yaml
 from markupsafe import Markup
 
 from editr1 import __version__
-from editr1.algorithms.base import find_algorithms
 from editr1.data.pictures import data_url
 from editr1.evaluation.heldout.rows import open_image
 from editr1.report.environment import write_page
@@ -63,7 +62,7 @@ def write_report(run_dir: str | Path) -> Path:
         curves=reward_figures(run),
         by_task=task_figures(run),
         drift=single_figures(run, DRIFT, "drift"),
-        optimiser=single_figures(run, optimiser_titles(run.config)),
+        optimiser=single_figures(run, optimiser_titles(run)),
         tables=score_tables(run.results) if run.results else [],
         gallery=[(title, note, [pair_card(run, pair) for pair in pairs]) for title, note, pairs in pair_gallery(run)],
         grids=[(path.stem.replace("_", " "), data_url(path.read_bytes())) for path in grids],
@@ -76,8 +75,7 @@ def facts(run: Run) -> dict[str, str]:
     rollout, algorithm, adapter, data = (config[name] for name in ("rollout", "algorithm", "adapter", "data"))
     per_step = f"{rollout['groups_per_step']} instructions × {rollout['group_size']} edits"
     trained = f"LoRA, rank {adapter['rank']}" if adapter["mode"] == "lora" else "all weights of the denoiser"
-    name = algorithm.get("name", "nft")
-    method = f"DiffusionNFT, β {algorithm['beta']:g}" if name == "nft" else name.upper()
+    method = run.algorithm.title + (f", β {algorithm['beta']:g}" if "beta" in algorithm else "")
     return {
         "Editor": f"{config['editor']['path']} ({trained})",
         "Judge": f"{config['judge']['path'] or config['judge']['model']} ({config['judge']['method']})",
@@ -141,13 +139,16 @@ def column(run: Run, key: str, within: str | None = None) -> list[float | None]:
     return [row.get(key) for row in rows]
 
 
-def optimiser_titles(config: Mapping[str, Any]) -> dict[str, str]:
+def optimiser_titles(run: Run) -> dict[str, str]:
     """Titles of the loss, of the parts that the run's algorithm names, and of the norms, by their names in the metrics.
 
     The summands of a loss, `loss_...`, are left out: the loss itself is their sum.
     """
-    parts = find_algorithms()[config["algorithm"].get("name", "nft")].parts
-    return {"loss": "Loss", **{name: title for name, title in parts.items() if not name.startswith("loss_")}, **NORMS}
+    return {
+        "loss": "Loss",
+        **{name: title for name, title in run.algorithm.parts.items() if not name.startswith("loss_")},
+        **NORMS,
+    }
 
 
 def score_tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from editr1.algorithms.base import Algorithm, find_algorithms
 from editr1.errors import UserError
 from editr1.evaluation.heldout.rows import EditRow, read_rows
 from editr1.files import read_lines
@@ -49,6 +50,11 @@ class Run:
     results: dict[str, Any] | None
     pairs: list[BeforeAfter]
     grids: list[Path]
+
+    @property
+    def algorithm(self) -> type[Algorithm]:
+        """The algorithm that its config names; DiffusionNFT if it is older than the name."""
+        return find_algorithms()[self.config["algorithm"].get("name", "nft")]
 
     @property
     def train_seconds(self) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -26,14 +28,26 @@ def test_average_equals_its_closed_form() -> None:
     start = _values(layer)
     ema = EMA(layer.named_parameters(), decay=0.9)
     seen = []
-    for step in range(1, 6):
+    for step in range(100, 105):  # past the warm-up
         for theta in layer.parameters():
             theta.data += step
-        ema.update()
+        ema.update(step)
         seen.append(_values(layer))
     for name, average in ema.state_dict().items():
         expected = 0.9**5 * start[name] + sum(0.1 * 0.9 ** (4 - k) * values[name] for k, values in enumerate(seen))
         torch.testing.assert_close(average, expected)
+
+
+def test_untrained_start_fades_as_in_the_released_code() -> None:
+    """theta = 1 from the first step on: the start's weight is the product of min((1 + s) / (10 + s), 0.9)."""
+    theta = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    ema = EMA([("theta", theta)], decay=0.9)
+    theta.data.fill_(1.0)
+    for step in range(120):
+        ema.update(step)
+        weights = [min((1 + s) / (10 + s), 0.9) for s in range(step + 1)]
+        assert float(ema.state_dict()["theta"]) == pytest.approx(1 - math.prod(weights), abs=1e-12)
+    assert weights[0] == 0.1 and weights[79] < 0.9 == weights[80]
 
 
 def test_swap_shows_the_average_inside_and_the_trained_values_after_even_a_failure() -> None:
@@ -41,7 +55,7 @@ def test_swap_shows_the_average_inside_and_the_trained_values_after_even_a_failu
     ema = EMA(layer.named_parameters(), decay=0.5)
     start = _values(layer)
     layer.weight.data.zero_()
-    ema.update()
+    ema.update(100)
     with pytest.raises(KeyboardInterrupt), ema.swap():
         torch.testing.assert_close(layer.weight.detach(), start["weight"] / 2, rtol=0, atol=0)
         torch.testing.assert_close(layer.bias.detach(), start["bias"], rtol=0, atol=0)
@@ -55,7 +69,7 @@ def test_parameters_stay_the_same_objects_with_their_gradients() -> None:
     layer(torch.ones(1, 3, dtype=torch.float64)).sum().backward()
     before, gradient = layer.weight, layer.weight.grad
     ema = EMA(layer.named_parameters(), decay=0.5)
-    ema.update()
+    ema.update(0)
     with ema.swap():
         pass
     assert layer.weight is before
@@ -67,14 +81,14 @@ def test_saved_average_goes_on_as_if_never_stopped() -> None:
     layer = _layer()
     straight, stopped = (EMA(layer.named_parameters(), decay=0.9) for _ in range(2))
     layer.weight.data += 1
-    straight.update()
-    stopped.update()
+    straight.update(0)
+    stopped.update(0)
     saved = {name: average.clone() for name, average in stopped.state_dict().items()}
     resumed = EMA(layer.named_parameters(), decay=0.9)
     resumed.load_state_dict(saved)
     layer.weight.data *= 3
-    straight.update()
-    resumed.update()
+    straight.update(1)
+    resumed.update(1)
     torch.testing.assert_close(resumed.state_dict(), straight.state_dict(), rtol=0, atol=0)
     assert saved["weight"].data_ptr() != resumed.state_dict()["weight"].data_ptr()
 
@@ -98,8 +112,8 @@ def test_small_steps_of_bfloat16_weights_are_not_rounded_away() -> None:
     layer.weight.data.fill_(1.0)
     ema = EMA(layer.named_parameters(), decay=0.999)
     layer.weight.data.fill_(1.0078125)  # the next bfloat16
-    for _ in range(100):
-        ema.update()
+    for step in range(10_000, 10_100):  # past the warm-up
+        ema.update(step)
     expected = 1 + 0.0078125 * (1 - 0.999**100)
     torch.testing.assert_close(ema.state_dict()["weight"], torch.full((2, 3), expected))
     with ema.swap():

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from editr1.data.seeds import derive_seed, edit_seed, item_seed, key_seed
+from editr1.data.seeds import Purpose, derive_seed, edit_seed, item_seed, key_seed
+
+PAIRS: tuple[Purpose, Purpose] = ("rollout", "noise")
 
 
 def test_derived_seeds_do_not_collide() -> None:
-    seeds = {
-        derive_seed(s, use, a, b)
-        for s in range(3)
-        for use in ("rollout", "noise")
-        for a in range(20)
-        for b in range(20)
-    }
+    seeds = {derive_seed(s, use, a, b) for s in range(3) for use in PAIRS for a in range(20) for b in range(20)}
     assert len(seeds) == 3 * 2 * 20 * 20
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_letters_of_a_purpose_cannot_be_taken_for_counters() -> None:
+    """Else "a", 98 and "ab" would be the same words."""
+    assert not any(b.startswith(a) for a, b in itertools.permutations(get_args(Purpose), 2))
+    with pytest.raises(ValueError, match="'ab'"):
+        derive_seed(0, "ab")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,16 @@ from torch import Tensor
 
 
 class EMA:
-    """Exponential moving average of named parameters: avg <- decay * avg + (1 - decay) * theta.
+    """Exponential moving average of named parameters: avg <- d_s avg + (1 - d_s) theta after step s (from 0).
 
-    The average starts at the parameters' values. It has at least float32, so that the small steps of bfloat16 weights
-    are not rounded away.
+        d_s = min((1 + s) / (10 + s), decay)
+
+    as in the released code of Edit-R1: the untrained start is forgotten quickly, and d_s reaches 0.9 at s = 80. The
+    average has at least float32, so that the small steps of bfloat16 weights are not rounded away.
 
     Args:
         params: Pairs (name, parameter).
-        decay: Decay rate in [0, 1); 0.9 in the paper.
+        decay: Decay rate in [0, 1) after the warm-up; 0.9 in the paper.
     """
 
     def __init__(self, params: Iterable[tuple[str, Tensor]], decay: float) -> None:
@@ -29,11 +31,12 @@ class EMA:
         }
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Move the average toward the parameters' current values."""
+    def update(self, step: int) -> None:
+        """Move the average toward the parameters' values after step `step` (from 0)."""
+        decay = min((1 + step) / (10 + step), self.decay)
         for name, theta in self.params.items():
             average = self.averages[name]
-            average.lerp_(theta.to(average.dtype), 1 - self.decay)
+            average.lerp_(theta.to(average.dtype), 1 - decay)
 
     @contextmanager
     def swap(self) -> Iterator[None]:

@@ -315,7 +315,7 @@ class Config(Section):
     """More rewards by name; each is normalised on its own and mixed with the judge's by weight."""
     failures: FailureConfig = FailureConfig()
     ema: float = Field(default=0.9, ge=0, lt=1)
-    """Decay rate of the averaged weights, which evaluation uses."""
+    """Decay rate of the averaged weights, which evaluation uses; after step s (from 0) at most (1 + s) / (10 + s)."""
     steps: int = Field(default=1000, gt=0)
     """Optimiser steps."""
     save_every: int = Field(default=10, gt=0)

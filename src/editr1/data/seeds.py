@@ -6,15 +6,26 @@ Equal arguments give equal seeds on every machine. Results of runs and evaluatio
 from __future__ import annotations
 
 import zlib
+from typing import Literal, get_args
 
 import numpy as np
 
+Purpose = Literal["adapter", "epoch", "noise", "rollout"]
+"""What a seed is for. None is the beginning of another, so that its letters and the counters cannot be confused."""
 
-def derive_seed(seed: int, purpose: str, *counters: int) -> int:
-    """A seed in [0, 2**63) for one purpose ("epoch", "rollout", "noise") at one place (epoch, or step and group index).
+
+def derive_seed(seed: int, purpose: Purpose, *counters: int) -> int:
+    """A seed in [0, 2**63) for one purpose at one place (an epoch, or step and group index).
 
     Different arguments give unrelated seeds.
+
+    Raises:
+        ValueError: The purpose is not one of `Purpose`.
     """
+    if purpose not in get_args(Purpose):
+        raise ValueError(
+            f"no seed is for {purpose!r}: add it to Purpose, unless it begins another one or is begun by it"
+        )
     return _word([seed, *purpose.encode(), *counters]) >> 1
 
 

@@ -237,7 +237,7 @@ class Trainer:
             before = [param.clone() for param in self.params]
             self.optimizer.step()
             self.editor.policies.follow(self.algorithm.old_decay(self.step))
-            self.ema.update()
+            self.ema.update(self.step)
             moved = [param - was for param, was in zip(self.params, before, strict=True)]
             norms = torch.stack([get_total_norm(moved), get_total_norm(self.params)]).tolist()
         self.step += 1

@@ -200,6 +200,9 @@ def test_every_field_says_what_it_is() -> None:
         (["rewards={f: {kind: ocr, lora: x}}"], "belongs to kind"),
         (["judge.method=ranking", "judge.order=paper"], "judge.template: method ranking .* leave template out"),
         (["judge.method=ranking", "judge.template=full"], "judge.order: method ranking"),
+        (["judge=null"], "judge is missing, and there are no rewards"),
+        (["judge.paht=x"], r"unknown key judge.paht; did you mean judge.path\?"),
+        (["rewards={judge: {kind: ocr}}"], "rewards.judge: the name belongs to the judge"),
     ],
 )
 def test_judges_that_cannot_be_are_refused(overrides: list[str], problem: str) -> None:

@@ -19,11 +19,13 @@ from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.prompts import load_prompt
+from editr1.judges.rewards.function import FunctionReward
+from editr1.judges.rewards.mixed import MixedJudge
 from editr1.training.group import Group
 from editr1.training.rewarding import FailureWatch, Rewarding, assign_advantages, assign_rewards
-from editr1.training.step_row import measure
+from editr1.training.step_row import measure, reward_statistics
 from tests.judges.client import remote_model
-from tests.judges.fault_server import FaultServer, always
+from tests.judges.fault_server import BODY_FAULTS, WIRE_FAULTS, FaultServer, always
 
 
 def group(number: int, edits: int = 2) -> Group:
@@ -91,6 +93,10 @@ def test_parts_and_reasons_are_laid_into_the_group() -> None:
     assert made.reasons == [None, "dead", None] and made.prompts == ["p/1"]
     assert made.parts["judge"].tolist() == pytest.approx([0.5, math.nan, 1.0], nan_ok=True)
     assert made.parts["ocr"].isnan().all()
+    assert made.parts_reasons == {
+        "judge": [None, "not asked", None],
+        "ocr": ["nothing is quoted", "not asked", "not asked"],
+    }
 
 
 def test_an_easy_reward_does_not_drown_a_hard_one() -> None:
@@ -128,6 +134,44 @@ def test_the_watch_counts_failing_steps_in_a_row_and_names_the_commonest_reason(
     watch.check([measure(bad)])
     with pytest.raises(UserError, match=r"for 3 of the last step's 4 edits, .* more than 50% .* last 2 steps: dead"):
         watch.check([measure(bad)])
+
+
+def constant(*_: object) -> float:
+    return 0.5
+
+
+@pytest.mark.parametrize("fault", [*WIRE_FAULTS, *BODY_FAULTS, "http_503", "http_401", "http_429"])
+def test_whatever_fails_a_judge_stops_the_run_though_another_reward_goes_on(fault: str) -> None:
+    with FaultServer(always(fault), hang=0.2) as server:
+        model = remote_model(server.url, model="m", tries=1, backoff=0.001, timeout=0.1)
+        judge = MLLMJudge(model, load_prompt("brief", "prefix"), method="score_logit")
+        mixed = MixedJudge({"judge": (judge, 1.0), "own": (FunctionReward(f"{__name__}:constant"), 1.0)})
+        made = group(0)
+        with Rewarding(mixed, 1) as rewarding:
+            rewarding.start(made)
+            rewarding.finish()
+        mixed.close()
+    assert made.rewards is not None and made.rewards.tolist() == [0.5, 0.5] and made.reasons == [None, None]
+    measured = [measure(made)]
+    assert reward_statistics(measured)["parts_unscored"] == {"judge": 2, "own": 0}
+    reason = made.parts_reasons["judge"][0]
+    assert reason and reason in reward_statistics(measured)["parts_reasons"]["judge"][0]
+    with pytest.raises(UserError, match=r"the reward 'judge' is missing for 2 of the last step's 2 edits") as caught:
+        FailureWatch(share=0.5, steps=1).check(measured)
+    assert reason in str(caught.value)
+
+
+def test_a_reward_that_is_optional_may_be_missing_in_every_step() -> None:
+    made = group(0)
+    both = {"judge": Score(0.5), "ocr": Score(None, "nothing is quoted")}
+    assign_rewards(made, [Score(0.5, parts=both)] * 2)
+    watch = FailureWatch(share=0.5, steps=2, optional={"ocr"})
+    for _ in range(5):
+        watch.check([measure(made)])
+    strict = FailureWatch(share=0.5, steps=2)
+    strict.check([measure(made)])
+    with pytest.raises(UserError, match=r"'ocr' is missing .* last 2 steps: nothing .* set rewards\.ocr\.optional"):
+        strict.check([measure(made)])
 
 
 def test_an_interrupt_does_not_wait_for_a_judge_that_hangs() -> None:

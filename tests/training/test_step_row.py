@@ -50,6 +50,16 @@ def test_reward_statistics_have_the_values_of_numpy() -> None:
     assert row["unscored"] == 4
 
 
+def test_every_mixed_reward_counts_its_own_missing_edits_and_reasons() -> None:
+    one, two = group([0.5, 0.7, 0.9]), group([0.5])
+    one.parts = {"judge": torch.tensor([0.5, math.nan, math.nan]), "own": torch.tensor([0.5, 0.7, 0.9])}
+    one.parts_reasons = {"judge": [None, "HTTP 503", "HTTP 503"], "own": [None] * 3}
+    row = reward_statistics(measures(one, two))  # the second group was asked about neither
+    assert row["unscored"] == 0 and row["reward_parts"] == {"judge": 0.5, "own": pytest.approx(0.7)}
+    assert row["parts_unscored"] == {"judge": 3, "own": 1}
+    assert row["parts_reasons"] == {"judge": ["2 x HTTP 503", "1 x not asked"], "own": ["1 x not asked"]}
+
+
 def test_look_of_images_that_are_known() -> None:
     assert look(np.full((4, 5, 3), 0.5, np.float32)) == pytest.approx([0.5, 0, 0])
     assert look(np.zeros((4, 5, 3), np.float32)) == pytest.approx([0, 0, 0])
@@ -184,8 +194,10 @@ def test_progress_says_reward_groups_and_speed_where_there_is_no_terminal(capsys
     with StepProgress(0, 60) as progress:
         progress.show(row)
         progress.show({**row, "step": 4, "reward_mean": None})
+        progress.show({**row, "step": 5, "unscored": 0, "parts_unscored": {"judge": 24, "own": 0}})
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "step 3/60: reward 0.457, 5/8 groups kept, 12.3 images/s",
         "step 4/60: reward none, 5/8 groups kept, 12.3 images/s",
+        "step 5/60: reward 0.457, 5/8 groups kept, 12.3 images/s, no judge for 24 edits",
     ]

@@ -365,7 +365,7 @@ def test_failing_steps_count_in_a_row_only_and_a_share_at_the_limit_does_not(mak
 
 
 def test_a_judge_that_answers_too_few_is_not_believed(make: Make) -> None:
-    with pytest.raises(ValueError, match="the judge gave 1 scores for 2 edits"):
+    with pytest.raises(UserError, match=r"the judge gave 1 scores for 2 edits; .* one score per request"):
         make(judge=RedJudge(lambda call, scores: scores[1:])).train()
 
 

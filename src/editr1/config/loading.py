@@ -10,7 +10,8 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -76,6 +77,8 @@ def known_keys(section: type[BaseModel] = Config, prefix: str = "", algorithm: s
 
 def _sections(annotation: Any, algorithm: str | None) -> Sequence[type[BaseModel]]:
     """The sections that a setting of this type may hold."""
+    if isinstance(annotation, UnionType):  # such as a section or null
+        return [section for one in get_args(annotation) for section in _sections(one, algorithm)]
     if not isinstance(annotation, type):
         return []
     if issubclass(annotation, Algorithm):

@@ -112,6 +112,8 @@ JUDGE_DEFAULTS = JudgeConfig.model_construct()
 class _Reward(Section):
     weight: float = Field(default=1.0, gt=0)
     """Weight in the mix."""
+    optional: bool = False
+    """Whether edits without this reward are only counted; otherwise `failures` holds for it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -148,6 +150,8 @@ class PreservationConfig(_Reward):
 
     kind: Literal["preservation"] = "preservation"
     """Kind of reward."""
+    optional: bool = True
+    """As of any reward; true here, since an edit of the whole picture has no outside to keep."""
 
 
 class OcrConfig(_Reward):
@@ -155,6 +159,8 @@ class OcrConfig(_Reward):
 
     kind: Literal["ocr"] = "ocr"
     """Kind of reward."""
+    optional: bool = True
+    """As of any reward; true here, since many instructions quote no text."""
 
 
 class ClipConfig(_Reward):
@@ -208,7 +214,7 @@ KINDS: dict[str, type[_Reward]] = {
 
 
 class FailureConfig(Section):
-    """When a judge that fails stops the run."""
+    """When a judge that fails stops the run; holds for the reward as a whole and for each that is mixed into it."""
 
     share: float = Field(default=0.5, gt=0, le=1)
     """Share of a step's edits without reward above which the step fails."""
@@ -303,7 +309,8 @@ class Config(Section):
     """One run."""
 
     editor: EditorConfig
-    judge: JudgeConfig
+    judge: JudgeConfig | None = None
+    """The judge; null if `rewards` alone give the reward."""
     data: DataConfig
     rollout: RolloutConfig = RolloutConfig()
     algorithm: Annotated[SerializeAsAny[Algorithm], BeforeValidator(parse_algorithm)] = NFT()
@@ -312,7 +319,7 @@ class Config(Section):
     adapter: AdapterConfig = AdapterConfig()
     memory: MemoryConfig = MemoryConfig()
     rewards: dict[str, RewardConfig] = Field(default_factory=dict)
-    """More rewards by name; each is normalised on its own and mixed with the judge's by weight."""
+    """More rewards by name; each is normalised on its own and mixed with the judge's, if there is one, by weight."""
     failures: FailureConfig = FailureConfig()
     ema: float = Field(default=0.9, ge=0, lt=1)
     """Decay rate of the averaged weights, which evaluation uses; after step s (from 0) at most (1 + s) / (10 + s)."""
@@ -326,6 +333,19 @@ class Config(Section):
     """Seed of every random draw of the run."""
     out: Path = Path("runs/editr1")
     """Folder of the run; one that holds a checkpoint is continued."""
+
+    @property
+    def optional_rewards(self) -> frozenset[str]:
+        """Names of the rewards that may be missing."""
+        return frozenset(name for name, reward in self.rewards.items() if reward.optional)
+
+    @model_validator(mode="after")
+    def _some_reward(self) -> Config:
+        if self.judge is None and not self.rewards:
+            raise ValueError("judge is missing, and there are no rewards; give one of them")
+        if self.judge is not None and "judge" in self.rewards:
+            raise ValueError("rewards.judge: the name belongs to the judge itself; choose another one")
+        return self
 
     @model_validator(mode="after")
     def _trainable_weights(self) -> Config:

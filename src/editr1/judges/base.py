@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 from PIL.Image import Image
 
 from editr1.data.samples import EditSample
+from editr1.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,21 @@ class Closing(Protocol):
     """A judge or a model that waits for another machine; `close` makes it give up and frees those who wait for it."""
 
     def close(self) -> None: ...
+
+
+def scores_of(judge: Judge, requests: Sequence[JudgeRequest], name: str = "the judge") -> list[Score]:
+    """One score per request.
+
+    Raises:
+        UserError: The judge, called `name`, gives more or fewer.
+    """
+    scores = judge.score(requests)
+    if len(scores) != len(requests):
+        raise UserError(
+            f"{name} gave {len(scores)} scores for {len(requests)} edits; its method `score` must return a list with "
+            "one score per request, in their order"
+        )
+    return scores
 
 
 def close(judge: object) -> None:

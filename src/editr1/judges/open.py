@@ -44,13 +44,13 @@ from editr1.toy.assets import locate
 
 
 def open_config_judge(config: Config) -> Judge:
-    """The judge of a config, on the editor's device and in its number format, mixed with its `rewards`."""
+    """The judge of a config, on the editor's device and in its number format, mixed with its `rewards`, if any."""
     device, dtype = pick_device(config.editor.device), getattr(torch, config.editor.dtype)
-    judge = open_judge(config.judge, device, dtype)
-    if not config.rewards:
-        return judge
+    if config.judge is not None and not config.rewards:
+        return open_judge(config.judge, device, dtype)
+    own = {"judge": (open_judge(config.judge, device, dtype), config.judge.weight)} if config.judge else {}
     others = {name: (open_reward(reward, device, dtype), reward.weight) for name, reward in config.rewards.items()}
-    return MixedJudge({"judge": (judge, config.judge.weight), **others})
+    return MixedJudge({**own, **others})
 
 
 def open_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Judge:
@@ -114,7 +114,7 @@ def parse_judge(text: str) -> JudgeConfig:
     name, _, query = text.partition("?")
     settings = {key: yaml.safe_load(value) for key, value in parse_qsl(query)}
     if name == "toy":
-        toy = load_config("toy").judge.model_dump(exclude_defaults=True)
+        toy = load_config("toy").model_dump(exclude_defaults=True)["judge"]
         own_words = {"template", "order"} if settings.get("method") == "ranking" else set()
         settings = {**{key: value for key, value in toy.items() if key not in own_words}, **settings}
     elif name.startswith("openai:"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -78,7 +79,7 @@ def facts(run: Run) -> dict[str, str]:
     method = run.algorithm.title + (f", β {algorithm['beta']:g}" if "beta" in algorithm else "")
     return {
         "Editor": f"{config['editor']['path']} ({trained})",
-        "Judge": f"{config['judge']['path'] or config['judge']['model']} ({config['judge']['method']})",
+        "Judge": _judge_name(config["judge"]),
         "Data": f"{data['kind']}: {data['path'] or data['split'] + ', level ' + data['level']}",
         "A step": f"{per_step}, {rollout['steps']} denoiser calls each",
         "Loss": f"{method}, KL {algorithm['kl']:g}, filter “{algorithm['filter']}”",
@@ -87,6 +88,10 @@ def facts(run: Run) -> dict[str, str]:
         "Versions": ", ".join([f"editr1 {__version__}", *(f"{name} {version(name)}" for name in LIBRARIES)]),
         "Report made": time.strftime("%Y-%m-%d %H:%M"),
     }
+
+
+def _judge_name(settings: Mapping[str, Any] | None) -> str:
+    return f"{settings['path'] or settings['model']} ({settings['method']})" if settings else "none: the rewards alone"
 
 
 def reward_figures(run: Run) -> list[Figure]:
@@ -220,7 +225,17 @@ def _kept_figure(run: Run, steps: Sequence[int]) -> Figure:
         name: [row["groups_kept"] if name == "kept" else row["dropped"].get(name, 0) for row in run.metrics]
         for name in names
     }
-    unscored = sum(row["unscored"] for row in run.metrics)
-    note = f"Edits without a reward: {unscored}." if unscored else "Every edit got a reward."
     words = tuple((name.replace("_", " "), tone) for name, tone in names.items())
-    return Figure("Groups kept and dropped", stack_chart("Groups", steps, stacks, names), note, words)
+    return Figure("Groups kept and dropped", stack_chart("Groups", steps, stacks, names), _missing_note(run), words)
+
+
+def _missing_note(run: Run) -> str:
+    """How many edits have no reward, and how many lack one of those that are mixed, with the last step's reason."""
+    unscored = sum(row["unscored"] for row in run.metrics)
+    notes = [f"Edits without a reward: {unscored}." if unscored else "Every edit got a reward."]
+    counts, last = Counter[str](), dict[str, str]()
+    for row in run.metrics:
+        counts.update(row.get("parts_unscored", {}))
+        last.update({name: reasons[0] for name, reasons in row.get("parts_reasons", {}).items()})
+    notes += [f"Edits without the reward “{name}”: {counts[name]} (last: {last[name]})." for name in sorted(last)]
+    return " ".join(notes)

@@ -24,6 +24,7 @@ class Group:
         rewards: [G] in [0, 1]; NaN for an edit without reward (see `reasons`). None until the judge has answered.
         reasons: For each edit, why it has no reward; None if it has one.
         parts: The rewards that are mixed into `rewards`, by name, [G] each; NaN if one is missing.
+        parts_reasons: For each of these and each edit, why it is missing; None if it is there.
         prompts: Versions of the words that the judges were asked with.
         advantages: [G], NaN for an edit without reward; None until assigned.
         dropped: Why the group is not trained on; None while it is.
@@ -35,6 +36,7 @@ class Group:
     rewards: Tensor | None = None
     reasons: list[str | None] = field(default_factory=list)
     parts: dict[str, Tensor] = field(default_factory=dict)
+    parts_reasons: dict[str, list[str | None]] = field(default_factory=dict)
     prompts: list[str] = field(default_factory=list)
     advantages: Tensor | None = None
     dropped: str | None = None

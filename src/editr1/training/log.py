@@ -80,6 +80,13 @@ def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float
             yield prefix + name, value
 
 
+def _missing(row: StepRow) -> str:
+    """The rewards that edits lack, each with the number of these edits; "" if there are none."""
+    counts = {"reward": row.get("unscored", 0), **row.get("parts_unscored", {})}
+    words = [f"{name} for {count} edits" for name, count in counts.items() if count]
+    return f", no {', no '.join(words)}" if words else ""
+
+
 class StepProgress:
     """A bar with reward, groups kept, images a second and time left; one line a step where there is no terminal."""
 
@@ -103,7 +110,7 @@ class StepProgress:
         """Show the row of a step that is done."""
         reward = "none" if row["reward_mean"] is None else f"{row['reward_mean']:.3f}"
         groups = f"{row['groups_kept']}/{row['groups_kept'] + sum(row['dropped'].values())} groups kept"
-        state = f"reward {reward}, {groups}, {row['images_per_s']:.1f} images/s"
+        state = f"reward {reward}, {groups}, {row['images_per_s']:.1f} images/s{_missing(row)}"
         self._bar.update(self._task, completed=row["step"], state=state)
         if not self.console.is_terminal:
             self.say(f"step {row['step']}/{self._total}: {state}")

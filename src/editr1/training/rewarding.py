@@ -9,7 +9,8 @@ Letters: G edits of a group.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
@@ -17,9 +18,9 @@ import torch
 
 from editr1.algorithms.base import Algorithm, Edits
 from editr1.errors import UserError
-from editr1.judges.base import Judge, JudgeRequest, Score, close
+from editr1.judges.base import Judge, JudgeRequest, Score, close, scores_of
 from editr1.training.group import Group
-from editr1.training.step_row import GroupMeasures, reasons_of
+from editr1.training.step_row import NOT_ASKED, GroupMeasures, parts_reasons_of, reasons_of
 
 
 class Rewarding:
@@ -38,15 +39,15 @@ class Rewarding:
     ) -> None:
         if self._pool:
             self._pool.shutdown(wait=False, cancel_futures=True)
-            if isinstance(error, KeyboardInterrupt):
+            if error is not None:
                 close(self.judge)  # else the process would wait for its threads, and they for the servers
 
     def start(self, group: Group) -> None:
         """Ask about the edits of a group."""
         if self._pool:
-            self._pending.append((group, self._pool.submit(self.judge.score, requests_of(group))))
+            self._pending.append((group, self._pool.submit(scores_of, self.judge, requests_of(group))))
         else:
-            assign_rewards(group, self.judge.score(requests_of(group)))
+            assign_rewards(group, scores_of(self.judge, requests_of(group)))
 
     def finish(self) -> None:
         """Wait until every group has its rewards."""
@@ -60,19 +61,15 @@ def requests_of(group: Group) -> list[JudgeRequest]:
 
 
 def assign_rewards(group: Group, scores: Sequence[Score]) -> None:
-    """Give a group the scores of its edits.
-
-    Raises:
-        ValueError: The judge gave more or fewer scores than there are edits.
-    """
-    if len(scores) != len(group.rollout.images):
-        raise ValueError(f"the judge gave {len(scores)} scores for {len(group.rollout.images)} edits")
+    """Give a group the scores of its edits, one each."""
     group.rewards = _values(scores)
     group.reasons = [score.reason for score in scores]
     group.prompts = sorted({score.prompt for score in scores if score.prompt})
     names = dict.fromkeys(name for score in scores for name in score.parts)
-    absent = Score(None, "not asked")
-    group.parts = {name: _values([score.parts.get(name, absent) for score in scores]) for name in names}
+    absent = Score(None, NOT_ASKED)
+    parts = {name: [score.parts.get(name, absent) for score in scores] for name in names}
+    group.parts = {name: _values(some) for name, some in parts.items()}
+    group.parts_reasons = {name: [score.reason for score in some] for name, some in parts.items()}
 
 
 def assign_advantages(
@@ -100,15 +97,17 @@ def edits_of(group: Group) -> Edits:
 
 
 class FailureWatch:
-    """Counts the steps in a row in which too many edits are left without reward.
+    """Counts the steps in a row in which too many edits are left without reward, or without one that is mixed into it.
 
     Args:
         share: Of a step's edits; more of them unscored make a failing step.
         steps: Failing steps in a row that are too many.
+        optional: Names of the mixed rewards that may be missing.
     """
 
-    def __init__(self, share: float, steps: int) -> None:
-        self.share, self.steps, self.failing = share, steps, 0
+    def __init__(self, share: float, steps: int, optional: Collection[str] = ()) -> None:
+        self.share, self.steps, self.optional = share, steps, optional
+        self.failing = Counter[str]()
 
     def check(self, groups: Sequence[GroupMeasures]) -> None:
         """Count a step.
@@ -116,15 +115,21 @@ class FailureWatch:
         Raises:
             UserError: It was one too many; says how many edits had no reward, and the commonest reason.
         """
-        reasons = reasons_of(groups)
         edits = sum(len(group.reasons) for group in groups)
-        self.failing = self.failing + 1 if sum(reasons.values()) > self.share * edits else 0
-        if self.failing >= self.steps:
-            raise UserError(
-                f"the judge gave no reward for {sum(reasons.values())} of the last step's {edits} edits, and for more "
-                f"than {self.share:.0%} in each of the last {self.failing} steps: {reasons.most_common(1)[0][0]}; "
-                "mend the judge, then run the same command again to go on"
-            )
+        required = {name: reasons for name, reasons in parts_reasons_of(groups).items() if name not in self.optional}
+        for name, reasons in {"": reasons_of(groups), **required}.items():
+            self.failing[name] = self.failing[name] + 1 if sum(reasons.values()) > self.share * edits else 0
+            if self.failing[name] >= self.steps:
+                raise UserError(self._complaint(name, reasons, edits))
+
+    def _complaint(self, name: str, reasons: Counter[str], edits: int) -> str:
+        who = f"the reward {name!r} is missing" if name else "the judge gave no reward"
+        remedy = f"mend it (or set rewards.{name}.optional)" if name and name != "judge" else "mend the judge"
+        return (
+            f"{who} for {sum(reasons.values())} of the last step's {edits} edits, and for more than {self.share:.0%} "
+            f"in each of the last {self.failing[name]} steps: {reasons.most_common(1)[0][0]}; "
+            f"{remedy}, then run the same command again to go on"
+        )
 
 
 def _part(group: Group, name: str) -> torch.Tensor:

@@ -31,6 +31,7 @@ Watch = Callable[[Group], Mapping[str, Sequence[float]]]
 """Measures the edits of a group for the log alone, one number per edit; nothing that it says reaches the training."""
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+NOT_ASKED = "not asked"
 LOOK = ("brightness", "saturation", "sharpness", "source_distance")
 
 
@@ -43,6 +44,7 @@ class GroupMeasures:
         rewards: The rewards that there are.
         reasons: Why an edit has no reward; one entry per edit, None if it has one.
         parts: The rewards that were mixed, by name, those that there are.
+        parts_reasons: Why an edit lacks one of these; one entry per edit, None if it is there.
         prompts: Versions of the words that the judges were asked with.
         dropped: Why the group was not trained on; None if it was.
         latent_norm: Root mean square of x0.
@@ -54,6 +56,7 @@ class GroupMeasures:
     rewards: list[float]
     reasons: list[str | None]
     parts: dict[str, list[float]]
+    parts_reasons: dict[str, list[str | None]]
     prompts: list[str]
     dropped: str | None
     latent_norm: float
@@ -70,6 +73,7 @@ def measure(group: Group, watch: Watch | None = None) -> GroupMeasures:
         rewards=_numbers(group.rewards),
         reasons=group.reasons,
         parts={name: _numbers(values) for name, values in group.parts.items()},
+        parts_reasons=group.parts_reasons,
         prompts=group.prompts,
         dropped=group.dropped,
         latent_norm=float(rollout.latents.float().square().mean().sqrt()),
@@ -115,7 +119,10 @@ def step_row(
 
 
 def reward_statistics(groups: Sequence[GroupMeasures]) -> StepRow:
-    """Mean and spread of the rewards that there are, by task too, and how many are missing and why."""
+    """Mean and spread of the rewards that there are, by task too, and how many are missing and why.
+
+    "parts_unscored" and "parts_reasons" say the same of each reward that is mixed; optional ones too.
+    """
     rewards = [torch.tensor(group.rewards, dtype=torch.float64) for group in groups]
     every = torch.cat(rewards)
     tasks: dict[str, list[torch.Tensor]] = {}
@@ -123,14 +130,17 @@ def reward_statistics(groups: Sequence[GroupMeasures]) -> StepRow:
         tasks.setdefault(group.task, []).append(scored)
     within = [float(scored.std(correction=0)) for scored in rewards if len(scored)]
     parts = _gathered(group.parts for group in groups)
+    missing = parts_reasons_of(groups)
     return {
         "reward_mean": _mean(every),
         "reward_std_within": sum(within) / len(within) if within else None,
         "reward_std_all": float(every.std(correction=0)) if len(every) else None,
         "reward_by_task": {task: _mean(torch.cat(scored)) for task, scored in sorted(tasks.items())},
         "unscored": sum(len(group.looks) for group in groups) - len(every),
-        "reasons": [f"{count} x {reason}" for reason, count in reasons_of(groups).most_common(5)],
+        "reasons": _commonest(reasons_of(groups)),
         "reward_parts": {name: _mean(torch.tensor(parts[name], dtype=torch.float64)) for name in sorted(parts)},
+        "parts_unscored": {name: sum(missing[name].values()) for name in sorted(missing)},
+        "parts_reasons": {name: _commonest(missing[name]) for name in sorted(missing) if missing[name]},
         "prompts": sorted({prompt for group in groups for prompt in group.prompts}),
     }
 
@@ -138,6 +148,20 @@ def reward_statistics(groups: Sequence[GroupMeasures]) -> StepRow:
 def reasons_of(groups: Sequence[GroupMeasures]) -> Counter[str]:
     """How often each reason for having no reward was given."""
     return Counter(reason for group in groups for reason in group.reasons if reason is not None)
+
+
+def parts_reasons_of(groups: Sequence[GroupMeasures]) -> dict[str, Counter[str]]:
+    """As `reasons_of`, of each reward that is mixed; edits of a group that was not asked about it count too."""
+    names = dict.fromkeys(name for group in groups for name in group.parts_reasons)
+    return {
+        name: Counter(
+            reason
+            for group in groups
+            for reason in group.parts_reasons.get(name, [NOT_ASKED] * len(group.reasons))
+            if reason is not None
+        )
+        for name in names
+    }
 
 
 def edit_statistics(groups: Sequence[GroupMeasures]) -> dict[str, float]:
@@ -188,6 +212,11 @@ def _gathered(groups: Iterator[Mapping[str, Sequence[float]]]) -> dict[str, list
         for name, values in group.items():
             lists.setdefault(name, []).extend(values)
     return lists
+
+
+def _commonest(reasons: Counter[str]) -> list[str]:
+    """The commonest reasons with their counts, in words."""
+    return [f"{count} x {reason}" for reason, count in reasons.most_common(5)]
 
 
 def _mean(values: torch.Tensor) -> float | None:

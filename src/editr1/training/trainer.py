@@ -89,7 +89,7 @@ class Trainer:
         self._step_seconds = 0.0
         self._whole = True  # the weights are those after `step` steps, not between two
         self._checked = False
-        self._failures = FailureWatch(config.failures.share, config.failures.steps)
+        self._failures = FailureWatch(config.failures.share, config.failures.steps, config.optional_rewards)
         self._resume()
 
     def train(self, max_seconds: float | None = None, on_step: Callable[[StepRow], None] | None = None) -> Path:

@@ -57,6 +57,13 @@ def test_a_part_that_abstains_is_left_out_of_that_edits_mix() -> None:
     assert weights_of(judge) == {"judge": 3.0, "ocr": 1.0} and weights_of(Fixed()) == {}
 
 
+def test_a_part_that_gives_too_few_scores_is_refused_by_its_name() -> None:
+    for remote in (False, True):
+        judge = MixedJudge({"fine": (Fixed(*[Score(0.5)] * 2), 1.0), "short": (Fixed(Score(1.0), remote=remote), 1.0)})
+        with pytest.raises(UserError, match="the reward 'short' gave 1 scores for 2 edits"):
+            judge.score([request(BASE)] * 2)
+
+
 def changed(box: tuple[int, int, int, int], shift: int = 0) -> Image.Image:
     edit = Image.fromarray((np.asarray(BASE).astype(int) + shift).clip(0, 255).astype(np.uint8))
     ImageDraw.Draw(edit).rectangle(box, fill=(255, 0, 255))
@@ -85,22 +92,55 @@ def silent(*_): return None
 def large(*_): return 1.5
 def nan(*_): return math.nan
 def text(*_): return "0.5"
+def several(*_): return [0.5, 0.5]
+def yes(*_): return True
+def numpy(*_): return __import__("numpy").float32(0.5)
 def raises(*_): raise KeyError("colour")
 constant = 3
 """
 
 
-def test_a_function_of_ones_own_scores_or_gives_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def own_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_rewards.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("own_rewards")
+def test_a_function_of_ones_own_scores_or_has_nothing_to_say() -> None:
     requests = [request(BASE)]
     assert FunctionReward("own_rewards:good").score(requests) == [Score(0.128)]
-    for name, reason in {
-        "silent": "nothing to say", "large": "gave 1.5, which is not in", "nan": "gave nan", "text": "gave str '0.5'",
-        "raises": "KeyError: 'colour'",
-    }.items():  # fmt: skip
-        (score,) = FunctionReward(f"own_rewards:{name}").score(requests)
-        assert score.value is None and reason in str(score.reason)
+    assert FunctionReward("own_rewards:numpy").score(requests) == [Score(0.5)]
+    assert FunctionReward("own_rewards:silent").score(requests) == [Score(None, "own_rewards:silent: nothing to say")]
+
+
+@pytest.mark.usefixtures("own_rewards")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("large", "1.5"),
+        ("nan", "nan"),
+        ("text", "str '0.5'"),
+        ("several", r"list '\[0.5, 0.5\]'"),
+        ("yes", "bool 'True'"),
+    ],
+)
+def test_what_is_no_number_in_zero_to_one_is_one_line_with_function_and_value(name: str, value: str) -> None:
+    with pytest.raises(UserError, match=f"^reward function own_rewards:{name}: gave {value}, not a number in"):
+        FunctionReward(f"own_rewards:{name}").score([request(BASE)])
+
+
+@pytest.mark.usefixtures("own_rewards")
+def test_an_error_in_a_function_of_ones_own_is_not_caught_mixed_or_not() -> None:
+    function = FunctionReward("own_rewards:raises")
+    for judge in (function, MixedJudge({"own": (function, 1.0), "judge": (Fixed(Score(0.5), remote=True), 1.0)})):
+        with pytest.raises(KeyError, match="colour") as caught:
+            judge.score([request(BASE)])
+        assert caught.traceback[-1].name == "raises"
+
+
+@pytest.mark.usefixtures("own_rewards")
+def test_a_function_that_cannot_be_loaded_is_refused() -> None:
     for name in ("own_rewards", "own_rewards:none", "nowhere:f", "own_rewards:constant", ":f"):
         with pytest.raises(UserError, match="reward function"):
             FunctionReward(name)
@@ -140,7 +180,7 @@ def service(replies: list[tuple[int, bytes]]) -> Iterator[tuple[str, list[dict[s
         ([(503, b"")], None, "HTTP 503 after 4 tries"),
         ([(403, b"")], None, "HTTP 403"),
         ([(200, b'{"score": null, "reason": "too dark"}')], None, "too dark"),
-        ([(200, b'{"score": 7}')], None, "gave 7"),
+        ([(200, b'{"score": 7}')], None, "gave 7, not a number in [0, 1]"),
         ([(200, b'{"score": NaN}')], None, "gave nan"),
         ([(200, b"[0.5]")], None, 'no "score"'),
         ([(200, b'{"sco')], None, "not JSON"),

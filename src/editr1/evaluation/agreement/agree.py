@@ -23,7 +23,7 @@ from editr1.evaluation.agreement.pairs import Pair
 from editr1.evaluation.agreement.ties import BY_LAYOUT, EQUAL, RULES, PairScores, Rule, always_tie, random_answer
 from editr1.evaluation.rank import kendall, spearman
 from editr1.files import JsonLines, write_file
-from editr1.judges.base import Judge, JudgeRequest, Score
+from editr1.judges.base import Judge, JudgeRequest, Score, scores_of
 from editr1.judges.mllm import MLLMJudge
 
 SIDES = ("a", "b")
@@ -221,7 +221,7 @@ def _ask(name: str, judge: Judge, pairs: Sequence[Pair], store: Store) -> list[S
             if (name, edit) not in store.by_edit:
                 requests.setdefault(edit, request)
     started = time.perf_counter()
-    scores = judge.score(list(requests.values())) if requests else []
+    scores = scores_of(judge, list(requests.values()), f"the judge {name}") if requests else []
     wall = (time.perf_counter() - started) / max(len(requests), 1)
     first = {edit: (key, side) for key, side, edit in reversed(places)}
     verdicts = zip(requests, scores, strict=True)

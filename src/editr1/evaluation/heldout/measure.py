@@ -18,7 +18,7 @@ from editr1.data.samples import EditDataset, EditSample
 from editr1.data.seeds import item_seed
 from editr1.editors.editor import Editor
 from editr1.evaluation.heldout.rows import SOURCE, EditRow, RowStore
-from editr1.judges.base import Judge, JudgeRequest
+from editr1.judges.base import Judge, JudgeRequest, scores_of
 from editr1.toy.oracle import score
 from editr1.toy.world import item_from_key
 
@@ -99,7 +99,7 @@ def _measure(judge: Judge, samples: Sequence[EditSample], edits: list[list[Image
     for sample in samples:
         store.save_image(sample.key, SOURCE, sample.source)
     rows = []
-    for (sample, i, image), verdict in zip(pairs, judge.score(requests), strict=True):
+    for (sample, i, image), verdict in zip(pairs, scores_of(judge, requests), strict=True):
         key, oracle = sample.key, asdict(score(item_from_key(sample.key), image))
         name = store.save_image(key, i, image)
         rows.append(EditRow(key, sample.task, i, sample.instruction, verdict.value, verdict.reason, oracle, name))

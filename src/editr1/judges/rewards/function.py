@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import math
 import sys
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from editr1.errors import UserError, first_line
+from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score, SingleJudge
 
 
 class FunctionReward(SingleJudge):
     """Calls `function(source, edit, instruction, requirement, task)`, which returns a number in [0, 1], or None.
 
-    If it raises an error or returns anything else, the edit has no score, with that as the reason.
+    None leaves the edit without a score. Anything else that it returns is a `UserError`, and what it raises is not
+    caught: it is the user's own code, and its traceback says where it fails.
 
     Its name is "pkg.module:function", importable from the current folder too.
     """
@@ -26,22 +27,22 @@ class FunctionReward(SingleJudge):
 
     def score_one(self, request: JudgeRequest) -> Score:
         sample = request.sample
-        try:
-            value = self.function(sample.source, request.edit, sample.instruction, sample.requirement, sample.task)
-        except Exception as error:  # noqa: BLE001  # whatever a user's function raises is a reason, not the run's end
-            return Score(None, f"{self.name}: {type(error).__name__}: {first_line(error)[:120]}")
-        return as_score(value, self.name)
+        value = self.function(sample.source, request.edit, sample.instruction, sample.requirement, sample.task)
+        score = as_score(value, self.name)
+        if score.value is None and value is not None:
+            raise UserError(f"reward function {score.reason}; return one, or None for an edit that it cannot score")
+        return score
 
 
 def as_score(value: Any, where: str) -> Score:
     """A number in [0, 1] as a score; anything else as a reason."""
     if value is None:
         return Score(None, f"{where}: nothing to say")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):  # numbers of NumPy are real too
         return Score(None, f"{where}: gave {type(value).__name__} {str(value)[:40]!r}, not a number in [0, 1]")
-    if not math.isfinite(value) or not 0 <= value <= 1:
-        return Score(None, f"{where}: gave {value}, which is not in [0, 1]")
-    return Score(float(value))
+    if not 0 <= (number := float(value)) <= 1:  # nor is NaN
+        return Score(None, f"{where}: gave {number:g}, not a number in [0, 1]")
+    return Score(number)
 
 
 def load_function(name: str) -> Callable[..., Any]:

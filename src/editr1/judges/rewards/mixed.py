@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from editr1.judges.base import Judge, JudgeRequest, Score, close
+from editr1.judges.base import Judge, JudgeRequest, Score, close, scores_of
 
 THREADS = 64  # calls of remote parts in flight
 
@@ -41,11 +41,10 @@ class MixedJudge:
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
         """One mixed score per request; remote parts work while the others compute."""
-        pending = {
-            name: self._pool.submit(judge.score, requests) for name, judge in self.judges.items() if judge.remote
-        }
+        calls = {name: (judge, requests, f"the reward {name!r}") for name, judge in self.judges.items()}
+        pending = {name: self._pool.submit(scores_of, *call) for name, call in calls.items() if call[0].remote}
         with self._local:
-            local = {name: judge.score(requests) for name, judge in self.judges.items() if not judge.remote}
+            local = {name: scores_of(*call) for name, call in calls.items() if not call[0].remote}
         scores = {name: pending[name].result() if name in pending else local[name] for name in self.judges}
         rows = zip(*scores.values(), strict=True)
         return [self._mix(dict(zip(scores, row, strict=True))) for _, row in zip(requests, rows, strict=True)]

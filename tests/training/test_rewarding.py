@@ -16,16 +16,17 @@ from editr1.data.samples import EditSample
 from editr1.editors.editor import Rollout
 from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
-from editr1.judges.base import JudgeRequest, Score
+from editr1.judges.base import JudgeRequest, Score, close
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.prompts import load_prompt
 from editr1.judges.rewards.function import FunctionReward
+from editr1.judges.rewards.http import HttpReward
 from editr1.judges.rewards.mixed import MixedJudge
 from editr1.training.group import Group
 from editr1.training.rewarding import FailureWatch, Rewarding, assign_advantages, assign_rewards
 from editr1.training.step_row import measure, reward_statistics
 from tests.judges.client import remote_model
-from tests.judges.fault_server import BODY_FAULTS, WIRE_FAULTS, FaultServer, always
+from tests.judges.fault_server import BODY_FAULTS, WIRE_FAULTS, FaultServer, always, times
 
 
 def group(number: int, edits: int = 2) -> Group:
@@ -187,3 +188,23 @@ def test_an_interrupt_does_not_wait_for_a_judge_that_hangs() -> None:
         for thread in waiting:
             thread.join(600)
         assert not any(thread.is_alive() for thread in waiting)
+
+
+def test_after_an_interrupt_judge_and_service_can_be_asked_again() -> None:
+    with FaultServer(times("hang", 1), hang=600.0) as server:
+        model = remote_model(server.url, model="m", timeout=600)
+        judge = MLLMJudge(model, load_prompt("full", "paper"), method="score_logit")
+        service = HttpReward("http://127.0.0.1:9/score", backoff=0.001)  # where nobody listens
+        mixed = MixedJudge({"judge": (judge, 1.0), "service": (service, 1.0)})
+        with pytest.raises(KeyboardInterrupt), Rewarding(mixed, 2) as rewarding:
+            rewarding.start(group(1))
+            while not server.chats:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+        made = group(1)
+        with Rewarding(mixed, 2) as rewarding:
+            rewarding.start(made)
+            rewarding.finish()
+        assert not made.parts["judge"].isnan().any()
+        assert made.parts_reasons["service"] == ["127.0.0.1:9: ConnectError after 4 tries"] * 2
+        close(mixed)

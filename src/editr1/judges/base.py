@@ -69,7 +69,10 @@ class Judge(Protocol):
 
 @runtime_checkable
 class Closing(Protocol):
-    """A judge or a model that waits for another machine; `close` makes it give up and frees those who wait for it."""
+    """A judge or a model that waits for another machine; `close` makes it give up and frees those who wait for it.
+
+    The next call starts it again.
+    """
 
     def close(self) -> None: ...
 

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -219,6 +220,28 @@ def test_several_threads_may_ask_and_close_frees_those_that_wait(right: list[Ans
         model.close()
         waiting.join(300)
         assert not waiting.is_alive() and raised
+
+
+@pytest.mark.parametrize("where", ["chat", "tokenize"])
+@pytest.mark.parametrize("fault", ["hang", "http_503"])  # the endpoint rests for a long time after the second one
+def test_a_model_that_was_closed_while_it_waited_can_be_asked_again(
+    right: list[Answer], where: str, fault: str
+) -> None:
+    def wait(model: OpenAIModel) -> None:
+        with suppress(CancelledError):
+            model.answer(asks(4))
+
+    plan = times(fault, 1)
+    plans = {"plan": plan} if where == "chat" else {"tokenize": plan}
+    with FaultServer(hang=600.0, **plans) as server, client(server.url, backoff=10_000.0, timeout=600.0) as model:
+        waiting = threading.Thread(target=wait, args=(model,))
+        waiting.start()
+        while not (server.chats if where == "chat" else server.tokenized):
+            time.sleep(0.005)
+        model.close()
+        waiting.join(300)
+        assert not waiting.is_alive()
+        assert without_time(model.answer(asks(4))) == right[:4]
 
 
 def test_a_server_that_wants_max_completion_tokens_is_given_them() -> None:

@@ -191,6 +191,16 @@ class Endpoints:
             if call.task is not None:
                 call.task.cancel()
 
+    async def reset(self) -> None:
+        """Close all connections and forget all failures and rests: their timers end with the event loop."""
+        self._waiting.clear()
+        for endpoint in self.endpoints:
+            for client in endpoint.clients:
+                await client.aclose()
+            endpoint.clients, endpoint.idle = [], []
+            endpoint.in_flight = endpoint.failures = 0
+            endpoint.failed_at = endpoint.rests_until = endpoint.wished_until = 0.0
+
     def _enqueue(self, call: _Call[Any]) -> None:
         self._waiting.append(call)
         self._dispatch()

@@ -61,7 +61,7 @@ class OpenAIModel:
         self._endpoints = Endpoints(servers, in_flight=settings.in_flight, tries=tries, backoff=backoff)
         self._exact = {server: _TokenIds(server, self.name, tries) for server in servers}
         self._renamed: set[Endpoint] = set()  # these want `max_completion_tokens`, like OpenAI's newer models
-        self._encoders = ThreadPoolExecutor(os.cpu_count(), "judge-images")
+        self._encoders = _encoders()
         self._client = Client(self._endpoints, "judge-client")
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
@@ -70,9 +70,10 @@ class OpenAIModel:
         return self._client.gather(self._answer(ask, [self._part(part, urls) for part in ask.parts]) for ask in asks)
 
     def close(self) -> None:
-        """Withdraw all questions and end the client; threads that wait in `answer` get a CancelledError."""
+        """Withdraw all questions; threads that wait in `answer` get a CancelledError. It can be asked again."""
         self._client.close()
-        self._encoders.shutdown(wait=False, cancel_futures=True)
+        old, self._encoders = self._encoders, _encoders()
+        old.shutdown(wait=False, cancel_futures=True)
 
     async def _answer(self, ask: Ask, parts: list[str | Future[str]]) -> Answer:
         started = time.monotonic()
@@ -157,7 +158,7 @@ class _TokenIds:
             Fault: The endpoint does not answer, but may do so later.
         """
         if self._able and any(choice not in self.ids for choice in choices):
-            if choices not in self._learning:  # one question, however many wait for its answer
+            if (task := self._learning.get(choices)) is None or task.done():  # one question, however many wait for it
                 self._learning[choices] = asyncio.create_task(self._learn(choices))
             await asyncio.shield(self._learning[choices])
         ids = [token for choice in choices if (token := self.ids.get(choice)) is not None]
@@ -175,7 +176,7 @@ class _TokenIds:
                 if choice not in self.ids and self._able:
                     await self._learn_one(choice)
         finally:
-            del self._learning[choices]
+            self._learning.pop(choices, None)
 
     async def _learn_one(self, choice: str) -> None:
         url = self.endpoint.url.removesuffix("/v1") + "/tokenize"
@@ -194,6 +195,11 @@ class _TokenIds:
         if len(tokens) != 1:
             words = "%s writes %r as %d tokens: it is looked up in the list"
             _log.warning(words, self.endpoint.host, choice, len(tokens))
+
+
+def _encoders() -> ThreadPoolExecutor:
+    """Threads that encode pictures; they start when they are needed."""
+    return ThreadPoolExecutor(os.cpu_count(), "judge-images")
 
 
 async def _content(part: str | Future[str]) -> dict[str, Any]:

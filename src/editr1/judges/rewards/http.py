@@ -48,7 +48,7 @@ class HttpReward:
         return self._client.gather(self._score(request) for request in requests)
 
     def close(self) -> None:
-        """Withdraw all requests and end the client."""
+        """Withdraw all requests; it can be asked again."""
         self._client.close()
 
     async def _score(self, request: JudgeRequest) -> Score:

@@ -26,7 +26,7 @@ class MixedJudge:
         self.judges = {name: judge for name, (judge, _) in parts.items()}
         self.weights: Mapping[str, float] = {name: weight for name, (_, weight) in parts.items()}
         self._local = threading.Lock()  # parts in this process are called from one thread at a time
-        self._pool = ThreadPoolExecutor(THREADS, "mixed-judge")  # starts a thread if it needs one
+        self._pool = _threads()
 
     @property
     def remote(self) -> bool:
@@ -34,8 +34,9 @@ class MixedJudge:
         return any(judge.remote for judge in self.judges.values())
 
     def close(self) -> None:
-        """Withdraw all questions to servers."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Withdraw all questions to servers; it can be asked again."""
+        old, self._pool = self._pool, _threads()
+        old.shutdown(wait=False, cancel_futures=True)
         for judge in self.judges.values():
             close(judge)
 
@@ -59,3 +60,8 @@ class MixedJudge:
             return replace(mixed, reason="; ".join(f"{name}: {score.reason}" for name, score in scores.items()))
         total = sum(self.weights[name] for name in values)
         return replace(mixed, value=sum(self.weights[name] * value for name, value in values.items()) / total)
+
+
+def _threads() -> ThreadPoolExecutor:
+    """Threads for remote parts; they start when they are needed."""
+    return ThreadPoolExecutor(THREADS, "mixed-judge")

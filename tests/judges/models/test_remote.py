@@ -23,7 +23,7 @@ from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask
 from editr1.judges.models.remote import OpenAIModel
 from tests.judges.client import DIGITS, client, remote_model, without_time
-from tests.judges.fault_server import BODY_FAULTS, WIRE_FAULTS, FaultServer, always, logprobs_of, share, times
+from tests.judges.fault_server import BODY_FAULTS, WIRE_FAULTS, FaultServer, always, logprobs_of, never, share, times
 
 KEY = "sk-planted-0123456789"
 HTTP_FAULTS = ("http_408", "http_429", "http_500", "http_502", "http_503", "http_504")
@@ -231,9 +231,11 @@ def test_a_model_that_was_closed_while_it_waited_can_be_asked_again(
         with suppress(CancelledError):
             model.answer(asks(4))
 
-    plan = times(fault, 1)
-    plans = {"plan": plan} if where == "chat" else {"tokenize": plan}
-    with FaultServer(hang=600.0, **plans) as server, client(server.url, backoff=10_000.0, timeout=600.0) as model:
+    chat, tokenize = (times(fault, 1) if where == place else never() for place in ("chat", "tokenize"))
+    with (
+        FaultServer(chat, tokenize=tokenize, hang=600.0) as server,
+        client(server.url, backoff=10_000.0, timeout=600.0) as model,
+    ):
         waiting = threading.Thread(target=wait, args=(model,))
         waiting.start()
         while not (server.chats if where == "chat" else server.tokenized):

@@ -21,6 +21,15 @@ from editr1.algorithms.base import Algorithm, find_algorithms
 from editr1.config.settings import KINDS, Config, Section
 from editr1.errors import UserError
 
+ELSEWHERE = {
+    "optim.lr": "optim.learning_rate",
+    "adapter.rank": "adapter.lora_rank",
+    "editor.pixels": "editor.resolution",
+    "rollout.group_size": "rollout.num_generations",
+    "out": "output_dir",
+}
+"""Names that other trainers have for a setting."""
+
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read a YAML file, or a shipped preset by name, and apply overrides such as "optim.lr=1e-3" to it.
@@ -157,10 +166,14 @@ def _same_branch(one: str, other: str) -> bool:
 
 
 def nearest_key(key: str, keys: Iterable[str]) -> str:
-    """Of `keys`, the one most like `key`, as a whole and in its last part."""
+    """Of `keys`, the one most like `key`, as a whole and in its last part, by our name or that of other trainers."""
 
-    def likeness(other: str) -> float:
-        pairs = ((key, other), (key.rpartition(".")[2], other.rpartition(".")[2]))
-        return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+    def likeness(known: str) -> float:
+        names = (known, ELSEWHERE.get(known, known))
+        return max(_ratio(key, name) + _ratio(key.rpartition(".")[2], name.rpartition(".")[2]) for name in names)
 
     return max(keys, key=likeness)
+
+
+def _ratio(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()

@@ -3,9 +3,10 @@
 `editors/open.py` calls these functions: `quantization` (the number format of the denoiser's frozen weights) and `place`
 (the device of each component) while it loads the weights, all others on the loaded editor.
 
-Nothing here depends on the adapters: a block is compiled at its first call, and again after a LoRA is added or another
-policy becomes active, because torch guards on the attributes that PEFT switches. docs/memory.md says what each setting
-saves and costs.
+Only `checkpoint_blocks` knows of policies: it computes a block again under the policy of its forward pass. All others
+work on any denoiser, with a LoRA or without: a block is compiled at its first call, and again after a LoRA is added or
+another policy becomes active, because torch guards on the attributes that PEFT switches. docs/memory.md says what each
+setting saves and costs.
 """
 
 from __future__ import annotations

@@ -114,18 +114,39 @@ def test_a_picture_that_was_cut_short_is_named(tmp_path: Path) -> None:
 def test_every_epoch_visits_every_item_once(size: int, per_step: int, seed: int) -> None:
     sampler = GroupSampler(size, per_step, seed)
     steps = -(-3 * size // per_step)
-    visited = [index for step in range(steps) for index in sampler.indices(step)]
-    assert all(len(sampler.indices(step)) == per_step for step in range(steps))
+    visited = [index for step in range(steps) for index in sampler.draw(step * per_step)[0]]
+    assert all(len(sampler.draw(step * per_step)[0]) == per_step for step in range(steps))
     for epoch in range(3):
         assert Counter(visited[epoch * size : (epoch + 1) * size]) == Counter(range(size))
 
 
 def test_epochs_and_seeds_differ_and_steps_need_no_history() -> None:
     sampler = GroupSampler(50, 50, seed=3)
-    late = sampler.indices(7)
-    assert sampler.indices(0) != sampler.indices(1) != late
-    assert GroupSampler(50, 50, seed=3).indices(7) == late
-    assert GroupSampler(50, 50, seed=4).indices(7) != late
+    late, after = sampler.draw(7 * 50)
+    assert sampler.draw(0)[0] != sampler.draw(50)[0] != late
+    assert after == 8 * 50
+    assert GroupSampler(50, 50, seed=3).draw(7 * 50) == (late, after)
+    assert GroupSampler(50, 50, seed=4).draw(7 * 50)[0] != late
+
+
+@given(st.data(), st.integers(2, 20), st.integers(1, 30), st.integers(0, 2**40))
+def test_banned_items_are_passed_over_and_the_others_keep_their_order(
+    data: st.DataObject, size: int, per_step: int, seed: int
+) -> None:
+    banned = data.draw(st.sets(st.integers(0, size - 1), max_size=size - 1))
+    sampler = GroupSampler(size, per_step, seed)
+    everything, _ = GroupSampler(size, 90 * size, seed).draw(0)
+    place, drawn = 0, list[int]()
+    for _ in range(3):
+        items, place = sampler.draw(place, banned)
+        assert len(items) == per_step
+        drawn += items
+    assert drawn == [item for item in everything[:place] if item not in banned]
+
+
+def test_when_every_item_is_banned_the_message_says_what_to_do() -> None:
+    with pytest.raises(UserError, match=r"all 3 items are solved.*harder items"):
+        GroupSampler(3, 2, seed=0).draw(0, {0, 1, 2})
 
 
 def test_references_are_opened_in_their_order(tmp_path: Path) -> None:

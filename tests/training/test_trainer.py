@@ -1,6 +1,6 @@
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from editr1.editors.editor import Editor
 from editr1.editors.open import open_editor
 from editr1.errors import UserError
 from editr1.files import read_lines
-from editr1.judges.base import Score
+from editr1.judges.base import JudgeRequest, Score
 from editr1.judges.rewards.mixed import MixedJudge
 from editr1.training import checkpoint
 from editr1.training.group import Group
@@ -63,6 +63,32 @@ def test_two_steps_and_two_more_are_four_steps(make: Make, straight: Path, tmp_p
     assert trainer.step == 2
     trainer.train()
     assert_same_run(tmp_path / "out", straight)
+
+
+class EasyItems(RedJudge):
+    """Two items are solved by every edit; `keys` is what was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: list[str] = []
+
+    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+        self.keys.append(requests[0].sample.key)
+        solved = self.keys[-1] in ("item-1", "item-3")
+        return [Score(1.0)] * len(requests) if solved else super().score(requests)
+
+
+def test_solved_items_are_never_drawn_again_also_after_a_stop(make: Make, tmp_path: Path) -> None:
+    judge, one, two = EasyItems(), EasyItems(), EasyItems()
+    whole = make(judge=judge, data__ban_solved=True, steps=6, out=tmp_path / "whole")
+    whole.train()
+    assert [judge.keys.count(key) for key in ("item-1", "item-3")] == [1, 1]
+    assert len(judge.keys) == 12 and min(judge.keys.count(f"item-{i}") for i in (0, 2, 4)) >= 3
+    assert [row["banned"] for row in read_lines(whole.out / "metrics.jsonl")][-1] == 2
+    make(judge=one, data__ban_solved=True, steps=3, out=tmp_path / "parts").train()
+    make(judge=two, data__ban_solved=True, steps=6, out=tmp_path / "parts").train()
+    assert one.keys + two.keys == judge.keys
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("the judge fell over")])
@@ -303,7 +329,7 @@ def test_draws_differ_between_steps_and_groups(make: Make) -> None:
 
 def test_the_first_loss_is_the_formula_of_the_paper(make: Make) -> None:
     trainer = make(steps=1, rollout__groups_per_step=1, algorithm__kl=0.0)
-    group = trainer.rollout(trainer.dataset[trainer.sampler.indices(0)[0]], index=0)
+    group = trainer.rollout(trainer.dataset[trainer.sampler.draw(0)[0][0]], index=0)
     assign_rewards(group, trainer.judge.score(requests_of(group)))
     assert group.rewards is not None
     rewards = group.rewards.double()

@@ -60,6 +60,16 @@ def filter_groups(
     return [_reason(group, mode, tau_mu, tau_sigma) for group in rewards]
 
 
+def is_solved(rewards: Tensor, tau_mu: float = 0.9, tau_sigma: float = 0.05) -> bool:
+    """Whether a group's edits [G] are good and agree: std < tau_sigma AND mean > tau_mu, at least half of them scored.
+
+    It is the paper's rule for dropping a group. The published code does not draw the item again either.
+    """
+    scored = _scored(rewards)
+    enough = 2 * len(scored) >= len(rewards) > 0
+    return enough and float(scored.std(correction=0)) < tau_sigma and float(scored.mean()) > tau_mu
+
+
 def _scored(group: Tensor) -> Tensor:
     """The rewards of the scored edits, float64."""
     return group[~group.isnan()].double()
@@ -81,7 +91,7 @@ def _reason(group: Tensor, mode: Filter, tau_mu: float, tau_sigma: float) -> str
     if 2 * len(scored) < len(group):
         return "no_reward"
     mean, std = float(scored.mean()), float(scored.std(correction=0))
-    if mode == "paper" and std < tau_sigma and mean > tau_mu:
+    if mode == "paper" and is_solved(group, tau_mu, tau_sigma):
         return "agree_and_high"
     if mode == "released" and std <= tau_sigma:
         return "no_spread"

@@ -26,7 +26,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from editr1.algorithms.advantages import Filter, Std, filter_groups, normalise
+from editr1.algorithms.advantages import Filter, Std, filter_groups, is_solved, normalise
 from editr1.algorithms.mixing import mix
 
 LEVEL_MIN = 1e-3
@@ -158,6 +158,10 @@ class Algorithm(BaseModel, ABC):
         """
         advantages = mix(parts or {}, weights, self.std) if weights else normalise(rewards, self.std)
         return Credit(advantages, filter_groups(rewards, self.filter, self.tau_mu, self.tau_sigma))
+
+    def solves(self, rewards: Tensor) -> bool:
+        """Whether the edits of an item, with these rewards [G], are so good that it has nothing left to teach."""
+        return is_solved(rewards, self.tau_mu, self.tau_sigma)
 
     def levels_per_edit(self, visited: int) -> int:
         """T, for a sampler that visits `visited` levels."""

@@ -237,6 +237,8 @@ class DataConfig(Section):
     """Seed of the toy items."""
     size: int = Field(default=512, gt=0)
     """Number of toy items."""
+    ban_solved: bool = False
+    """Never draw an item again once its edits are good and agree (tau_mu, tau_sigma), as in the released code."""
 
     @model_validator(mode="after")
     def _path_for_jsonl(self) -> DataConfig:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -150,13 +151,31 @@ class GroupSampler:
     groups_per_step: int
     seed: int
 
-    def indices(self, step: int) -> list[int]:
-        """The dataset indices of the groups of `step` (from 0); an epoch may end inside a step."""
-        first = step * self.groups_per_step
-        epochs = range(first // self.size, (first + self.groups_per_step - 1) // self.size + 1)
-        order = np.concatenate([self._permutation(epoch) for epoch in epochs])
-        start = first - epochs[0] * self.size
-        return [int(index) for index in order[start : start + self.groups_per_step]]
+    def draw(self, place: int, banned: AbstractSet[int] = frozenset()) -> tuple[list[int], int]:
+        """The dataset indices of a step's groups, and the place of the next step; an epoch may end inside a step.
+
+        Args:
+            place: Items of the epochs before this step, banned ones included; step s is at s * groups_per_step if none
+                is banned.
+            banned: Items to pass over.
+
+        Raises:
+            UserError: All items are banned.
+        """
+        if len(banned) >= self.size:
+            raise UserError(
+                f"all {self.size} items are solved, so data.ban_solved leaves none to draw: training is done; use more "
+                "or harder items, or a higher algorithm.tau_mu"
+            )
+        items: list[int] = []
+        while len(items) < self.groups_per_step:
+            epoch, start = divmod(place, self.size)
+            for item in self._permutation(epoch)[start:].tolist():
+                place += 1
+                items += [] if item in banned else [item]
+                if len(items) == self.groups_per_step:
+                    break
+        return items, place
 
     def _permutation(self, epoch: int) -> np.ndarray:
         return np.random.default_rng(derive_seed(self.seed, "epoch", epoch)).permutation(self.size)

@@ -85,6 +85,7 @@ class Trainer:
         self.ema = EMA(zip(self.names, self.params, strict=True), config.ema)
         self.sampler = GroupSampler(len(dataset), config.rollout.groups_per_step, config.seed)
         self.step, self.seconds = 0, 0.0
+        self.place, self.banned = 0, set[int]()  # in the epochs, and the items that are not drawn any more
         self.start: dict[str, float] = {}  # what the edits of the first step looked like
         self._step_seconds = 0.0
         self._whole = True  # the weights are those after `step` steps, not between two
@@ -140,6 +141,7 @@ class Trainer:
         with interrupts.held():
             with self._between_steps():
                 norms = self._update()
+                self._ban(groups)
                 row = self._row(measures, {**losses, **norms})
                 log.write(row)
             self._keep(groups)
@@ -149,7 +151,13 @@ class Trainer:
 
     def save(self) -> Path:
         """Write the checkpoint of this step, unless it is there; returns its folder."""
-        state = {"seconds": self.seconds, "start": self.start, "config": self.config.model_dump(mode="json")}
+        state = {
+            "seconds": self.seconds,
+            "start": self.start,
+            "place": self.place,
+            "banned": sorted(self.banned),
+            "config": self.config.model_dump(mode="json"),
+        }
         return checkpoint.save(self._checkpoints, self.step, state, self._write_weights, self.config.keep)
 
     def rollout(self, sample: EditSample, index: int) -> Group:
@@ -177,8 +185,9 @@ class Trainer:
     def _collect(self) -> list[Group]:
         """The groups of this step, with their rewards."""
         self.clock, groups = Stopwatch(), list[Group]()
+        self._items, self._next = self.sampler.draw(self.place, self.banned)
         with Rewarding(self.judge, self.config.rollout.groups_per_step) as rewarding:
-            for index, item in enumerate(self.sampler.indices(self.step)):
+            for index, item in enumerate(self._items):
                 with self.clock("rollout"):
                     groups.append(self.rollout(self.dataset[item], index))
                 with self.clock("judge"):
@@ -240,9 +249,17 @@ class Trainer:
             self.ema.update(self.step)
             moved = [param - was for param, was in zip(self.params, before, strict=True)]
             norms = torch.stack([get_total_norm(moved), get_total_norm(self.params)]).tolist()
-        self.step += 1
+        self.step, self.place = self.step + 1, self._next
         weights = "lora_norm" if self.config.adapter.mode == "lora" else "weight_norm"
         return dict(zip(("update_norm", weights), norms, strict=True))
+
+    def _ban(self, groups: Sequence[Group]) -> None:
+        """Draw the items that are solved never again, if the config says so."""
+        if self.config.data.ban_solved:
+            pairs = zip(self._items, groups, strict=True)
+            self.banned |= {
+                i for i, group in pairs if group.rewards is not None and self.algorithm.solves(group.rewards)
+            }
 
     @contextmanager
     def _between_steps(self) -> Iterator[None]:
@@ -254,6 +271,8 @@ class Trainer:
     def _row(self, measures: Sequence[GroupMeasures], numbers: Mapping[str, float | None]) -> StepRow:
         """The row of the step that was just made."""
         self.start = self.start or edit_statistics(measures)
+        if self.config.data.ban_solved:
+            numbers = {**numbers, "banned": len(self.banned)}
         return step_row(self.step, measures, numbers, self.start, self.clock.read())
 
     def _keep(self, groups: Sequence[Group]) -> None:
@@ -319,4 +338,6 @@ class Trainer:
             raise UserError(f"{folder}: {error}") from error
         checkpoint.restore_optimizer(self.optimizer, self.names, tensors)
         self.step, self.seconds, self.start = state["step"], state["seconds"], state["start"]
+        self.place = state.get("place", self.step * self.config.rollout.groups_per_step)  # none before bans were
+        self.banned = {*state.get("banned", [])}
         self._step_seconds = self.seconds / max(self.step, 1)

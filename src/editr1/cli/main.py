@@ -91,13 +91,13 @@ def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped preset.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...")] = None,
 ) -> None:
-    """Train an editor. The same command resumes a stopped run."""
+    """Train an editor, and measure it on held-out items if `evaluation` is set. The same command resumes a run."""
     from editr1.config.loading import load_config
 
     settings = load_config(config, overrides or [])
-    from editr1.training.open import open_trainer
+    from editr1.cli.measured import train_config
 
-    typer.echo(open_trainer(settings).train())
+    typer.echo(train_config(settings))
 
 
 @app.command()

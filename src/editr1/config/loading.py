@@ -126,9 +126,10 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
 def _set(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
     *sections, last = key.split(".")
     for section in sections:
-        below = tree.setdefault(section, {})
+        below = {} if tree.get(section) is None else tree[section]
         if not isinstance(below, dict):
             raise UserError(f"{where}: {section} is a value and holds no keys")
+        tree[section] = below
         tree = below
     tree[last] = value
 

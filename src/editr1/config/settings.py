@@ -247,6 +247,33 @@ class DataConfig(Section):
         return self
 
 
+class EvaluationConfig(Section):
+    """Held-out items that are edited and judged before, during and after training; give either data or split."""
+
+    data: Path | None = None
+    """Folder of the held-out items, with a data.jsonl of its own; null with split."""
+    split: float | None = Field(default=None, gt=0)
+    """Held-out part of the run's own data, which training never draws: a share below 1, or a number of items."""
+    every: int | None = Field(default=None, gt=0)
+    """Steps between two evaluations; null for before and after training alone."""
+    items: int | None = Field(default=None, gt=0)
+    """Number of held-out items that are measured, a fixed choice of them; null for all."""
+    edits: int = Field(default=2, gt=0)
+    """Edits per item, each from noise of its own that is the same in every evaluation."""
+    steps: int = Field(default=28, ge=2)
+    """Denoiser calls per edit."""
+    scheduler: SchedulerName = "euler"
+    """Sampler, as in `rollout`."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> EvaluationConfig:
+        if (self.data is None) == (self.split is None):
+            raise ValueError("evaluation: give either data (a folder of held-out items) or split (a part of the data)")
+        if self.split is not None and self.split >= 1 and not self.split.is_integer():
+            raise ValueError(f"evaluation.split={self.split:g}: give a share below 1, or a whole number of items")
+        return self
+
+
 class RolloutConfig(Section):
     """How edits for training are sampled."""
 
@@ -323,6 +350,8 @@ class Config(Section):
     rewards: dict[str, RewardConfig] = Field(default_factory=dict)
     """More rewards by name; each is normalised on its own and mixed with the judge's, if there is one, by weight."""
     failures: FailureConfig = FailureConfig()
+    evaluation: EvaluationConfig | None = None
+    """Held-out items to measure the run on; null for none."""
     ema: float = Field(default=0.9, ge=0, lt=1)
     """Decay rate of the averaged weights, which evaluation uses; after step s (from 0) at most (1 + s) / (10 + s)."""
     steps: int = Field(default=1000, gt=0)

@@ -89,6 +89,11 @@ class JsonlDataset:
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def sources(self) -> list[Path]:
+        """The file of each item's source image."""
+        return [paths[0] for _, _, paths in self._items]
+
     def __getitem__(self, index: int) -> EditSample:
         """The item with its pictures, upright according to their EXIF data, in RGB."""
         line, key, paths = self._items[index]

@@ -74,29 +74,46 @@ def summarise(before: Sequence[EditRow], after: Sequence[EditRow], seed: int, tr
     """The content of `results.json`.
 
     An item with an edit without a reward, before or after, is left out of the judge's figures and counted in
-    "judge_left_out"; it stays in the oracle's.
+    "judge_left_out"; it stays in the oracle's. Items without an oracle have no "oracle".
 
     Raises:
         ValueError: the two evaluations do not hold the same (item, seed) pairs.
     """
-    if sorted((row.key, row.index) for row in before) != sorted((row.key, row.index) for row in after):
+    if not same_edits(before, after):
         raise ValueError("the rows before and after training are not of the same items and seeds")
-    tasks = {row.key: row.task for row in before}
-    oracle = _paired(before, after, lambda row: row.oracle["score"])
-    judge = _paired(before, after, lambda row: row.judge)
+    tasks, measures = {row.key: row.task for row in before}, _measures(before, after)
 
-    def both(keys: Sequence[str]) -> dict[str, Any]:
-        return {"oracle": _figures_of(oracle, keys, seed), "judge": _figures_of(judge, keys, seed)}
+    def each(keys: Sequence[str]) -> dict[str, Any]:
+        return {name: _figures_of(paired, keys, seed) for name, paired in measures.items()}
 
     groups = {task: [key for key in tasks if tasks[key] == task] for task in sorted(set(tasks.values()))}
     return {
         "items": len(tasks),
         "train_seconds": train_seconds,
         "seed": seed,
-        **both(list(tasks)),
-        "judge_left_out": len(tasks) - len(judge),
-        "by_task": {task: {**both(keys), "n": len(keys)} for task, keys in groups.items()},
+        **each(list(tasks)),
+        "judge_left_out": len(tasks) - len(measures["judge"]),
+        "by_task": {task: {**each(keys), "n": len(keys)} for task, keys in groups.items()},
     }
+
+
+def change(before: Sequence[EditRow], after: Sequence[EditRow], seed: int) -> dict[str, Any]:
+    """{"judge": {"before", "after", "delta", "ci95"}} of all items, with "oracle" if they have one."""
+    keys = list(dict.fromkeys(row.key for row in before))
+    return {name: _figures_of(paired, keys, seed) for name, paired in _measures(before, after).items()}
+
+
+def same_edits(before: Sequence[EditRow], after: Sequence[EditRow]) -> bool:
+    """Whether both are rows of the same items and edits."""
+    return {(row.key, row.index) for row in before} == {(row.key, row.index) for row in after}
+
+
+def _measures(before: Sequence[EditRow], after: Sequence[EditRow]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Item means (before, after), by measure and key: the judge's, and the oracle's of items that have one."""
+    judge = _paired(before, after, lambda row: row.judge)
+    if not all(row.oracle for row in before):
+        return {"judge": judge}
+    return {"oracle": _paired(before, after, lambda row: row.oracle["score"]), "judge": judge}
 
 
 def _paired(

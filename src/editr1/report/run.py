@@ -18,10 +18,10 @@ from editr1.data.pictures import data_url
 from editr1.evaluation.heldout.rows import open_image
 from editr1.report.environment import write_page
 from editr1.report.run_folder import BeforeAfter, Run, read_run
-from editr1.report.svg import Line, interval_bar, line_chart, stack_chart
+from editr1.report.svg import Line, interval_bar, interval_chart, line_chart, stack_chart
 from editr1.report.text import duration
 from editr1.report.thumbnails import picture_url
-from editr1.training.run_files import AFTER, BEFORE, REPORT
+from editr1.training.run_files import BEFORE, REPORT
 
 GALLERY_PAIRS = 6  # gains, and as many losses
 LIBRARIES = ("torch", "diffusers", "transformers", "peft")
@@ -65,6 +65,7 @@ def write_report(run_dir: str | Path) -> Path:
         drift=single_figures(run, DRIFT, "drift"),
         optimiser=single_figures(run, optimiser_titles(run)),
         tables=score_tables(run.results) if run.results else [],
+        heldout=heldout_figures(run),
         gallery=[(title, note, [pair_card(run, pair) for pair in pairs]) for title, note, pairs in pair_gallery(run)],
         grids=[(path.stem.replace("_", " "), data_url(path.read_bytes())) for path in grids],
     )
@@ -157,9 +158,9 @@ def optimiser_titles(run: Run) -> dict[str, str]:
 
 
 def score_tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Oracle and judge: a line per task, then one of all tasks, each with its change drawn against zero."""
+    """Oracle, if there is one, and judge: a line per task, then one of all, each with its change drawn against zero."""
     tables = []
-    for name in ("oracle", "judge"):
+    for name in measures_of(results):
         lines = [(task, entry["n"], entry[name]) for task, entry in results["by_task"].items()]
         lines.append(("all", results["items"], results[name]))
         intervals = [figures["ci95"] for _, _, figures in lines if figures["ci95"]]
@@ -169,8 +170,35 @@ def score_tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     return tables
 
 
+def measures_of(results: Mapping[str, Any]) -> list[str]:
+    """What the held-out edits were measured by."""
+    return [name for name in ("oracle", "judge") if name in results]
+
+
+def heldout_figures(run: Run) -> list[Figure]:
+    """The held-out scores over the steps at which they were measured; none if that was before and after alone."""
+    points = (run.results or {}).get("curve", [])
+    if len(points) < 2:
+        return []
+    names, steps = measures_of(points[0]), [0, *(point["step"] for point in points)]
+    note = "Same items and noise each time. Bars: 95% interval of the change since the start."
+    return [
+        Figure(f"Held-out items, {name}", interval_chart(name, steps, *_curve([p[name] for p in points])), note)
+        for name in names
+        if all(point[name]["ci95"] for point in points)
+    ]
+
+
+def _curve(points: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[tuple[float, float]]]:
+    """Means with the start first, and their intervals: that of the change, around the mean at the start."""
+    start = [point["before"] for point in points]
+    means = [start[0], *(point["before"] + point["delta"] for point in points)]
+    bars = [(was + point["ci95"][0], was + point["ci95"][1]) for was, point in zip(start, points, strict=True)]
+    return means, [(start[0], start[0]), *bars]
+
+
 def pair_gallery(run: Run) -> Iterator[tuple[str, str, list[BeforeAfter]]]:
-    """Best, typical and worst, by the change of the oracle's score: (title, note, pairs)."""
+    """Best, typical and worst, by the change of the oracle's score, else of the judge's: (title, note, pairs)."""
     if not run.pairs:
         return
     ranked = sorted(run.pairs, key=lambda pair: pair.change)
@@ -187,7 +215,8 @@ def pair_gallery(run: Run) -> Iterator[tuple[str, str, list[BeforeAfter]]]:
 
 def pair_card(run: Run, pair: BeforeAfter) -> dict[str, Any]:
     """One instruction: three pictures, and the scores before and after."""
-    before, after = run.folder / BEFORE, run.folder / AFTER
+    before_oracle = pair.before.oracle
+    before, after = run.folder / BEFORE, run.folder / run.after
     return {
         "task": pair.before.task,
         "instruction": pair.before.instruction,
@@ -196,8 +225,10 @@ def pair_card(run: Run, pair: BeforeAfter) -> dict[str, Any]:
             ("before", picture_url(open_image(before, pair.before.image))),
             ("after", picture_url(open_image(after, pair.after.image))),
         ],
-        "oracle": (pair.before.oracle["score"], pair.after.oracle["score"]),
-        "judge": (pair.before.judge, pair.after.judge),
+        "scores": {
+            **({"oracle": (before_oracle["score"], pair.after.oracle["score"])} if before_oracle else {}),
+            "judge": (pair.before.judge, pair.after.judge),
+        },
     }
 
 

@@ -25,8 +25,10 @@ class BeforeAfter:
 
     @property
     def change(self) -> float:
-        """After less before, of the oracle's score."""
-        return self.after.oracle["score"] - self.before.oracle["score"]
+        """After less before, of the oracle's score, or of the judge's for items without an oracle."""
+        before, after = _score(self.before), _score(self.after)
+        assert before is not None and after is not None, "edits without a score are no pair"
+        return after - before
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Run:
         metrics: Rows of metrics.jsonl in the order of the steps, one per step.
         oracle: Mean oracle score of the training edits by step, if a demo measured it.
         results: Content of results.json; None without an evaluation.
-        pairs: Edits before and after; empty without an evaluation.
+        pairs: Edits before and after that have a score in both; empty without an evaluation.
+        after: Folder of the edits after training, in the run's.
         grids: Pictures of training samples, in the order of the steps.
     """
 
@@ -49,6 +52,7 @@ class Run:
     oracle: dict[int, float]
     results: dict[str, Any] | None
     pairs: list[BeforeAfter]
+    after: str
     grids: list[Path]
 
     @property
@@ -75,19 +79,27 @@ def read_run(folder: Path) -> Run:
             f"{folder} holds no run (no config.yaml): give the folder that `editr1 train` or `editr1 demo` wrote"
         )
     metrics = folder / METRICS
-    results = folder / RESULTS
+    path = folder / RESULTS
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    after = AFTER if results is None else results.get("after", AFTER)
     by_step = {row["step"]: row for row in (read_lines(metrics) if metrics.exists() else [])}
     return Run(
         folder=folder,
         config=yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")),
         metrics=[by_step[step] for step in sorted(by_step)],
         oracle={step: row["watched"]["oracle"] for step, row in by_step.items() if "watched" in row},
-        results=json.loads(results.read_text(encoding="utf-8")) if results.exists() else None,
-        pairs=_pairs(folder) if results.exists() else [],
+        results=results,
+        pairs=[] if results is None else _pairs(folder, after),
+        after=after,
         grids=sorted((folder / SAMPLES).glob("step_*.png")),
     )
 
 
-def _pairs(folder: Path) -> list[BeforeAfter]:
-    after = {(row.key, row.index): row for row in read_rows(folder / AFTER)}
-    return [BeforeAfter(row, after[row.key, row.index]) for row in read_rows(folder / BEFORE)]
+def _pairs(folder: Path, name: str) -> list[BeforeAfter]:
+    after = {(row.key, row.index): row for row in read_rows(folder / name)}
+    pairs = [BeforeAfter(row, after[row.key, row.index]) for row in read_rows(folder / BEFORE)]
+    return [pair for pair in pairs if _score(pair.before) is not None and _score(pair.after) is not None]
+
+
+def _score(row: EditRow) -> float | None:
+    return row.oracle["score"] if row.oracle else row.judge

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from editr1.config.settings import Config, MemoryConfig
+from editr1.config.settings import Config, EvaluationConfig, MemoryConfig
 from editr1.errors import UserError, first_problem
 from editr1.files import sync
 from editr1.training.run_files import CHECKPOINTS
@@ -29,6 +29,7 @@ FREE = (
     {"steps", "save_every", "keep", "out", "editor.device", "optim.micro_batch", "failures.share", "failures.steps"}
     | {f"judge.{name}" for name in ("batch_size", "endpoints", "api_key_env", "in_flight", "timeout", "tries")}
     | {f"memory.{name}" for name in MemoryConfig.model_fields if name != "quantize"}
+    | {f"evaluation.{name}" for name in EvaluationConfig.model_fields if name != "split"}
 )
 """What may change when a run is continued, on another machine too."""
 
@@ -111,6 +112,12 @@ def changed_settings(before: dict[str, Any], config: Config) -> str:
     was, now = (dict(_leaves(tree)) for tree in (old, config.model_dump(mode="json")))
     changed = [key for key in {**was, **now} if key not in FREE and was.get(key) != now.get(key)]
     return "; ".join(f"{key}: {was.get(key)} there, {now.get(key)} here" for key in changed)
+
+
+def fixed_settings(config: Config) -> dict[str, Any]:
+    """The settings that may not change when a run is continued, by dotted key, without those with their default."""
+    tree = config.model_dump(mode="json", exclude_defaults=True)
+    return {key: value for key, value in _leaves(tree) if key not in FREE}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> dict[str, Tensor]:

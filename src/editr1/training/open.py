@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from editr1.config.settings import Config, DataConfig
+from editr1.data.holdout import choose, hold_out
 from editr1.data.samples import EditDataset, JsonlDataset
 from editr1.editors.open import open_config_editor
 from editr1.judges.open import open_config_judge
@@ -16,7 +17,20 @@ def open_trainer(config: Config) -> Trainer:
     Raises:
         UserError: something that the config names is not there or does not fit.
     """
-    return Trainer(config, open_config_editor(config), open_config_judge(config), open_dataset(config.data))
+    return Trainer(config, open_config_editor(config), open_config_judge(config), open_datasets(config)[0])
+
+
+def open_datasets(config: Config) -> tuple[EditDataset, EditDataset | None]:
+    """The items to train on, and the held-out items of `evaluation`; None without it."""
+    dataset, settings = open_dataset(config.data), config.evaluation
+    if settings is None:
+        return dataset, None
+    if settings.data is not None:
+        return dataset, choose(JsonlDataset(settings.data), settings.items)
+    assert settings.split is not None, "evaluation has data or split"
+    sources = dataset.sources if isinstance(dataset, JsonlDataset) else range(len(dataset))
+    training, heldout = hold_out(dataset, sources, settings.split)
+    return training, choose(heldout, settings.items)
 
 
 def open_dataset(settings: DataConfig) -> EditDataset:

@@ -8,5 +8,6 @@ BOARD = "tb"  # for TensorBoard
 CHECKPOINTS = "checkpoints"
 SAMPLES = "samples"
 BEFORE, AFTER = "evaluation/before", "evaluation/after"
+BETWEEN = "evaluation"  # holds step_<step>/, measured between the two
 RESULTS = "results.json"
 REPORT = "report.html"

@@ -93,17 +93,24 @@ class Trainer:
         self._failures = FailureWatch(config.failures.share, config.failures.steps, config.optional_rewards)
         self._resume()
 
-    def train(self, max_seconds: float | None = None, on_step: Callable[[StepRow], None] | None = None) -> Path:
+    def train(
+        self,
+        max_seconds: float | None = None,
+        on_step: Callable[[StepRow], None] | None = None,
+        until: int | None = None,
+    ) -> Path:
         """Train to `config.steps` and return the last checkpoint. Whatever stops it, the steps done are saved first.
 
         Args:
             max_seconds: Training time, earlier sessions included; it ends before a step that would not fit.
+            until: Step after which it ends, if that is earlier.
             on_step: Receives the row of every step.
 
         Raises:
             KeyboardInterrupt: Ctrl-C or SIGTERM; the state is saved.
             UserError: The judge failed too often, gradients are not finite, a picture or the disk fails.
         """
+        last = self.config.steps if until is None else min(until, self.config.steps)
         self.out.mkdir(parents=True, exist_ok=True)
         write_file(self.out / CONFIG, dump_config(self.config).encode())
         with (
@@ -112,7 +119,7 @@ class Trainer:
             Interrupts() as interrupts,
         ):
             try:
-                while self.step < self.config.steps and self._fits(max_seconds):
+                while self.step < last and self._fits(max_seconds):
                     row = self.train_step(log, interrupts)
                     progress.show(row)
                     if on_step:

@@ -16,8 +16,8 @@ from PIL.Image import Image
 
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
-from editr1.evaluation.heldout.measure import CHUNK, EvalSettings, measure_edits
-from editr1.evaluation.heldout.rows import EditRow, move_aside, open_image, read_rows
+from editr1.evaluation.heldout.measure import CHUNK, EvalSettings, measure_edits, toy_oracle
+from editr1.evaluation.heldout.rows import EditRow, image_name, move_aside, open_image, read_rows
 from editr1.judges.base import JudgeRequest, Score
 from editr1.toy.scene import draw, to_image
 from editr1.toy.world import ToyDataset, item_from_key
@@ -65,8 +65,8 @@ def red(image: Image) -> float:
 
 
 def measure(painter: Any, judge: Grader, dataset: ToyDataset, **settings: Any) -> list[EditRow]:
-    """`measure_edits`, which knows no `Painter`."""
-    return measure_edits(painter, judge, dataset, **settings)
+    """`measure_edits` with the toy's oracle; it knows no `Painter`."""
+    return measure_edits(painter, judge, dataset, **{"oracle": toy_oracle, **settings})
 
 
 def heldout(size: int = ITEMS) -> ToyDataset:
@@ -150,7 +150,7 @@ def test_rows_of_other_settings_are_refused_and_kept(
 def test_rows_of_other_weights_move_aside_and_the_new_ones_are_measured_anew(tmp_path: Path) -> None:
     out, new = tmp_path / "after", EvalSettings(weights="step_10", steps=4)
     assert move_aside(out, "base") is None
-    for place in ("after.base", "after.base.2"):
+    for place in ("base", "base.2"):
         old = measure(Painter(0.5), Grader(), heldout(3), out=out, settings=SETTINGS)
         assert move_aside(out, "base") is None
         assert move_aside(out, "step_10") == tmp_path / place
@@ -165,3 +165,32 @@ def test_edit_without_a_reward_keeps_none_and_the_reason_and_its_oracle_score(tm
     assert silent and {(row.judge, row.reason) for row in silent} == {(None, "abstains")}
     assert min(row.oracle["score"] for row in silent) > 0.999
     assert all(row.judge is not None for row in rows if row.task != "add")
+
+
+def test_items_whose_edits_got_no_reward_are_judged_when_the_evaluation_is_run_again(tmp_path: Path) -> None:
+    whole = measure(Painter(0.1), Grader(), heldout(9), out=tmp_path / "whole", settings=SETTINGS)
+    measure(Painter(0.1), Grader(silent="add"), heldout(9), out=tmp_path / "part", settings=SETTINGS)
+    painter = Painter(0.1)
+    assert measure(painter, Grader(), heldout(9), out=tmp_path / "part", settings=SETTINGS) == whole
+    assert len(painter.seeds) == sum(row.task == "add" for row in whole) / 2
+
+
+def test_without_an_oracle_rows_hold_the_judges_reward_alone(tmp_path: Path) -> None:
+    rows = measure(Painter(), Grader(), heldout(3), out=tmp_path, settings=SETTINGS, oracle=None)
+    assert [row.oracle for row in rows] == [{}] * 6 and all(row.judge is not None for row in rows)
+    assert read_rows(tmp_path) == rows
+
+
+def test_rows_made_with_other_settings_of_the_run_are_refused(tmp_path: Path) -> None:
+    made = EvalSettings(weights="base", steps=4, made_with={"judge.path": "a"})
+    measure(Painter(), Grader(), heldout(3), out=tmp_path, settings=made)
+    other = EvalSettings(weights="base", steps=4, made_with={"judge.path": "b"})
+    with pytest.raises(UserError, match=r"edits with judge.path 'a', now it is 'b'"):
+        measure(Painter(), Grader(), heldout(3), out=tmp_path, settings=other)
+
+
+def test_no_two_keys_share_a_picture_and_none_leaves_the_folder() -> None:
+    keys = ["a/b", "a-b", "a b", "../../x", "x" * 300, "x" * 300 + "y", "toy/small/heldout/0/1", "über"]
+    names = [image_name(key, 0) for key in keys]
+    assert len({*names}) == len(names) and all("/" not in name and len(name) < 200 for name in names)
+    assert image_name("toy/small/heldout/0/1", 0) == "toy-small-heldout-0-1_0.png"

@@ -17,7 +17,7 @@ from editr1.devices import pick_device
 from editr1.evaluation.benchmarks.edits import EditSettings, open_editor, prepare, settings_dict
 from editr1.evaluation.benchmarks.lines import OVERALL, line
 from editr1.evaluation.benchmarks.results import ItemRow, Result
-from editr1.evaluation.heldout.measure import EvalSettings, measure_edits
+from editr1.evaluation.heldout.measure import EvalSettings, measure_edits, toy_oracle
 from editr1.evaluation.heldout.rows import EDITS, EditRow
 from editr1.judges.open import open_judge, parse_judge
 from editr1.toy.world import ToyDataset
@@ -63,6 +63,7 @@ def evaluate_toy(
             edits_per_item=made_with["edits"],
             noise_seed=settings.seed,
         ),
+        oracle=toy_oracle,
         on_items=on_items,
     )
     return toy_result(rows, made_with)

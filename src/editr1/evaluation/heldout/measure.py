@@ -1,4 +1,4 @@
-"""Make and measure edits of toy items: the judge's reward, and the oracle, which training never reads.
+"""Make and measure edits of held-out items: the judge's reward, and for toy items the oracle's score.
 
 The noise of edit i of an item follows from (noise_seed, item, i) alone, so two evaluations with equal settings differ
 only by the editor's weights and are compared edit by edit. No two items share their noise.
@@ -6,8 +6,8 @@ only by the editor's weights and are compared edit by edit. No two items share t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from editr1.judges.base import Judge, JudgeRequest, scores_of
 from editr1.toy.oracle import score
 from editr1.toy.world import item_from_key
 
+Oracle = Callable[[str, Image], Mapping[str, float]]
+"""Scores of an edit by an item's key, "score" among them, that no training reads."""
+
 CHUNK = 8  # items that are edited, judged in one batch, and written
 
 
@@ -35,6 +38,7 @@ class EvalSettings:
         scheduler: Sampler.
         edits_per_item: Number of edits per item.
         noise_seed: Seed of the starting noise.
+        made_with: Further settings on which the rows depend, by name.
     """
 
     weights: str
@@ -42,11 +46,18 @@ class EvalSettings:
     scheduler: SchedulerName = "euler"
     edits_per_item: int = 2
     noise_seed: int = 0
+    made_with: Mapping[str, Any] = field(default_factory=dict)
 
     def head(self, items: Sequence[str]) -> dict[str, Any]:
         """The first line of rows.jsonl; there, `edits_per_item` is called "seeds"."""
         names = {"edits_per_item": "seeds"}
-        return {**{names.get(name, name): value for name, value in asdict(self).items()}, "items": list(items)}
+        own = {names.get(name, name): value for name, value in asdict(self).items() if name != "made_with"}
+        return {**own, **self.made_with, "items": list(items)}
+
+
+def toy_oracle(key: str, image: Image) -> dict[str, float]:
+    """The oracle's scores of an edit of a toy item: "score", "done" and "preserved", each in [0, 1]."""
+    return asdict(score(item_from_key(key), image))
 
 
 def measure_edits(
@@ -56,20 +67,25 @@ def measure_edits(
     *,
     out: Path,
     settings: EvalSettings,
+    oracle: Oracle | None = None,
     on_items: Callable[[int], None] = lambda count: None,
 ) -> list[EditRow]:
-    """Edit and measure every item of a toy dataset under the weights and adapter that are active.
+    """Edit and measure every item of a dataset under the weights and adapter that are active.
 
     Args:
         editor: The editor under test.
         judge: Source of the rewards; an edit without one keeps None and the reason.
-        dataset: Toy items, with keys of `editr1.toy.world`.
-        out: Folder of rows and pictures; finished items are not made again. A UserError if their settings differ.
+        dataset: The items.
+        out: Folder of rows and pictures; items whose edits all have a reward are not made again.
         settings: Sampler, noise, and the name of the weights.
+        oracle: Measures the edits too; None without one.
         on_items: Callback with the number of further items that are done.
 
     Returns:
         `settings.edits_per_item` rows per item, in the order of the dataset.
+
+    Raises:
+        UserError: The rows in `out` have other settings.
     """
     samples = [dataset[index] for index in range(len(dataset))]
     store = RowStore(out, settings.head([sample.key for sample in samples]))
@@ -80,17 +96,19 @@ def measure_edits(
     for start in range(0, len(left), CHUNK):
         chunk = left[start : start + CHUNK]
         seeds = [item_seed(settings.noise_seed, sample.key) for sample in chunk]
-        rollouts = [
-            editor.rollout(sample, count, steps=steps, seed=seed, scheduler=scheduler)
+        edits = [
+            editor.rollout(sample, count, steps=steps, seed=seed, scheduler=scheduler).images
             for sample, seed in zip(chunk, seeds, strict=True)
         ]
-        store.add(_measure(judge, chunk, [rollout.images for rollout in rollouts], store))
+        store.add(_measure(judge, oracle, chunk, edits, store))
         on_items(len(chunk))
     order = {sample.key: index for index, sample in enumerate(samples)}
     return sorted(store.rows, key=lambda row: (order[row.key], row.index))
 
 
-def _measure(judge: Judge, samples: Sequence[EditSample], edits: list[list[Image]], store: RowStore) -> list[EditRow]:
+def _measure(
+    judge: Judge, oracle: Oracle | None, samples: Sequence[EditSample], edits: list[list[Image]], store: RowStore
+) -> list[EditRow]:
     """Judge the edits of several items in one batch, measure them by the oracle, save the pictures."""
     pairs = [
         (sample, i, image) for sample, images in zip(samples, edits, strict=True) for i, image in enumerate(images)
@@ -100,7 +118,7 @@ def _measure(judge: Judge, samples: Sequence[EditSample], edits: list[list[Image
         store.save_image(sample.key, SOURCE, sample.source)
     rows = []
     for (sample, i, image), verdict in zip(pairs, scores_of(judge, requests), strict=True):
-        key, oracle = sample.key, asdict(score(item_from_key(sample.key), image))
+        key, measured = sample.key, dict(oracle(sample.key, image)) if oracle else {}
         name = store.save_image(key, i, image)
-        rows.append(EditRow(key, sample.task, i, sample.instruction, verdict.value, verdict.reason, oracle, name))
+        rows.append(EditRow(key, sample.task, i, sample.instruction, verdict.value, verdict.reason, measured, name))
     return rows

@@ -6,6 +6,8 @@ rows name. An item's pictures are written before its lines, so a line never name
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +22,7 @@ from editr1.files import JsonLines, read_lines, write_file
 
 FILE = "rows.jsonl"
 SOURCE = "source"
+LONGEST = 100  # characters of a key in a file name
 EDITS = "edits"  # folder of the rows in what `editr1 eval toy` writes
 
 
@@ -34,7 +37,7 @@ class EditRow:
         instruction: the edit in words.
         judge: the judge's reward in [0, 1]; None if it gave none.
         reason: why it gave none.
-        oracle: "score", "done" and "preserved", each in [0, 1].
+        oracle: the oracle's "score", "done" and "preserved", each in [0, 1]; empty for items that have no oracle.
         image: file name of the edit in the folder of the rows.
     """
 
@@ -69,9 +72,9 @@ class RowStore:
         self.rows += rows
 
     def keep_items(self, edits: int) -> set[str]:
-        """Keys of the items that have all of their `edits` rows; the rows of half-written items are dropped."""
-        counts = Counter(row.key for row in self.rows)
-        whole = {key for key, count in counts.items() if count == edits}
+        """Keys of the items whose `edits` rows all have a reward; rows of the others are dropped, to be made again."""
+        counts = Counter(row.key for row in self.rows if row.judge is not None)
+        whole = {key for key, number in counts.items() if number == edits}
         self.rows = [row for row in self.rows if row.key in whole]
         self._lines.replace(map(_to_line, self.rows))
         return whole
@@ -84,8 +87,10 @@ class RowStore:
 
 
 def image_name(key: str, which: int | str) -> str:
-    """File name of edit `which`, or of the source, of an item."""
-    return f"{key.replace('/', '-')}_{which}.png"
+    """File name of edit `which`, or of the source, of an item; no two keys share one."""
+    plain = re.sub(r"[^\w.-]", "-", key)[:LONGEST]
+    own = plain == key or re.fullmatch(r"toy(/\w+)+", key)
+    return f"{plain}{'' if own else f'-{zlib.crc32(key.encode()):08x}'}_{which}.png"
 
 
 def read_rows(folder: Path) -> list[EditRow]:
@@ -94,11 +99,11 @@ def read_rows(folder: Path) -> list[EditRow]:
 
 
 def move_aside(folder: Path, weights: str) -> Path | None:
-    """Move the rows and pictures of other weights to "<folder>.<those weights>"; None if the folder holds none."""
+    """Move the rows and pictures of other weights beside `folder`, to their name; None if the folder holds none."""
     head, *rows = read_lines(folder / FILE) if (folder / FILE).exists() else [{}]
     if not rows or head["weights"] == weights:
         return None
-    name = f"{folder.name}.{head['weights']}"
+    name = head["weights"]
     places = map(folder.with_name, chain([name], (f"{name}.{number}" for number in count(2))))
     place = next(place for place in places if not place.exists())
     folder.rename(place)

@@ -1,0 +1,194 @@
+"""A training run that is measured on held-out items: before training, every N steps, and after it.
+
+Training and evaluation do not know each other; they meet here. Training goes in legs that end where an evaluation is
+due, each with a checkpoint: an evaluation that is stopped goes on with the very weights, and the weights of the run are
+those of a run without evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from editr1.config.settings import Config, EvaluationConfig
+from editr1.data.samples import EditDataset
+from editr1.errors import UserError
+from editr1.evaluation.heldout.measure import EvalSettings, Oracle, measure_edits, toy_oracle
+from editr1.evaluation.heldout.rows import EditRow, move_aside, read_rows
+from editr1.evaluation.paired import change, same_edits, summarise
+from editr1.evaluation.progress import progress
+from editr1.files import write_file
+from editr1.report.run import write_report
+from editr1.report.text import number, signed
+from editr1.training.checkpoint import fixed_settings
+from editr1.training.interrupts import Interrupts
+from editr1.training.open import open_datasets, open_trainer
+from editr1.training.run_files import AFTER, BEFORE, BETWEEN, RESULTS
+from editr1.training.trainer import Trainer
+
+BASE = "base"  # name of the weights before training
+OF_THE_EDITOR = ("editor.", "judge.", "rewards.", "memory.")  # settings on which edits before training depend
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a run is measured on.
+
+    Attributes:
+        items: Items that training never draws.
+        settings: How they are edited, and how often.
+        oracle: Measures toy items; None for a user's own.
+        pinned: Whether rows keep the run's settings, so that rows of others are refused.
+    """
+
+    items: EditDataset
+    settings: EvaluationConfig
+    oracle: Oracle | None = None
+    pinned: bool = True
+
+
+def train_config(config: Config) -> str:
+    """Train as `config` says, with its evaluation if it has one; returns the folder of the last checkpoint."""
+    trainer, (_, items) = open_trainer(config), open_datasets(config)
+    if items is None or config.evaluation is None:
+        return str(trainer.train())
+    toy = config.data.kind == "toy" and config.evaluation.data is None
+    heldout = HeldOut(items, config.evaluation, toy_oracle if toy else None)
+    console = Console(stderr=True, highlight=False)
+    try:
+        with Interrupts():
+            return train_measured(trainer, heldout, console)
+    except KeyboardInterrupt:
+        say(console, f"Nothing that was finished is lost: {trainer.out} holds it, the same command goes on.")
+        raise
+
+
+def train_measured(trainer: Trainer, heldout: HeldOut, console: Console) -> str:
+    """Measure and train in turn, then report; returns the folder of the last checkpoint."""
+    every, steps = heldout.settings.every, max(trainer.config.steps, trainer.step)
+    say(console, f"Measuring the editor as it is on {len(heldout.items)} held-out items ...")
+    move_aside(trainer.out / AFTER, f"step_{steps:06d}")  # of a run that ended earlier: a point of the curve now
+    before = measure_base(trainer, heldout, console)
+    for step in legs(trainer.step, steps, every):
+        checkpoint = trainer.train(until=step)
+        say(console, f"Measuring again after step {step}: same items, same noise, averaged weights ...")
+        folder = AFTER if step == steps else f"{BETWEEN}/step_{step:06d}"
+        results = write_results(trainer, before, measure_average(trainer, heldout, folder, console), folder)
+    console.print(table(results), verdict(results))
+    say(console, f"Report: {write_report(trainer.out)}")
+    return str(checkpoint)
+
+
+def legs(done: int, steps: int, every: int | None) -> Iterator[int]:
+    """The steps after which a run is measured, from the last one that is done."""
+    yield from (step for step in range(every or steps, steps, every or steps) if step >= done)
+    yield steps
+
+
+def measure_base(trainer: Trainer, heldout: HeldOut, console: Console) -> list[EditRow]:
+    """Measure the editor without what was trained."""
+    pins = {key: value for key, value in fixed_settings(trainer.config).items() if key.startswith(OF_THE_EDITOR)}
+    with trainer.editor.policies.using("reference"):
+        return _measure(trainer, heldout, BEFORE, BASE, pins, console)
+
+
+def measure_average(trainer: Trainer, heldout: HeldOut, name: str, console: Console) -> list[EditRow]:
+    """Measure the averaged weights of the step that the run has reached, into the folder `name`."""
+    pins = fixed_settings(trainer.config)
+    with trainer.ema.swap(), trainer.editor.policies.using("default"):
+        return _measure(trainer, heldout, name, f"step_{trainer.step:06d}", pins, console)
+
+
+def write_results(
+    trainer: Trainer, before: Sequence[EditRow], after: Sequence[EditRow], folder: str = AFTER
+) -> dict[str, Any]:
+    """Write results.json after an evaluation into `folder`, with the curve up to there; its content."""
+    seed, step = trainer.config.seed, trainer.step
+    rows = {**_rows_between(trainer.out, until=step), step: after}
+    curve = [{"step": at, **change(before, rows[at], seed)} for at in sorted(rows) if same_edits(before, rows[at])]
+    results = {**summarise(before, after, seed, trainer.seconds), "step": step, "after": folder, "curve": curve}
+    write_file(trainer.out / RESULTS, json.dumps(results, indent=1).encode())
+    return results
+
+
+def _rows_between(out: Path, until: int) -> dict[int, list[EditRow]]:
+    """The rows of the evaluations before step `until`, by step."""
+    folders = {int(path.name[5:]): path for path in (out / BETWEEN).glob("step_*") if path.name[5:].isdigit()}
+    return {step: read_rows(folder) for step, folder in folders.items() if step < until}
+
+
+def table(results: dict[str, Any]) -> Table:
+    """Held-out results by task, before and after: the judge, beside the oracle if there is one."""
+    names = [name for name in ("oracle", "judge") if name in results]
+    grid = Table(title=f"{results['items']} held-out instructions, scores in [0, 1]", title_justify="left")
+    grid.add_column("task")
+    for name in names:
+        for column in (f"{name} before", "after", "change \\[95%]"):
+            grid.add_column(column, justify="right")
+    for task, entry in results["by_task"].items():
+        grid.add_row(task, *(cell for name in names for cell in _cells(entry[name])))
+    grid.add_section()
+    grid.add_row("all", *(cell for name in names for cell in _cells(results[name])), style="bold")
+    return grid
+
+
+def verdict(results: dict[str, Any]) -> str:
+    """The outcome in one sentence, which says so where there is none."""
+    name = "oracle" if "oracle" in results else "judge"
+    low, high = results[name]["ci95"] or (0, 0)
+    word = "rose" if low > 0 else "fell" if high < 0 else "did not clearly change"
+    figures = f"{number(results[name]['before'])} before, {number(results[name]['after'])} after"
+    who = "The oracle, which training never saw," if name == "oracle" else "The judge's score of held-out items"
+    return f"{who} {word}: {figures} ({results['train_seconds']:.0f} s of training)."
+
+
+def say(console: Console, text: str) -> None:
+    """One line as it is."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def _measure(
+    trainer: Trainer, heldout: HeldOut, name: str, weights: str, pins: dict[str, Any], console: Console
+) -> list[EditRow]:
+    """Evaluate the active weights into the folder `name` of the run, with a progress bar.
+
+    Raises:
+        UserError: No edit has a reward, or the folder holds rows of other settings.
+    """
+    own, folder = heldout.settings, trainer.out / name
+    settings = EvalSettings(
+        weights=weights,
+        steps=own.steps,
+        scheduler=own.scheduler,
+        edits_per_item=own.edits,
+        made_with=pins if heldout.pinned else {},
+    )
+    if (old := move_aside(folder, weights)) is not None:
+        say(console, f"The weights have moved on; what was measured before is now in {old}.")
+    with progress(console, "instructions", len(heldout.items)) as done:
+        rows = measure_edits(
+            trainer.editor,
+            trainer.judge,
+            heldout.items,
+            out=folder,
+            settings=settings,
+            oracle=heldout.oracle,
+            on_items=done,
+        )
+    if all(row.judge is None for row in rows):
+        raise UserError(
+            f"the judge gave none of the {len(rows)} edits in {folder} a reward: {rows[0].reason}; mend the judge, "
+            "then run the same command again"
+        )
+    return rows
+
+
+def _cells(figures: dict[str, Any]) -> tuple[str, str, str]:
+    interval = f" \\[{signed(figures['ci95'][0])}, {signed(figures['ci95'][1])}]" if figures["ci95"] else ""
+    return number(figures["before"]), number(figures["after"]), signed(figures["delta"]) + interval

@@ -1,0 +1,239 @@
+"""Training with held-out items: measured before, between and after; stopped anywhere it goes on and ends the same."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from editr1.cli.measured import HeldOut, legs, train_measured, verdict
+from editr1.config.loading import load_config
+from editr1.config.settings import EvaluationConfig
+from editr1.data.seeds import item_seed
+from editr1.editors.lora.files import find_file, load_lora_into
+from editr1.editors.open import open_editor
+from editr1.errors import UserError
+from editr1.evaluation.heldout.rows import read_rows
+from editr1.evaluation.paired import figures, summarise
+from editr1.judges.base import JudgeRequest, Score
+from editr1.report.run import write_report
+from editr1.training import checkpoint
+from editr1.training.open import open_datasets
+from editr1.training.trainer import Trainer
+from tests.training.runs import RedJudge, assert_same_run, at_call, settings
+
+EVALUATION = {"split": 3, "every": 2, "edits": 2, "steps": 2}
+STEPS = 5
+FOLDERS = {"before": "base", "step_000002": "step_000002", "step_000004": "step_000004", "after": "step_000005"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight pictures of one colour each."""
+    folder = tmp_path_factory.mktemp("data")
+    for i in range(8):
+        Image.new("RGB", (32, 32), (30 * i, 10, 90)).save(folder / f"{i}.png")
+    words = {"instruction": "make it red"}
+    lines = [{"source": f"{i}.png", "task": "ab"[i % 2], "key": f"k{i}", **words} for i in range(8)]
+    (folder / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+class Run:
+    """One run on the tiny editor."""
+
+    def __init__(self, editor: Path, data: Path, out: Path, judge: Any = None, **changes: Any) -> None:
+        self.out, self.judge = out, judge or RedJudge()
+        own = {"data__path": data, "steps": STEPS, "optim__lr": 0.05, "evaluation": EVALUATION}
+        self.config = settings(**{**own, **changes})
+        training, heldout = open_datasets(self.config)
+        self.trainer = Trainer(self.config, open_editor(editor, pixels=1024), self.judge, training, out)
+        self.heldout = heldout
+
+    def go(self) -> str:
+        """Train with the evaluation; what was said."""
+        assert self.heldout is not None and self.config.evaluation is not None
+        console = Console(file=io.StringIO(), width=200)
+        train_measured(self.trainer, HeldOut(self.heldout, self.config.evaluation), console)
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_editor_path: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, int]:
+    """A run that was never stopped: its folder, what it said, and how often it asked the judge."""
+    run = Run(tiny_editor_path, data, tmp_path_factory.mktemp("whole") / "out")
+    return run.out, run.go(), run.judge.calls
+
+
+def evaluation_of(out: Path) -> dict[str, Any]:
+    """Everything that an evaluation leaves, by file name, without times."""
+    files = sorted(path for path in (out / "evaluation").rglob("*") if path.is_file())
+    results = json.loads((out / "results.json").read_text())
+    return {str(path.relative_to(out)): path.read_bytes() for path in files} | {
+        "results": {**results, "train_seconds": 0}
+    }
+
+
+def test_run_is_measured_before_every_n_steps_and_after_on_items_that_it_never_draws(
+    whole: tuple[Path, str, int], data: Path
+) -> None:
+    out, said, _ = whole
+    assert sorted(path.name for path in (out / "evaluation").iterdir()) == sorted(FOLDERS)
+    for name, weights in FOLDERS.items():
+        head = json.loads((out / "evaluation" / name / "rows.jsonl").read_text().splitlines()[0])
+        assert (head["weights"], head["steps"], head["seeds"], len(head["items"])) == (weights, 2, 2, 3)
+    config = settings(data__path=data, evaluation=EVALUATION)
+    training, heldout = open_datasets(config)
+    assert heldout is not None
+    drawn, held = ({part[i].key for i in range(len(part))} for part in (training, heldout))
+    assert drawn | held == {f"k{i}" for i in range(8)} and not drawn & held
+    assert {row.key for row in read_rows(out / "evaluation/after")} == held
+    assert "Measuring the editor as it is on 3 held-out items" in said and str(out / "report.html") in said
+
+
+def test_figures_are_those_of_the_rows_and_the_curve_ends_with_them(whole: tuple[Path, str, int]) -> None:
+    out, said, _ = whole
+    results = json.loads((out / "results.json").read_text())
+    rows = {name: read_rows(out / "evaluation" / name) for name in FOLDERS}
+    expected = summarise(rows["before"], rows["after"], 0, results["train_seconds"])
+    assert {name: results[name] for name in expected} == expected and "oracle" not in results
+    assert [point["step"] for point in results["curve"]] == [2, 4, 5]
+    assert results["curve"][-1]["judge"] == results["judge"] and results["judge"]["delta"] != 0
+    means = [np.array([row.judge for row in rows[name]]).reshape(3, 2).mean(1) for name in ("before", "step_000002")]
+    assert results["curve"][0]["judge"] == figures(*means)
+    assert f"{results['judge']['before']:.2f} before" in said
+
+
+def test_training_is_bit_for_bit_that_of_a_run_without_evaluation(
+    whole: tuple[Path, str, int], tiny_editor_path: Path, data: Path, tmp_path: Path
+) -> None:
+    plain = Run(tiny_editor_path, data, tmp_path / "plain")
+    plain.trainer.train()
+    assert_same_run(whole[0], tmp_path / "plain")
+
+
+def test_edits_before_are_the_editors_own_and_those_after_of_the_averaged_weights(
+    whole: tuple[Path, str, int], tiny_editor_path: Path, data: Path, tmp_path: Path
+) -> None:
+    heldout = open_datasets(settings(data__path=data, evaluation=EVALUATION))[1]
+    assert heldout is not None
+    editor = open_editor(tiny_editor_path, pixels=1024)
+    for name in ("before", "after"):
+        if name == "after":
+            load_lora_into(editor.pipe, find_file(checkpoint.trained_weights(whole[0])))
+        sample = heldout[0]
+        made = editor.rollout(sample, 2, steps=2, seed=item_seed(0, sample.key), scheduler="euler").images
+        rows = [row for row in read_rows(whole[0] / "evaluation" / name) if row.key == sample.key]
+        judged = [score.value for score in RedJudge().score([JudgeRequest(sample, image) for image in made])]
+        assert [row.judge for row in rows] == pytest.approx(judged, abs=1 / 255)
+
+
+@pytest.mark.parametrize("stop_at", [0, 3, 5, 8, 13])
+def test_stopped_anywhere_the_same_command_ends_as_if_it_had_not_been(
+    whole: tuple[Path, str, int], tiny_editor_path: Path, data: Path, tmp_path: Path, stop_at: int
+) -> None:
+    # The judge is asked once before (0), twice in each step, and once after the steps 2 (5), 4 (10) and 5 (13).
+    with pytest.raises(KeyboardInterrupt):
+        Run(tiny_editor_path, data, tmp_path / "out", RedJudge(at_call(stop_at, KeyboardInterrupt()))).go()
+    again = Run(tiny_editor_path, data, tmp_path / "out")
+    again.go()
+    assert_same_run(whole[0], tmp_path / "out")
+    assert evaluation_of(tmp_path / "out") == evaluation_of(whole[0])
+    assert again.judge.calls <= whole[2] - stop_at + 1
+
+
+def test_finished_run_is_shown_again_without_work_and_a_longer_one_keeps_its_curve(
+    whole: tuple[Path, str, int], tiny_editor_path: Path, data: Path, tmp_path: Path
+) -> None:
+    short = Run(tiny_editor_path, data, tmp_path / "out", steps=4)
+    short.go()
+    again = Run(tiny_editor_path, data, tmp_path / "out", steps=4)
+    again.go()
+    assert again.judge.calls == 0
+    Run(tiny_editor_path, data, tmp_path / "out").go()
+    assert evaluation_of(tmp_path / "out") == evaluation_of(whole[0])
+
+
+def test_judge_that_gives_no_held_out_edit_a_reward_stops_the_run_and_is_asked_again(
+    whole: tuple[Path, str, int], tiny_editor_path: Path, data: Path, tmp_path: Path
+) -> None:
+    def dead(call: int, scores: Sequence[Score]) -> list[Score]:
+        return [Score(None, "no answer") for _ in scores]
+
+    with pytest.raises(UserError, match=r"gave none of the 6 edits .* a reward: no answer; mend the judge"):
+        Run(tiny_editor_path, data, tmp_path / "out", RedJudge(dead)).go()
+    Run(tiny_editor_path, data, tmp_path / "out").go()
+    assert evaluation_of(tmp_path / "out") == evaluation_of(whole[0])
+
+
+def test_edits_of_another_editor_are_not_taken_for_those_before_training(
+    tiny_editor_path: Path, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Run(tiny_editor_path, data, tmp_path / "out", RedJudge(at_call(1, KeyboardInterrupt()))).go()
+    other = Run(tiny_editor_path, data, tmp_path / "out", editor__path="another")
+    with pytest.raises(UserError, match=r"holds edits with editor.path 'tiny', now it is 'another'"):
+        other.go()
+
+
+def test_report_shows_table_curve_and_gallery_of_the_held_out_items(whole: tuple[Path, str, int]) -> None:
+    page = write_report(whole[0]).read_text(encoding="utf-8")
+    assert '<table id="judge">' in page and '<table id="oracle">' not in page and "Oracle" not in page
+    assert "Held-out items, judge" in page and "not evaluated" not in page
+    for words in ("Largest gains", "One of each task", "Largest losses", "3</b>"):
+        assert words in page
+
+
+def test_report_of_a_run_that_was_stopped_shows_what_was_measured_so_far(
+    tiny_editor_path: Path, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Run(tiny_editor_path, data, tmp_path / "out", RedJudge(at_call(7, KeyboardInterrupt()))).go()
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["step"] == 2 and results["after"] == "evaluation/step_000002"
+    assert "Largest gains" in write_report(tmp_path / "out").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("done", "steps", "every", "expected"),
+    [(0, 10, None, [10]), (0, 10, 4, [4, 8, 10]), (4, 8, 4, [4, 8]), (5, 10, 4, [8, 10]), (10, 10, 5, [10])],
+)
+def test_legs_end_where_an_evaluation_is_due(done: int, steps: int, every: int | None, expected: list[int]) -> None:
+    assert list(legs(done, steps, every)) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["evaluation.every=2"], "give either data"),
+        (["evaluation.split=1.5"], "evaluation.split=1.5: give a share below 1, or a whole number"),
+        (["evaluation.split=2", "evaluation.data=x"], "give either data"),
+        (["evaluation.split=2", "evaluation.evry=2"], "did you mean evaluation.every"),
+    ],
+)
+def test_wrong_settings_of_the_evaluation_are_one_line(overrides: list[str], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        load_config("toy", overrides)
+
+
+def test_all_of_evaluation_but_its_split_may_change_when_a_run_goes_on() -> None:
+    old = settings(evaluation=EVALUATION)
+    tree = old.model_dump(mode="json")
+    assert checkpoint.changed_settings(tree, settings(evaluation={**EVALUATION, "every": 3, "items": 1})) == ""
+    assert "evaluation.split: 3" in checkpoint.changed_settings(tree, settings(evaluation={**EVALUATION, "split": 2}))
+    none = settings().model_dump(mode="json")
+    assert checkpoint.changed_settings(none, settings(evaluation={"data": "heldout"})) == ""
+    assert EvaluationConfig(split=0.1).every is None
+
+
+def test_verdict_without_a_reward_claims_nothing() -> None:
+    none = {"before": None, "after": None, "delta": None, "ci95": None}
+    assert "did not clearly change: – before" in verdict({"judge": none, "train_seconds": 0})

@@ -65,4 +65,4 @@ def choose(dataset: EditDataset, items: int | None) -> EditDataset:
 
 def _order(size: int) -> list[int]:
     """A permutation that follows from the size alone."""
-    return [int(i) for i in np.random.default_rng(derive_seed(0, "held out")).permutation(size)]
+    return [int(i) for i in np.random.default_rng(derive_seed(0, "heldout")).permutation(size)]

@@ -35,6 +35,18 @@ def test_items_come_out_as_written(tmp_path: Path) -> None:
     assert first.source.getpixel((0, 0)) == (200, 10, 30)
 
 
+def test_the_released_layout_is_read_as_it_is(tmp_path: Path) -> None:
+    red_picture(tmp_path / "images" / "a.png")
+    line = {"prompt": "Make it blue.", "image": "images/a.png", "requirement": "It is blue.", "id": 3}
+    file = tmp_path / "train_metadata.jsonl"
+    file.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    item = JsonlDataset(tmp_path)[0]
+    assert (item.instruction, item.requirement, item.source.size) == ("Make it blue.", "It is blue.", (6, 4))
+    file.write_text(json.dumps({"prompt": "Make it blue."}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"train_metadata\.jsonl:1: image: .*keys: .*image, prompt"):
+        JsonlDataset(tmp_path)
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
 def test_every_picture_becomes_rgb(tmp_path: Path, mode: str) -> None:
     red_picture(tmp_path / "a.png", mode)

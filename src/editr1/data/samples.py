@@ -66,12 +66,26 @@ class _Line(BaseModel):
     references: list[str] = []
 
 
+class _ReleasedLine(_Line):
+    """One line of a `train_metadata.jsonl` of Edit-R1's released code."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    source: str = Field(min_length=1, alias="image")
+    instruction: str = Field(min_length=1, alias="prompt")
+
+
+FILES: dict[str, type[_Line]] = {"data.jsonl": _Line, "train_metadata.jsonl": _ReleasedLine}
+"""The file of a dataset's folder and the form of its lines; the first that is there."""
+
+
 class JsonlDataset:
     """A folder with pictures and a `data.jsonl`, one item per line.
 
     {"source", "instruction", "requirement", "task", "key", "references"}: `source` and the list `references` (further
     source images) are paths inside the folder. Only the first two are required; the default key is "line-<number>".
-    All lines are checked here; a picture is opened with its item.
+    All lines are checked here; a picture is opened with its item. Without a `data.jsonl`, the `train_metadata.jsonl` of
+    Edit-R1's released code is read: {"image", "prompt", "requirement"}.
 
     Raises:
         UserError: A line is wrong (the message names file and number), a path leaves the folder, or a picture is
@@ -80,7 +94,8 @@ class JsonlDataset:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
-        self.file = folder / "data.jsonl"
+        name = next((name for name in FILES if (folder / name).is_file()), "data.jsonl")
+        self.file, self._kind = folder / name, FILES[name]
         self._items = list(self._read())
         if not self._items:
             raise UserError(f"{self.file} holds no item; write one JSON object per line")
@@ -101,7 +116,7 @@ class JsonlDataset:
         return EditSample(key, source, line.instruction, line.requirement, line.task, tuple(references))
 
     def _read(self) -> Iterator[tuple[_Line, str, list[Path]]]:
-        for number, line in checked_lines(self.file, _Line, "the dataset"):
+        for number, line in checked_lines(self.file, self._kind, "the dataset"):
             names, where = (line.source, *line.references), f"{self.file}:{number}"
             yield line, line.key or f"line-{number}", [picture_file(self.folder, name, where) for name in names]
 
@@ -130,7 +145,7 @@ def checked_lines(file: Path, kind: type[Line], what: str) -> Iterator[tuple[int
             except ValidationError as error:
                 problem = error.errors()[0]
                 name = ".".join(map(str, problem["loc"])) or "the line"
-                keys = ", ".join(kind.model_fields)
+                keys = ", ".join(field.alias or name for name, field in kind.model_fields.items())
                 raise UserError(f"{file}:{number}: {name}: {problem['msg']} (keys: {keys})") from error
 
 

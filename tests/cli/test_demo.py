@@ -18,7 +18,7 @@ from editr1.config.loading import load_config
 from editr1.editors.lora.files import find_file
 from editr1.editors.open import open_config_editor
 from editr1.errors import UserError
-from editr1.evaluation.benchmarks import toy_world as eval_toy
+from editr1.evaluation.benchmarks import own_data
 from editr1.evaluation.benchmarks.compare import compare
 from editr1.evaluation.benchmarks.edits import EditSettings
 from editr1.evaluation.benchmarks.results import write_result
@@ -93,7 +93,7 @@ def test_eval_toy_of_the_editor_and_of_the_run_reproduces_the_demos_table(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out, results, _ = finished
-    monkeypatch.setattr(eval_toy, "open_judge", lambda *_: Brightness())
+    monkeypatch.setattr(own_data, "open_judge", lambda *_: Brightness())
     loras = {"before": None, "after": str(find_file(trained_weights(out)))}
     for name, lora in loras.items():
         settings = EditSettings(editor=str(tiny_editor_path), lora=lora, steps=EVAL_STEPS, pixels=64 * 64)

@@ -1,4 +1,4 @@
-"""The commands `editr1 eval imgedit|gedit|toy|compare`. They import what they need, so that --help is quick."""
+"""The commands `editr1 eval imgedit|gedit|toy|data|compare`. They import what they need, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -96,6 +96,33 @@ def toy(
     console = Console(highlight=False)
     with _resumable(), progress(console, "instructions", items) as done:
         result = evaluate_toy(settings, ToySettings(items=items, edits=edits), judge, out, on_items=done)
+    _finish(result, out, console)
+
+
+def data(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with a data.jsonl and its pictures.")],
+    editor: Editor,
+    judge: JudgeName,
+    out: Out,
+    lora: Lora = None,
+    steps: Steps = 28,
+    seed: Seed = 0,
+    guidance: Guidance = None,
+    pixels: Pixels = None,
+    scheduler: Scheduler = "euler",
+    best_of: BestOf = 1,
+    edits: Annotated[int, typer.Option(min=1, help="Edits per item; all are judged.")] = 2,
+    limit: Limit = None,
+) -> None:
+    """Your own items, judged as in a run with held-out items: the mean reward by task, with a page of edits."""
+    from editr1.evaluation.benchmarks.own_data import evaluate_data, open_items
+    from editr1.evaluation.progress import progress
+
+    numbers = {"steps": steps, "seed": seed, "guidance": guidance, "pixels": pixels, "best_of": best_of}
+    settings = _settings(editor, lora, scheduler, **numbers)
+    console = Console(highlight=False)
+    with _resumable(), progress(console, "items", len(open_items(folder, limit)[0])) as done:
+        result = evaluate_data(folder, settings, judge, out, edits=edits, limit=limit, on_items=done)
     _finish(result, out, console)
 
 

@@ -120,6 +120,7 @@ judge.command()(_reported(judge_commands.arena))
 for name, entry in BENCHMARKS.items():
     evaluation.command(name, help=entry.about)(_reported(eval_commands.benchmark))
 evaluation.command("toy")(_reported(eval_commands.toy))
+evaluation.command("data")(_reported(eval_commands.data))
 evaluation.command()(_reported(eval_commands.compare))
 toy.command()(_reported(toy_commands.sample))
 toy.command()(_reported(toy_commands.build))

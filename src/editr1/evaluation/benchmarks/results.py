@@ -19,7 +19,7 @@ from editr1.files import write_file
 
 FILE = "results.json"
 ROUNDING = 0.0051  # official scores have two decimals
-TITLES = {"imgedit": "ImgEdit-Bench", "gedit": "GEdit-Bench", "toy": "Toy world, held out"}
+TITLES = {"imgedit": "ImgEdit-Bench", "gedit": "GEdit-Bench", "toy": "Toy world, held out", "data": "Own data"}
 
 
 @dataclass(frozen=True)

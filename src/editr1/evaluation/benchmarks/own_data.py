@@ -1,0 +1,128 @@
+"""`editr1 eval data`: an editor on a user's own items (a folder with a data.jsonl), by the judge's reward.
+
+The same edits and rewards as those of a run with `evaluation: {data: FOLDER}`: each item gets some edits, each from
+noise of its own, and the judge's reward of all of them. `toy_world.py` measures the toy world through the same code.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from editr1.config.settings import JudgeConfig
+from editr1.data.holdout import Part
+from editr1.data.samples import EditDataset, JsonlDataset
+from editr1.devices import pick_device
+from editr1.evaluation.benchmarks.edits import EditSettings, open_editor, prepare, settings_dict
+from editr1.evaluation.benchmarks.lines import OVERALL, line
+from editr1.evaluation.benchmarks.results import ItemRow, Result
+from editr1.evaluation.heldout.measure import EvalSettings, Oracle, measure_edits
+from editr1.evaluation.heldout.rows import EDITS, EditRow
+from editr1.judges.open import open_judge, parse_judge
+
+JUDGE = "judge"
+
+
+def evaluate_data(
+    folder: Path,
+    settings: EditSettings,
+    judge: str,
+    out: Path,
+    *,
+    edits: int,
+    limit: int | None,
+    on_items: Callable[[int], None],
+) -> Result:
+    """Edit the first `limit` items (None for all), each `edits` times; the same call resumes a stopped one.
+
+    Raises:
+        UserError: The data cannot be read, or OUT holds other edits.
+    """
+    dataset, checksum = open_items(folder, limit)
+    data = {"data": str(folder.resolve()), "data_crc32": checksum}
+    made_with = made(settings, parse_judge(judge), edits, benchmark="data", items=len(dataset), **data)
+    return measured(dataset, settings, parse_judge(judge), made_with, out, on_items=on_items)
+
+
+def open_items(folder: Path, limit: int | None) -> tuple[EditDataset, str]:
+    """The first items of a folder, and the checksum of its data.jsonl."""
+    dataset = JsonlDataset(folder)
+    items = len(dataset) if limit is None else min(limit, len(dataset))
+    return Part(dataset, range(items)), f"{zlib.crc32(dataset.file.read_bytes()):08x}"
+
+
+def made(settings: EditSettings, judge: JudgeConfig, edits: int, **more: Any) -> dict[str, Any]:
+    """The record of how edits are made and judged; with best of N, an item has N edits."""
+    return {
+        **more,
+        **settings_dict(settings),
+        "edits": edits if settings.best_of == 1 else settings.best_of,
+        "judge": judge.name,
+        "asked": judge.method,
+        "prompts": f"{judge.template}/{judge.order}",
+    }
+
+
+def measured(
+    dataset: EditDataset,
+    settings: EditSettings,
+    judge: JudgeConfig,
+    made_with: dict[str, Any],
+    out: Path,
+    *,
+    oracle: Oracle | None = None,
+    on_items: Callable[[int], None],
+) -> Result:
+    """Edit the items, measure the edits, and make a result of them; a UserError if OUT holds other edits."""
+    prepare(out, made_with)
+    device = pick_device("auto")
+    rows = measure_edits(
+        open_editor(settings, device),
+        open_judge(judge, device),
+        dataset,
+        out=out / EDITS,
+        settings=EvalSettings(
+            weights=made_with.get("lora_crc32", "as it is"),
+            steps=settings.steps,
+            scheduler=settings.scheduler,
+            edits_per_item=made_with["edits"],
+            noise_seed=settings.seed,
+        ),
+        oracle=oracle,
+        on_items=on_items,
+    )
+    return result_of(rows, made_with)
+
+
+def result_of(rows: Sequence[EditRow], made_with: dict[str, Any]) -> Result:
+    """The result of rows, with all edits of each item, or the one with the highest reward."""
+    by_item: dict[str, list[EditRow]] = {}
+    for row in rows:
+        by_item.setdefault(row.key, []).append(row)
+    if made_with["best_of"] > 1:
+        by_item = {key: [_best(edits)] for key, edits in by_item.items()}
+    items = tuple(_item(edits) for edits in by_item.values())
+    metrics, tasks = tuple(items[0].scores), sorted({item.task for item in items})
+    lines = [line(task, [item for item in items if item.task == task], metrics, JUDGE) for task in tasks]
+    tables = {"all": (*lines, line(OVERALL, items, metrics, JUDGE))}
+    return Result(made_with["benchmark"], metrics, 1.0, "items", made_with, tables, items)
+
+
+def _best(edits: Sequence[EditRow]) -> EditRow:
+    """The first edit with the highest reward; one without a reward only if none has one."""
+    return max(edits, key=lambda row: -1.0 if row.judge is None else row.judge)
+
+
+def _item(edits: Sequence[EditRow]) -> ItemRow:
+    """The means over an item's edits, the oracle's first if there is one; the judge's is None if an edit has none."""
+    rewards = [row.judge for row in edits if row.judge is not None]
+    judge = sum(rewards) / len(edits) if len(rewards) == len(edits) else None
+    oracle = {name: fmean(row.oracle[name] for row in edits) for name in edits[0].oracle}
+    scores = {"oracle": oracle.pop("score"), JUDGE: judge, **oracle} if oracle else {JUDGE: judge}
+    first = edits[0]
+    reasons = {f"edit {row.index}": row.reason for row in edits if row.reason is not None}
+    source, edit = f"{EDITS}/{first.source}", f"{EDITS}/{first.image}"
+    return ItemRow(first.key, first.task, ("all",), first.instruction, source, edit, scores, reasons=reasons)

@@ -1,0 +1,85 @@
+"""`editr1 eval data`: a user's own items, and any editor and judge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from editr1.cli import main as cli
+from editr1.data.samples import JsonlDataset
+from editr1.data.seeds import item_seed
+from editr1.editors.open import open_editor
+from editr1.evaluation.benchmarks import own_data
+from editr1.evaluation.benchmarks.compare import compare
+from editr1.evaluation.benchmarks.results import read_result
+from editr1.evaluation.heldout.rows import read_rows
+from editr1.judges.base import JudgeRequest, Score
+from tests.training.runs import RedJudge
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for i in range(3):
+        Image.new("RGB", (32, 32), (80 * i, 10, 90)).save(folder / f"{i}.png")
+    lines = [{"source": f"{i}.png", "instruction": "make it red", "task": "ab"[i % 2]} for i in range(3)]
+    (folder / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+def run(data: Path, editor: Path, out: Path, *more: str) -> tuple[int, str]:
+    options = ["--editor", editor, "--judge", "toy", "--out", out, "--steps", "2", "--pixels", "1024", *more]
+    result = CliRunner().invoke(cli.app, ["eval", "data", *map(str, [data, *options])])
+    return result.exit_code, result.output
+
+
+def test_rewards_are_the_judges_of_the_editors_own_edits_and_a_second_run_makes_none(
+    data: Path, tiny_editor_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = RedJudge()
+    monkeypatch.setattr(own_data, "open_judge", lambda *_: judge)
+    code, said = run(data, tiny_editor_path, tmp_path / "out")
+    assert code == 0, said
+    result, sample = read_result(tmp_path / "out"), JsonlDataset(data)[1]
+    editor = open_editor(tiny_editor_path, pixels=1024)
+    images = editor.rollout(sample, 2, steps=2, seed=item_seed(0, sample.key), scheduler="euler").images
+    rewards = [score.value for score in RedJudge().score([JudgeRequest(sample, image) for image in images])]
+    rows = [row for row in read_rows(tmp_path / "out/edits") if row.key == sample.key]
+    assert [row.judge for row in rows] == rewards
+    assert result.metrics == ("judge",) and {row.key for row in result.items} == {"line-1", "line-2", "line-3"}
+    assert [line.name for line in result.tables["all"]] == ["a", "b", "overall"] and "Own data" in said
+    assert (tmp_path / "out/index.html").read_text().count("make it red") >= 3
+    calls = judge.calls
+    assert run(data, tiny_editor_path, tmp_path / "out")[0] == 0 and judge.calls == calls
+    assert run(data, tiny_editor_path, tmp_path / "two", "--limit", "2", "--best-of", "2")[0] == 0
+    changes = compare([tmp_path / "out", tmp_path / "two"]).changes["two"]["all"]["judge"]
+    assert changes["overall"].items == 2 and changes["overall"].delta > 0  # the best of two is above their mean
+
+
+def test_edit_without_a_reward_is_named_and_judged_by_the_same_command(
+    data: Path, tiny_editor_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Silent(RedJudge):
+        def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+            return [Score(None, "no answer") if r.sample.key == "line-2" else Score(0.5) for r in requests]
+
+    monkeypatch.setattr(own_data, "open_judge", lambda *_: Silent())
+    code, said = run(data, tiny_editor_path, tmp_path / "out")
+    assert code == 0 and "1 of 3 items lack an answer: no answer. The same command asks again." in said
+    monkeypatch.setattr(own_data, "open_judge", lambda *_: RedJudge())
+    assert run(data, tiny_editor_path, tmp_path / "out")[0] == 0
+    assert all(row.scores["judge"] is not None for row in read_result(tmp_path / "out").items)
+
+
+def test_edits_of_other_data_in_the_folder_are_refused(data: Path, tiny_editor_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "out/edits").mkdir(parents=True)
+    (tmp_path / "out/edits/x.png").write_bytes(b"")
+    (tmp_path / "out/edits.json").write_text('{"benchmark": "data", "data": "/elsewhere"}')
+    code, said = run(data, tiny_editor_path, tmp_path / "out")
+    assert code == 2 and "holds edits made with" in said.splitlines()[-1]

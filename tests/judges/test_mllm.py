@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from PIL import Image
@@ -15,6 +15,7 @@ from editr1.judges.base import Answer, Ask, JudgeRequest, Position
 from editr1.judges.methods import METHODS
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.prompts import load_prompt
+from editr1.judges.rewards.ranking import RankingJudge
 
 PROMPT = load_prompt("full", "paper")
 REQUESTS = [
@@ -75,6 +76,54 @@ def test_every_method_reads_its_answer(method: MethodName, say: Callable[[Ask], 
     assert [ask.parts[3] for ask in model.asked] == [request.edit for request in REQUESTS]
     sampled = METHODS[method].sampled
     assert {ask.temperature for ask in model.asked} == {1.0 if sampled else 0.0}
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_every_method_shows_the_references_in_every_question(method: MethodName) -> None:
+    hat, scarf = Image.new("RGB", (4, 4), "green"), Image.new("RGB", (4, 4), "white")
+    several = [replace(one, sample=replace(one.sample, references=(hat, scarf))) for one in REQUESTS]
+    model = Scripted(writes("1"))
+    MLLMJudge(model, PROMPT, method=method, criteria={"instruction": 1.0, "quality": 1.0}, samples=2).score(several)
+    assert len(model.asked) == 3 * 2 * (2 if METHODS[method].sampled else 1)
+    for ask in model.asked:
+        assert ask.parts[2:6] == ("Reference image 1:", hat, "Reference image 2:", scarf)
+        assert ask.parts[6] == "Edited image:" and len(ask.parts) == 9
+
+
+def pictures_of(
+    judge: MLLMJudge | RankingJudge, model: Scripted, requests: Sequence[JudgeRequest]
+) -> list[Image.Image]:
+    """The pictures before the first edit, of every question."""
+    judge.score(requests)
+    return [part for ask in model.asked for part in ask.parts[: ask.parts.index(EDIT)] if isinstance(part, Image.Image)]
+
+
+EDIT = Image.new("RGB", (40, 20), "red")
+
+
+@pytest.mark.parametrize("kind", [MLLMJudge, RankingJudge])
+def test_source_and_references_are_shown_at_the_area_of_the_edit_and_shrunk_once(kind: type) -> None:
+    own = {"prompt": PROMPT, "method": "score_logit"} if kind is MLLMJudge else {}
+    photo, small, wide = (Image.new("RGB", size, "blue") for size in ((3000, 2000), (8, 4), (1600, 400)))
+    sample = EditSample("", photo, "edit", references=(small, wide))
+    requests = [JudgeRequest(sample, EDIT) for _ in range(3)]
+    model = Scripted(sure_of("1"))
+    shown = pictures_of(kind(model, **own), model, requests)
+    assert len(shown) >= 9 and len({id(image) for image in shown}) == 3  # one object each, so a server gets it once
+    source, one, two = shown[:3]
+    assert source.size == (35, 23) and one is small and two.size == (57, 14)  # 805 and 798 of 800 pixels
+    assert sample.source is photo
+    model = Scripted(sure_of("1"))
+    originals = pictures_of(kind(model, **own, source_size="original"), model, requests)
+    assert originals[0] is photo and originals[2] is wide
+
+
+@pytest.mark.parametrize("size", [(40, 20), (20, 40), (10, 20)])
+def test_a_source_that_is_no_larger_than_the_edit_is_shown_as_it_is(size: tuple[int, int]) -> None:
+    source, model = Image.new("RGB", size), Scripted(sure_of("1"))
+    judge = MLLMJudge(model, PROMPT, method="score_logit")
+    assert pictures_of(judge, model, [JudgeRequest(EditSample("", source, "edit"), EDIT)]) == [source]
+    assert model.asked[0].parts[1] is source
 
 
 def test_another_scale_is_brought_to_zero_and_one() -> None:

@@ -1,14 +1,19 @@
+from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
+from editr1.config.settings import Order
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest
-from editr1.judges.prompts import load_prompt
+from editr1.judges.prompts import Question, load_prompt
 from editr1.toy_models.language import load_tokenizer
 
+ORDERS: tuple[Order, Order] = ("paper", "prefix")
 SOURCE, EDIT = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
 REQUEST = JudgeRequest(EditSample("", SOURCE, "remove the cat", "No cat is left.", "remove"), EDIT)
 
@@ -28,6 +33,33 @@ def test_what_stands_before_the_edit_is_equal_for_a_group_in_prefix_order() -> N
     one, two = prompt.parts(REQUEST), prompt.parts(other)
     assert one[:3] == two[:3] and one[3] is EDIT and two[3] is SOURCE
     assert "remove the cat" in str(one[0]) and "No cat is left." in str(one[0])
+
+
+@pytest.mark.parametrize("template", ["brief", "full"])
+@pytest.mark.parametrize("question", ["score", "yes_no", "think"])
+def test_without_references_the_message_is_that_of_earlier_versions(template: str, question: Question) -> None:
+    words = yaml.safe_load((resources.files("editr1.judges") / f"templates/{template}.yaml").read_text())
+    places = {"instruction": "remove the cat", "requirement": "No cat is left.", "low": "0", "high": "5"}
+    places["criterion"] = words["criteria"]["overall"]
+    opening = " ".join(filter(None, [words["opening"].format(**places), words["tasks"].get("remove")]))
+    ending = words["questions"][question].format(**places)
+    paper, prefix = (load_prompt(template, order).parts(REQUEST, question) for order in ORDERS)
+    assert paper == (words["source"], SOURCE, words["edit"], EDIT, f"{opening} {ending}")
+    assert prefix == (f"{opening} {words['source']}", SOURCE, words["edit"], EDIT, ending)
+
+
+@pytest.mark.parametrize(("template", "label"), [("brief", "Reference"), ("full", "Reference image")])
+@pytest.mark.parametrize("question", ["score", "yes_no", "think"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_references_are_numbered_and_shown_between_source_and_edit(
+    template: str, label: str, question: Question, order: Order
+) -> None:
+    prompt = load_prompt(template, order)
+    hat, scarf = Image.new("RGB", (8, 8), "green"), Image.new("RGB", (8, 8), "white")
+    several = replace(REQUEST, sample=replace(REQUEST.sample, references=(hat, scarf)))
+    without, parts = prompt.parts(REQUEST, question), prompt.parts(several, question)
+    assert parts[:2] + parts[6:] == without
+    assert parts[2:6] == (f"{label} 1:", hat, f"{label} 2:", scarf)
 
 
 def test_a_task_adds_its_own_words_and_an_unknown_one_none() -> None:
@@ -82,6 +114,7 @@ def test_a_template_of_ones_own_is_named_with_its_content(tmp_path: Path) -> Non
         ("version: '1'\nopening: '{who}'\nquestions: {}\ncriteria: {overall: x}", r"opening: \{who\} is not filled in"),
         ("version: '1'\nopening: x\nquestions: {}\ncriteria: {}", "criteria: 'overall' is missing"),
         ("version: '1'\nopening: x\nquestions: {}\ncriteria: {overall: x}\nmore: 1", "more: Extra"),
+        ("version: '1'\nopening: x\nreference: '{n}'\nquestions: {}\ncriteria: {overall: x}", r"\{n\} .* are number"),
         ("version: '1'\nopening: '{'\nquestions: {}\ncriteria: {overall: x}", "opening: "),
     ],
 )

@@ -13,6 +13,7 @@ from editr1.algorithms.nft import NFT
 
 MethodName = Literal["score_logit", "yes_no", "score_sampling", "cot_logit", "cot_sampling"]
 Order = Literal["paper", "prefix"]
+SourceSize = Literal["edit", "original"]
 Scale = tuple[int, int]
 ClipKind = Literal["clip_image", "clip_direction"]
 Split = Literal["sft", "rl", "heldout"]
@@ -68,6 +69,9 @@ class JudgeConfig(Section):
     """The words of the prompt: "full", "brief" (the toy judge's), or a YAML file of your own."""
     order: Order = "paper"
     """Source, edit, text (paper), or instruction, source, edit, question (prefix: servers cache what groups share)."""
+    source_size: SourceSize = "edit"
+    """Size at which the judge sees source and references: that of the edit, never enlarged and in their own shape
+    (edit), or their own (original)."""
     batch_size: int = Field(default=16, gt=0)
     """Questions per forward pass, in this process."""
     in_flight: int = Field(default=32, gt=0)

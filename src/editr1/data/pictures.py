@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,6 +30,16 @@ def png_data_url(image: Image) -> str:
 def data_url(content: bytes, kind: str = "png") -> str:
     """A picture file's bytes as a data URL; `kind` is "png", "jpeg" or "webp"."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def shrink(image: Image, area: int) -> Image:
+    """The picture with about `area` pixels in its own shape; one that has no more is returned as it is."""
+    width, height = image.size
+    if width * height <= area:
+        return image
+    scale = math.sqrt(area / (width * height))
+    size = (max(1, round(scale * width)), max(1, round(scale * height)))
+    return image.resize(size, Images.Resampling.LANCZOS)
 
 
 def read_picture(file: Path | BinaryIO, complaint: str, remedy: str = "") -> Image:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from PIL.Image import Image
 
+from editr1.data.pictures import shrink
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
 
@@ -90,6 +91,26 @@ def scores_of(judge: Judge, requests: Sequence[JudgeRequest], name: str = "the j
             "one score per request, in their order"
         )
     return scores
+
+
+def at_edit_size(requests: Sequence[JudgeRequest]) -> list[JudgeRequest]:
+    """The requests with sources and references shrunk to the area of their edit.
+
+    A picture that several requests share stays one object, which is shrunk once.
+    """
+    shrunk: dict[tuple[int, int], Image] = {}
+
+    def fit(image: Image, area: int) -> Image:
+        if (id(image), area) not in shrunk:
+            shrunk[id(image), area] = shrink(image, area)
+        return shrunk[id(image), area]
+
+    fitted = []
+    for request in requests:
+        sample, area = request.sample, request.edit.width * request.edit.height
+        source, references = fit(sample.source, area), tuple(fit(image, area) for image in sample.references)
+        fitted.append(replace(request, sample=replace(sample, source=source, references=references)))
+    return fitted
 
 
 def close(judge: object) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from editr1.config.settings import JUDGE_DEFAULTS, MethodName, Scale
-from editr1.judges.base import MLLM, Answer, Ask, JudgeRequest, ModelJudge, Score
+from editr1.config.settings import JUDGE_DEFAULTS, MethodName, Scale, SourceSize
+from editr1.judges.base import MLLM, Answer, Ask, JudgeRequest, ModelJudge, Score, at_edit_size
 from editr1.judges.methods import METHODS
 from editr1.judges.prompts import Prompt
 
@@ -23,6 +23,7 @@ class MLLMJudge(ModelJudge):
         model: The model that answers.
         prompt: The words of the questions.
         method, scale, criteria, samples: See `JudgeConfig`; scores are brought from the scale to [0, 1].
+        source_size: See `JudgeConfig`.
         temperature: Sampling temperature.
         max_tokens: Longest answer if the model thinks first.
     """
@@ -36,6 +37,7 @@ class MLLMJudge(ModelJudge):
         scale: Scale = JUDGE_DEFAULTS.scale,
         criteria: Mapping[str, float] = JUDGE_DEFAULTS.criteria,
         samples: int = JUDGE_DEFAULTS.samples,
+        source_size: SourceSize = JUDGE_DEFAULTS.source_size,
         temperature: float = 1.0,
         max_tokens: int = 512,
     ) -> None:
@@ -44,16 +46,18 @@ class MLLMJudge(ModelJudge):
         self.method, self.method_name = METHODS[method], method
         self.criteria = dict(criteria)
         self.samples = samples if self.method.sampled else 1
-        self.temperature, self.max_tokens = temperature, max_tokens
+        self.source_size, self.temperature, self.max_tokens = source_size, temperature, max_tokens
 
     @property
     def judge_id(self) -> str:
-        """Model, method and prompt in one line."""
-        return f"{self.model.name}:{self.method_name}:{self.prompt.version}"
+        """Model, method, prompt, and the size of the source if it is not the edit's, in one line."""
+        size = "" if self.source_size == "edit" else f":source {self.source_size}"
+        return f"{self.model.name}:{self.method_name}:{self.prompt.version}{size}"
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
         """One score per request, in their order; all questions are asked at once."""
-        asks = [ask for request in requests for ask in self.asks(request)]
+        shown = at_edit_size(requests) if self.source_size == "edit" else requests
+        asks = [ask for request in shown for ask in self.asks(request)]
         answers = iter(self.model.answer(asks))
         return [self._combine(answers) for _ in requests]
 

@@ -62,7 +62,7 @@ def open_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype:
     model = open_model(settings, device, dtype)
     prompt = load_prompt(settings.template, settings.order)
     if settings.method == "ranking":
-        return RankingJudge(model)
+        return RankingJudge(model, source_size=settings.source_size)
     choices = METHODS[settings.method].choices(settings.scale)
     if isinstance(model, TransformersModel):  # a server may not run yet
         score_token_ids(model.processor.tokenizer, choices)
@@ -70,8 +70,8 @@ def open_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype:
         if criterion not in prompt.template.criteria:
             names = ", ".join(prompt.template.criteria)
             raise UserError(f"judge.criteria: the template {prompt.name} has no {criterion!r}; it has {names}")
-    scale, criteria, samples = settings.scale, settings.criteria, settings.samples
-    return MLLMJudge(model, prompt, method=settings.method, scale=scale, criteria=criteria, samples=samples)
+    own = {name: getattr(settings, name) for name in ("method", "scale", "criteria", "samples", "source_size")}
+    return MLLMJudge(model, prompt, **own)
 
 
 def open_model(settings: JudgeConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> MLLM:

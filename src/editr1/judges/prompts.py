@@ -2,14 +2,14 @@
 
 Two orders of the message. "paper" (arXiv 2510.16888): source, edit, text. "prefix": text, source, edit, question;
 everything before the edit is the same for a whole group, so a server with a prefix cache reads it once, and a causal
-judge knows what to look for when it reads the edit.
+judge knows what to look for when it reads the edit. References, if there are any, follow the source in both.
 """
 
 from __future__ import annotations
 
 import hashlib
 import string
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -35,6 +35,7 @@ class Template(BaseModel):
         version: Version of the words; changes with them.
         opening: What the judge is to do.
         source: Words before the source image.
+        reference: Words before each reference image; {number} counts them from 1.
         edit: Words before the edit.
         questions: The questions by the answer that they want: one score, yes or no, or thoughts and then a score.
         criteria: The question's subject by criterion, "overall" at least.
@@ -46,6 +47,7 @@ class Template(BaseModel):
     version: str
     opening: str
     source: str = "Source:"
+    reference: str = "Reference {number}:"
     edit: str = "Edit:"
     questions: dict[Question, str]
     criteria: dict[str, str]
@@ -55,9 +57,13 @@ class Template(BaseModel):
     @classmethod
     def _known_places(cls, value: str | Mapping[str, str]) -> str | Mapping[str, str]:
         for text in [value] if isinstance(value, str) else value.values():
-            for _, name, _, _ in string.Formatter().parse(text):
-                if name is not None and name not in PLACES:
-                    raise ValueError(f"{{{name}}} is not filled in; there are {', '.join(sorted(PLACES))}")
+            _check_places(text, PLACES)
+        return value
+
+    @field_validator("reference")
+    @classmethod
+    def _number(cls, value: str) -> str:
+        _check_places(value, {"number"})
         return value
 
     @field_validator("criteria")
@@ -112,9 +118,23 @@ class Prompt:
         }
         opening = " ".join(filter(None, (words.opening.format(**places), words.tasks.get(request.sample.task, ""))))
         ending = words.questions[question].format(**places)
+        shown = (request.sample.source, *references(request, words.reference), words.edit, request.edit)
         if self.order == "prefix":
-            return f"{opening} {words.source}", request.sample.source, words.edit, request.edit, ending
-        return words.source, request.sample.source, words.edit, request.edit, f"{opening} {ending}"
+            return f"{opening} {words.source}", *shown, ending
+        return words.source, *shown, f"{opening} {ending}"
+
+
+def references(request: JudgeRequest, words: str) -> Iterator[str | Image]:
+    """The references of a request, each after `words` with its number."""
+    for number, image in enumerate(request.sample.references, start=1):
+        yield words.format(number=number)
+        yield image
+
+
+def _check_places(text: str, places: Collection[str]) -> None:
+    for _, name, _, _ in string.Formatter().parse(text):
+        if name is not None and name not in places:
+            raise ValueError(f"{{{name}}} is not filled in; there are {', '.join(sorted(places))}")
 
 
 def load_prompt(template: str, order: Order) -> Prompt:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from PIL import Image
 from editr1.config.settings import MethodName
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
-from editr1.judges.base import Answer, Ask, JudgeRequest
+from editr1.judges.base import Answer, Ask, Judge, JudgeRequest
 from editr1.judges.methods import METHODS
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models import server as server_module
@@ -35,6 +36,7 @@ from editr1.judges.models.local import TransformersModel
 from editr1.judges.models.remote import picture_url
 from editr1.judges.models.server import BODY_MAX, Refused, _image, make_app, serve
 from editr1.judges.prompts import load_prompt
+from editr1.judges.rewards.ranking import RankingJudge
 from tests.judges.client import remote_model
 from tests.judges.tiny_judge import build_tiny_judge
 
@@ -47,6 +49,11 @@ def picture(seed: int) -> Image.Image:
 
 
 REQUESTS = [JudgeRequest(EditSample("", picture(0), "remove the cat", "", "remove"), picture(1 + i)) for i in range(24)]
+
+
+FEW = [replace(one, sample=REQUESTS[0].sample) for one in REQUESTS[:3]]
+MANY = [replace(one, sample=replace(FEW[0].sample, references=(picture(50), picture(51)))) for one in FEW]
+"""Edits of one sample without references, and of one with two."""
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +83,29 @@ def url(model: TransformersModel) -> Iterator[str]:
 @pytest.mark.parametrize("method", list(METHODS))
 def test_served_and_in_process_scores_are_equal(model: TransformersModel, url: str, method: MethodName) -> None:
     client = remote_model(f"{url}/v1", model="judge")
-    here, there = (MLLMJudge(one, PROMPT, method=method, max_tokens=6).score(REQUESTS) for one in (model, client))
+    asked = REQUESTS + MANY
+    here, there = (MLLMJudge(one, PROMPT, method=method, max_tokens=6).score(asked) for one in (model, client))
     client.close()
     for one, other in zip(here, there, strict=True):
         assert (one.value is None) == (other.value is None) and one.tokens == other.tokens
         if one.value is not None:
             assert other.value == pytest.approx(one.value, abs=1e-5)
             assert other.bound == 0
+
+
+@pytest.mark.parametrize("method", ["score_logit", "yes_no", "ranking"])
+def test_references_are_read_here_and_served_alike(model: TransformersModel, url: str, method: Any) -> None:
+    client = remote_model(f"{url}/v1", model="judge")
+    judges: list[Judge] = [
+        RankingJudge(one) if method == "ranking" else MLLMJudge(one, PROMPT, method=method) for one in (model, client)
+    ]
+    blind, seen = ([judge.score(requests) for judge in judges] for requests in (FEW, MANY))
+    client.close()
+    for here, there in (blind, seen):
+        assert [score.value for score in there] == pytest.approx([score.value for score in here], abs=1e-5)
+        assert [score.tokens for score in there] == [score.tokens for score in here]
+    for one, other in zip(blind[0], seen[0], strict=True):
+        assert one.value != other.value and other.tokens > one.tokens + 8  # two pictures
 
 
 def test_questions_that_come_together_are_answered_together(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
+from editr1.data.pictures import png_data_url
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask, JudgeRequest, Position, Score, close, weights_of
@@ -88,6 +90,7 @@ def test_preservation_brings_the_source_to_the_size_of_the_edit() -> None:
 MODULE = """
 import math
 def good(source, edit, instruction, requirement, task): return edit.width / 1000
+def counts(source, edit, instruction, requirement, task, references): return len(references) / 10
 def silent(*_): return None
 def large(*_): return 1.5
 def nan(*_): return math.nan
@@ -112,6 +115,13 @@ def test_a_function_of_ones_own_scores_or_has_nothing_to_say() -> None:
     assert FunctionReward("own_rewards:good").score(requests) == [Score(0.128)]
     assert FunctionReward("own_rewards:numpy").score(requests) == [Score(0.5)]
     assert FunctionReward("own_rewards:silent").score(requests) == [Score(None, "own_rewards:silent: nothing to say")]
+
+
+@pytest.mark.usefixtures("own_rewards")
+def test_a_function_with_a_parameter_for_references_gets_them() -> None:
+    several = replace(request(BASE), sample=replace(request(BASE).sample, references=(BASE, BASE)))
+    assert FunctionReward("own_rewards:good").score([several]) == [Score(0.128)]
+    assert FunctionReward("own_rewards:counts").score([several, request(BASE)]) == [Score(0.2), Score(0.0)]
 
 
 @pytest.mark.usefixtures("own_rewards")
@@ -193,6 +203,33 @@ def test_a_service_scores_or_gives_its_reason(
         (score,) = HttpReward(url, backoff=0.001).score([request(BASE, "make it red", "It is red.")])
     assert score.value == value and (reason is None or reason in str(score.reason))
     assert bodies[0]["instruction"] == "make it red" and bodies[0]["edit"].startswith("data:image/png;base64,")
+    assert set(bodies[0]) == {"instruction", "requirement", "task", "source", "edit"}
+
+
+def test_a_service_gets_the_references_of_a_sample_that_has_some() -> None:
+    one = request(BASE)
+    several = replace(one, sample=replace(one.sample, references=(BASE, Image.new("RGB", (4, 4), "red"))))
+    with service([(200, b'{"score": 0.25}')]) as (url, bodies):
+        HttpReward(url).score([several])
+    assert bodies[0]["references"] == [png_data_url(image) for image in several.sample.references]
+
+
+def test_ranking_shows_the_references_before_both_edits() -> None:
+    hat, scarf = Image.new("RGB", (4, 4), "green"), Image.new("RGB", (4, 4), "white")
+    one, two = Image.new("RGB", (128, 128), "red"), Image.new("RGB", (128, 128), "blue")
+    sample = replace(request(one).sample, references=(hat, scarf))
+    asked: list[Ask] = []
+
+    class Listener(Partial):
+        def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+            asked.extend(asks)
+            return [Answer(reason="silent") for _ in asks]
+
+    RankingJudge(Listener(0.0)).score([JudgeRequest(sample, one), JudgeRequest(sample, two)])
+    assert [ask.parts[1:-1] for ask in asked] == [
+        (BASE, "Reference 1:", hat, "Reference 2:", scarf, "Edit 1:", first, "Edit 2:", second)
+        for first, second in ((one, two), (two, one))
+    ]
 
 
 def test_a_service_that_is_not_there_is_a_reason_and_a_password_in_its_url_is_refused() -> None:

@@ -104,7 +104,12 @@ def _judge(benchmark: Benchmark, judge: JudgeConfig, way: str, store: AnswerStor
     device = pick_device("auto")
     model: MLLM
     if way == "score_logit":
-        scorer = open_judge(judge.model_copy(update={"method": "score_logit", "criteria": CRITERIA}), device)
+        own = {
+            "method": "score_logit",
+            "criteria": CRITERIA,
+            "source_size": "original",
+        }  # as the official scripts show it
+        scorer = open_judge(judge.model_copy(update=own), device)
         if not isinstance(scorer, MLLMJudge):
             raise UserError(f"the judge {judge.path} gives no Score Logit")
         ask, model = by_score_logit(scorer), scorer.model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from numbers import Real
@@ -16,6 +17,7 @@ from editr1.judges.base import JudgeRequest, Score, SingleJudge
 class FunctionReward(SingleJudge):
     """Calls `function(source, edit, instruction, requirement, task)`, which returns a number in [0, 1], or None.
 
+    A function with a parameter `references` gets the sample's references too, by that name.
     None leaves the edit without a score. Anything else that it returns is a `UserError`, and what it raises is not
     caught: it is the user's own code, and its traceback says where it fails.
 
@@ -24,10 +26,12 @@ class FunctionReward(SingleJudge):
 
     def __init__(self, name: str) -> None:
         self.name, self.function = name, load_function(name)
+        self.takes_references = "references" in inspect.signature(self.function).parameters
 
     def score_one(self, request: JudgeRequest) -> Score:
         sample = request.sample
-        value = self.function(sample.source, request.edit, sample.instruction, sample.requirement, sample.task)
+        more = {"references": sample.references} if self.takes_references else {}
+        value = self.function(sample.source, request.edit, sample.instruction, sample.requirement, sample.task, **more)
         score = as_score(value, self.name)
         if score.value is None and value is not None:
             raise UserError(f"reward function {score.reason}; return one, or None for an edit that it cannot score")

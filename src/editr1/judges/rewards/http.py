@@ -22,8 +22,8 @@ AGAIN = NOT_FOR_ALL | {500, 502, 503, 504}
 class HttpReward:
     """POSTs {"instruction", "requirement", "task", "source", "edit"}, images as PNG data URLs, for {"score", "reason"}.
 
-    "score" is a number in [0, 1], or null with a "reason". A request that fails is tried again with growing pauses; if
-    all tries fail, the edit has no score.
+    A sample with references has them too, as the list "references". "score" is a number in [0, 1], or null with a
+    "reason". A request that fails is tried again with growing pauses; if all tries fail, the edit has no score.
 
     Args:
         url: Address of the service, without user and password.
@@ -80,12 +80,14 @@ class HttpReward:
         return as_score(answer["score"], self.where)
 
 
-def _body(request: JudgeRequest) -> dict[str, str]:
+def _body(request: JudgeRequest) -> dict[str, Any]:
     sample = request.sample
+    references = {"references": [png_data_url(image) for image in sample.references]} if sample.references else {}
     return {
         "instruction": sample.instruction,
         "requirement": sample.requirement,
         "task": sample.task,
         "source": png_data_url(sample.source),
         "edit": png_data_url(request.edit),
+        **references,
     }

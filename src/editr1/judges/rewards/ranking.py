@@ -12,11 +12,14 @@ from itertools import combinations
 
 from PIL.Image import Image
 
-from editr1.judges.base import Ask, JudgeRequest, ModelJudge, Score
+from editr1.config.settings import JUDGE_DEFAULTS, SourceSize
+from editr1.judges.base import MLLM, Ask, JudgeRequest, ModelJudge, Score, at_edit_size
+from editr1.judges.prompts import references
 from editr1.judges.scoring import score_first
 
 PROMPT = "pairs-1"
 OPENING = "Compare two edits of one image. Instruction: {instruction} Requirement: {requirement} Source:"
+REFERENCE = "Reference {number}:"
 QUESTION = "Which edit does better what the instruction asks for, and keeps the rest? Answer with one digit, 1 or 2."
 CHOICES = ("2", "1")  # worst first: the score of a question is the probability that the first edit is better
 
@@ -26,7 +29,15 @@ class RankingJudge(ModelJudge):
 
     A comparison that fails is left out. An edit with fewer than half of its comparisons has no score, and neither has
     one that is alone.
+
+    Args:
+        model: The model that compares.
+        source_size: See `JudgeConfig`.
     """
+
+    def __init__(self, model: MLLM, source_size: SourceSize = JUDGE_DEFAULTS.source_size) -> None:
+        super().__init__(model)
+        self.source_size = source_size
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
         """One score per request, in their order; all pairs of all groups are asked at once."""
@@ -35,7 +46,8 @@ class RankingJudge(ModelJudge):
             groups.setdefault((id(request.sample.source), request.sample.instruction), []).append(index)
         pairs = [pair for members in groups.values() for pair in combinations(members, 2)]
         orders = [order for one, two in pairs for order in ((one, two), (two, one))]
-        answers = self.model.answer([_ask(requests[first], requests[second].edit) for first, second in orders])
+        shown = at_edit_size(requests) if self.source_size == "edit" else requests
+        answers = self.model.answer([_ask(shown[first], shown[second].edit) for first, second in orders])
         chances: list[list[float]] = [[] for _ in requests]
         reasons: list[str] = ["it is alone in its group"] * len(requests)
         tokens, comparisons = [0] * len(requests), [0] * len(requests)
@@ -59,4 +71,5 @@ class RankingJudge(ModelJudge):
 def _ask(request: JudgeRequest, other: Image) -> Ask:
     """Is the request's edit better than the other one?"""
     opening = OPENING.format(instruction=request.sample.instruction, requirement=request.sample.requirement or "None.")
-    return Ask((opening, request.sample.source, "Edit 1:", request.edit, "Edit 2:", other, QUESTION), CHOICES)
+    edits = ("Edit 1:", request.edit, "Edit 2:", other)
+    return Ask((opening, request.sample.source, *references(request, REFERENCE), *edits, QUESTION), CHOICES)

@@ -40,7 +40,7 @@ REQUESTS = [
         _image(4, (112, 56)),
     ),
     JudgeRequest(EditSample("", _image(5).convert("L"), "add a dog", "A dog."), _image(6).convert("RGBA")),
-    JudgeRequest(EditSample("", _image(7, (56, 84)), "make the cat blue"), _image(8, (56, 84))),
+    JudgeRequest(EditSample("", _image(7, (56, 84)), "make the cat blue"), _image(9, (56, 84))),
 ]
 
 

@@ -212,3 +212,8 @@ def test_every_field_says_what_it_is() -> None:
 def test_judges_that_cannot_be_are_refused(overrides: list[str], problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         load_config("toy", overrides)
+
+
+def test_a_lora_to_start_from_needs_lora_training() -> None:
+    with pytest.raises(UserError, match=r"adapter\.init is a LoRA.*--merge"):
+        load_config("toy", ["adapter.init=lora", "adapter.mode=full"])

@@ -48,6 +48,37 @@ def test_all_policies_start_as_what_was_loaded(tiny_editor: Editor, mode: Mode) 
     assert all(torch.equal(velocity(tiny_editor, policy, inputs), loaded) for policy in ("default", "old", "reference"))
 
 
+@pytest.mark.parametrize("alpha", [12, 6])
+def test_training_starts_from_a_lora_and_the_reference_is_without_it(
+    tiny_editor_path: Path, tmp_path: Path, alpha: int
+) -> None:
+    """Whatever alpha the file was saved with: 12 there, 12 or 6 here."""
+    first, second = (open_editor(tiny_editor_path, pixels=PIXELS) for _ in range(2))
+    inputs = prepare(first)
+    shake(first)
+    first.policies.save(tmp_path / "lora", "default")
+    prepare(second, alpha=alpha, init=tmp_path / "lora")
+    trained, loaded = velocity(first, "default", inputs), velocity(first, "reference", inputs)
+    assert (trained - loaded).abs().max() > 1e-4
+    for policy, want in {"default": trained, "old": trained, "reference": loaded}.items():
+        torch.testing.assert_close(velocity(second, policy, inputs), want)
+    assert second.policies.on_policy
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [({"rank": 4}, "its rank is 3, adapter.rank is 4"), ({"targets": ("to_q",)}, "adapter.targets")],
+)
+def test_a_lora_that_does_not_fit_the_adapters_is_refused(
+    tiny_editor_path: Path, tmp_path: Path, settings: dict[str, Any], problem: str
+) -> None:
+    first, second = (open_editor(tiny_editor_path, pixels=PIXELS) for _ in range(2))
+    prepare(first)
+    first.policies.save(tmp_path / "lora", "default")
+    with pytest.raises(UserError, match=problem):
+        prepare(second, init=tmp_path / "lora", **settings)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_training_moves_default_alone(tiny_editor: Editor, mode: Mode) -> None:
     inputs = prepare(tiny_editor, mode)

@@ -1,4 +1,4 @@
-"""The settings of a run: typed, with the paper's values as defaults (Edit-R1, arXiv 2510.16888, table 5)."""
+"""The settings of a run: typed, with the values of Edit-R1 (arXiv 2510.16888) as defaults; sources: docs/recipe.md."""
 
 from __future__ import annotations
 
@@ -315,6 +315,9 @@ class AdapterConfig(Section):
     """Rank of the adapters."""
     alpha: float = Field(default=64, gt=0)
     """Their scale is alpha / rank."""
+    init: Path | None = None
+    """A LoRA to start from, in the layout of diffusers, PEFT or ComfyUI; null for one without effect. `algorithm.kl`
+    measures the distance to the editor without it."""
     targets: tuple[str, ...] | None = None
     """Names of the layers that get an adapter; null for the attention projections of the editor's family."""
 
@@ -388,6 +391,15 @@ class Config(Section):
             raise ValueError(
                 f"memory.quantize={self.memory.quantize!r} holds weights that cannot be trained, but adapter.mode "
                 '"full" trains them; set it to null, or adapter.mode to "lora"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _init_of_a_lora(self) -> Config:
+        if self.adapter.init is not None and self.adapter.mode == "full":
+            raise ValueError(
+                'adapter.init is a LoRA to train on, but adapter.mode "full" trains all weights; set adapter.mode to '
+                '"lora", or merge it into the editor first (`editr1 export --merge`)'
             )
         return self
 

@@ -29,6 +29,8 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from editr1.config.settings import AdapterConfig
+from editr1.editors.lora.comfyui import listing
+from editr1.editors.lora.files import read_lora
 from editr1.errors import UserError
 
 DEFAULT, OLD, REFERENCE = "default", "old", "reference"
@@ -135,17 +137,17 @@ class Policies:
 
 
 class LoraPolicies(Policies):
-    """LoRA adapters in float32; "default" and "old" start as the same adapter, which changes nothing.
+    """LoRA adapters in float32; "default" and "old" start as the same adapter: `adapter.init`, or one without effect.
 
     Args:
         denoiser: A diffusers model.
         component: Its name in the pipeline, which diffusers writes before the names of its layers.
-        adapter: Rank and alpha.
+        adapter: Rank, alpha, and the LoRA to start from.
         targets: Names of the modules that get a LoRA.
         seed: Seed of the initial weights.
 
     Raises:
-        UserError: A target names no module of the denoiser.
+        UserError: A target names no module of the denoiser, or the LoRA to start from has other layers or another rank.
     """
 
     def __init__(
@@ -160,7 +162,30 @@ class LoraPolicies(Policies):
             for name in (OLD, DEFAULT):  # in this order: "default" takes the second draw of the seed
                 self._add(name)
         self._activate(DEFAULT)
+        if adapter.init is not None:
+            self._start_from(adapter.init, adapter.rank, adapter.alpha)
         self.copy(OLD)
+
+    @torch.no_grad()
+    def _start_from(self, path: Path, rank: int, alpha: float) -> None:
+        """Let "default" add to the weights what a LoRA adds; its layers without an adapter here are refused."""
+        lora, own = read_lora(path, type(self.denoiser).__name__), self.weights[DEFAULT]
+        strangers = [name for name in lora if f"{name}.lora_A.weight" not in own]
+        if strangers:
+            raise UserError(
+                f"adapter.init={str(path)!r}: its layers {listing(strangers)} get no adapter in this run; name them in "
+                "adapter.targets"
+            )
+        if ranks := sorted({layer.rank for layer in lora.values()} - {rank}):
+            raise UserError(
+                f"adapter.init={str(path)!r}: its rank is {ranks[0]}, adapter.rank is {rank}; make them equal"
+            )
+        for name, layer in lora.items():
+            down, up = own[f"{name}.lora_A.weight"], own[f"{name}.lora_B.weight"]
+            if (down.shape, up.shape) != (layer.down.shape, layer.up.shape):
+                raise UserError(f"adapter.init={str(path)!r}: its layer {name} is for a denoiser of another size")
+            down.copy_(layer.down)
+            up.copy_(layer.up.float() * (layer.scale * rank / alpha))
 
     def save(self, folder: Path, name: str) -> None:
         """Write a file that `pipe.load_lora_weights(folder)` loads; rank and alpha are in its metadata.

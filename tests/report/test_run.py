@@ -16,7 +16,8 @@ from PIL import Image as Images
 from editr1.errors import UserError
 from editr1.report.run import DRIFT, pair_gallery, write_report
 from editr1.report.run_folder import read_run
-from editr1.report.text import duration, signed
+from editr1.report.text import signed
+from editr1.training.log import duration
 from tests.report.browser import browse, needs_chromium
 from tests.report.synthetic import STEPS, TASKS, write_demo, write_metrics
 
@@ -211,3 +212,15 @@ def test_page_is_no_wider_than_a_phone(demo: tuple[Path, dict[str, Any]], tmp_pa
     dom, _ = browse(frame, tmp_path / "profile", "--dump-dom")
     found = re.search(r'data-width="(\d+)"', dom)
     assert found and int(found[1]) <= 375
+
+
+def test_alarms_of_the_run_are_at_the_top_of_the_page(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "run")
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "Alarms" not in page
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    rows[-3:] = [{**row, "reward_mean": 0.01} for row in rows[-3:]]
+    (tmp_path / "run/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert f"<b>Reward collapsed</b> (steps {STEPS - 2} to {STEPS}). The mean reward fell from" in page
+    assert page.index("Reward collapsed") < page.index("What was run")

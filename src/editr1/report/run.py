@@ -19,8 +19,9 @@ from editr1.evaluation.heldout.rows import open_image
 from editr1.report.environment import write_page
 from editr1.report.run_folder import BeforeAfter, Run, read_run
 from editr1.report.svg import Line, interval_bar, interval_chart, line_chart, stack_chart
-from editr1.report.text import duration
 from editr1.report.thumbnails import picture_url
+from editr1.training.alarms import sounded
+from editr1.training.log import duration
 from editr1.training.run_files import BEFORE, REPORT
 
 GALLERY_PAIRS = 6  # gains, and as many losses
@@ -58,6 +59,7 @@ def write_report(run_dir: str | Path) -> Path:
         run.folder / REPORT,
         "run.html.j2",
         run=run,
+        alarms=alarms(run),
         facts=facts(run),
         config=yaml.safe_dump(run.config, sort_keys=False),
         curves=reward_figures(run),
@@ -69,6 +71,13 @@ def write_report(run_dir: str | Path) -> Path:
         gallery=[(title, note, [pair_card(run, pair) for pair in pairs]) for title, note, pairs in pair_gallery(run)],
         grids=[(path.stem.replace("_", " "), data_url(path.read_bytes())) for path in grids],
     )
+
+
+def alarms(run: Run) -> list[tuple[str, str, str]]:
+    """(name, steps, text) of every alarm that sounded in the run."""
+    heard = sounded(run.metrics, run.config["optim"]["grad_clip"])
+    words = {True: "step {0}", False: "steps {0} to {1}"}
+    return [(alarm.name, words[first == last].format(first, last), alarm.text) for first, last, alarm in heard]
 
 
 def facts(run: Run) -> dict[str, str]:

@@ -18,9 +18,3 @@ def signed(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """A share in [0, 1] as percent with one decimal."""
     return number(None if value is None else 100 * value, 1)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as "5 min 20 s" or "3 h 10 min"."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"

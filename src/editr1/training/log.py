@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from editr1.files import JsonLines
+from editr1.training.alarms import Alarm
 from editr1.training.run_files import BOARD, METRICS
 from editr1.training.step_row import StepRow
+
+QUIET = 30.0  # seconds between two lines within a step, where there is no terminal
 
 
 class Stopwatch:
@@ -45,6 +48,9 @@ class RunLog:
     Args:
         out: folder of the run.
         step: steps that the run has done; rows past it (of a run that was killed after its last checkpoint) are cut.
+
+    Attributes:
+        rows: all rows of the run.
     """
 
     def __init__(self, out: Path, step: int) -> None:
@@ -52,7 +58,8 @@ class RunLog:
 
         self.path = out / METRICS
         self._lines = JsonLines(self.path, "rows of steps", "take another folder", load=dict[str, Any], allow_nan=True)
-        self._lines.replace(row for row in self._lines.rows if row["step"] <= step)
+        self.rows = [row for row in self._lines.rows if row["step"] <= step]
+        self._lines.replace(self.rows)
         self._board = SummaryWriter(str(out / BOARD), purge_step=step + 1)
 
     def write(self, row: StepRow) -> None:
@@ -62,6 +69,7 @@ class RunLog:
             UserError: the disk does not take it.
         """
         self._lines.append([row])
+        self.rows.append(row)
         for name, value in _flat(row):
             self._board.add_scalar(name, value, row["step"])
         self._board.flush()
@@ -81,23 +89,43 @@ def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float
 
 
 def _missing(row: StepRow) -> str:
-    """The rewards that edits lack, each with the number of these edits; "" if there are none."""
+    """The rewards that edits lack, each with the number of these edits and the commonest reason; "" without any."""
     counts = {"reward": row.get("unscored", 0), **row.get("parts_unscored", {})}
-    words = [f"{name} for {count} edits" for name, count in counts.items() if count]
-    return f", no {', no '.join(words)}" if words else ""
+    reasons = {"reward": row.get("reasons", []), **row.get("parts_reasons", {})}
+    words = [
+        f"no {name} for {count} edits" + (f" ({reasons[name][0]})" if reasons.get(name) else "")
+        for name, count in counts.items()
+        if count
+    ]
+    return "".join(f", {word}" for word in words)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "5 min 20 s" or "3 h 10 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
 
 
 class StepProgress:
-    """A bar with reward, groups kept, images a second and time left; one line a step where there is no terminal."""
+    """What a run is doing: in a terminal a bar, elsewhere one line a step, and one now and then within long steps.
 
-    def __init__(self, done: int, total: int) -> None:
+    Args:
+        done: Steps that are done.
+        total: Steps in all.
+        edits: Edits of a step.
+        clock: Seconds that pass.
+    """
+
+    def __init__(self, done: int, total: int, edits: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = Console(stderr=True)
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[state]}"))
         self._bar = Progress(
             *columns, TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal
         )
         self._task = self._bar.add_task("", completed=done, total=total, state="")
-        self._total = total
+        self._done, self._total, self._edits, self._clock = done, total, edits, clock
+        self._told, self._begun, self._estimated = set[str](), False, False
+        self._spoken = self._waited = clock()
 
     def __enter__(self) -> StepProgress:
         self._bar.start()
@@ -106,15 +134,56 @@ class StepProgress:
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
-    def show(self, row: StepRow) -> None:
-        """Show the row of a step that is done."""
+    def begin(self, lines: Sequence[str]) -> None:
+        """Say what a session starts with, once."""
+        if not self._begun:
+            for each in lines:
+                self.say(each)
+        self._begun = True
+
+    def collects(self, made: int, judged: int) -> None:
+        """Edits of the step that are made and judged so far."""
+        self._waited = self._clock()
+        self._inside(f"{made}/{self._edits} edits made, {judged} judged")
+
+    def waits(self, judged: int) -> None:
+        """All edits are made; the judge is busy with the rest."""
+        waited = self._clock() - self._waited
+        self._inside(f"waiting for the judge {waited:.0f} s, {judged}/{self._edits} edits judged")
+
+    def trains(self, done: int, kept: int) -> None:
+        """Groups that the gradient holds so far, of those that are trained on."""
+        self._inside(f"{done}/{kept} groups trained")
+
+    def show(self, row: StepRow, alarms: Sequence[Alarm] = ()) -> None:
+        """Show the row of a step that is done, and the alarms that have not been told yet."""
         reward = "none" if row["reward_mean"] is None else f"{row['reward_mean']:.3f}"
         groups = f"{row['groups_kept']}/{row['groups_kept'] + sum(row['dropped'].values())} groups kept"
         state = f"reward {reward}, {groups}, {row['images_per_s']:.1f} images/s{_missing(row)}"
+        self._done = row["step"]
         self._bar.update(self._task, completed=row["step"], state=state)
         if not self.console.is_terminal:
             self.say(f"step {row['step']}/{self._total}: {state}")
+        self._estimate(row)
+        for alarm in alarms:
+            if alarm.name not in self._told:
+                self._told.add(alarm.name)
+                self.say(f"ALARM at step {row['step']}, {alarm.name}: {alarm.text}")
 
     def say(self, text: str) -> None:
         """One line, above the bar."""
+        self._spoken = self._clock()
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _inside(self, state: str) -> None:
+        """Show what goes on in a step; without a terminal, once in `QUIET` seconds."""
+        self._bar.update(self._task, state=state)
+        if not self.console.is_terminal and self._clock() - self._spoken >= QUIET:
+            self.say(f"step {self._done + 1}/{self._total}: {state}")
+
+    def _estimate(self, row: StepRow) -> None:
+        """After the first step of a session, the time that the others will take."""
+        left, seconds = self._total - row["step"], sum(row.get("seconds", {}).values())
+        if not self._estimated and left and seconds:
+            self.say(f"This step took {seconds:.0f} s; {left} more take about {duration(left * seconds)}.")
+        self._estimated = True

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 
 import torch
@@ -22,6 +22,8 @@ from editr1.judges.base import Judge, JudgeRequest, Score, close, scores_of
 from editr1.training.group import Group
 from editr1.training.step_row import NOT_ASKED, GroupMeasures, parts_reasons_of, reasons_of
 
+POLL = 1.0  # seconds
+
 
 class Rewarding:
     """`with Rewarding(judge, threads) as rewarding:` asks about every group that is started; `finish` waits for all."""
@@ -30,6 +32,7 @@ class Rewarding:
         self.judge = judge
         self._pool = ThreadPoolExecutor(threads, "judge") if judge.remote else None
         self._pending: list[tuple[Group, Future[list[Score]]]] = []
+        self._judged = 0  # by a judge in this process
 
     def __enter__(self) -> Rewarding:
         return self
@@ -48,10 +51,18 @@ class Rewarding:
             self._pending.append((group, self._pool.submit(scores_of, self.judge, requests_of(group))))
         else:
             assign_rewards(group, scores_of(self.judge, requests_of(group)))
+            self._judged += 1
 
-    def finish(self) -> None:
-        """Wait until every group has its rewards."""
+    @property
+    def done(self) -> int:
+        """The number of groups that the judge has answered for."""
+        return self._judged + sum(scores.done() for _, scores in self._pending)
+
+    def finish(self, on_wait: Callable[[int], None] = lambda done: None) -> None:
+        """Wait until every group has its rewards; `on_wait` receives `done` once in `POLL` seconds."""
         for group, scores in self._pending:
+            while wait([scores], POLL).not_done:
+                on_wait(self.done)
             assign_rewards(group, scores.result())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 CONFIG = "config.yaml"
+SESSION = "session.json"
 METRICS = "metrics.jsonl"
 BOARD = "tb"  # for TensorBoard
 CHECKPOINTS = "checkpoints"

@@ -42,12 +42,14 @@ from editr1.errors import UserError
 from editr1.files import write_file
 from editr1.judges.base import Judge, weights_of
 from editr1.training import checkpoint
+from editr1.training.alarms import sounding
 from editr1.training.grid import sample_grid
 from editr1.training.group import Group
 from editr1.training.interrupts import Interrupts
 from editr1.training.log import RunLog, StepProgress, Stopwatch
 from editr1.training.rewarding import FailureWatch, Rewarding, assign_advantages, edits_of
 from editr1.training.run_files import CHECKPOINTS, CONFIG, SAMPLES
+from editr1.training.session import header, kept_session
 from editr1.training.step_row import GroupMeasures, StepRow, Watch, edit_statistics, measure, step_row
 
 TENSORS = "training.safetensors"
@@ -92,6 +94,8 @@ class Trainer:
         self._checked = False
         self._failures = FailureWatch(config.failures.share, config.failures.steps, config.optional_rewards)
         self._resume()
+        edits = config.rollout.groups_per_step * config.rollout.group_size
+        self.progress = StepProgress(self.step, config.steps, edits)
 
     def train(
         self,
@@ -114,14 +118,16 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         write_file(self.out / CONFIG, dump_config(self.config).encode())
         with (
-            StepProgress(self.step, self.config.steps) as progress,
+            self.progress as progress,
             closing(RunLog(self.out, self.step)) as log,
+            kept_session(self.out, self.params[0].device),
             Interrupts() as interrupts,
         ):
             try:
+                progress.begin(header(self.config, self.editor, self.params, len(self.dataset)))
                 while self.step < last and self._fits(max_seconds):
                     row = self.train_step(log, interrupts)
-                    progress.show(row)
+                    progress.show(row, sounding(log.rows, self.config.optim.grad_clip))
                     if on_step:
                         on_step(row)
             except KeyboardInterrupt:
@@ -192,6 +198,7 @@ class Trainer:
     def _collect(self) -> list[Group]:
         """The groups of this step, with their rewards."""
         self.clock, groups = Stopwatch(), list[Group]()
+        size = self.config.rollout.group_size
         self._items, self._next = self.sampler.draw(self.place, self.banned)
         with Rewarding(self.judge, self.config.rollout.groups_per_step) as rewarding:
             for index, item in enumerate(self._items):
@@ -199,8 +206,9 @@ class Trainer:
                     groups.append(self.rollout(self.dataset[item], index))
                 with self.clock("judge"):
                     rewarding.start(groups[-1])
+                self.progress.collects(size * len(groups), size * rewarding.done)
             with self.clock("judge"):
-                rewarding.finish()
+                rewarding.finish(on_wait=lambda done: self.progress.waits(size * done))
         return groups
 
     def _backward(self, groups: Sequence[Group]) -> dict[str, float | None]:
@@ -211,12 +219,13 @@ class Trainer:
             kept = [group for group in groups if group.dropped is None]
             total = sum(self.algorithm.count(edits_of(group)) for group in kept)
             sums = torch.zeros(len(names), device=groups[0].rollout.latents.device)
-            for group in kept:
+            for number, group in enumerate(kept, start=1):
                 for rows in self.rows(group).split(self.config.optim.micro_batch):
                     loss, parts = self.algorithm.loss(rows, self._velocities(group, rows))
                     share = len(rows) / total
                     (share * loss).backward()
                     sums += share * torch.stack([loss.detach(), *(parts[name] for name in self.algorithm.parts)])
+                self.progress.trains(number, len(kept))
             losses = dict(zip(names, sums.tolist(), strict=True)) if kept else dict.fromkeys(names)
             return {**losses, "grad_norm": self._clip()}
 

@@ -1,0 +1,121 @@
+"""What a run says while it goes on."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from editr1.judges.base import JudgeRequest, Score
+from editr1.training import rewarding
+from editr1.training.alarms import Alarm
+from editr1.training.log import QUIET, StepProgress
+from editr1.training.rewarding import Rewarding
+from editr1.training.session import header
+from tests.training.runs import Make, RedJudge
+
+ROW: dict[str, Any] = {"step": 3, "reward_mean": 0.5, "groups_kept": 2, "dropped": {}, "images_per_s": 1.0}
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().err.splitlines()
+
+
+def test_long_steps_say_now_and_then_what_they_do_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = Clock()
+    with StepProgress(2, 9, edits=24, clock=clock) as progress:
+        for made in (2, 4, 6):
+            progress.collects(made, made - 2)
+            clock.now += QUIET / 2
+        assert said(capsys) == ["step 3/9: 6/24 edits made, 4 judged"]
+        progress.collects(24, 10)
+        said(capsys)
+        clock.now += 45
+        progress.waits(12)
+        assert said(capsys) == ["step 3/9: waiting for the judge 45 s, 12/24 edits judged"]
+        clock.now += QUIET
+        progress.trains(1, 2)
+        assert said(capsys) == ["step 3/9: 1/2 groups trained"]
+
+
+def test_time_left_is_told_after_the_first_step_of_a_session_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {**ROW, "seconds": {"rollout": 50.0, "judge": 10.0}}
+    with StepProgress(2, 63) as progress:
+        progress.show(row)
+        assert said(capsys)[1:] == ["This step took 60 s; 60 more take about 1 h 0 min."]
+        progress.show({**row, "step": 4})
+        assert len(said(capsys)) == 1
+
+
+def test_alarm_is_told_once_and_reasons_stand_beside_the_count(capsys: pytest.CaptureFixture[str]) -> None:
+    alarm = Alarm("reward collapsed", "It fell.")
+    with StepProgress(2, 9) as progress:
+        progress.show({**ROW, "unscored": 12, "reasons": ["12 x no answer", "1 x other"]}, [alarm])
+        progress.show({**ROW, "step": 4}, [alarm])
+    lines = said(capsys)
+    assert lines[0].endswith("no reward for 12 edits (12 x no answer)")
+    assert lines[1] == "ALARM at step 3, reward collapsed: It fell." and len(lines) == 3
+
+
+def test_waiting_for_a_slow_judge_is_told_with_what_is_judged(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewarding, "POLL", 0.01)
+    answer = threading.Event()
+
+    class Slow(RedJudge):
+        remote = True
+
+        def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+            answer.wait(30)
+            return super().score(requests)
+
+    trainer, seen = make(judge=Slow()), list[int]()
+    groups = [trainer.rollout(trainer.dataset[i], i) for i in range(2)]
+
+    def on_wait(done: int) -> None:
+        seen.append(done)
+        answer.set()
+
+    with Rewarding(trainer.judge, 2) as asking:
+        for group in groups:
+            asking.start(group)
+        asking.finish(on_wait)
+        assert asking.done == 2
+    assert seen and seen[0] == 0 and all(group.rewards is not None for group in groups)
+
+
+def test_header_names_editor_machine_judge_and_data(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = make(steps=2, memory__vae_tiling=True)
+    trained = sum(param.numel() for param in trainer.params)
+    editor, device, judge, data = header(trainer.config, trainer.editor, trainer.params, 5)
+    assert f"tiny, {trainer.editor.family.name}, {trained:,} trained parameters (LoRA of rank 2)" in editor
+    assert re.search(r"cpu, float32, \d+ CPU cores \(.*\), \d+ GiB, memory: vae_tiling", device)
+    assert judge == "judge:  red (score_logit)"
+    assert data == "data:   5 items; a step: 2 items × 2 edits, 3 denoiser calls each; 2 steps"
+    trainer.train(until=1)
+    trainer.train()
+    lines = said(capsys)
+    assert [line for line in lines if line in (editor, device, judge, data)] == [editor, device, judge, data]
+    assert lines.index(data) < next(i for i, line in enumerate(lines) if line.startswith("step 1/2"))
+
+
+def test_run_with_a_ruinous_learning_rate_sounds_an_alarm(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    def collapse(call: int, scores: list[Score]) -> list[Score]:
+        return [Score(0.5 + 0.1 * i) if call < 4 else Score(0.01) for i, _ in enumerate(scores)]
+
+    make(judge=RedJudge(collapse), steps=5, rollout__groups_per_step=1).train()
+    assert any("ALARM at step 5, reward collapsed: The mean reward fell from 0.55 to 0.01" in x for x in said(capsys))

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-VOCABULARY = (*(str(digit) for digit in range(10)), "yes", "no", *(f"w{number}" for number in range(40)))
+VOCABULARY = (*(str(digit) for digit in range(10)), "yes", "no", "Yes", " no", " NO", *(f"w{n}" for n in range(37)))
 FIRST_ID = 100  # of the vocabulary's tokens
 DRIP = 0.02  # seconds between two bytes of a dripping answer
 
@@ -53,6 +53,11 @@ def share(part: float, kinds: Sequence[str], seed: int = 0) -> Plan:
     generator = random.Random(seed)
     while True:
         yield generator.choice(kinds) if generator.random() < part else None
+
+
+def tokens_of(text: str) -> list[int]:
+    """The id of a text in the vocabulary; any other text is two tokens."""
+    return [FIRST_ID + VOCABULARY.index(text)] if text in VOCABULARY else [0, 1]
 
 
 def logprobs_of(message: str) -> np.ndarray:
@@ -187,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/tokenize":
             with owner.lock:
                 owner.tokenized += 1
-            self._serve("tokenize", owner, lambda: {"tokens": [FIRST_ID + VOCABULARY.index(body["prompt"])]})
+            self._serve("tokenize", owner, lambda: {"tokens": tokens_of(body["prompt"])})
             return
         with owner.lock:
             owner.chats, owner.now = owner.chats + 1, owner.now + 1

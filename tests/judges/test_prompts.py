@@ -106,12 +106,31 @@ def test_a_template_of_ones_own_is_named_with_its_content(tmp_path: Path) -> Non
         prompt.parts(REQUEST, "score", "quality")
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_template_of_ones_own_holds_words_to_the_byte(tmp_path: Path, order: Order) -> None:
+    words = {
+        "version": "paper", "opening": "\nJudge {instruction}.\n[{requirement}]\n", "source": "", "edit": "",
+        "questions": {"score": "0 to 5:"}, "criteria": {"overall": ""}, "tasks": {"remove": "\tIt is gone {{{low}}}."},
+        "separator": "", "no_requirement": "",
+    }  # fmt: skip
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(words))
+    prompt = load_prompt(str(tmp_path / "own.yaml"), order)
+    bare = replace(REQUEST, sample=replace(REQUEST.sample, requirement=""))
+    opening = "\nJudge remove the cat.\n[]\n\tIt is gone {0}."
+    expected = (opening, SOURCE, EDIT, "0 to 5:") if order == "prefix" else (SOURCE, EDIT, f"{opening}0 to 5:")
+    assert prompt.parts(bare) == expected
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("version: [", "not YAML"),
         ("version: '1'", "opening: Field required"),
         ("version: '1'\nopening: '{who}'\nquestions: {}\ncriteria: {overall: x}", r"opening: \{who\} is not filled in"),
+        (
+            "version: '1'\nopening: x\nquestions: {}\ncriteria: {overall: '{criterion}'}",
+            r"criteria: \{criterion\} is not",
+        ),
         ("version: '1'\nopening: x\nquestions: {}\ncriteria: {}", "criteria: 'overall' is missing"),
         ("version: '1'\nopening: x\nquestions: {}\ncriteria: {overall: x}\nmore: 1", "more: Extra"),
         ("version: '1'\nopening: x\nreference: '{n}'\nquestions: {}\ncriteria: {overall: x}", r"\{n\} .* are number"),

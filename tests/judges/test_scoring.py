@@ -12,10 +12,11 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from editr1.errors import UserError
-from editr1.judges.base import Answer, Position
+from editr1.judges.base import Answer, Ask, Position
 from editr1.judges.scoring import (
     BOUND_MAX,
     NO_YES,
+    choice_token_ids,
     digits,
     marked_position,
     score_logit,
@@ -56,6 +57,40 @@ def test_answer_that_becomes_the_unknown_token_is_refused() -> None:
     assert score_token_ids(tokenizer, NO_YES) == [1, 2]
     with pytest.raises(UserError, match=r"'0' as \['\[UNK\]'\]"):
         score_token_ids(tokenizer, DIGITS)
+
+
+def test_a_word_counts_in_every_spelling_that_is_one_token() -> None:
+    tokenizer = build_tokenizer("yes\nYes yes\nno NO\n")
+    vocabulary = tokenizer.get_vocab()
+    ids = choice_token_ids(tokenizer, Ask((), NO_YES, any_spelling=True))
+    names = (["no", "NO", "ĠNO"], ["yes", "Yes", "Ġyes"])
+    assert [set(some) for some in ids] == [{vocabulary[name] for name in some} for some in names]
+    assert choice_token_ids(tokenizer, Ask((), NO_YES)) == [[vocabulary["no"]], [vocabulary["yes"]]]
+    upper = build_tokenizer("YES\nno\n")  # "yes" itself is no token there
+    assert choice_token_ids(upper, Ask((), NO_YES, any_spelling=True))[1] == [upper.get_vocab()["YES"]]
+    with pytest.raises(UserError, match="'yes' as"):
+        choice_token_ids(build_tokenizer("no\n"), Ask((), NO_YES, any_spelling=True))
+
+
+@given(st.lists(LOGPROB, min_size=4, max_size=4), st.floats(-25, -3), st.integers(0, 15))
+def test_the_true_score_lies_within_the_bound_when_spellings_are_missing(
+    logprobs: list[float], floor: float, hidden: int
+) -> None:
+    shown = [not (hidden >> i & 1 and value <= floor) for i, value in enumerate(logprobs)]
+    known, unlisted = dict[str, float](), dict[str, int]()
+    for word, places in zip(NO_YES, ((0, 1), (2, 3)), strict=True):  # two spellings each
+        weights = [math.exp(logprobs[i]) for i in places if shown[i]]
+        known |= {word: math.log(sum(weights))} if weights else {}
+        unlisted[word] = 2 - len(weights)
+    score = score_logit(Position("yes", known, floor, unlisted), NO_YES)
+    no, yes = (np.exp(np.array(some)).sum() for some in (logprobs[:2], logprobs[2:]))
+    if score.value is not None:
+        assert score.bound <= BOUND_MAX
+        assert abs(score.value - yes / (no + yes)) <= score.bound + 1e-9
+    elif known:
+        assert "did not list" in str(score.reason)
+    if all(shown):
+        assert score.value == pytest.approx(yes / (no + yes)) and score.bound == 0
 
 
 def expected(logprobs: list[float]) -> float:

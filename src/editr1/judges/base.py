@@ -172,6 +172,8 @@ class Ask:
         max_tokens: Longest answer.
         temperature: Sampling temperature; 0 takes the likeliest token.
         seed: Seed of the sampling, if the temperature is above 0.
+        any_spelling: Whether a choice counts in all of its `spellings` that are one token; the sum of their
+            probabilities is read.
     """
 
     parts: tuple[str | Image, ...]
@@ -179,6 +181,14 @@ class Ask:
     max_tokens: int = 1
     temperature: float = 0.0
     seed: int = 0
+    any_spelling: bool = False
+
+    def spellings(self, choice: str) -> tuple[str, ...]:
+        """The texts that count as this choice: with capitals, and each after a space too, if any spelling does."""
+        if not self.any_spelling:
+            return (choice,)
+        words = tuple(dict.fromkeys((choice, choice.capitalize(), choice.upper())))
+        return (*words, *(f" {word}" for word in words))
 
 
 @dataclass(frozen=True)
@@ -188,12 +198,15 @@ class Position:
     Attributes:
         token: Its text.
         logprobs: Log-probability (over the whole vocabulary, at temperature 1) of the choices that are known.
-        floor: Upper bound of the log-probability of the choices that are not in `logprobs`.
+        floor: Upper bound of the log-probability of the choices that are not in `logprobs`, and of each spelling in
+            `unlisted`.
+        unlisted: Number of a choice's spellings that are not in its log-probability, for the choices that have several.
     """
 
     token: str
     logprobs: Mapping[str, float]
     floor: float = float("-inf")
+    unlisted: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

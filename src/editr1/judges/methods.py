@@ -1,6 +1,7 @@
 """The methods that get a score out of a multimodal model: which question to ask, and how to read the answer.
 
-score_logit, yes_no: the probabilities of the answers at the first answer position (arXiv 2510.16888, section 3.2).
+score_logit, yes_no: the probabilities of the answers at the first answer position (arXiv 2510.16888, section 3.2);
+"yes" and "no" count in every spelling that is one token of the model.
 score_sampling: a sampled number. cot_sampling, cot_logit: the model thinks first, then the number or the probabilities
 at its place are read. The paper compares all of them.
 """
@@ -35,6 +36,11 @@ class Method:
     max_tokens: int | None
     logits: bool
     read: Callable[[Answer, Scale], Score]
+
+    @property
+    def any_spelling(self) -> bool:
+        """Whether the answers are words, which a model may write in several ways."""
+        return self.question == "yes_no"
 
     def choices(self, scale: Scale) -> tuple[str, ...]:
         """The answers whose probabilities are read, worst first."""

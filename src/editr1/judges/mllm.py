@@ -71,6 +71,7 @@ class MLLMJudge(ModelJudge):
             Ask(
                 self.prompt.parts(request, method.question, criterion, self.scale),
                 choices=method.choices(self.scale),
+                any_spelling=method.any_spelling,
                 max_tokens=method.max_tokens or self.max_tokens,
                 temperature=self.temperature if method.sampled else 0.0,
                 seed=zlib.crc32(f"{criterion}/{sample}".encode(), content) % 2**31,

@@ -25,7 +25,7 @@ from editr1.config.settings import (
 )
 from editr1.devices import pick_device
 from editr1.errors import UserError, first_problem
-from editr1.judges.base import MLLM, Judge
+from editr1.judges.base import MLLM, Ask, Judge
 from editr1.judges.methods import METHODS
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.local import TransformersModel
@@ -39,7 +39,7 @@ from editr1.judges.rewards.mixed import MixedJudge
 from editr1.judges.rewards.ocr import OcrReward
 from editr1.judges.rewards.preservation import PreservationReward
 from editr1.judges.rewards.ranking import RankingJudge
-from editr1.judges.scoring import score_token_ids
+from editr1.judges.scoring import choice_token_ids
 from editr1.toy.assets import locate
 
 
@@ -63,9 +63,10 @@ def open_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype:
     prompt = load_prompt(settings.template, settings.order)
     if settings.method == "ranking":
         return RankingJudge(model, source_size=settings.source_size)
-    choices = METHODS[settings.method].choices(settings.scale)
+    method = METHODS[settings.method]
     if isinstance(model, TransformersModel):  # a server may not run yet
-        score_token_ids(model.processor.tokenizer, choices)
+        ask = Ask((), choices=method.choices(settings.scale), any_spelling=method.any_spelling)
+        choice_token_ids(model.processor.tokenizer, ask)
     for criterion in settings.criteria:
         if criterion not in prompt.template.criteria:
             names = ", ".join(prompt.template.criteria)

@@ -17,7 +17,7 @@ from typing import Literal
 
 import yaml
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from editr1.config.settings import JUDGE_DEFAULTS, Order, Scale
 from editr1.errors import UserError, first_problem
@@ -40,6 +40,8 @@ class Template(BaseModel):
         questions: The questions by the answer that they want: one score, yes or no, or thoughts and then a score.
         criteria: The question's subject by criterion, "overall" at least.
         tasks: What to look at, by editing task; a task without an entry adds nothing.
+        separator: Text between those words above that come together: opening, task, and question or source.
+        no_requirement: Words for the requirement of an item that has none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,12 +54,14 @@ class Template(BaseModel):
     questions: dict[Question, str]
     criteria: dict[str, str]
     tasks: dict[str, str] = {}
+    separator: str = " "
+    no_requirement: str = "None."
 
     @field_validator("opening", "questions", "criteria", "tasks")
     @classmethod
-    def _known_places(cls, value: str | Mapping[str, str]) -> str | Mapping[str, str]:
+    def _known_places(cls, value: str | Mapping[str, str], field: ValidationInfo) -> str | Mapping[str, str]:
         for text in [value] if isinstance(value, str) else value.values():
-            _check_places(text, PLACES)
+            _check_places(text, PLACES - {"criterion"} if field.field_name == "criteria" else PLACES)
         return value
 
     @field_validator("reference")
@@ -111,17 +115,20 @@ class Prompt:
                 raise UserError(f"the judge's template {self.name} has no {name!r}; it has {', '.join(known)}")
         places = {
             "instruction": request.sample.instruction,
-            "requirement": request.sample.requirement or "None.",
-            "criterion": words.criteria[criterion],
+            "requirement": request.sample.requirement or words.no_requirement,
             "low": str(scale[0]),
             "high": str(scale[1]),
         }
-        opening = " ".join(filter(None, (words.opening.format(**places), words.tasks.get(request.sample.task, ""))))
+        places["criterion"] = words.criteria[criterion].format(**places)
+        task, between = words.tasks.get(request.sample.task, "").format(**places), words.separator
+        opening = between.join(filter(None, (words.opening.format(**places), task)))
         ending = words.questions[question].format(**places)
         shown = (request.sample.source, *references(request, words.reference), words.edit, request.edit)
         if self.order == "prefix":
-            return f"{opening} {words.source}", *shown, ending
-        return words.source, *shown, f"{opening} {ending}"
+            parts = (f"{opening}{between}{words.source}", *shown, ending)
+        else:
+            parts = (words.source, *shown, f"{opening}{between}{ending}")
+        return tuple(part for part in parts if part != "")
 
 
 def references(request: JudgeRequest, words: str) -> Iterator[str | Image]:

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from editr1.config.settings import Scale
 from editr1.errors import UserError
-from editr1.judges.base import Answer, Position, Score
+from editr1.judges.base import Answer, Ask, Position, Score
 
 NO_YES = ("no", "yes")
 BOUND_MAX = 0.02
@@ -33,7 +33,7 @@ def score_token_ids(tokenizer: PreTrainedTokenizerBase, choices: Sequence[str]) 
     """The one token of each answer; an answer that is not exactly one known token is a `UserError`."""
     ids = [tokenizer.encode(answer, add_special_tokens=False) for answer in choices]
     for answer, tokens in zip(choices, ids, strict=True):
-        if len(tokens) != 1 or tokenizer.decode(tokens).strip() != answer:
+        if not _is_token(tokenizer, answer, tokens):
             raise UserError(
                 f"the judge's tokenizer ({tokenizer.name_or_path or 'unnamed'}) writes the answer {answer!r} as "
                 f"{tokenizer.convert_ids_to_tokens(tokens)}, not as one token: choose a scale or a judge where it is"
@@ -41,10 +41,26 @@ def score_token_ids(tokenizer: PreTrainedTokenizerBase, choices: Sequence[str]) 
     return [tokens[0] for tokens in ids]
 
 
+def choice_token_ids(tokenizer: PreTrainedTokenizerBase, ask: Ask) -> list[list[int]]:
+    """The tokens of each choice: one for each of its spellings that is one token; a `UserError` if there is none."""
+    ids = []
+    for choice in ask.choices:
+        forms = {form: tokenizer.encode(form, add_special_tokens=False) for form in ask.spellings(choice)}
+        known = [tokens[0] for form, tokens in forms.items() if _is_token(tokenizer, form, tokens)]
+        ids.append(list(dict.fromkeys(known)) or score_token_ids(tokenizer, [choice]))
+    return ids
+
+
+def _is_token(tokenizer: PreTrainedTokenizerBase, text: str, tokens: Sequence[int]) -> bool:
+    """Whether `tokens` are one token that says `text`; some tokenizers hide the space before it."""
+    return len(tokens) == 1 and tokenizer.decode(tokens).strip() == text.strip()
+
+
 def score_logit(position: Position, choices: Sequence[str]) -> Score:
     """Expected place of the answer among S choices, divided by the best place; for no, yes this is P(yes).
 
-    A choice that the server does not list has a probability anywhere in [0, e^floor]. The value is then the middle of
+    A choice that the server does not list has a probability anywhere in [0, e^floor], and so has each spelling of one
+    that has several; these add to those that are listed. The value is then the middle of
     the possible range and `bound` half of its width; if it is above `BOUND_MAX`, there is no reward.
 
     Args:
@@ -59,12 +75,16 @@ def score_logit(position: Position, choices: Sequence[str]) -> Score:
         return Score(None, f"none of the answers {', '.join(choices)} is among the likeliest tokens")
     top = max(finite)
     most = math.exp(min(position.floor - top, 0.0))
-    ranges = [(0.0, most) if logprob is None else (math.exp(logprob - top),) for logprob in logprobs]
+    ranges = []
+    for choice, logprob in zip(choices, logprobs, strict=True):
+        listed = 0.0 if logprob is None else math.exp(logprob - top)
+        more = most * position.unlisted.get(choice, logprob is None)
+        ranges.append((listed, listed + more) if more or logprob is None else (listed,))
     means = [_mean_place(weights) for weights in itertools.product(*ranges)]  # extremes lie at the ends of the ranges
     low, high = min(means), max(means)
     bound = (high - low) / 2
     if bound > BOUND_MAX:
-        missing = ", ".join(choice for choice, logprob in zip(choices, logprobs, strict=True) if logprob is None)
+        missing = ", ".join(choice for choice, ends in zip(choices, ranges, strict=True) if len(ends) > 1)
         return Score(None, f"the server did not list {missing}: the score lies anywhere in {low:.2f} to {high:.2f}")
     weights = [options[0] for options in ranges]
     total = sum(weights)

@@ -25,6 +25,8 @@ from tests.judges.tiny_judge import build_tiny_judge
 
 PROMPT = load_prompt("brief", "prefix")
 TOLERANCE = 1e-6
+NO, YES = (["no", "No", "NO", "Ġno", "ĠNo", "ĠNO"], ["yes", "Yes", "YES", "Ġyes", "ĠYes", "ĠYES"])
+"""Spellings as they are in the vocabulary, where a space is Ġ; the tiny tokenizer has two of each."""
 
 
 def _image(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
@@ -58,8 +60,11 @@ def model_of(judge: MLLMJudge) -> TransformersModel:
     return judge.model
 
 
-def _by_hand(path: Path, request: JudgeRequest, answers: list[str], question: Question) -> float:
-    """The expected answer from the logits of every position, unpadded, with the softmax in numpy."""
+def _by_hand(path: Path, request: JudgeRequest, answers: list[list[str]], question: Question) -> float:
+    """The expected answer from the logits of every position, unpadded, with the softmax in numpy.
+
+    `answers` holds the entries of the vocabulary that count as each answer, if they are there.
+    """
     processor = AutoProcessor.from_pretrained(path)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path)
     first, image1, second, image2, third = PROMPT.parts(request, question)
@@ -70,16 +75,17 @@ def _by_hand(path: Path, request: JudgeRequest, answers: list[str], question: Qu
     images = [request.sample.source.convert("RGB"), request.edit.convert("RGB")]
     with torch.no_grad():
         logits = model(**processor(text=[text], images=images, return_tensors="pt")).logits[0, -1]
-    weights = np.exp(logits.double().numpy()[[processor.tokenizer.get_vocab()[answer] for answer in answers]])
+    weights, vocabulary = np.exp(logits.double().numpy()), processor.tokenizer.get_vocab()
+    weights = np.array([sum(weights[vocabulary[name]] for name in names if name in vocabulary) for names in answers])
     return float(weights @ np.linspace(0, 1, len(answers)) / weights.sum())
 
 
 @pytest.mark.parametrize(
     ("method", "answers", "question"),
-    [("score_logit", list("012345"), "score"), ("yes_no", ["no", "yes"], "yes_no")],
+    [("score_logit", [[digit] for digit in "012345"], "score"), ("yes_no", [NO, YES], "yes_no")],
 )
 def test_padded_batch_scores_as_the_model_called_by_hand(
-    judge_path: Path, method: MethodName, answers: list[str], question: Question
+    judge_path: Path, method: MethodName, answers: list[list[str]], question: Question
 ) -> None:
     scores = judge_at(judge_path, method).score(REQUESTS)
     expected = [_by_hand(judge_path, request, answers, question) for request in REQUESTS]

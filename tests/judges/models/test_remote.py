@@ -22,8 +22,20 @@ from editr1.config.settings import JudgeConfig
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask
 from editr1.judges.models.remote import OpenAIModel
+from editr1.judges.scoring import NO_YES
 from tests.judges.client import DIGITS, client, remote_model, without_time
-from tests.judges.fault_server import BODY_FAULTS, WIRE_FAULTS, FaultServer, always, logprobs_of, never, share, times
+from tests.judges.fault_server import (
+    BODY_FAULTS,
+    FIRST_ID,
+    VOCABULARY,
+    WIRE_FAULTS,
+    FaultServer,
+    always,
+    logprobs_of,
+    never,
+    share,
+    times,
+)
 
 KEY = "sk-planted-0123456789"
 HTTP_FAULTS = ("http_408", "http_429", "http_500", "http_502", "http_503", "http_504")
@@ -107,6 +119,34 @@ def test_a_server_without_named_tokens_leaves_unlisted_digits_out_with_a_true_bo
         missing += len(absent)
         assert all(truth[digit] <= listed.floor for digit in absent)
     assert missing
+
+
+WORDS_OF = {"no": ["no", " no", " NO"], "yes": ["yes", "Yes"]}  # what the server's vocabulary has of each
+
+
+@pytest.mark.parametrize("mode", ["exact", "ignores"])
+def test_words_are_the_sum_of_their_spellings_and_those_that_a_list_leaves_out_are_bounded(mode: str) -> None:
+    asked = [replace(ask, choices=NO_YES, any_spelling=True) for ask in asks(4)]
+    with FaultServer(mode=mode) as server, client(server.url, top_logprobs=20) as model:
+        answered = [(*model.answer([ask]), server.bodies[-1]) for ask in asked]
+    assert server.tokenized == 12  # six spellings of each
+    for answer, body in answered:
+        truth = dict(zip(VOCABULARY, logprobs_of(json.dumps([body["messages"][0]["content"], {}, 0])), strict=True))
+        exact = {word: float(np.logaddexp.reduce([truth[name] for name in some])) for word, some in WORDS_OF.items()}
+        (position,) = answer.positions
+        if mode == "exact":
+            assert dict(position.logprobs) == pytest.approx(exact) and position.floor == -math.inf
+            assert set(body["logprob_token_ids"]) == {
+                FIRST_ID + VOCABULARY.index(name) for some in WORDS_OF.values() for name in some
+            }
+            continue
+        likeliest = sorted(truth, key=truth.__getitem__)[-20:]
+        for word, some in WORDS_OF.items():
+            listed = [truth[name] for name in some if name in likeliest]
+            assert position.unlisted[word] == 6 - len(listed)
+            low = position.logprobs.get(word, -math.inf)
+            assert low == pytest.approx(np.logaddexp.reduce([-math.inf, *listed]))
+            assert math.exp(exact[word]) <= math.exp(low) + (6 - len(listed)) * math.exp(position.floor)
 
 
 @pytest.mark.parametrize("kind", FAULTS)

@@ -30,7 +30,7 @@ from transformers import (
 from editr1.config.settings import JUDGE_DEFAULTS
 from editr1.errors import UserError, first_line
 from editr1.judges.base import Answer, Ask, Position
-from editr1.judges.scoring import score_token_ids
+from editr1.judges.scoring import choice_token_ids, score_token_ids
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """Arguments of `from_pretrained`: nothing is downloaded, no foreign code is run."""
@@ -133,20 +133,22 @@ class TransformersModel:
         count = min(next((i for i, token in enumerate(tokens) if token in ends), len(tokens)), ask.max_tokens)
         if ask.max_tokens == 1:  # the probabilities at the first position count, whatever its token
             count = 1
-        ids = score_token_ids(tokenizer, ask.choices)
+        ids = dict(zip(ask.choices, choice_token_ids(tokenizer, ask), strict=True))
         positions = []
         for token, logits in zip(tokens[:count], steps, strict=False):
-            position = self._position(token, logits, dict(zip(ask.choices, ids, strict=True)), top)
+            position = self._position(token, logits, ids, top)
             if position is None:
                 return "", (), "a logit of a score token is not finite"
             positions.append(position)
         return tokenizer.decode(tokens[:count], skip_special_tokens=True), tuple(positions), None
 
-    def _position(self, token: int, logits: Tensor, ids: dict[str, int], top: int) -> Position | None:
+    def _position(self, token: int, logits: Tensor, ids: dict[str, list[int]], top: int) -> Position | None:
         """Log-probabilities of the choices and of the `top` likeliest tokens; None if one of a choice is not finite."""
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))  # V
         total = wide.nan_to_num(nan=-torch.inf, posinf=torch.finfo(wide.dtype).max).logsumexp(dim=0)
-        values = wide[list(ids.values())].double() - total.double()
+        values = wide.new_tensor([], dtype=torch.float64)
+        if ids:  # of a choice with several tokens, their sum
+            values = torch.stack([wide[some].double().logsumexp(dim=0) for some in ids.values()]) - total.double()
         if not bool(values.isfinite().all()):
             return None
         logprobs = dict(zip(ids, values.tolist(), strict=True))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import logging
 import math
 import os
@@ -86,24 +87,26 @@ class OpenAIModel:
             "seed": ask.seed,
         }
 
+        def read(reply: Any, named: int = 0) -> Answer:
+            return _read(reply, ask, time.monotonic() - started, self._redact, named)
+
         async def send(endpoint: Endpoint) -> Answer:
-            reply = await self._ask(endpoint, ask, body)
-            return _read(reply, ask, time.monotonic() - started, self._redact)
+            return await self._ask(endpoint, ask, body, read)
 
         try:
             return await self._endpoints.call(send)
         except GivenUp as error:
             return Answer(reason=str(error), seconds=time.monotonic() - started)
 
-    async def _ask(self, endpoint: Endpoint, ask: Ask, body: dict[str, Any]) -> Any:
-        """A server's reply, with log-probabilities of the choices if it can give them, else of its likeliest tokens."""
+    async def _ask(self, endpoint: Endpoint, ask: Ask, body: dict[str, Any], read: Callable[..., Answer]) -> Answer:
+        """An answer, with log-probabilities of the choices if a server can give them, else of its likeliest tokens."""
         if not ask.choices:
-            return await self._post(endpoint, body)
+            return read(await self._post(endpoint, body))
         body = {**body, "logprobs": True, "top_logprobs": self.top_logprobs}
         exact = self._exact[endpoint]
-        ids = await exact.of(ask.choices)
+        ids = await exact.of(ask)
         if ids is None:
-            return await self._post(endpoint, body)
+            return read(await self._post(endpoint, body))
         enough = max(self.top_logprobs, len(ids) + 1)  # the list holds the answer's own token too
         try:
             reply = await self._post(endpoint, {**body, "logprob_token_ids": ids, "top_logprobs": enough})
@@ -112,12 +115,12 @@ class OpenAIModel:
                 raise
             reply = await self._post(endpoint, body)  # raises if the parameter was not the problem
             exact.give_up(f"refuses logprob_token_ids ({fault})")
-            return reply
-        answer = _read(reply, ask, 0.0, self._redact)
-        if all(len(position.logprobs) == len(set(ask.choices)) for position in answer.positions):
-            return reply
+            return read(reply)
+        answer = read(reply, len(ids))
+        if all(position.floor == -math.inf for position in answer.positions):
+            return answer
         exact.give_up("does not know logprob_token_ids")
-        return await self._post(endpoint, body)
+        return read(await self._post(endpoint, body))
 
     async def _post(self, endpoint: Endpoint, body: dict[str, Any]) -> Any:
         """A chat completion as the server sends it."""
@@ -151,18 +154,20 @@ class _TokenIds:
         self._learning: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._able = True
 
-    async def of(self, choices: tuple[str, ...]) -> list[int] | None:
-        """Ids of the choices; None if the endpoint has no such call, or a choice is not one token.
+    async def of(self, ask: Ask) -> list[int] | None:
+        """Ids of the choices of a question; None if the endpoint has no such call, or a choice is not one token.
 
         Raises:
             Fault: The endpoint does not answer, but may do so later.
         """
-        if self._able and any(choice not in self.ids for choice in choices):
-            if (task := self._learning.get(choices)) is None or task.done():  # one question, however many wait for it
-                self._learning[choices] = asyncio.create_task(self._learn(choices))
-            await asyncio.shield(self._learning[choices])
-        ids = [token for choice in choices if (token := self.ids.get(choice)) is not None]
-        return ids if self._able and len(ids) == len(choices) else None
+        spellings = [ask.spellings(choice) for choice in ask.choices]
+        texts = tuple(text for some in spellings for text in some)
+        if self._able and any(text not in self.ids for text in texts):
+            if (task := self._learning.get(texts)) is None or task.done():  # one question, however many wait for it
+                self._learning[texts] = asyncio.create_task(self._learn(texts, warn=not ask.any_spelling))
+            await asyncio.shield(self._learning[texts])
+        ids = [[token for text in some if (token := self.ids.get(text)) is not None] for some in spellings]
+        return list(dict.fromkeys(itertools.chain(*ids))) if self._able and all(ids) else None
 
     def give_up(self, why: str) -> None:
         """Read the choices from the list of likeliest tokens from now on."""
@@ -170,18 +175,18 @@ class _TokenIds:
             self._able = False
             _log.warning("%s %s: scores are read from its list of likeliest tokens", self.endpoint.host, why)
 
-    async def _learn(self, choices: tuple[str, ...]) -> None:
+    async def _learn(self, texts: tuple[str, ...], warn: bool) -> None:
         try:
-            for choice in choices:
-                if choice not in self.ids and self._able:
-                    await self._learn_one(choice)
+            for text in texts:
+                if text not in self.ids and self._able:
+                    await self._learn_one(text, warn)
         finally:
-            self._learning.pop(choices, None)
+            self._learning.pop(texts, None)
 
-    async def _learn_one(self, choice: str) -> None:
+    async def _learn_one(self, text: str, warn: bool) -> None:
         url = self.endpoint.url.removesuffix("/v1") + "/tokenize"
         try:
-            reply = await self.endpoint.post(url, {"model": self.model, "prompt": choice, "add_special_tokens": False})
+            reply = await self.endpoint.post(url, {"model": self.model, "prompt": text, "add_special_tokens": False})
             tokens = reply.get("tokens") if isinstance(reply, dict) else None
             if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
                 raise unusable("no list of tokens")
@@ -191,10 +196,10 @@ class _TokenIds:
                 raise
             self.give_up(f"tells no token ids ({fault})")
             return
-        self.ids[choice] = tokens[0] if len(tokens) == 1 else None
-        if len(tokens) != 1:
+        self.ids[text] = tokens[0] if len(tokens) == 1 else None
+        if len(tokens) != 1 and warn:
             words = "%s writes %r as %d tokens: it is looked up in the list"
-            _log.warning(words, self.endpoint.host, choice, len(tokens))
+            _log.warning(words, self.endpoint.host, text, len(tokens))
 
 
 def _encoders() -> ThreadPoolExecutor:
@@ -209,8 +214,11 @@ async def _content(part: str | Future[str]) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": await asyncio.shield(asyncio.wrap_future(part))}}
 
 
-def _read(reply: Any, ask: Ask, seconds: float, redact: Callable[[str], str]) -> Answer:
-    """A chat completion as an answer; a `Fault` if it is not whole, or holds log-probabilities that cannot be."""
+def _read(reply: Any, ask: Ask, seconds: float, redact: Callable[[str], str], named: int) -> Answer:
+    """A chat completion as an answer; a `Fault` if it is not whole, or holds log-probabilities that cannot be.
+
+    `named` is the number of tokens whose log-probabilities the server was asked for; 0 for its likeliest tokens.
+    """
     try:
         choice = reply["choices"][0]
         text = choice["message"]["content"]
@@ -223,7 +231,7 @@ def _read(reply: Any, ask: Ask, seconds: float, redact: Callable[[str], str]) ->
     usage = reply.get("usage")
     return Answer(
         redact(text),
-        _positions(choice.get("logprobs"), ask, text) if ask.choices else (),
+        _positions(choice.get("logprobs"), ask, text, named) if ask.choices else (),
         prompt_tokens=_count(usage, "prompt_tokens"),
         cached_tokens=_count(usage, "prompt_tokens_details", "cached_tokens"),
         completion_tokens=_count(usage, "completion_tokens"),
@@ -231,20 +239,21 @@ def _read(reply: Any, ask: Ask, seconds: float, redact: Callable[[str], str]) ->
     )
 
 
-def _positions(logprobs: Any, ask: Ask, text: str) -> tuple[Position, ...]:
+def _positions(logprobs: Any, ask: Ask, text: str, named: int) -> tuple[Position, ...]:
     tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not isinstance(tokens, list) or not tokens:
         raise unusable("no logprobs")
-    positions = tuple(_position(token, ask.choices) for token in tokens)
+    positions = tuple(_position(token, ask, named) for token in tokens)
     tokens_text = "".join(position.token for position in positions)
     if len("".join(tokens_text.split())) < len("".join(text.split())):
         raise unusable(f"logprobs of {len(positions)} tokens only, the text is longer")
     return positions
 
 
-def _position(token: Any, choices: Sequence[str]) -> Position:
-    """One token of a reply. The least likely token of its list bounds the choices that the list leaves out.
+def _position(token: Any, ask: Ask, named: int) -> Position:
+    """One token of a reply; of a choice with several spellings, the sum of those that are listed.
 
+    The least likely token of its list bounds the choices and spellings that the list leaves out.
     The answer's own token is no bound: servers list it even if it is far down.
     """
     try:
@@ -256,10 +265,23 @@ def _position(token: Any, choices: Sequence[str]) -> Position:
         raise unusable("logprobs are missing") from None
     if not token["top_logprobs"]:
         raise unusable("the list of the likeliest tokens is empty")
-    best = {name: max(value for other, value in listed if other == name) for name in dict(listed) if name in choices}
-    if len(best) == len(set(choices)):
-        return Position(own, best)
-    return Position(own, best, floor=min((value for name, value in listed if name != own), default=0.0))
+    spellings = {choice: ask.spellings(choice) for choice in ask.choices}
+    found = {
+        choice: [value for name, value in dict.fromkeys(listed) if name in some] for choice, some in spellings.items()
+    }
+    total = _log_sum if ask.any_spelling else max
+    logprobs = {choice: total(values) for choice, values in found.items() if values}
+    if len(logprobs) == len(found) and (not ask.any_spelling or 0 < named <= sum(map(len, found.values()))):
+        return Position(own, logprobs)
+    floor = min((value for name, value in listed if name != own), default=0.0)
+    unlisted = {choice: max(0, len(some) - len(found[choice])) for choice, some in spellings.items()}
+    return Position(own, logprobs, floor, unlisted if ask.any_spelling else {})
+
+
+def _log_sum(logprobs: Sequence[float]) -> float:
+    """Log of the sum of probabilities."""
+    top = max(logprobs)
+    return top + math.log(math.fsum(math.exp(value - top) for value in logprobs))
 
 
 def _logprob(value: Any) -> float:

@@ -8,7 +8,7 @@ server. A method turns requests into questions and answers into scores, and know
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -93,6 +93,22 @@ def scores_of(judge: Judge, requests: Sequence[JudgeRequest], name: str = "the j
     return scores
 
 
+def complete_scores(judge: Judge, requests: Sequence[JudgeRequest]) -> list[Score]:
+    """As `scores_of`, for measuring: an edit that lacks a mixed score that is not optional has none.
+
+    The mean of fewer scores cannot be compared with that of all.
+    """
+    optional = judge.optional if isinstance(judge, Mixing) else ()
+
+    def complete(score: Score) -> Score:
+        missing = [name for name, part in score.parts.items() if part.value is None and name not in optional]
+        if score.value is None or not missing:
+            return score
+        return replace(score, value=None, reason="; ".join(f"{name}: {score.parts[name].reason}" for name in missing))
+
+    return [complete(score) for score in scores_of(judge, requests)]
+
+
 def at_edit_size(requests: Sequence[JudgeRequest]) -> list[JudgeRequest]:
     """The requests with sources and references shrunk to the area of their edit.
 
@@ -151,10 +167,16 @@ class SingleJudge(ABC):
 
 @runtime_checkable
 class Mixing(Protocol):
-    """A judge that mixes the scores of several by weight; the scores stand in `Score.parts` under the same names."""
+    """A judge that mixes the scores of several by weight; the scores stand in `Score.parts` under the same names.
+
+    Those that are `optional` may be missing.
+    """
 
     @property
     def weights(self) -> Mapping[str, float]: ...
+
+    @property
+    def optional(self) -> Collection[str]: ...
 
 
 def weights_of(judge: object) -> Mapping[str, float]:

@@ -50,7 +50,7 @@ def open_config_judge(config: Config) -> Judge:
         return open_judge(config.judge, device, dtype)
     own = {"judge": (open_judge(config.judge, device, dtype), config.judge.weight)} if config.judge else {}
     others = {name: (open_reward(reward, device, dtype), reward.weight) for name, reward in config.rewards.items()}
-    return MixedJudge({**own, **others})
+    return MixedJudge({**own, **others}, config.optional_rewards)
 
 
 def open_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Judge:

@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 from editr1.data.pictures import png_data_url
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
-from editr1.judges.base import Answer, Ask, JudgeRequest, Position, Score, close, weights_of
+from editr1.judges.base import Answer, Ask, JudgeRequest, Position, Score, close, complete_scores, weights_of
 from editr1.judges.rewards.function import FunctionReward
 from editr1.judges.rewards.http import HttpReward
 from editr1.judges.rewards.mixed import MixedJudge
@@ -57,6 +57,20 @@ def test_a_part_that_abstains_is_left_out_of_that_edits_mix() -> None:
     assert three.reason == "judge: dead; ocr: no quote"
     assert (two.parts["ocr"].reason, one.prompt, judge.remote) == ("no quote", "p", True)
     assert weights_of(judge) == {"judge": 3.0, "ocr": 1.0} and weights_of(Fixed()) == {}
+
+
+def test_an_edit_that_lacks_a_required_reward_is_not_measured() -> None:
+    dead, seen = Score(None, "HTTP 503"), Score(0.5)
+    parts = {
+        "judge": (Fixed(seen, dead, seen), 1.0),
+        "ocr": (Fixed(Score(1.0), Score(1.0), Score(None, "no quote")), 1.0),
+    }
+    judge = MixedJudge(parts, optional={"ocr"})
+    scores = complete_scores(judge, [request(BASE)] * 3)
+    assert [score.value for score in scores] == [0.75, None, 0.5]
+    assert scores[1].reason == "judge: HTTP 503"
+    assert [score.value for score in judge.score([request(BASE)] * 3)] == [0.75, 1.0, 0.5]
+    assert complete_scores(Fixed(seen, dead), [request(BASE)] * 2) == [seen, dead]
 
 
 def test_a_part_that_gives_too_few_scores_is_refused_by_its_name() -> None:

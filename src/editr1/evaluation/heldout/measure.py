@@ -18,7 +18,7 @@ from editr1.data.samples import EditDataset, EditSample
 from editr1.data.seeds import item_seed
 from editr1.editors.editor import Editor
 from editr1.evaluation.heldout.rows import SOURCE, EditRow, RowStore
-from editr1.judges.base import Judge, JudgeRequest, scores_of
+from editr1.judges.base import Judge, JudgeRequest, complete_scores
 from editr1.toy.oracle import score
 from editr1.toy.world import item_from_key
 
@@ -117,7 +117,7 @@ def _measure(
     for sample in samples:
         store.save_image(sample.key, SOURCE, sample.source)
     rows = []
-    for (sample, i, image), verdict in zip(pairs, scores_of(judge, requests), strict=True):
+    for (sample, i, image), verdict in zip(pairs, complete_scores(judge, requests), strict=True):
         key, measured = sample.key, dict(oracle(sample.key, image)) if oracle else {}
         name = store.save_image(key, i, image)
         rows.append(EditRow(key, sample.task, i, sample.instruction, verdict.value, verdict.reason, measured, name))

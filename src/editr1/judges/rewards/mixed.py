@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -20,9 +20,11 @@ class MixedJudge:
 
     Args:
         parts: Judge and weight of each part, by name.
+        optional: Names of the parts that may be missing.
     """
 
-    def __init__(self, parts: Mapping[str, tuple[Judge, float]]) -> None:
+    def __init__(self, parts: Mapping[str, tuple[Judge, float]], optional: Collection[str] = ()) -> None:
+        self.optional = optional
         self.judges = {name: judge for name, (judge, _) in parts.items()}
         self.weights: Mapping[str, float] = {name: weight for name, (_, weight) in parts.items()}
         self._local = threading.Lock()  # parts in this process are called from one thread at a time

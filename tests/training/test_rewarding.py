@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -16,17 +16,19 @@ from editr1.data.samples import EditSample
 from editr1.editors.editor import Rollout
 from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
-from editr1.judges.base import JudgeRequest, Score, close
+from editr1.judges.base import Judge, JudgeRequest, Score, SingleJudge, close
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.prompts import load_prompt
 from editr1.judges.rewards.function import FunctionReward
 from editr1.judges.rewards.http import HttpReward
 from editr1.judges.rewards.mixed import MixedJudge
+from editr1.judges.rewards.ranking import RankingJudge
 from editr1.training.group import Group
 from editr1.training.rewarding import FailureWatch, Rewarding, assign_advantages, assign_rewards
 from editr1.training.step_row import measure, reward_statistics
 from tests.judges.client import remote_model
 from tests.judges.fault_server import BODY_FAULTS, WIRE_FAULTS, FaultServer, always, times
+from tests.judges.service import service
 
 
 def group(number: int, edits: int = 2) -> Group:
@@ -160,6 +162,48 @@ def test_whatever_fails_a_judge_stops_the_run_though_another_reward_goes_on(faul
     with pytest.raises(UserError, match=r"the reward 'judge' is missing for 2 of the last step's 2 edits") as caught:
         FailureWatch(share=0.5, steps=1).check(measured)
     assert reason in str(caught.value)
+
+
+def silent(*_: object) -> None:
+    return None
+
+
+class Deaf(SingleJudge):
+    """A judge in this process whose logits are not finite."""
+
+    def score_one(self, request: JudgeRequest) -> Score:
+        return Score(None, "a logit of a score token is not finite")
+
+
+REPLIES = {
+    "503": (503, b""),
+    "seven": (200, b'{"score": 7}'),
+    "nan": (200, b'{"score": NaN}'),
+    "null": (200, b'{"score": null, "reason": "too dark"}'),
+    "text": (200, b"fine"),
+}
+
+
+@pytest.mark.parametrize("part", ["function", "local", "ranking", *REPLIES])
+def test_whatever_kind_of_part_fails_is_seen_and_stops_the_run(part: str) -> None:
+    with service([REPLIES.get(part, (404, b""))]) as (url, _), FaultServer(always("http_403")) as dead:
+        others: dict[str, Callable[[], Judge]] = {
+            "function": lambda: FunctionReward(f"{__name__}:silent"),
+            "local": Deaf,
+            "ranking": lambda: RankingJudge(remote_model(dead.url, model="m", tries=1, backoff=0.001)),
+        }
+        failing = others.get(part, lambda: HttpReward(url, tries=2, backoff=0.001))()
+        mixed = MixedJudge({"failing": (failing, 1.0), "own": (FunctionReward(f"{__name__}:constant"), 1.0)})
+        made = group(0)
+        with Rewarding(mixed, 1) as rewarding:
+            rewarding.start(made)
+            rewarding.finish()
+        close(mixed)
+    row = reward_statistics([measure(made)])
+    assert (row["unscored"], row["parts_unscored"]) == (0, {"failing": 2, "own": 0})
+    assert row["reward_mean"] == 0.5 and set(row["parts_reasons"]) == {"failing"}
+    with pytest.raises(UserError, match=r"the reward 'failing' is missing for 2 of the last step's 2 edits"):
+        FailureWatch(share=0.5, steps=1).check([measure(made)])
 
 
 def test_a_reward_that_is_optional_may_be_missing_in_every_step() -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ from editr1.judges.rewards.ocr import OcrReward, likeness, quoted
 from editr1.judges.rewards.preservation import GONE, PreservationReward
 from editr1.judges.rewards.ranking import RankingJudge
 from tests.judges.fault_server import FaultServer, always
+from tests.judges.service import service
 
 BASE = Image.fromarray(np.random.default_rng(0).integers(60, 200, (8, 8, 3), np.uint8)).resize((128, 128))
 
@@ -168,32 +166,6 @@ def test_a_function_that_cannot_be_loaded_is_refused() -> None:
     for name in ("own_rewards", "own_rewards:none", "nowhere:f", "own_rewards:constant", ":f"):
         with pytest.raises(UserError, match="reward function"):
             FunctionReward(name)
-
-
-@contextmanager
-def service(replies: list[tuple[int, bytes]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A HTTP service that gives these replies in turn, the last for ever."""
-    bodies: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            status, body = replies[min(len(bodies), len(replies)) - 1]
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/score", bodies
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.mark.parametrize(

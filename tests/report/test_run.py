@@ -224,3 +224,66 @@ def test_alarms_of_the_run_are_at_the_top_of_the_page(tmp_path: Path) -> None:
     page = write_report(tmp_path / "run").read_text(encoding="utf-8")
     assert f"<b>Reward collapsed</b> (steps {STEPS - 2} to {STEPS}). The mean reward fell from" in page
     assert page.index("Reward collapsed") < page.index("What was run")
+
+
+def test_command_commit_machine_and_memory_of_the_run_are_on_the_page(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "run")
+    session = {
+        "command": "editr1 train a.yaml 'out=my run'",
+        "commit": {"editr1": "0123456789ab with changes"},
+        "hardware": "NVIDIA H100, 80 GiB",
+        "versions": {"torch": "9.9"},
+        "peak_memory_gib": {"process": 3.26, "gpu": 61.04},
+    }
+    (tmp_path / "run/session.json").write_text(json.dumps(session))
+    page = html.unescape(write_report(tmp_path / "run").read_text(encoding="utf-8"))
+    for words in (session["command"], "editr1 0123456789ab with changes", "NVIDIA H100, 80 GiB", "torch 9.9"):
+        assert f"<dd>{words}</dd>" in page
+    assert "<dd>3.3 GiB main memory, 61.0 GiB GPU memory</dd>" in page
+
+
+def test_rewards_that_are_mixed_are_named_and_each_is_drawn(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    write_metrics(folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["rewards"] = {"keep": {"kind": "preservation", "weight": 0.5}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    parts = [{**row, "reward_parts": {"judge": 0.5, "keep": None if row["step"] == 1 else 0.9}} for row in rows]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in parts))
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "<dd>keep (preservation, weight 0.5)</dd>" in page and "The rewards that are mixed" in page
+    titles = chart_titles(page)
+    assert titles[3:5] == ["judge", "keep"]
+    assert "mixed: 0.5" in page  # the line of the mean reward is not called the judge's
+
+
+def test_intervals_of_fewer_than_five_items_are_dashed(demo: tuple[Path, dict[str, Any]]) -> None:
+    page = demo[0].read_text(encoding="utf-8")
+    bars = re.findall(r'<svg class="interval (\w+)"', page)
+    assert bars == [*["few"] * len(TASKS), "up"] * 2
+
+
+def test_note_of_the_reward_says_how_much_the_items_alone_move_it(demo: tuple[Path, dict[str, Any]]) -> None:
+    page = demo[0].read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in (demo[0].parent / "metrics.jsonl").read_text().splitlines()]
+    means = [row["reward_mean"] for row in rows]
+    between = [row["reward_std_all"] ** 2 - row["reward_std_within"] ** 2 for row in rows]
+    groups = [row["groups_kept"] + sum(row["dropped"].values()) for row in rows]
+    noise = (sum(b * n / (n - 1) / n for b, n in zip(between, groups, strict=True)) / len(rows)) ** 0.5
+    assert f"moves its mean by about ±{noise:.2f}" in page
+    assert f"({sum(means[:10]) / 10:.2f} in the first 10, {sum(means[-10:]) / 10:.2f} in the last 10)" in page
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1600, 1280, 1024])
+def test_nothing_is_cut_off_at_the_widths_of_screens(
+    demo: tuple[Path, dict[str, Any]], tmp_path: Path, width: int
+) -> None:
+    frame = tmp_path / "screen.html"
+    page = html.escape(demo[0].read_text(encoding="utf-8"), quote=True)
+    hidden = "[...this.contentDocument.querySelectorAll('.scroll')].map(s => s.scrollWidth - s.clientWidth)"
+    script = f"document.body.dataset.hidden = Math.max(...{hidden})"
+    frame.write_text(f'<body><iframe width="{width}" height="800" onload="{script}" srcdoc="{page}"></iframe></body>')
+    dom, _ = browse(frame, tmp_path / "profile", "--dump-dom", window=f"{width + 50},900")
+    assert re.search(r'data-hidden="(-?\d+)"', dom)[1] == "0"  # type: ignore[index]

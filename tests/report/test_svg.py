@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editr1.report.svg import Line, interval_bar, line_chart, nice_ticks, running_mean, stack_chart
+from editr1.report.svg import Line, interval_bar, interval_chart, line_chart, nice_ticks, running_mean, stack_chart
 
 thousandths = st.integers(-100_000, 100_000)
 
@@ -119,3 +119,19 @@ def test_interval_is_coloured_by_whether_it_excludes_zero(low: float, high: floa
     ends = next(line for line in root.iter("line") if line.attrib["class"] == "reach")
     shown = [(float(ends.attrib[x]) - 60) / 56 * 0.5 for x in ("x1", "x2")]
     assert shown == pytest.approx([low, high], abs=0.001)
+
+
+def test_interval_of_few_items_takes_no_side() -> None:
+    certain, few = (ET.fromstring(interval_bar(0.2, [0.1, 0.3], 0.5, it)) for it in (True, False))
+    assert (certain.attrib["class"], few.attrib["class"]) == ("interval up", "interval few")
+
+
+def test_points_with_intervals_are_at_their_heights() -> None:
+    means, intervals = [0.25, 0.5, 1.0], [(0.25, 0.25), (0.25, 0.75), (0.75, 1.0)]
+    svg = interval_chart("t", [0, 5, 20], means, intervals)
+    root = ET.fromstring(svg)
+    dots = [float(dot.attrib["cy"]) for dot in root.iter("circle")]
+    bars = [line for line in root.iter("line") if line.attrib["class"] == "line b"]
+    assert values_of(svg, dots) == pytest.approx(means, abs=0.002)
+    ends = [values_of(svg, [float(bar.attrib[end]) for end in ("y1", "y2")]) for bar in bars]
+    assert ends == [pytest.approx(interval, abs=0.002) for interval in intervals]

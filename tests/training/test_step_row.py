@@ -183,6 +183,15 @@ def test_a_grid_shows_the_source_then_the_edits_of_each_group() -> None:
     assert grid.getpixel((75, 50 + 28 + 35)) == GREY
 
 
+def test_edits_of_a_large_group_go_on_in_further_lines_of_the_grid() -> None:
+    many = group([index / 20 for index in range(11)])
+    grid = sample_grid([many, group([0.5])], cell=50)
+    assert grid.size == (9 * 50, 2 * 2 * (50 + 28))
+    marks = [(i % 8 + 1, i // 8) for i in range(11)]
+    assert all(grid.getpixel((50 * x + 25, 78 * y + 35)) == GREY for x, y in marks)
+    assert grid.getpixel((50 * 4 + 25, 78 + 35)) == (255, 255, 255)
+
+
 def test_progress_says_reward_groups_and_speed_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     row = {
         "step": 3,

@@ -43,6 +43,7 @@ def test_a_run_leaves_what_it_should(straight: Path) -> None:
         "config.yaml",
         "metrics.jsonl",
         "samples",
+        "session.json",
         "tb",
     ]
     names = [f"step_00000{step}" for step in (1, 2, 4)]

@@ -21,7 +21,7 @@ from editr1.data.samples import EditDataset
 from editr1.errors import UserError
 from editr1.evaluation.heldout.measure import EvalSettings, Oracle, measure_edits, toy_oracle
 from editr1.evaluation.heldout.rows import EditRow, move_aside, read_rows
-from editr1.evaluation.paired import change, same_edits, summarise
+from editr1.evaluation.paired import FEW, change, same_edits, summarise
 from editr1.evaluation.progress import progress
 from editr1.files import write_file
 from editr1.report.run import write_report
@@ -143,6 +143,8 @@ def verdict(results: dict[str, Any]) -> str:
     name = "oracle" if "oracle" in results else "judge"
     low, high = results[name]["ci95"] or (0, 0)
     word = "rose" if low > 0 else "fell" if high < 0 else "did not clearly change"
+    if results.get("items", FEW) < FEW:
+        word = "was measured on too few items to tell"
     figures = f"{number(results[name]['before'])} before, {number(results[name]['after'])} after"
     who = "The oracle, which training never saw," if name == "oracle" else "The judge's score of held-out items"
     return f"{who} {word}: {figures} ({results['train_seconds']:.0f} s of training)."

@@ -17,6 +17,7 @@ from editr1.evaluation.heldout.rows import EditRow
 Floats = NDArray[np.float64]
 RESAMPLES = 10_000
 GROUP_RESAMPLES = 2_000
+FEW = 5  # items below which an interval says little: resampling a handful of values hardly varies them
 
 
 def bootstrap_ci(differences: Floats, seed: int = 0, level: float = 0.95) -> tuple[float, float]:

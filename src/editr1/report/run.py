@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -16,16 +17,16 @@ from markupsafe import Markup
 from editr1 import __version__
 from editr1.data.pictures import data_url
 from editr1.evaluation.heldout.rows import open_image
+from editr1.evaluation.paired import FEW
 from editr1.report.environment import write_page
 from editr1.report.run_folder import BeforeAfter, Run, read_run
 from editr1.report.svg import Line, interval_bar, interval_chart, line_chart, stack_chart
 from editr1.report.thumbnails import picture_url
-from editr1.training.alarms import sounded
+from editr1.training.alarms import WINDOW, item_noise, sounded
 from editr1.training.log import duration
 from editr1.training.run_files import BEFORE, REPORT
 
 GALLERY_PAIRS = 6  # gains, and as many losses
-LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 DROPPED_TONES = ("b", "c", "quiet")
 DRIFT = {
     "latent_norm": "Norm of the latents",
@@ -63,6 +64,7 @@ def write_report(run_dir: str | Path) -> Path:
         facts=facts(run),
         config=yaml.safe_dump(run.config, sort_keys=False),
         curves=reward_figures(run),
+        parts=part_figures(run),
         by_task=task_figures(run),
         drift=single_figures(run, DRIFT, "drift"),
         optimiser=single_figures(run, optimiser_titles(run)),
@@ -90,14 +92,34 @@ def facts(run: Run) -> dict[str, str]:
     return {
         "Editor": f"{config['editor']['path']} ({trained})",
         "Judge": _judge_name(config["judge"]),
+        **_rewards(config.get("rewards", {})),
         "Data": f"{data['kind']}: {data['path'] or data['split'] + ', level ' + data['level']}",
         "A step": f"{per_step}, {rollout['steps']} denoiser calls each",
         "Loss": f"{method}, KL {algorithm['kl']:g}, filter “{algorithm['filter']}”",
         "Seed": str(config["seed"]),
         "Trained": f"{len(run.metrics)} steps in {duration(run.train_seconds)}",
-        "Versions": ", ".join([f"editr1 {__version__}", *(f"{name} {version(name)}" for name in LIBRARIES)]),
-        "Report made": time.strftime("%Y-%m-%d %H:%M"),
+        **session_facts(run.session),
+        "Report made": f"{time.strftime('%Y-%m-%d %H:%M')} by editr1 {__version__}",
     }
+
+
+def session_facts(session: Mapping[str, Any]) -> dict[str, str]:
+    """Command, commit, machine, memory and versions of the run's last session, as far as they are recorded."""
+    facts = {name.capitalize(): session[name] for name in ("command", "hardware") if name in session}
+    words = {"process": "main memory", "gpu": "GPU memory"}
+    joined = {
+        "Commit": ", ".join(f"{place} {commit}" for place, commit in session.get("commit", {}).items()),
+        "Peak of memory": ", ".join(
+            f"{size:.1f} GiB {words[name]}" for name, size in session.get("peak_memory_gib", {}).items()
+        ),
+        "Versions": ", ".join(f"{name} {number}" for name, number in session.get("versions", {}).items()),
+    }
+    return {**facts, **{name: text for name, text in joined.items() if text}}
+
+
+def _rewards(rewards: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    words = [f"{name} ({reward['kind']}, weight {reward.get('weight', 1):g})" for name, reward in rewards.items()]
+    return {"Further rewards": ", ".join(words)} if words else {}
 
 
 def _judge_name(settings: Mapping[str, Any] | None) -> str:
@@ -109,7 +131,7 @@ def reward_figures(run: Run) -> list[Figure]:
     if not run.metrics:
         return []
     steps = [row["step"] for row in run.metrics]
-    lines = [Line("judge", column(run, "reward_mean"), "b")]
+    lines = [Line("mixed" if run.config.get("rewards") else "judge", column(run, "reward_mean"), "b")]
     if run.oracle:
         lines.append(Line("oracle", [run.oracle.get(step) for step in steps], "a"))
     spread = [
@@ -125,6 +147,12 @@ def reward_figures(run: Run) -> list[Figure]:
         ),
         _kept_figure(run, steps),
     ]
+
+
+def part_figures(run: Run) -> list[Figure]:
+    """Each of the rewards that are mixed, on one scale; none if there is one reward."""
+    names = sorted({name for row in run.metrics for name in row.get("reward_parts", {})})
+    return single_figures(run, {name: name for name in names}, "reward_parts", "b", (0, 1))
 
 
 def task_figures(run: Run) -> list[Figure]:
@@ -174,7 +202,7 @@ def score_tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         lines.append(("all", results["items"], results[name]))
         intervals = [figures["ci95"] for _, _, figures in lines if figures["ci95"]]
         reach = max((abs(end) for interval in intervals for end in interval), default=1.0)
-        bars = [interval_bar(f["delta"], f["ci95"], reach) if f["ci95"] else "" for _, _, f in lines]
+        bars = [interval_bar(f["delta"], f["ci95"], reach, n >= FEW) if f["ci95"] else "" for _, n, f in lines]
         tables.append({"name": name, "lines": [(*line, bar) for line, bar in zip(lines, bars, strict=True)]})
     return tables
 
@@ -250,11 +278,19 @@ def _one_per_item(pairs: Iterable[BeforeAfter]) -> list[BeforeAfter]:
 
 
 def _reward_note(run: Run) -> str:
+    words = "What the judge gave the edits that each step made."
     if run.oracle:
-        return (
+        words = (
             "The judge is what training follows; the oracle measures the same edits and is read by nothing that trains."
         )
-    return "What the judge gave the edits that each step made."
+    rewards, noise = [r for r in column(run, "reward_mean") if r is not None], item_noise(run.metrics)
+    if len(rewards) < 2 * WINDOW or noise == math.inf:
+        return words
+    first, last = fmean(rewards[:WINDOW]), fmean(rewards[-WINDOW:])
+    return (
+        f"{words} Every step has other items, which alone moves its mean by about ±{noise:.2f}: a gain shows over many "
+        f"steps ({first:.2f} in the first {WINDOW}, {last:.2f} in the last {WINDOW}), and best on held-out items."
+    )
 
 
 def _kept_figure(run: Run, steps: Sequence[int]) -> Figure:

@@ -13,7 +13,7 @@ from editr1.algorithms.base import Algorithm, find_algorithms
 from editr1.errors import UserError
 from editr1.evaluation.heldout.rows import EditRow, read_rows
 from editr1.files import read_lines
-from editr1.training.run_files import AFTER, BEFORE, CONFIG, METRICS, RESULTS, SAMPLES
+from editr1.training.run_files import AFTER, BEFORE, CONFIG, METRICS, RESULTS, SAMPLES, SESSION
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Run:
         pairs: Edits before and after that have a score in both; empty without an evaluation.
         after: Folder of the edits after training, in the run's.
         grids: Pictures of training samples, in the order of the steps.
+        session: Content of session.json; empty if the run is older.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class Run:
     pairs: list[BeforeAfter]
     after: str
     grids: list[Path]
+    session: dict[str, Any]
 
     @property
     def algorithm(self) -> type[Algorithm]:
@@ -79,7 +81,7 @@ def read_run(folder: Path) -> Run:
             f"{folder} holds no run (no config.yaml): give the folder that `editr1 train` or `editr1 demo` wrote"
         )
     metrics = folder / METRICS
-    path = folder / RESULTS
+    path, session = folder / RESULTS, folder / SESSION
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     after = AFTER if results is None else results.get("after", AFTER)
     by_step = {row["step"]: row for row in (read_lines(metrics) if metrics.exists() else [])}
@@ -91,6 +93,7 @@ def read_run(folder: Path) -> Run:
         results=results,
         pairs=[] if results is None else _pairs(folder, after),
         after=after,
+        session=json.loads(session.read_text(encoding="utf-8")) if session.exists() else {},
         grids=sorted((folder / SAMPLES).glob("step_*.png")),
     )
 

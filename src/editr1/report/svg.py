@@ -147,14 +147,17 @@ def stack_chart(title: str, steps: Sequence[int], stacks: Mapping[str, Values], 
     return chart(title, parts)
 
 
-def interval_bar(delta: float, interval: Sequence[float], reach: float) -> Markup:
-    """A change with its interval against zero; `reach` is the largest absolute value in the column."""
+def interval_bar(delta: float, interval: Sequence[float], reach: float, certain: bool = True) -> Markup:
+    """A change with its interval against zero; `reach` is the largest absolute value in the column.
+
+    An interval that is not `certain`, as of a few items, is dashed and takes no side.
+    """
     (low, high), (width, height) = interval, STRIP
 
     def x(value: float) -> float:
         return width / 2 + value / (reach or 1) * (width / 2 - 4)
 
-    tone = "up" if low > 0 else "down" if high < 0 else "quiet"
+    tone = "few" if not certain else "up" if low > 0 else "down" if high < 0 else "quiet"
     parts = [
         line("zero", width / 2, width / 2, 0, height),
         line("reach", x(low), x(high), height / 2, height / 2),

@@ -40,6 +40,22 @@ class Alarm:
     text: str
 
 
+def item_noise(rows: Rows) -> float:
+    """Standard deviation of a step's mean reward that comes from its items, as the spread of the rewards shows it.
+
+    The variance between items is what the spread of all edits has more than that within groups. Where groups are too
+    few to tell, it is at least a quarter of all.
+    """
+    variances = []
+    for row in rows:
+        spread, within = row.get("reward_std_all"), row.get("reward_std_within")
+        groups = row["groups_kept"] + sum(row["dropped"].values())
+        if spread is not None and within is not None:
+            between = max(spread**2 - within**2, 0.0) * groups / max(groups - 1, 1)
+            variances.append(max(between, spread**2 / 4) / groups)
+    return math.sqrt(fmean(variances)) if variances else math.inf
+
+
 def sounding(rows: Rows, grad_clip: float) -> list[Alarm]:
     """The alarms that sound after the last of the rows; `grad_clip` is the run's `optim.grad_clip`."""
     start, recent = rows[:WINDOW], rows[-RECENT:]
@@ -70,7 +86,7 @@ def collapsed(start: Rows, recent: Rows) -> Alarm | None:
             was, mean = _mean(before, "reward_mean"), _mean(now, "reward_mean")
             if was is None or mean is None or len(now) < count:
                 continue
-            error = _noise(before) * math.sqrt(1 / count + 1 / len(before))
+            error = item_noise(before) * math.sqrt(1 / count + 1 / len(before))
             if mean < share * was and was - mean > CERTAIN * error:
                 return Alarm(
                     "reward collapsed",
@@ -144,22 +160,6 @@ def clipped(recent: Rows, grad_clip: float) -> Alarm | None:
 
 
 RULES: tuple[Callable[[Rows, Rows], Alarm | None], ...] = (collapsed, drifting, constant, few_kept)
-
-
-def _noise(rows: Rows) -> float:
-    """Standard deviation of a step's mean reward that comes from its items, as the spread of the rewards shows it.
-
-    The variance between items is what the spread of all edits has more than that within groups. Where groups are too
-    few to tell, it is at least a quarter of all.
-    """
-    variances = []
-    for row in rows:
-        spread, within = row.get("reward_std_all"), row.get("reward_std_within")
-        groups = row["groups_kept"] + sum(row["dropped"].values())
-        if spread is not None and within is not None:
-            between = max(spread**2 - within**2, 0.0) * groups / max(groups - 1, 1)
-            variances.append(max(between, spread**2 / 4) / groups)
-    return math.sqrt(fmean(variances)) if variances else math.inf
 
 
 def _difference(before: Sequence[float], now: Sequence[float]) -> tuple[float, float]:

@@ -196,10 +196,21 @@ def test_a_run_may_go_on_with_other_endpoints_but_not_with_another_method() -> N
     )
 
 
+def test_a_run_may_go_on_with_a_reward_that_has_become_optional_and_a_second_judge_elsewhere() -> None:
+    other = "judge: {endpoints: [http://%s/v1], model: m, method: %s}"
+    words = "rewards={mine: {kind: function, path: 'm:f', optional: %s}, other: {kind: judge, " + other + "}}"
+    before = load_config("toy", [words % ("false", "a", "yes_no")]).model_dump(mode="json")
+    assert checkpoint.changed_settings(before, load_config("toy", [words % ("true", "b", "yes_no")])) == ""
+    changed = checkpoint.changed_settings(before, load_config("toy", [words % ("true", "b", "score_logit")]))
+    assert changed == "rewards.other.judge.method: yes_no there, score_logit here"
+
+
 def test_a_run_of_an_earlier_version_whose_rewards_hold_the_nulls_of_other_kinds_may_go_on() -> None:
     config = load_config("toy", ["rewards={kept: {kind: preservation}, mine: {kind: function, path: 'm:f'}}"])
     tree = config.model_dump(mode="json")
-    assert tree["rewards"]["kept"] == {"weight": 1.0, "kind": "preservation"}
+    assert tree["rewards"]["kept"] == {"weight": 1.0, "kind": "preservation", "optional": True}
     nulls = {"path": None, "lora": None, "judge": None}
+    for reward in tree["rewards"].values():
+        del reward["optional"]  # which is newer
     tree["rewards"] = {name: {**nulls, **reward} for name, reward in tree["rewards"].items()}
     assert checkpoint.changed_settings(tree, config) == "" and Config.model_validate(tree) == config

@@ -31,7 +31,7 @@ FREE = (
     | {f"memory.{name}" for name in MemoryConfig.model_fields if name != "quantize"}
     | {f"evaluation.{name}" for name in EvaluationConfig.model_fields if name != "split"}
 )
-"""What may change when a run is continued, on another machine too."""
+"""What may change when a run is continued, on another machine too; of another judge in `rewards` the same."""
 
 
 def save(root: Path, step: int, state: Mapping[str, Any], write: Callable[[Path], None], keep: int) -> Path:
@@ -110,14 +110,14 @@ def changed_settings(before: dict[str, Any], config: Config) -> str:
     except ValidationError as error:
         return f"they cannot be read: {first_problem(error)}"
     was, now = (dict(_leaves(tree)) for tree in (old, config.model_dump(mode="json")))
-    changed = [key for key in {**was, **now} if key not in FREE and was.get(key) != now.get(key)]
+    changed = [key for key in {**was, **now} if not _is_free(key) and was.get(key) != now.get(key)]
     return "; ".join(f"{key}: {was.get(key)} there, {now.get(key)} here" for key in changed)
 
 
 def fixed_settings(config: Config) -> dict[str, Any]:
     """The settings that may not change when a run is continued, by dotted key, without those with their default."""
     tree = config.model_dump(mode="json", exclude_defaults=True)
-    return {key: value for key, value in _leaves(tree) if key not in FREE}
+    return {key: value for key, value in _leaves(tree) if not _is_free(key)}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> dict[str, Tensor]:
@@ -139,6 +139,13 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: Sequence[str], te
         quantity, _, name = key.partition(".")
         state.setdefault(index[name], {})[quantity] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _is_free(key: str) -> bool:
+    """Whether a setting may change when a run is continued."""
+    section, _, below = key.partition(".")
+    own = below.partition(".")[2] if section == "rewards" else key  # a reward's settings stand under its name
+    return own in FREE or (section == "rewards" and own == "optional")
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

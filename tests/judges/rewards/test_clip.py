@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from transformers import (
     SiglipProcessor,
 )
 
+from editr1.config.settings import ClipKind
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest
@@ -92,3 +94,10 @@ def test_a_folder_without_such_a_model_is_refused(tmp_path: Path) -> None:
         ClipReward(tmp_path / "none", kind="clip_image")
     with pytest.raises(UserError, match="no CLIP or SigLIP model"):
         ClipReward(tmp_path, kind="clip_image")
+
+
+@pytest.mark.parametrize("kind", ["clip_image", "clip_direction"])
+def test_references_change_no_cosine(folder: Path, kind: ClipKind) -> None:
+    reward = ClipReward(folder, kind=kind)
+    several = [replace(one, sample=replace(one.sample, references=(picture(9),))) for one in REQUESTS]
+    assert reward.score(several) == reward.score(REQUESTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,13 @@ def test_the_least_scores_are_multiplied_as_the_paper_does() -> None:
     scorer = Scripted('Well: {"reasoning": "x", "score": [20, 15]}', '```json\n{"score": [10.0, 25]}\n```')
     (score,) = EditScoreReward(scorer).score([request()])
     assert score.value == pytest.approx(math.sqrt(15 / 25 * 10 / 25)) and scorer.shown == [2, 1]
+
+
+def test_editscore_is_shown_two_pictures_whatever_the_item_refers_to() -> None:
+    scorer, one = Scripted('{"score": [20, 15]}', '{"score": [10, 25]}'), request()
+    several = replace(one, sample=replace(one.sample, references=(Image.new("RGB", (4, 4)),)))
+    assert EditScoreReward(scorer).score([several]) == EditScoreReward(scorer).score([one])
+    assert scorer.shown == [2, 1, 2, 1]
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,12 @@ def test_preservation_brings_the_source_to_the_size_of_the_edit() -> None:
     assert score.value == pytest.approx(1.0)
 
 
+def test_preservation_looks_at_the_source_alone_whatever_the_item_refers_to() -> None:
+    one = request(changed((20, 20, 60, 60), shift=4))
+    several = replace(one, sample=replace(one.sample, references=(Image.new("RGB", (4, 4)),)))
+    assert PreservationReward().score([several]) == PreservationReward().score([one])
+
+
 MODULE = """
 import math
 def good(source, edit, instruction, requirement, task): return edit.width / 1000

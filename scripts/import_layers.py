@@ -14,12 +14,13 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "src" / "editr1"
 Rooms = dict[str, set[str]]
 
-LEAVES = {"errors", "files", "devices", "listening"}
+LEAVES = {"errors", "files", "devices", "listening", "model_files"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "devices": {"errors"},
     "listening": {"errors"},
+    "model_files": {"errors"},
     "algorithms": set(),
     "config": {"errors", "algorithms"},
     "data": LEAVES,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +15,17 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+@contextmanager
+def collect(faults: list[str] | None) -> Iterator[None]:
+    """Append the message of a UserError to `faults` instead of raising it; None lets it pass."""
+    try:
+        yield
+    except UserError as error:
+        if faults is None:
+            raise
+        faults.append(str(error))
 
 
 def first_line(error: BaseException) -> str:

@@ -233,6 +233,8 @@ class DataConfig(Section):
     """The built-in toy world, or a folder with a data.jsonl."""
     path: Path | None = None
     """The folder, for kind "jsonl"."""
+    root: Path | None = None
+    """A folder whose pictures `data.jsonl` may name by absolute paths or through links; null for `path` alone."""
     split: Split = "rl"
     """Part of the toy world."""
     level: Level = "small"

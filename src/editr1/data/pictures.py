@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +14,11 @@ from PIL import ImageOps
 from PIL.Image import Image
 
 from editr1.errors import UserError
+
+UNREADABLE = (OSError, SyntaxError, ValueError, Images.DecompressionBombError)
+"""Errors of Pillow if a picture cannot be read."""
+ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+"""Last bytes of a file that is whole."""
 
 
 def png(image: Image) -> bytes:
@@ -50,8 +56,22 @@ def read_picture(file: Path | BinaryIO, complaint: str, remedy: str = "") -> Ima
     try:
         with Images.open(file) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Images.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{complaint}: {error}{remedy}") from error
+
+
+def picture_size(file: Path) -> tuple[int, int]:
+    """Width and height by the header of a picture file; one whose last bytes are unusual is decoded to be sure.
+
+    Raises:
+        OSError, SyntaxError, ValueError, DecompressionBombError: It is no picture, or it is cut short.
+    """
+    with Images.open(file) as image, file.open("rb") as content:
+        end = ENDS.get(image.format or "", b"")
+        content.seek(-len(end), os.SEEK_END)
+        if content.read() != end:
+            image.load()
+        return image.size
 
 
 def decode(content: bytes, where: str) -> Image:
@@ -64,17 +84,19 @@ def open_picture(path: Path, where: str) -> Image:
     return read_picture(path, f"{where}: {path.name}: cannot read a picture", "; replace it or leave it out")
 
 
-def inside(folder: Path, name: str, where: str) -> Path:
-    """The path of a picture that a data file names; one outside the data's folder is refused."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise UserError(f"{where}: the picture {name!r} lies outside {folder}; put it into the folder")
+def inside(
+    folder: Path, name: str, where: str, root: Path | None = None, remedy: str = "put it into the folder"
+) -> Path:
+    """The path of a picture that a data file in `folder` names; one outside this folder and `root` is refused."""
+    path = Path(os.path.realpath(folder / name))  # three times as fast as Path.resolve
+    if not any(path.is_relative_to(os.path.realpath(top)) for top in (folder, root) if top is not None):
+        raise UserError(f"{where}: the picture {name!r} lies outside {root or folder}; {remedy}")
     return path
 
 
-def picture_file(folder: Path, name: str, where: str) -> Path:
+def picture_file(folder: Path, name: str, where: str, root: Path | None = None, **remedy: str) -> Path:
     """As `inside`, of a picture that must be there."""
-    path = inside(folder, name, where)
+    path = inside(folder, name, where, root, **remedy)
     if not path.is_file():
         raise UserError(f"{where}: there is no picture {name!r} in {folder}")
     return path

@@ -7,6 +7,7 @@ run's seed (`data/seeds.py`), so that a step does not depend on earlier draws.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from editr1.data.pictures import picture_file, read_picture
 from editr1.data.seeds import derive_seed
-from editr1.errors import UserError
+from editr1.errors import UserError, collect
 
 Line = TypeVar("Line", bound=BaseModel)
+REMEDY = "put it into the folder, or set data.root to a folder that holds it"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class EditDataset(Protocol):
     def __getitem__(self, index: int) -> EditSample: ...
 
 
-class _Line(BaseModel):
+class ItemLine(BaseModel):
     """One line of `data.jsonl`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -66,7 +68,7 @@ class _Line(BaseModel):
     references: list[str] = []
 
 
-class _ReleasedLine(_Line):
+class _ReleasedLine(ItemLine):
     """One line of a `train_metadata.jsonl` of Edit-R1's released code."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
@@ -75,7 +77,7 @@ class _ReleasedLine(_Line):
     instruction: str = Field(min_length=1, alias="prompt")
 
 
-FILES: dict[str, type[_Line]] = {"data.jsonl": _Line, "train_metadata.jsonl": _ReleasedLine}
+FILES: dict[str, type[ItemLine]] = {"data.jsonl": ItemLine, "train_metadata.jsonl": _ReleasedLine}
 """The file of a dataset's folder and the form of its lines; the first that is there."""
 
 
@@ -87,19 +89,26 @@ class JsonlDataset:
     All lines are checked here; a picture is opened with its item. Without a `data.jsonl`, the `train_metadata.jsonl` of
     Edit-R1's released code is read: {"image", "prompt", "requirement"}.
 
+    Args:
+        folder: The folder.
+        root: A folder that may hold pictures too: they are named by absolute paths, or behind links; None for `folder`.
+        faults: Receives one line for everything that is wrong; wrong lines are then left out. None raises the first.
+
     Raises:
         UserError: A line is wrong (the message names file and number), a path leaves the folder, or a picture is
             missing.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.resolve()
+    def __init__(self, folder: Path, root: Path | None = None, faults: list[str] | None = None) -> None:
+        self.folder, self.root = folder.resolve(), root
         name = next((name for name in FILES if (folder / name).is_file()), "data.jsonl")
         self.file, self._kind = folder / name, FILES[name]
-        self._items = list(self._read())
-        if not self._items:
-            raise UserError(f"{self.file} holds no item; write one JSON object per line")
-        self._refuse_repeated_keys()
+        self._items: list[tuple[ItemLine, str, list[Path]]] = []
+        with collect(faults):
+            self._read(faults)
+            if not self._items and not faults:
+                raise UserError(f"{self.file} holds no item; write one JSON object per line")
+            self._refuse_repeated_keys()
 
     def __len__(self) -> int:
         return len(self._items)
@@ -115,15 +124,27 @@ class JsonlDataset:
         source, *references = (_open(path, key) for path in paths)
         return EditSample(key, source, line.instruction, line.requirement, line.task, tuple(references))
 
-    def _read(self) -> Iterator[tuple[_Line, str, list[Path]]]:
-        for number, line in checked_lines(self.file, self._kind, "the dataset"):
+    @property
+    def lines(self) -> list[ItemLine]:
+        """The lines of the items, in their order."""
+        return [line for line, _, _ in self._items]
+
+    @property
+    def pictures(self) -> dict[Path, str]:
+        """Every picture file, with the key of an item that shows it."""
+        return {path: key for _, key, paths in reversed(self._items) for path in paths}
+
+    def _read(self, faults: list[str] | None) -> None:
+        for number, line in checked_lines(self.file, self._kind, "the dataset", faults):
             names, where = (line.source, *line.references), f"{self.file}:{number}"
-            yield line, line.key or f"line-{number}", [picture_file(self.folder, name, where) for name in names]
+            with collect(faults):
+                paths = [picture_file(self.folder, name, where, self.root, remedy=REMEDY) for name in names]
+                self._items.append((line, line.key or f"line-{number}", paths))
 
     def _refuse_repeated_keys(self) -> None:
-        keys = [key for _, key, _ in self._items]
-        if len(set(keys)) < len(keys):
-            repeated = next(key for key in keys if keys.count(key) > 1)
+        keys = Counter(key for _, key, _ in self._items)
+        if len(keys) < len(self._items):
+            repeated = next(key for key, count in keys.items() if count > 1)
             raise UserError(f"{self.file}: the key {repeated!r} is on more than one line; keys must be unique")
 
 
@@ -131,22 +152,32 @@ def _open(path: Path, key: str) -> Image:
     return read_picture(path, f"cannot read the picture {path} of item {key!r}", "; replace it or drop the line")
 
 
-def checked_lines(file: Path, kind: type[Line], what: str) -> Iterator[tuple[int, Line]]:
+def checked_lines(
+    file: Path, kind: type[Line], what: str, faults: list[str] | None = None
+) -> Iterator[tuple[int, Line]]:
     """The lines of a JSONL file that a user wrote, each with its number; empty ones are left out.
 
-    Messages call the file `what`, and name number and key of a wrong line.
+    Messages call the file `what`, and name number and key of a wrong line. If there is a list `faults`, it receives
+    them and wrong lines are left out; otherwise the first is raised.
     """
     for number, text in enumerate(read_text(file, what).splitlines(), start=1):
-        if text.strip():
-            try:
-                yield number, kind.model_validate(json.loads(text))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{file}:{number}: not JSON: {error}") from error
-            except ValidationError as error:
-                problem = error.errors()[0]
-                name = ".".join(map(str, problem["loc"])) or "the line"
-                keys = ", ".join(field.alias or name for name, field in kind.model_fields.items())
-                raise UserError(f"{file}:{number}: {name}: {problem['msg']} (keys: {keys})") from error
+        line = None
+        with collect(faults):
+            line = _checked(text, f"{file}:{number}", kind) if text.strip() else None
+        if line is not None:
+            yield number, line
+
+
+def _checked(text: str, where: str, kind: type[Line]) -> Line:
+    try:
+        return kind.model_validate(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON: {error}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(map(str, problem["loc"])) or "the line"
+        keys = ", ".join(field.alias or name for name, field in kind.model_fields.items())
+        raise UserError(f"{where}: {name}: {problem['msg']} (keys: {keys})") from error
 
 
 def read_text(file: Path, what: str) -> str:

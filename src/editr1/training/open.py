@@ -26,7 +26,7 @@ def open_datasets(config: Config) -> tuple[EditDataset, EditDataset | None]:
     if settings is None:
         return dataset, None
     if settings.data is not None:
-        return dataset, choose(JsonlDataset(settings.data), settings.items)
+        return dataset, choose(JsonlDataset(settings.data, config.data.root), settings.items)
     assert settings.split is not None, "evaluation has data or split"
     sources = dataset.sources if isinstance(dataset, JsonlDataset) else range(len(dataset))
     training, heldout = hold_out(dataset, sources, settings.split)
@@ -36,5 +36,5 @@ def open_datasets(config: Config) -> tuple[EditDataset, EditDataset | None]:
 def open_dataset(settings: DataConfig) -> EditDataset:
     """The dataset that a config names."""
     if settings.kind == "jsonl" and settings.path is not None:
-        return JsonlDataset(settings.path)
+        return JsonlDataset(settings.path, settings.root)
     return ToyDataset(settings.split, settings.size, settings.seed, settings.level)

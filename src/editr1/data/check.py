@@ -1,0 +1,131 @@
+"""What is known about a dataset before a run: its counts, and pictures that cannot be read.
+
+Only the headers of pictures are read, and those of pictures that have not changed since an earlier check are not read
+again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from editr1.data.pictures import UNREADABLE, picture_size
+from editr1.data.samples import JsonlDataset
+from editr1.errors import UserError, first_line
+from editr1.files import write_file
+
+Size = tuple[int, int]
+
+
+class Headers:
+    """Width and height of pictures; those that are known are kept in a file, with the picture's size and time.
+
+    The file is a cache: one that is damaged or cannot be written costs only time.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        try:
+            self._entries: dict[str, list[int]] = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            self._entries = {}
+
+    def size(self, path: Path) -> Size:
+        """Width and height of a picture; errors as of `picture_size`."""
+        stat = path.stat()
+        stamp = [stat.st_size, stat.st_mtime_ns]
+        entry = self._entries.get(str(path), [])
+        if entry[:2] != stamp or len(entry) != 4:
+            entry = self._entries[str(path)] = [*stamp, *picture_size(path)]
+        return entry[2], entry[3]
+
+    def save(self) -> None:
+        """Keep what is known."""
+        with suppress(UserError):
+            write_file(self.file, json.dumps(self._entries).encode())
+
+
+def headers_of(folder: Path) -> Headers:
+    """What is known about the pictures of a dataset, in the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    return Headers(cache / "editr1" / "pictures" / f"{name}.json")
+
+
+class PictureCheck:
+    """Looks at pictures one by one, in a random order: whatever part of them is seen is a sample of all.
+
+    Args:
+        pictures: Files, each with the key of an item that shows it.
+        headers: What is known about them.
+
+    Attributes:
+        total: Number of pictures.
+        sizes: Number of pictures seen, by width and height.
+        faults: One line for each picture seen that cannot be read.
+    """
+
+    def __init__(self, pictures: Mapping[Path, str], headers: Headers) -> None:
+        order = [*pictures.items()]
+        random.Random(0).shuffle(order)  # its own generator: training draws nothing from it
+        self.total, self.sizes, self.faults = len(order), Counter[Size](), list[str]()
+        self._left, self._headers = iter(order), headers
+
+    def run(self, enough: Callable[[], bool], on_picture: Callable[[str | None], None]) -> bool:
+        """Go on with the pictures that are left, and say whether there are none.
+
+        Args:
+            enough: Whether to stop; asked after each picture.
+            on_picture: Receives the fault of each picture, or None.
+        """
+        try:
+            for path, key in self._left:
+                on_picture(self._look(path, key))
+                if enough():
+                    return False
+            return True
+        finally:
+            self._headers.save()
+
+    def _look(self, path: Path, key: str) -> str | None:
+        try:
+            self.sizes[self._headers.size(path)] += 1
+        except UNREADABLE as error:
+            fault = f"cannot read the picture {path} of item {key!r}: {first_line(error)}; replace it or drop the line"
+            self.faults.append(fault)
+            return fault
+        return None
+
+
+def describe(dataset: JsonlDataset) -> str:
+    """Counts of items, by task, of empty requirements and of repeated items, in one line."""
+    lines = dataset.lines
+    tasks = Counter(line.task for line in lines)
+    counts = [f"{len(lines)} items", ", ".join(f"{task} {count}" for task, count in tasks.most_common(8))]
+    counts += [f"{len(tasks) - 8} more tasks"] if len(tasks) > 8 else []
+    counts += [f"{empty} without requirement"] if (empty := sum(not line.requirement for line in lines)) else []
+    counts += [f"{again} repeated"] if (again := repetitions(dataset)) else []
+    return "; ".join(counts)
+
+
+def repetitions(dataset: JsonlDataset) -> int:
+    """Number of items with the pictures and the instruction of an earlier one."""
+    return len(dataset) - len({(line.source, *line.references, line.instruction) for line in dataset.lines})
+
+
+def describe_sizes(sizes: Counter[Size]) -> str:
+    """The smallest and the largest picture seen, by area."""
+    small, large = (min(sizes, key=area, default=(0, 0)), max(sizes, key=area, default=(0, 0)))
+    names = dict.fromkeys(f"{width}x{height}" for width, height in (small, large))
+    return f"{sum(sizes.values())} pictures of {' to '.join(names)}"
+
+
+def area(size: Size) -> int:
+    """Number of pixels."""
+    return size[0] * size[1]

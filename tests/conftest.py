@@ -26,3 +26,9 @@ def tiny_editor_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_editor(tiny_editor_path: Path) -> Editor:
     """The tiny editor, loaded anew: a test may train it."""
     return open_editor(tiny_editor_path, pixels=PIXELS)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a test stays in the user's cache folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

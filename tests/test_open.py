@@ -8,15 +8,15 @@ from PIL import Image
 from editr1.config.loading import load_config
 from editr1.config.settings import DataConfig
 from editr1.data.samples import EditSample, JsonlDataset
-from editr1.devices import pick_device
-from editr1.editors.open import open_named_editor
+from editr1.devices import pick_device, pick_dtype
+from editr1.editors.open import open_config_editor, open_named_editor
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.open import open_config_judge, open_judge, parse_judge
 from editr1.toy.assets import locate
 from editr1.toy.world import ToyDataset
-from editr1.training.open import open_dataset
+from editr1.training.open import open_dataset, resolve
 
 
 def test_a_config_names_its_dataset(tmp_path: Path) -> None:
@@ -55,6 +55,15 @@ def test_devices_that_are_not_there_are_refused() -> None:
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(UserError, match=r"editor\.device='gpu' is no device"):
         pick_device("gpu")
+
+
+def test_the_number_format_is_bfloat16_where_it_is_fast_and_a_run_keeps_what_auto_means(tiny_editor_path: Path) -> None:
+    assert pick_dtype("auto", torch.device("cpu")) == pick_dtype("float32", torch.device("cuda")) == torch.float32
+    assert pick_dtype("auto", torch.device("cuda")) == pick_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
+    config = load_config("flux_kontext", [f"editor.path={tiny_editor_path}", "editor.device=cpu", "data.path=x"])
+    assert config.editor.dtype == "auto" and resolve(config).editor.dtype == "float32"
+    editor = open_config_editor(config)
+    assert next(editor.denoiser.parameters()).dtype == torch.float32
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -1,6 +1,8 @@
-"""The device of a model."""
+"""The device of a model, its memory, and the number format of weights there."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -21,3 +23,18 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"editor.device={name!r}: there is no GPU here; use auto or cpu")
     return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """A number format by name; "auto" is bfloat16 on a GPU, and float32 on a CPU, where bfloat16 is slow."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def memory_of(device: torch.device) -> int:
+    """All memory of a device in bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,11 +1,18 @@
-"""Models on the Hugging Face hub: whether one can be had, in one line and at once.
+"""Models as files: whether a folder is whole and how large its weights are, and whether the hub has a model.
 
-The libraries that download models try an unreachable hub again for minutes, and say in many lines what is wrong.
+No weight is loaded. The libraries that download models try an unreachable hub again for minutes, and say in many lines
+what is wrong; here it is one line, at once.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import httpx
@@ -16,10 +23,9 @@ from editr1.errors import UserError, first_line
 
 NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 PATIENCE = 10.0  # seconds
-try:
-    from httpx2 import HTTPError as NewerHTTPError  # what huggingface_hub 2 uses
-except ModuleNotFoundError:
-    NewerHTTPError = httpx.HTTPError
+UNREACHABLE: tuple[type[Exception], ...] = (OSError, httpx.HTTPError)
+with suppress(ModuleNotFoundError):  # huggingface_hub 2 uses the successor of httpx
+    UNREACHABLE += (import_module("httpx2").HTTPError,)
 
 
 def is_hub_name(name: str) -> bool:
@@ -51,8 +57,43 @@ def check_hub(name: str, file: str, where: str) -> None:
         raise UserError(f"{where}: {name} on the hub has no {file}; it is another kind of model") from error
     except HfHubHTTPError as error:
         raise UserError(f"{where}: the hub refuses {name}: {first_line(error)}; try again later") from error
-    except (OSError, httpx.HTTPError, NewerHTTPError) as error:
+    except UNREACHABLE as error:
         raise UserError(
             f"{absent} the hub cannot be reached ({first_line(error)[:120]}); mend the path, or download the model "
             "where there is a network, and give its folder"
         ) from error
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weight files of one model: those of its index of shards, or else all safetensors files.
+
+    Raises:
+        UserError: There is none, or the index names one that is not there.
+    """
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        if absent := [name for name in names if not (folder / name).is_file()]:
+            raise UserError(f"{folder} lacks {absent[0]}, which its {index.name} names: copy all files of the model")
+        return [folder / name for name in names]
+    if not (files := sorted(folder.glob("*.safetensors"))):
+        raise UserError(f"{folder} holds no safetensors file: copy all files of the model")
+    return files
+
+
+def parameters(folder: Path) -> int:
+    """Number of parameters of one model, by the headers of its weight files; errors as of `weight_files`."""
+    return sum(count for file in weight_files(folder) for count in _tensor_sizes(file))
+
+
+def _tensor_sizes(file: Path) -> Iterator[int]:
+    """Elements of each tensor in a safetensors file: eight bytes with the header's length, then the header as JSON."""
+    try:
+        with file.open("rb") as content:
+            (length,) = struct.unpack("<Q", content.read(8))
+            header = json.loads(content.read(min(length, file.stat().st_size)))
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        if 8 + length + end != file.stat().st_size:
+            raise ValueError("it is cut short")
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise UserError(f"cannot read the weights {file}: {first_line(error)}; copy the file again") from error
+    yield from (math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")

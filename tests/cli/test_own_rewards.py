@@ -17,9 +17,9 @@ from editr1.files import read_lines
 MODULE = """
 import numpy as np
 def red(source, edit, instruction, requirement, task): return float(np.asarray(edit)[..., 0].mean() / 255)
-def raises(*_): raise KeyError("colour")
-def large(*_): return 7
-"""
+def raises(source, edit, *_): return 0.5 if edit == source else {}["colour"]
+def large(source, edit, *_): return 0.5 if edit == source else 7
+"""  # the last two pass the check before the run, which shows them a picture as its own edit
 DEAD = {"endpoints": ["http://127.0.0.1:9/v1"], "model": "m", "tries": 1, "timeout": 1.0}
 
 
@@ -73,14 +73,17 @@ def test_an_own_function_that_raises_stops_the_first_step_with_its_traceback() -
 
 @pytest.mark.usefixtures("folder")
 def test_an_own_function_that_returns_seven_stops_the_first_step_with_one_line() -> None:
-    result = train("large", f"judge={json.dumps(DEAD)}")
+    result = train("large")
     assert result.exit_code == 2 and not rows()
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("editr1: ")]
     assert "own_functions:large: gave 7, not a number in [0, 1]" in line
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_dead_judge_beside_an_own_reward_stops_the_run_and_is_seen_everywhere() -> None:
+def test_a_judge_that_dies_beside_an_own_reward_stops_the_run_and_is_seen_everywhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("editr1.training.preflight.check_judge", lambda *_: [])  # it dies after the check
     result = train("red", f"judge={json.dumps(DEAD)}", "failures.steps=2", "steps=9")
     assert result.exit_code == 2
     assert "the reward 'judge' is missing for 4 of the last step's 4 edits" in result.stderr

@@ -48,7 +48,8 @@ def _reported(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except UserError as error:
-            typer.echo(f"editr1: {error}", err=True)
+            for line in str(error).splitlines():  # a check tells all that is wrong, one line each
+                typer.echo(f"editr1: {line}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             raise typer.Exit(130) from error
@@ -95,9 +96,27 @@ def train(
     from editr1.config.loading import load_config
 
     settings = load_config(config, overrides or [])
-    from editr1.cli.measured import train_config
+    from editr1.cli.check import checked
 
-    typer.echo(train_config(settings))
+    with checked(settings):
+        from editr1.cli.measured import train_config
+
+        typer.echo(train_config(settings))
+
+
+@app.command()
+@_reported
+def check(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped preset.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...")] = None,
+) -> None:
+    """Check all that a run needs before it costs: folder, every picture, editor, device, memory, judge, rewards."""
+    from editr1.config.loading import load_config
+
+    settings = load_config(config, overrides or [])
+    from editr1.cli.check import run_check
+
+    typer.echo(run_check(settings))
 
 
 @app.command()

@@ -33,8 +33,8 @@ class EditorConfig(Section):
 
     path: str
     """A diffusers pipeline: a folder, a hub name, or "toy:NAME" for a shipped one."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Number format of the frozen weights."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the frozen weights: bfloat16 on a GPU and float32 on a CPU (auto), or one of them."""
     device: str = "auto"
     """"auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N"."""
     guidance: float | None = Field(default=None, ge=0)
@@ -49,7 +49,7 @@ class JudgeConfig(Section):
     """The multimodal model that gives the reward, in this process or behind OpenAI-compatible servers."""
 
     path: str | None = None
-    """A transformers model in this process: a folder, or "toy:NAME" for a shipped one; null with endpoints."""
+    """A transformers model in this process: a folder, a hub name or "toy:NAME" (shipped); null with endpoints."""
     endpoints: tuple[str, ...] = ()
     """Base URLs of OpenAI-compatible chat servers with logprobs, such as http://127.0.0.1:8000/v1."""
     model: str | None = None

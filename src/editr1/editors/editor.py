@@ -68,7 +68,8 @@ class Editor:
             is less.
 
     Raises:
-        UserError: The editor takes no guidance or no text length but there is one, or there is no denoiser.
+        UserError: The editor takes no guidance or no text length but there is one, the area is too small, or there is
+            no denoiser.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class Editor:
             raise UserError(f"editor.guidance={guidance}: {family.name} takes no guidance; leave it out.")
         if text_tokens is not None and family.text_tokens is None:
             raise UserError(f"editor.text_tokens={text_tokens}: {family.name} has no such setting; leave it out.")
+        if pixels is not None:
+            check_area(family, pixels)
         denoiser = getattr(pipe, family.denoiser, None)
         if not isinstance(denoiser, nn.Module):
             raise UserError(f"this {family.pipeline} has no {family.denoiser!r}, so there is nothing to train.")
@@ -277,6 +280,16 @@ class Editor:
             if family.mean_source:
                 stack.enter_context(temporarily(pipe.vae, encode=_encoding_means(pipe.vae)))
             yield
+
+
+def check_area(family: Family, pixels: int) -> None:
+    """Refuse an area that is smaller than the smallest picture of an editor."""
+    side = family.multiple
+    if pixels < side * side:
+        raise UserError(
+            f"editor.pixels={pixels}: {family.name} makes pictures of at least {side}x{side}, which is {side * side} "
+            "pixels; give more, such as 262144 for 512x512"
+        )
 
 
 def fit(size: Size, pixels: int, multiple: int) -> Size:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from editr1.config.loading import load_config
 from editr1.config.settings import Config, MemoryConfig, Quantization
-from editr1.devices import pick_device
+from editr1.devices import pick_device, pick_dtype
 from editr1.editors.editor import Editor
 from editr1.editors.encoding_cache import cache_encodings
 from editr1.editors.families import FAMILIES
@@ -21,6 +21,7 @@ from editr1.editors.lora.files import find_file, load_lora_into
 from editr1.editors.memory import checkpoint_blocks, compile_blocks, place, quantization, set_attention, tile_vae
 from editr1.editors.probe import derive_family
 from editr1.errors import UserError, first_line
+from editr1.model_files import check_hub, is_hub_name
 from editr1.toy.assets import TOY_PIXELS, locate
 
 FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
@@ -51,10 +52,11 @@ def open_editor(
 def open_config_editor(config: Config) -> Editor:
     """The editor that a config names, with the settings of its `memory`."""
     settings, memory = config.editor, config.memory
+    device = pick_device(settings.device)
     editor = open_editor(
         locate(settings.path),
-        dtype=getattr(torch, settings.dtype),
-        device=pick_device(settings.device),
+        dtype=pick_dtype(settings.dtype, device),
+        device=device,
         guidance=settings.guidance,
         pixels=settings.pixels,
         text_tokens=settings.text_tokens,
@@ -92,7 +94,7 @@ def open_named_editor(
         editor = open_config_editor(load_config(name, [*overrides, "memory.gradient_checkpointing=false"]))
     else:
         device = device or pick_device("auto")
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        dtype = pick_dtype("auto", device)
         area = TOY_PIXELS if pixels is None and name.startswith("toy:") else pixels
         editor = open_editor(locate(name), dtype=dtype, device=device, guidance=guidance, pixels=area)
     if file is not None:
@@ -127,6 +129,8 @@ def find_family(path_or_id: str | Path) -> Family | None:
         UserError: There is no pipeline, or it is no flow-matching pipeline.
     """
     where = f"editor.path={str(path_or_id)!r}"
+    if is_hub_name(str(path_or_id)):
+        check_hub(str(path_or_id), "model_index.json", where)
     try:
         index: dict[str, Any] = DiffusionPipeline.load_config(path_or_id)
     except (OSError, ValueError) as error:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 import torch
 import yaml
 from pydantic import ValidationError
+from transformers import PreTrainedTokenizerBase
 
 from editr1.config.loading import load_config
 from editr1.config.settings import (
@@ -23,14 +24,14 @@ from editr1.config.settings import (
     PreservationConfig,
     RewardConfig,
 )
-from editr1.devices import pick_device
+from editr1.devices import pick_device, pick_dtype
 from editr1.errors import UserError, first_problem
 from editr1.judges.base import MLLM, Ask, Judge
 from editr1.judges.methods import METHODS
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.local import TransformersModel
 from editr1.judges.models.remote import OpenAIModel
-from editr1.judges.prompts import load_prompt
+from editr1.judges.prompts import Prompt, load_prompt
 from editr1.judges.rewards.clip import ClipReward
 from editr1.judges.rewards.editscore import EditScoreReward, load_editscore
 from editr1.judges.rewards.function import FunctionReward
@@ -45,7 +46,8 @@ from editr1.toy.assets import locate
 
 def open_config_judge(config: Config) -> Judge:
     """The judge of a config, on the editor's device and in its number format, mixed with its `rewards`, if any."""
-    device, dtype = pick_device(config.editor.device), getattr(torch, config.editor.dtype)
+    device = pick_device(config.editor.device)
+    dtype = pick_dtype(config.editor.dtype, device)
     if config.judge is not None and not config.rewards:
         return open_judge(config.judge, device, dtype)
     own = {"judge": (open_judge(config.judge, device, dtype), config.judge.weight)} if config.judge else {}
@@ -59,20 +61,32 @@ def open_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype:
     Raises:
         UserError: There is no such model, template or criterion, or the model cannot give the scale's numbers.
     """
+    prompt = open_prompt(settings)
     model = open_model(settings, device, dtype)
-    prompt = load_prompt(settings.template, settings.order)
     if settings.method == "ranking":
         return RankingJudge(model, source_size=settings.source_size)
-    method = METHODS[settings.method]
     if isinstance(model, TransformersModel):  # a server may not run yet
-        ask = Ask((), choices=method.choices(settings.scale), any_spelling=method.any_spelling)
-        choice_token_ids(model.processor.tokenizer, ask)
+        check_tokenizer(settings, model.processor.tokenizer)
+    own = {name: getattr(settings, name) for name in ("method", "scale", "criteria", "samples", "source_size")}
+    return MLLMJudge(model, prompt, **own)
+
+
+def open_prompt(settings: JudgeConfig) -> Prompt:
+    """The words of a judge, which must have its criteria."""
+    prompt = load_prompt(settings.template, settings.order)
     for criterion in settings.criteria:
         if criterion not in prompt.template.criteria:
             names = ", ".join(prompt.template.criteria)
             raise UserError(f"judge.criteria: the template {prompt.name} has no {criterion!r}; it has {names}")
-    own = {name: getattr(settings, name) for name in ("method", "scale", "criteria", "samples", "source_size")}
-    return MLLMJudge(model, prompt, **own)
+    return prompt
+
+
+def check_tokenizer(settings: JudgeConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer that has no single token for an answer whose probability the method reads."""
+    if settings.method != "ranking":
+        method = METHODS[settings.method]
+        choices = method.choices(settings.scale)
+        choice_token_ids(tokenizer, Ask((), choices=choices, any_spelling=method.any_spelling))
 
 
 def open_model(settings: JudgeConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> MLLM:

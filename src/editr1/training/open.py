@@ -5,6 +5,7 @@ from __future__ import annotations
 from editr1.config.settings import Config, DataConfig
 from editr1.data.holdout import choose, hold_out
 from editr1.data.samples import EditDataset, JsonlDataset
+from editr1.devices import pick_device, pick_dtype
 from editr1.editors.open import open_config_editor
 from editr1.judges.open import open_config_judge
 from editr1.toy.world import ToyDataset
@@ -17,7 +18,15 @@ def open_trainer(config: Config) -> Trainer:
     Raises:
         UserError: something that the config names is not there or does not fit.
     """
+    config = resolve(config)
     return Trainer(config, open_config_editor(config), open_config_judge(config), open_datasets(config)[0])
+
+
+def resolve(config: Config) -> Config:
+    """The config with the number format that `editor.dtype: auto` means on this machine; a run keeps it."""
+    dtype = pick_dtype(config.editor.dtype, pick_device(config.editor.device))
+    editor = config.editor.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
+    return config.model_copy(update={"editor": editor})
 
 
 def open_datasets(config: Config) -> tuple[EditDataset, EditDataset | None]:

@@ -31,6 +31,7 @@ from editr1.config.settings import JUDGE_DEFAULTS
 from editr1.errors import UserError, first_line
 from editr1.judges.base import Answer, Ask, Position
 from editr1.judges.scoring import choice_token_ids, score_token_ids
+from editr1.model_files import check_hub, is_hub_name
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """Arguments of `from_pretrained`: nothing is downloaded, no foreign code is run."""
@@ -42,7 +43,7 @@ class TransformersModel:
     A folder without the whole of such a model is a `UserError`.
 
     Args:
-        path: Local folder with safetensors weights, processor and chat template.
+        path: Folder, or name on the hub, of safetensors weights, processor and chat template.
         batch_size: Questions per forward pass.
         device: Device of the model.
         dtype: Number format of the weights; probabilities are computed from the logits in float32 at least.
@@ -203,12 +204,19 @@ def _sampled(logits: Tensor, asks: Sequence[Ask], place: int) -> Tensor:
     return logits
 
 
+def origin(path: Path) -> dict[str, Any]:
+    """Arguments of `from_pretrained`: as `LOCAL`, but a hub name may be downloaded."""
+    return {**LOCAL, "local_files_only": not is_hub_name(str(path))}
+
+
 def load_processor(path: Path) -> Any:
-    """The folder's processor, padding on the left."""
-    if not path.is_dir():
+    """The processor of a folder or a hub name, padding on the left."""
+    if is_hub_name(str(path)):
+        check_hub(str(path), "config.json", f"judge.path={str(path)!r}")
+    elif not path.is_dir():
         raise UserError(f"judge: no folder at {path}: give the folder of a model saved with save_pretrained")
     try:
-        processor = AutoProcessor.from_pretrained(path, **LOCAL)
+        processor = AutoProcessor.from_pretrained(str(path), **origin(path))
     except (OSError, ValueError) as error:
         words = f"judge: no processor in {path} ({first_line(error)}): save the model's processor there"
         raise UserError(words) from error
@@ -224,7 +232,7 @@ def _load_model(path: Path, dtype: torch.dtype) -> Any:
     """The folder's model, from safetensors only, with none of its weights left random."""
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, output_loading_info=True, **LOCAL
+            str(path), dtype=dtype, use_safetensors=True, output_loading_info=True, **origin(path)
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(

@@ -67,14 +67,15 @@ class PictureCheck:
 
     Attributes:
         total: Number of pictures.
-        sizes: Number of pictures seen, by width and height.
+        seen: Number of pictures seen.
+        sizes: Number of pictures that can be read, by width and height.
         faults: One line for each picture seen that cannot be read.
     """
 
     def __init__(self, pictures: Mapping[Path, str], headers: Headers) -> None:
         order = [*pictures.items()]
         random.Random(0).shuffle(order)  # its own generator: training draws nothing from it
-        self.total, self.sizes, self.faults = len(order), Counter[Size](), list[str]()
+        self.total, self.seen, self.sizes, self.faults = len(order), 0, Counter[Size](), list[str]()
         self._left, self._headers = iter(order), headers
 
     def run(self, enough: Callable[[], bool], on_picture: Callable[[str | None], None]) -> bool:
@@ -94,6 +95,7 @@ class PictureCheck:
             self._headers.save()
 
     def _look(self, path: Path, key: str) -> str | None:
+        self.seen += 1
         try:
             self.sizes[self._headers.size(path)] += 1
         except UNREADABLE as error:

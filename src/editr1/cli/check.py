@@ -1,0 +1,89 @@
+"""What `editr1 check` does, and the same before a training run."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from editr1.config.settings import Config
+from editr1.errors import UserError
+from editr1.evaluation.progress import progress
+from editr1.training.data_check import PictureCheck, describe_sizes
+from editr1.training.preflight import check_run, look_at_pictures
+
+SECONDS = 10.0
+"""Longest time for which looking at pictures holds up a run."""
+THREAD = "editr1-pictures"
+LINES = 20
+"""Faults that are shown; the others are counted."""
+
+
+def run_check(config: Config) -> str:
+    """Check all of a run, every picture included; what was checked, one line for each part.
+
+    Raises:
+        UserError: Something is wrong; one line for each fault.
+    """
+    findings = check_run(config)
+    for name, pictures in findings.pictures.items():
+        _look([pictures], lambda: False)
+        findings.faults += pictures.faults
+        findings.facts[f"{name} pictures"] = describe_sizes(pictures.sizes)
+    for warning in findings.warnings:
+        warn(warning)
+    refuse(findings.faults)
+    width = max(map(len, findings.facts))
+    return "\n".join(f"{name:{width}}  {fact}" for name, fact in findings.facts.items())
+
+
+@contextmanager
+def checked(config: Config, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+    """Check a run before the block; if there are many pictures, the rest of them beside it.
+
+    Raises:
+        UserError: Something is wrong before the block. A picture that is seen later is a warning.
+    """
+    findings = check_run(config)
+    checks, end = [*findings.pictures.values()], clock() + SECONDS
+    complete = _look(checks, lambda: clock() >= end)
+    for warning in findings.warnings:
+        warn(warning)
+    refuse([*findings.faults, *(fault for pictures in checks for fault in pictures.faults)])
+    if complete:
+        yield
+        return
+    seen, total = (sum(counts) for counts in zip(*((p.seen, p.total) for p in checks), strict=True))
+    warn(f"looked at {seen} of {total} pictures in {SECONDS:.0f} s; the others are looked at beside the training")
+    stop = threading.Event()
+    rest = threading.Thread(target=look_at_pictures, args=(checks, stop.is_set, warn), name=THREAD, daemon=True)
+    rest.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        rest.join()
+
+
+def warn(fault: str | None) -> None:
+    """One line on the error stream, above a progress bar if there is one."""
+    if fault is not None:
+        sys.stderr.write(f"editr1: warning: {fault}\n")
+
+
+def refuse(faults: Sequence[str]) -> None:
+    """Raise a UserError with one line for each fault, if there are any."""
+    more = [f"and {len(faults) - LINES} more faults"] if len(faults) > LINES else []
+    if faults:
+        raise UserError("\n".join([*faults[:LINES], *more]))
+
+
+def _look(checks: Sequence[PictureCheck], enough: Callable[[], bool]) -> bool:
+    """Look at pictures with a progress bar, until it is enough; whether none are left."""
+    console, total = Console(stderr=True), sum(pictures.total for pictures in checks)
+    with progress(console, "pictures", total if console.is_terminal else 0) as advance:
+        return look_at_pictures(checks, enough, lambda fault: advance())

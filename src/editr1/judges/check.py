@@ -1,0 +1,155 @@
+"""Whether a judge and further rewards work, before a run: servers are asked once, no weights are loaded."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+
+from editr1.config.settings import (
+    ClipConfig,
+    EditScoreConfig,
+    FunctionConfig,
+    HttpConfig,
+    JudgeConfig,
+    JudgeRewardConfig,
+    OcrConfig,
+    RewardConfig,
+)
+from editr1.errors import UserError, first_line
+from editr1.judges.base import Judge, JudgeRequest, close
+from editr1.judges.methods import METHODS
+from editr1.judges.mllm import MLLMJudge
+from editr1.judges.models.local import load_processor
+from editr1.judges.open import check_tokenizer, open_judge, open_prompt
+from editr1.judges.rewards.editscore import BACKBONES
+from editr1.judges.rewards.function import FunctionReward
+from editr1.judges.rewards.http import HttpReward
+from editr1.model_files import is_hub_name, weight_files
+from editr1.toy.assets import locate
+
+TRIES = 2  # the second is for a server that is busy
+THREADS = 16
+
+
+def check_judge(settings: JudgeConfig, requests: Sequence[JudgeRequest]) -> list[str]:
+    """What is wrong with a judge, one line each.
+
+    A model in this process must have its files and a tokenizer with the answers as tokens. Every server is asked one
+    question, as in training: log-probabilities must be there if the method reads them.
+
+    Args:
+        settings: The judge.
+        requests: Edits to ask about; ranking asks about two, any other method about the first.
+    """
+    try:
+        open_prompt(settings)
+        if not settings.endpoints:
+            _check_folder(settings)
+            return []
+    except UserError as error:
+        return [str(error)]
+    with ThreadPoolExecutor(THREADS, "judge-check") as pool:  # a dead server does not hold up the others
+        answers = pool.map(lambda url: _ask_server(settings, url, requests), dict.fromkeys(settings.endpoints))
+        return [fault for fault in answers if fault is not None]
+
+
+def check_reward(settings: RewardConfig, requests: Sequence[JudgeRequest]) -> list[str]:
+    """What is wrong with one more reward, one line each; functions and services are called once."""
+    match settings:
+        case JudgeRewardConfig():
+            return check_judge(settings.judge, requests)
+        case FunctionConfig():
+            return [*_call(settings.path, requests)]
+        case HttpConfig():
+            return [*_post(settings.path, requests, settings.optional)]
+        case ClipConfig():
+            return [*_check_files(Path(settings.path))]
+        case EditScoreConfig():
+            return [*_check_editscore(settings)]
+        case OcrConfig() if find_spec("rapidocr_onnxruntime") is None:
+            return ["kind ocr needs rapidocr-onnxruntime: pip install 'editr1[ocr]'"]
+    return []
+
+
+def _check_folder(settings: JudgeConfig) -> None:
+    """A UserError if the model cannot be loaded from its files."""
+    path = Path(locate(str(settings.path)))
+    check_tokenizer(settings, load_processor(path).tokenizer)
+    if not is_hub_name(str(path)):
+        weight_files(path)
+
+
+def _ask_server(settings: JudgeConfig, url: str, requests: Sequence[JudgeRequest]) -> str | None:
+    """The fault of one server."""
+    one = settings.model_copy(update={"endpoints": (url,), "tries": TRIES, "samples": 1})
+    try:
+        judge = open_judge(one)
+    except UserError as error:
+        return str(error)
+    try:
+        reason = _unanswered(judge, requests)
+    finally:
+        close(judge)
+    return None if reason is None else f"{reason}; mend the server {url}, or judge.endpoints"
+
+
+def _unanswered(judge: Judge, requests: Sequence[JudgeRequest]) -> str | None:
+    """Why a judge gives no score; a sampled answer that is there but unclear is none of its faults."""
+    if not isinstance(judge, MLLMJudge):
+        reasons = [score.reason for score in judge.score(requests[:2])]
+    elif METHODS[judge.method_name].sampled:
+        reasons = [answer.reason for answer in judge.model.answer(judge.asks(requests[0]))]
+    else:
+        reasons = [score.reason for score in judge.score(requests[:1])]
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _call(name: str, requests: Sequence[JudgeRequest]) -> Iterator[str]:
+    """What a user's function raises on the first edit."""
+    try:
+        FunctionReward(name).score(requests[:1])
+    except UserError as error:
+        yield str(error)
+    except Exception as error:  # noqa: BLE001  # whatever a user's function raises is told
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        yield f"the function {name} raises {type(error).__name__}: {first_line(error)} ({where}); mend it"
+
+
+def _post(url: str, requests: Sequence[JudgeRequest], optional: bool) -> Iterator[str]:
+    """Why a service gives no score to any of the edits; one that may be missing is asked for nothing more."""
+    try:
+        with closing(HttpReward(url, tries=TRIES)) as reward:
+            scores = reward.score(requests)
+    except UserError as error:
+        yield str(error)
+        return
+    if not optional and all(score.value is None for score in scores):
+        yield f"{scores[0].reason}; mend the service, or set optional: true if edits may lack this reward"
+
+
+def _check_files(folder: Path) -> Iterator[str]:
+    try:
+        if not (folder / "config.json").is_file():
+            raise UserError(f"no model in {folder}: give the folder of a model saved with save_pretrained")
+        weight_files(folder)
+    except UserError as error:
+        yield str(error)
+
+
+def _check_editscore(settings: EditScoreConfig) -> Iterator[str]:
+    base = Path(settings.path)
+    yield from _check_files(base)
+    if (base / "config.json").is_file():
+        kind = json.loads((base / "config.json").read_text(encoding="utf-8")).get("model_type")
+        if kind not in BACKBONES:
+            yield f"EditScore is built on {', '.join(BACKBONES)}; {base} holds a {kind}"
+    if settings.lora is not None and not Path(settings.lora).is_dir():
+        yield f"no folder at {settings.lora}: give the folder of EditScore's LoRA"
+    if find_spec("editscore") is None:
+        yield "kind editscore needs its package: pip install editscore"

@@ -1,0 +1,200 @@
+"""All that can be known to be wrong with a run before a weight is loaded, in one pass.
+
+The folder of the run, the data, editor, device and memory, one question to the judge, one call of each further reward.
+Nothing here draws from the random generators of a run or writes into its folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image as Images
+from PIL.Image import Image
+
+from editr1.config.settings import Config, JudgeRewardConfig
+from editr1.data.samples import EditDataset, EditSample, JsonlDataset
+from editr1.devices import memory_of, pick_device, pick_dtype
+from editr1.editors.check import Weights, bytes_on_device, check_editor
+from editr1.errors import UserError, collect
+from editr1.judges.base import JudgeRequest
+from editr1.judges.check import check_judge, check_reward
+from editr1.model_files import is_hub_name, parameters
+from editr1.toy.assets import locate
+from editr1.training import checkpoint, run_files
+from editr1.training.data_check import PictureCheck, describe, headers_of, repetitions
+from editr1.training.open import open_dataset, resolve
+
+GB = 1e9
+SMALL = 256  # longest side of the pictures in questions
+OURS = {value.partition("/")[0] for name, value in vars(run_files).items() if name.isupper()}
+"""Names that a run gives to files and folders in its own."""
+
+
+@dataclass
+class Findings:
+    """What a check finds.
+
+    Attributes:
+        facts: What was checked and how it is, by part of the run.
+        warnings: What may be meant so.
+        faults: What a run cannot start with, one line each.
+        pictures: The pictures of the data, not looked at yet, by dataset.
+    """
+
+    facts: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    pictures: dict[str, PictureCheck] = field(default_factory=dict)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[list[str]]:
+        """Collects faults, a UserError too, under the name of a part that they do not name themselves."""
+        faults: list[str] = []
+        with collect(faults):
+            yield faults
+        self.faults += [fault if fault.startswith(name) else f"{name}: {fault}" for fault in faults]
+
+
+def check_run(config: Config) -> Findings:
+    """Check all but the pictures, which `Findings.pictures` looks at."""
+    findings = Findings()
+    with suppress(UserError):  # told below
+        config = resolve(config)
+    with findings.part("out"):
+        findings.facts["out"] = check_out(config.out, config)
+    dataset = _check_data(config, findings)
+    _check_machine(config, findings)
+    requests = sample_requests(dataset)
+    if config.judge is not None:
+        findings.facts["judge"] = f"{config.judge.name}, {config.judge.method}"
+        with findings.part("judge") as faults:
+            faults += check_judge(config.judge, requests)
+    for name, reward in config.rewards.items():
+        findings.facts[f"rewards.{name}"] = f"{reward.kind}, weight {reward.weight:g}"
+        with findings.part(f"rewards.{name}") as faults:
+            faults += check_reward(reward, requests)
+    return findings
+
+
+def check_out(out: Path, config: Config) -> str:
+    """What the folder of the run holds.
+
+    Raises:
+        UserError: It cannot be made or written, holds something else, or a run with other settings.
+    """
+    try:
+        place = next(path for path in (out, *out.absolute().parents) if path.exists())
+        names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    except (OSError, ValueError) as error:
+        raise UserError(f"out={out}: there can be no such folder ({error}); choose another one") from error
+    if not place.is_dir():
+        raise UserError(f"out={out}: {place} is a file; choose a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"out={out}: {place} cannot be written; choose another folder, or change its permissions")
+    if names and not OURS & {*names}:
+        raise UserError(f"out={out} holds other files ({', '.join(names[:3])}) and no run; choose an empty folder")
+    if (last := checkpoint.latest(out / run_files.CHECKPOINTS)) is None:
+        return f"{out}, a new run"
+    state = checkpoint.read_state(last)
+    if changes := checkpoint.changed_settings(state["config"], config):
+        raise UserError(f"{out} holds a run with other settings ({changes}); choose another out, or set them back")
+    return f"{out}, goes on after step {state['step']}"
+
+
+def sample_requests(dataset: EditDataset | None) -> list[JudgeRequest]:
+    """Three small edits to ask judges about: sources of the first items, or a grey picture; each is its own edit."""
+    samples: list[EditSample] = []
+    for index in range(min(3, 0 if dataset is None else len(dataset))):
+        with collect([]):  # a picture that cannot be read is told by the check of the pictures
+            assert dataset is not None, "there are items"
+            samples.append(dataset[index])
+    grey = EditSample("grey", Images.new("RGB", (SMALL, SMALL), "grey"), "Make the picture brighter.")
+    samples = (samples or [grey]) * 3
+    return [JudgeRequest(_smaller(sample), _small(sample.source)) for sample in samples[:3]]
+
+
+def _smaller(sample: EditSample) -> EditSample:
+    references = tuple(map(_small, sample.references))
+    texts = (sample.instruction, sample.requirement, sample.task)
+    return EditSample(sample.key, _small(sample.source), *texts, references)
+
+
+def _small(image: Image) -> Image:
+    copy = image.copy()
+    copy.thumbnail((SMALL, SMALL))
+    return copy
+
+
+def _check_data(config: Config, findings: Findings) -> EditDataset | None:
+    """The training data, if there is any; its lines and those of held-out items are checked."""
+    training: EditDataset | None = None
+    if config.data.kind == "jsonl" and config.data.path is not None:
+        training = _check_lines("data", config.data.path, config, findings)
+    else:
+        with findings.part("data"):
+            training = open_dataset(config.data)
+            findings.facts["data"] = f"{len(training)} items of the toy world"
+            training[0]  # drawing it needs a package
+    if config.evaluation is not None and config.evaluation.data is not None:
+        _check_lines("evaluation", config.evaluation.data, config, findings)
+    return training
+
+
+def _check_lines(name: str, folder: Path, config: Config, findings: Findings) -> JsonlDataset | None:
+    """The dataset in a folder, without the lines that are wrong; None if there is none."""
+    dataset: JsonlDataset | None = None
+    with findings.part(name) as faults:
+        dataset = JsonlDataset(folder, config.data.root, faults)
+        findings.facts[name] = f"{folder}: {describe(dataset)}"
+        findings.pictures[name] = PictureCheck(dataset.pictures, headers_of(folder))
+        if again := repetitions(dataset):
+            findings.warnings.append(f"{name}: {again} items repeat the picture and instruction of another")
+    return dataset
+
+
+def _check_machine(config: Config, findings: Findings) -> None:
+    """Device, the editor's files, and whether the weights fit."""
+    device, weights = torch.device("cpu"), Weights()
+    with findings.part("editor"):
+        device = pick_device(config.editor.device)
+    dtype = pick_dtype(config.editor.dtype, device)
+    with findings.part("editor"):
+        family, weights = check_editor(config.editor, config.memory, dtype)
+        name = family.name if family else "not known yet, its record is derived when it is loaded"
+        findings.facts["editor"] = f"{config.editor.path}, {name}"
+    sizes = {
+        "the editor": bytes_on_device(weights, config.memory, dtype),
+        "judges": _judge_parameters(config) * dtype.itemsize,
+    }
+    need, have = sum(sizes.values()), memory_of(device)
+    facts = [str(device), str(dtype).removeprefix("torch."), f"{have / GB:.0f} GB of memory"]
+    findings.facts["device"] = ", ".join(facts + [f"weights of {need / GB:.3g} GB"] * bool(weights))
+    if need > have:
+        parts = " and ".join(f"{size / GB:.1f} GB of {name}" for name, size in sizes.items() if size)
+        findings.faults.append(
+            f"memory: weights of {parts} do not fit into the {have / GB:.1f} GB of {device}; see memory.quantize and "
+            "memory.offload, or put the judge on a server"
+        )
+
+
+def _judge_parameters(config: Config) -> int:
+    """Parameters of the judges in this process; a fault of theirs is told elsewhere."""
+    others = [reward.judge for reward in config.rewards.values() if isinstance(reward, JudgeRewardConfig)]
+    paths = {judge.path for judge in (config.judge, *others) if judge is not None and judge.path is not None}
+    total = 0
+    for path in paths:
+        with collect([]):
+            total += 0 if is_hub_name(path) else parameters(Path(locate(path)))
+    return total
+
+
+def look_at_pictures(
+    checks: Sequence[PictureCheck], enough: Callable[[], bool], on_picture: Callable[[str | None], None]
+) -> bool:
+    """Look at all pictures that are left, until it is enough; whether none are left."""
+    return all(check.run(enough, on_picture) for check in checks)

@@ -1,0 +1,211 @@
+"""`editr1 check`, and the same check before `editr1 train`: all that is wrong in one pass, before a weight."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from editr1.cli import check as checks
+from editr1.cli import main as cli
+from editr1.config.loading import load_config
+from editr1.config.settings import Config
+from editr1.errors import UserError
+from editr1.training import preflight
+from editr1.training.checkpoint import STATE
+from editr1.training.open import resolve
+
+COLOURS = ("red", "blue", "green", "black", "white")
+
+
+def invoke(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    assert "Traceback" not in result.stderr
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_editor_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The YAML of a run with a tiny editor, the toy judge and five pictures of one item each."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for colour in COLOURS:
+        Image.new("RGB", (32, 48), colour).save(folder / f"{colour}.png")
+    lines = [json.dumps({"source": f"{colour}.png", "instruction": "add a cat"}) for colour in COLOURS]
+    (folder / "data.jsonl").write_text("\n".join(lines))
+    config = {
+        "editor": {"path": str(tiny_editor_path), "device": "cpu", "pixels": 1024},
+        "judge": {"path": "toy:judge", "template": "brief", "order": "prefix"},
+        "data": {"path": str(folder)},
+        "rollout": {"group_size": 2, "groups_per_step": 2, "steps": 2},
+        "algorithm": {"filter": "off", "std": "group"},
+        "adapter": {"rank": 2},
+        "steps": 1,
+        "out": str(tmp_path / "out"),
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "run.yaml"
+
+
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading weights fails the test."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("weights are loaded")
+
+    monkeypatch.setattr("editr1.editors.open.load_pipeline", refuse)
+    monkeypatch.setattr("editr1.judges.models.local._load_model", refuse)
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_run_with_nothing_wrong_is_described_and_nothing_is_written(run: Path) -> None:
+    code, out, err = invoke("check", str(run))
+    assert (code, err) == (0, "")
+    facts = {line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in out.splitlines()}
+    assert facts["data"] == f"{run.parent / 'data'}: 5 items; edit 5; 5 without requirement"
+    assert facts["data pictures"] == "5 pictures of 32x48"
+    assert facts["out"].endswith("a new run") and "qwen-image-edit-plus" in facts["editor"]
+    assert facts["device"].startswith("cpu, float32, ") and facts["judge"] == "toy:judge, score_logit"
+    assert not (run.parent / "out").exists()
+
+
+REWARDS = """rewards={f: {kind: function, path: 'no.such:f'}, h: {kind: http, path: 'http://127.0.0.1:9/s'},
+c: {kind: clip_image, path: /nowhere}, e: {kind: editscore, path: /nowhere},
+j: {kind: judge, judge: {path: /nowhere/judge}}}"""
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_all_faults_of_a_run_are_told_at_once_one_line_each(run: Path, command: str) -> None:
+    data = run.parent / "data"
+    (data / "red.png").write_bytes((data / "red.png").read_bytes()[:50])
+    (data / "blue.png").unlink()
+    with (data / "data.jsonl").open("a") as file:
+        file.write('\n{"source": "green.png", "instrution": "typo"}')
+    dead = "judge={endpoints: ['http://127.0.0.1:9/v1'], model: m}"
+    code, out, err = invoke(command, str(run), f"out={run}", "editor.pixels=10", dead, REWARDS)
+    assert (code, out) == (2, "")
+    expected = [
+        f"out={run}: {run} is a file; choose a folder",
+        "data.jsonl:2: there is no picture 'blue.png'",
+        "data.jsonl:6: instruction: Field required",
+        "editor.pixels=10",
+        "judge: no answer from 127.0.0.1:9",
+        "rewards.f: reward function 'no.such:f' cannot be loaded",
+        "rewards.h: 127.0.0.1:9",
+        "rewards.c: no model in /nowhere",
+        "rewards.e: no model in /nowhere",
+        "rewards.j: judge: no folder at /nowhere/judge",
+        "red.png of item 'line-1'",
+    ]
+    lines = err.splitlines()
+    assert all(line.startswith("editr1: ") for line in lines)
+    assert [words for words in expected if not any(words in line for line in lines)] == []
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("run.yaml", "is a file; choose a folder"),
+        ("run.yaml/deeper", "is a file; choose a folder"),
+        ("data", "holds other files (black.png, blue.png, data.jsonl) and no run; choose an empty folder"),
+        ("/proc/editr1/run", "cannot be written"),
+        ("x" * 300, "there can be no such folder"),
+    ],
+)
+@pytest.mark.usefixtures("no_weights")
+def test_a_folder_that_cannot_hold_the_run_is_one_line(
+    run: Path, out: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editr1.training.preflight.os.access", lambda path, mode: Path(path) != Path("/proc"))
+    code, _, err = invoke("train", str(run), f"out={out}")
+    assert code == 2 and err.count("\n") == 1 and words in err
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_run_with_other_settings_is_told_before_weights_are_loaded(run: Path) -> None:
+    config = load_config(run)
+    folder = run.parent / "out" / "checkpoints" / "step_000003"
+    folder.mkdir(parents=True)
+    state = {"format": 1, "step": 3, "files": {}, "config": resolve(config).model_dump(mode="json")}
+    (folder / STATE).write_text(json.dumps(state))
+    assert "goes on after step 3" in invoke("check", str(run))[1]
+    code, _, err = invoke("train", str(run), "optim.lr=1")
+    assert code == 2 and "holds a run with other settings (optim.lr: 0.0003 there, 1.0 here)" in err
+
+
+def test_weights_that_do_not_fit_are_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "memory_of", lambda device: 1000)
+    code, _, err = invoke("check", str(run))
+    assert (
+        code == 2 and "memory: weights of " in err and "do not fit into the 0.0 GB of cpu; see memory.quantize" in err
+    )
+
+
+def test_repeated_items_are_a_warning(run: Path) -> None:
+    file = run.parent / "data" / "data.jsonl"
+    file.write_text(file.read_text() + "\n" + file.read_text().splitlines()[0])
+    code, _, err = invoke("check", str(run))
+    assert code == 0 and err == "editr1: warning: data: 1 items repeat the picture and instruction of another\n"
+
+
+def test_held_out_items_are_checked_too(run: Path) -> None:
+    (run.parent / "data" / "red.png").write_text("no picture")
+    other = run.parent / "other"
+    other.mkdir()
+    (other / "data.jsonl").write_text("{}")
+    code, _, err = invoke("check", str(run), f"evaluation={{data: {other}}}")
+    assert code == 2 and "evaluation: " in err and "other/data.jsonl:1" in err and "red.png" in err
+
+
+def beside(
+    run: Path, seconds: Callable[[], float], capsys: pytest.CaptureFixture[str], block: Callable[[], Any]
+) -> str:
+    """Run a block as training is run; what was told."""
+    with checks.checked(load_config(run), seconds):
+        block()
+    return capsys.readouterr().err
+
+
+def test_a_run_waits_ten_seconds_for_its_pictures_and_looks_at_the_others_beside_it(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run.parent / "data" / "white.png").write_text("no picture")
+    config, names = load_config(run), {"editr1-pictures"}
+
+    def others() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name in names]
+
+    clock = itertools.count(0.0, 4.0).__next__  # each picture takes 4 s
+    seen_last = last_of(config)
+    if seen_last != "white.png":  # the order is random but fixed: the broken one must come late
+        Image.new("RGB", (32, 48)).save(run.parent / "data" / "white.png")
+        (run.parent / "data" / seen_last).write_text("no picture")
+    said = beside(run, clock, capsys, lambda: [thread.join() for thread in others()])
+    assert "looked at 3 of 5 pictures in 10 s; the others are looked at beside the training" in said
+    assert f"{seen_last} of item" in said and not others()
+
+
+def test_a_run_with_few_pictures_looks_at_all_of_them_first(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run.parent / "data" / "white.png").write_text("no picture")
+    with pytest.raises(UserError, match=r"white\.png"):
+        beside(run, lambda: 0.0, capsys, lambda: pytest.fail("it is started"))
+    Image.new("RGB", (32, 48)).save(run.parent / "data" / "white.png")
+    assert beside(run, lambda: 0.0, capsys, lambda: None) == ""
+
+
+def last_of(config: Config) -> str:
+    """The picture that is looked at last."""
+    (pictures,) = preflight.check_run(config).pictures.values()
+    pictures._left = iter(order := [*pictures._left])
+    return order[-1][0].name

@@ -99,6 +99,13 @@ def test_a_judge_that_is_named_wrongly_is_refused(name: str, problem: str) -> No
         parse_judge(name)
 
 
+@pytest.mark.parametrize("text", ["", "3", "judge: null\neditor: {path: e}", "editor: {path: e}\nrewards: {}"])
+def test_a_file_without_a_judge_is_refused_as_one(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(UserError, match="run.yaml: holds no settings of a judge"):
+        parse_judge(str(tmp_path / "run.yaml"))
+
+
 def test_judges_of_one_folder_share_the_model_and_unknown_criteria_are_refused() -> None:
     one, two = (open_judge(parse_judge(f"toy?method={method}")) for method in ("score_logit", "yes_no"))
     assert isinstance(one, MLLMJudge) and isinstance(two, MLLMJudge) and one.model is two.model

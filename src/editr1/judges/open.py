@@ -139,9 +139,10 @@ def parse_judge(text: str) -> JudgeConfig:
             tree = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"--judge {name}: cannot be read: {' '.join(str(error).split())}") from error
-        if not isinstance(tree, dict):
-            raise UserError(f"--judge {name}: holds no settings such as `path: FOLDER`")
-        settings = {**tree.get("judge", tree), **settings}
+        own = tree.get("judge", None if "editor" in tree else tree) if isinstance(tree, dict) else None
+        if not isinstance(own, dict):
+            raise UserError(f"--judge {name}: holds no settings of a judge, such as `path: FOLDER`")
+        settings = {**own, **settings}
     else:
         settings["path"] = name
     try:

@@ -102,7 +102,7 @@ def test_a_judge_that_is_named_wrongly_is_refused(name: str, problem: str) -> No
 @pytest.mark.parametrize("text", ["", "3", "judge: null\neditor: {path: e}", "editor: {path: e}\nrewards: {}"])
 def test_a_file_without_a_judge_is_refused_as_one(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.yaml").write_text(text)
-    with pytest.raises(UserError, match="run.yaml: holds no settings of a judge"):
+    with pytest.raises(UserError, match=r"run\.yaml: holds no settings of a judge"):
         parse_judge(str(tmp_path / "run.yaml"))
 
 

@@ -34,6 +34,15 @@ def test_only_shipped_names_are_looked_up() -> None:
         locate("toy:nothing")
 
 
+def test_toy_is_the_same_model_in_every_command() -> None:
+    assert locate("toy") == locate("toy:qwen-image-edit") and locate("toy", toy="judge") == locate("toy:judge")
+    assert parse_judge("toy") == parse_judge("toy:judge") == load_config("toy").judge
+    assert parse_judge("toy?method=ranking") == parse_judge("toy:judge?method=ranking")
+    editors = [open_named_editor(name) for name in ("toy", "toy:qwen-image-edit")]
+    assert [editor.pixels for editor in editors] == [64 * 64] * 2
+    assert editors[0].pipe.config._name_or_path == editors[1].pipe.config._name_or_path
+
+
 def test_a_runs_settings_name_its_editor_as_it_fits_on_the_machine(tiny_editor_path: Path, tmp_path: Path) -> None:
     run = tmp_path / "run.yaml"
     editor = {"path": str(tiny_editor_path), "dtype": "float32", "pixels": 4096}

@@ -209,3 +209,17 @@ def last_of(config: Config) -> str:
     (pictures,) = preflight.check_run(config).pictures.values()
     pictures._left = iter(order := [*pictures._left])
     return order[-1][0].name
+
+
+def test_the_four_lines_of_the_readme_with_toy_models_need_nothing_more(run: Path) -> None:
+    data = run.parent / "data"
+    (run.parent / "four.yaml").write_text(
+        f"editor: {{path: toy}}\njudge: {{path: toy}}\ndata: {{path: {data}}}\nout: four\n"
+    )
+    small = ["steps=1", "rollout.groups_per_step=1", "rollout.group_size=2", "rollout.steps=2", "editor.device=cpu"]
+    code, out, err = invoke("train", "four.yaml", *small, "algorithm.timesteps_per_image=1")
+    assert code == 0, err
+    settings = yaml.safe_load((run.parent / "four" / "config.yaml").read_text())
+    assert (settings["editor"]["dtype"], settings["editor"]["pixels"]) == ("float32", 64 * 64)
+    assert (settings["judge"]["template"], settings["judge"]["order"]) == ("brief", "prefix")
+    assert out.strip().endswith("step_000001")

@@ -217,3 +217,23 @@ def test_judges_that_cannot_be_are_refused(overrides: list[str], problem: str) -
 def test_a_lora_to_start_from_needs_lora_training() -> None:
     with pytest.raises(UserError, match=r"adapter\.init is a LoRA.*--merge"):
         load_config("toy", ["adapter.init=lora", "adapter.mode=full"])
+
+
+def test_toy_names_the_shipped_models_with_their_own_area_and_words(file: Path) -> None:
+    short = load_config(file, ["editor.path=toy", "judge.path=toy"])
+    long = load_config(file, ["editor.path=toy:qwen-image-edit", "judge.path=toy:judge"])
+    preset = load_config("toy")
+    assert short == long
+    assert (short.editor.path, short.editor.pixels) == (preset.editor.path, preset.editor.pixels) == (
+        "toy:qwen-image-edit",
+        64 * 64,
+    )  # fmt: skip
+    assert short.judge == preset.judge
+    own = load_config(
+        file, ["editor.path=toy:flux-kontext", "editor.pixels=1024", "judge.path=toy", "judge.template=full"]
+    )
+    assert own.judge is not None
+    assert (own.editor.pixels, own.judge.template, own.judge.order) == (1024, "full", "prefix")
+    ranking = load_config(file, ["judge.path=toy", "judge.method=ranking"])
+    assert ranking.judge is not None and ranking.judge.template == "full"  # its words are its own
+    assert load_config(file).editor.pixels == 512 * 512

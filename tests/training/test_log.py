@@ -62,6 +62,36 @@ def test_time_left_is_told_after_the_first_step_of_a_session_alone(capsys: pytes
         assert len(said(capsys)) == 1
 
 
+def test_a_step_that_will_take_long_is_told_by_its_first_edits_and_a_short_one_is_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for seconds, told in ((26.0, True), (24.0, False)):  # 288 / 12 times as long: 624 s and 576 s
+        clock = Clock()
+        with StepProgress(0, 9, edits=288, clock=clock) as progress:
+            clock.now += 1000  # loading and what comes before is not counted
+            progress.begin([])
+            for made in (12, 24):
+                clock.now += seconds
+                progress.collects(made, made)
+        lines = [line for line in said(capsys) if line.startswith("warning: ")]
+        assert len(lines) == told
+    clock = Clock()
+    with StepProgress(0, 9, edits=12, clock=clock) as progress:
+        clock.now += 700
+        progress.collects(12, 0)  # the whole step: its time is told anyway
+    assert not [line for line in said(capsys) if "warning" in line]
+
+
+def test_the_warning_of_a_long_step_says_how_long_and_what_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with StepProgress(0, 9, edits=288, clock=clock) as progress:
+        clock.now += 95
+        progress.collects(12, 12)
+    (line,) = [line for line in said(capsys) if line.startswith("warning: ")]
+    assert "the first 12 edits took 1 min 35 s, so the 288 of a step take about 38 min 0 s" in line
+    assert "rollout.groups_per_step" in line and "editor.pixels" in line
+
+
 def test_alarm_is_told_once_and_reasons_stand_beside_the_count(capsys: pytest.CaptureFixture[str]) -> None:
     alarm = Alarm("reward collapsed", "It fell.")
     with StepProgress(2, 9) as progress:

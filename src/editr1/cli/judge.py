@@ -60,7 +60,7 @@ def score(
 
 
 def serve(
-    model: Annotated[str, typer.Option("--model", help="Folder of a judge model, or toy:judge.")],
+    model: Annotated[str, typer.Option("--model", help="Folder or hub name of a judge model, or toy.")],
     name: Annotated[str | None, typer.Option(help="Model name for clients; by default the folder's name.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8000,
@@ -81,7 +81,9 @@ def serve(
     number_format = dtype or ("bfloat16" if place.type == "cuda" else "float32")
     if number_format not in ("float32", "bfloat16"):
         raise UserError(f"--dtype {dtype}: use float32 or bfloat16")
-    served = TransformersModel(locate(model), batch_size=batch_size, device=place, dtype=getattr(torch, number_format))
+    served = TransformersModel(
+        locate(model, toy="judge"), batch_size=batch_size, device=place, dtype=getattr(torch, number_format)
+    )
     served.name = name or served.name
     run_server(served, host=host, port=port, batch_size=batch_size)
 

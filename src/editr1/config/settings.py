@@ -28,11 +28,22 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+def is_toy(path: object) -> bool:
+    """Whether a name is that of a shipped model."""
+    return isinstance(path, str) and (path == "toy" or path.startswith("toy:"))
+
+
+TOY_PIXELS = 64 * 64
+"""The only area of a toy editor's pictures."""
+TOY_JUDGE = {"path": "toy:judge", "template": "brief", "order": "prefix", "batch_size": 48}
+"""The toy judge: it knows one template and order."""
+
+
 class EditorConfig(Section):
     """The editor to train."""
 
     path: str
-    """A diffusers pipeline: a folder, a hub name, or "toy:NAME" for a shipped one."""
+    """A diffusers pipeline: a folder, a hub name, or "toy:NAME" for a shipped one ("toy": toy:qwen-image-edit)."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the frozen weights: bfloat16 on a GPU and float32 on a CPU (auto), or one of them."""
     device: str = "auto"
@@ -40,16 +51,25 @@ class EditorConfig(Section):
     guidance: float | None = Field(default=None, ge=0)
     """Guidance scale; null for the default of the editor's family."""
     pixels: int | None = Field(default=512 * 512, gt=0)
-    """Area of source and edit in pixels; null for the pipeline's own."""
+    """Area of source and edit in pixels (64x64 by default for a toy); null for the pipeline's own."""
     text_tokens: int | None = Field(default=None, gt=0)
     """Length to which prompts are padded or cut (FLUX: 512 by default); null for the pipeline's own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _toy(cls, settings: Any) -> Any:
+        """A toy's name and area."""
+        if not isinstance(settings, dict) or not is_toy(settings.get("path")):
+            return settings
+        path = "toy:qwen-image-edit" if settings["path"] == "toy" else settings["path"]
+        return {"pixels": TOY_PIXELS, **settings, "path": path}
 
 
 class JudgeConfig(Section):
     """The multimodal model that gives the reward, in this process or behind OpenAI-compatible servers."""
 
     path: str | None = None
-    """A transformers model in this process: a folder, a hub name or "toy:NAME" (shipped); null with endpoints."""
+    """A transformers model in this process: a folder, a hub name or "toy" (the shipped one); null with endpoints."""
     endpoints: tuple[str, ...] = ()
     """Base URLs of OpenAI-compatible chat servers with logprobs, such as http://127.0.0.1:8000/v1."""
     model: str | None = None
@@ -84,6 +104,16 @@ class JudgeConfig(Section):
     """Send images as JPEG of this quality; null for PNG, which loses nothing."""
     weight: float = Field(default=1.0, gt=0)
     """Weight in the mix with `rewards`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _toy(cls, settings: Any) -> Any:
+        """The toy judge's name, and its own words where no others are given; ranking has words of its own."""
+        if not isinstance(settings, dict) or settings.get("path") not in ("toy", TOY_JUDGE["path"]):
+            return settings
+        scoring = _SCORING if settings.get("method") == "ranking" else ()
+        own = {name: value for name, value in TOY_JUDGE.items() if name not in scoring}
+        return {**own, **settings, "path": TOY_JUDGE["path"]}
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
 
 from editr1.config.loading import load_config
-from editr1.config.settings import Config, MemoryConfig, Quantization
+from editr1.config.settings import TOY_PIXELS, Config, MemoryConfig, Quantization, is_toy
 from editr1.devices import pick_device, pick_dtype
 from editr1.editors.editor import Editor
 from editr1.editors.encoding_cache import cache_encodings
@@ -22,7 +22,7 @@ from editr1.editors.memory import checkpoint_blocks, compile_blocks, place, quan
 from editr1.editors.probe import derive_family
 from editr1.errors import UserError, first_line
 from editr1.model_files import check_hub, is_hub_name
-from editr1.toy.assets import TOY_PIXELS, locate
+from editr1.toy.assets import locate
 
 FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
 
@@ -78,7 +78,7 @@ def open_named_editor(
     """An editor for making edits: as shipped, or with a trained LoRA.
 
     Args:
-        name: Folder, hub name, "toy:NAME", or the YAML of a run with its `editor` and `memory`.
+        name: Folder, hub name, "toy", "toy:NAME", or the YAML of a run with its `editor` and `memory`.
         lora: File or folder of a trained LoRA; None for none.
         guidance: Guidance scale; None for the editor's own.
         pixels: Area of an edit; None for the editor's own.
@@ -95,7 +95,7 @@ def open_named_editor(
     else:
         device = device or pick_device("auto")
         dtype = pick_dtype("auto", device)
-        area = TOY_PIXELS if pixels is None and name.startswith("toy:") else pixels
+        area = TOY_PIXELS if pixels is None and is_toy(name) else pixels
         editor = open_editor(locate(name), dtype=dtype, device=device, guidance=guidance, pixels=area)
     if file is not None:
         load_lora_into(editor.pipe, file)

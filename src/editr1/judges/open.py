@@ -11,7 +11,6 @@ import yaml
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
-from editr1.config.loading import load_config
 from editr1.config.settings import (
     ClipConfig,
     Config,
@@ -128,11 +127,7 @@ def parse_judge(text: str) -> JudgeConfig:
     """
     name, _, query = text.partition("?")
     settings = {key: yaml.safe_load(value) for key, value in parse_qsl(query)}
-    if name == "toy":
-        toy = load_config("toy").model_dump(exclude_defaults=True)["judge"]
-        own_words = {"template", "order"} if settings.get("method") == "ranking" else set()
-        settings = {**{key: value for key, value in toy.items() if key not in own_words}, **settings}
-    elif name.startswith("openai:"):
+    if name.startswith("openai:"):
         settings["endpoints"] = name.removeprefix("openai:").split(",")
     elif Path(name).suffix in (".yaml", ".yml"):
         try:

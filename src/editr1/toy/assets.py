@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from editr1.config.settings import is_toy
 from editr1.errors import UserError
 
-TOY_PIXELS = 64 * 64
-"""The only area of a toy editor's pictures."""
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -22,8 +21,8 @@ def toy_path(name: str) -> Path:
     return folder
 
 
-def locate(path: str) -> str | Path:
-    """A path or hub name unchanged; the folder of a shipped model for "toy:NAME"."""
-    if not path.startswith("toy:"):
+def locate(path: str, toy: str = "qwen-image-edit") -> str | Path:
+    """A path or hub name unchanged; the folder of a shipped model for "toy:NAME", and of the model `toy` for "toy"."""
+    if not is_toy(path):
         return path
-    return toy_path(path.removeprefix("toy:"))
+    return toy_path(toy if path == "toy" else path.removeprefix("toy:"))

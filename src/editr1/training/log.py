@@ -18,6 +18,7 @@ from editr1.training.run_files import BOARD, METRICS
 from editr1.training.step_row import StepRow
 
 QUIET = 30.0  # seconds between two lines within a step, where there is no terminal
+LONG_STEP = 600.0  # seconds of a step of which a run warns
 
 
 class Stopwatch:
@@ -124,8 +125,8 @@ class StepProgress:
         )
         self._task = self._bar.add_task("", completed=done, total=total, state="")
         self._done, self._total, self._edits, self._clock = done, total, edits, clock
-        self._told, self._begun, self._estimated = set[str](), False, False
-        self._spoken = self._waited = clock()
+        self._told, self._begun, self._estimated, self._measured = set[str](), False, False, False
+        self._spoken = self._waited = self._started = clock()
 
     def __enter__(self) -> StepProgress:
         self._bar.start()
@@ -136,6 +137,7 @@ class StepProgress:
 
     def begin(self, lines: Sequence[str]) -> None:
         """Say what a session starts with, once."""
+        self._started = self._clock()
         if not self._begun:
             for each in lines:
                 self.say(each)
@@ -144,6 +146,7 @@ class StepProgress:
     def collects(self, made: int, judged: int) -> None:
         """Edits of the step that are made and judged so far."""
         self._waited = self._clock()
+        self._warn_slow(made, self._waited - self._started)
         self._inside(f"{made}/{self._edits} edits made, {judged} judged")
 
     def waits(self, judged: int) -> None:
@@ -180,6 +183,17 @@ class StepProgress:
         self._bar.update(self._task, state=state)
         if not self.console.is_terminal and self._clock() - self._spoken >= QUIET:
             self.say(f"step {self._done + 1}/{self._total}: {state}")
+
+    def _warn_slow(self, made: int, seconds: float) -> None:
+        """Once, by the first edits of a session: how long its steps will be, if they are long."""
+        whole = seconds / max(made, 1) * self._edits
+        if not self._measured and made < self._edits and whole > LONG_STEP:
+            self.say(
+                f"warning: the first {made} edits took {duration(seconds)}, so the {self._edits} of a step take about "
+                f"{duration(whole)}, and training comes on top; smaller rollout.groups_per_step, rollout.group_size or "
+                "editor.pixels make steps shorter"
+            )
+        self._measured = True
 
     def _estimate(self, row: StepRow) -> None:
         """After the first step of a session, the time that the others will take."""

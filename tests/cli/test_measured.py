@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from rich.console import Console
+from typer.testing import CliRunner
 
+from editr1.cli import main as cli
+from editr1.cli import measured
 from editr1.cli.measured import HeldOut, legs, train_measured, verdict
 from editr1.config.loading import load_config
 from editr1.config.settings import EvaluationConfig
@@ -20,13 +24,16 @@ from editr1.data.seeds import item_seed
 from editr1.editors.lora.files import find_file, load_lora_into
 from editr1.editors.open import open_editor
 from editr1.errors import UserError
+from editr1.evaluation.heldout.measure import measure_edits
 from editr1.evaluation.heldout.rows import read_rows
 from editr1.evaluation.paired import figures, summarise
 from editr1.judges.base import JudgeRequest, Score
 from editr1.report.run import write_report
 from editr1.training import checkpoint
 from editr1.training.open import open_datasets
+from editr1.training.preflight import check_run
 from editr1.training.trainer import Trainer
+from tests.judges.tiny_judge import build_tiny_judge
 from tests.training.runs import RedJudge, assert_same_run, at_call, settings
 
 EVALUATION = {"split": 3, "every": 2, "edits": 2, "steps": 2}
@@ -237,3 +244,58 @@ def test_all_of_evaluation_but_its_split_may_change_when_a_run_goes_on() -> None
 def test_verdict_without_a_reward_claims_nothing() -> None:
     none = {"before": None, "after": None, "delta": None, "ci95": None}
     assert "did not clearly change: – before" in verdict({"judge": none, "train_seconds": 0})
+
+
+@pytest.fixture
+def preset(tiny_editor_path: Path, data: Path, tmp_path: Path) -> Path:
+    """The settings of a run with held-out items, for the command line."""
+    tree = settings(data__path=data, steps=2, evaluation={"split": 2, "steps": 2}).model_dump(mode="json")
+    tree["editor"]["path"], tree["editor"]["device"] = str(tiny_editor_path), "cpu"
+    tree["judge"]["path"] = str(build_tiny_judge(tmp_path / "judge"))
+    tree["out"] = str(tmp_path / "run")
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))
+    return tmp_path / "run.yaml"
+
+
+def train(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(cli.app, ["train", *arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_train_does_it_all_from_the_command_line_and_goes_on_after_ctrl_c(
+    preset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = measure_edits
+    rounds = []
+
+    def stopped(*arguments: Any, **options: Any) -> Any:
+        rows = whole(*arguments, **options)
+        rounds.append(options["out"].name)
+        if rounds[-1] == "after":
+            raise KeyboardInterrupt
+        return rows
+
+    monkeypatch.setattr(measured, "measure_edits", stopped)
+    code, _, said = train(str(preset))
+    assert code == 130 and "the same command goes on" in said and rounds == ["before", "after"]
+    monkeypatch.setattr(measured, "measure_edits", whole)
+    code, printed, said = train(str(preset))
+    assert code == 0, said
+    run = preset.parent / "run"
+    assert printed == f"{run / 'checkpoints' / 'step_000002'}\n"
+    assert "2 held-out instructions" in said and "was measured on too few items to tell" in said.replace("\n", " ")
+    assert "Before and after, by task" in (run / "report.html").read_text()
+
+
+def test_split_that_leaves_nothing_is_one_line_before_a_weight_is_loaded(
+    preset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measured, "open_trainer", lambda *_: pytest.fail("weights are loaded"))
+    code, _, said = train(str(preset), "evaluation.split=8")
+    assert code == 2 and "evaluation.split=8 holds out 8 of 8 items" in said
+    assert len([line for line in said.splitlines() if line.startswith("editr1: ")]) == 1
+
+
+def test_held_out_folder_that_shares_pictures_with_the_training_data_is_a_warning(preset: Path, data: Path) -> None:
+    config = load_config(preset, [f"evaluation={{data: {data}}}"])
+    assert any("8 of its source pictures are in the training data" in warning for warning in check_run(config).warnings)

@@ -1,7 +1,7 @@
 """Each alarm sounds on what it is for, and none on healthy recorded runs.
 
 recorded/ holds rows of runs of the toy world: `editr1 demo` with seed 0, the README's run of AWM, a run of two groups a
-step, and `editr1 train toy optim.lr=1.0`.
+step, and `editr1 train toy optim.lr=1.0` with 8 groups a step and with 2.
 """
 
 from __future__ import annotations
@@ -58,6 +58,11 @@ def test_run_ruined_by_its_learning_rate_is_told_after_the_first_ruined_step() -
     (alarm,) = sounding(rows[:2], CLIP)
     assert alarm.name == "reward collapsed" and "from 0.66 to 0.09" in alarm.text and "lower optim.lr" in alarm.text
     assert [(first, last) for first, last, _ in sounded(rows, CLIP)] == [(2, 4)]
+
+
+def test_ruin_of_a_run_of_two_groups_a_step_is_told_after_some_steps_as_one_may_be_hard_items() -> None:
+    ((first, last, alarm),) = sounded(read_lines(RECORDED / "lr_1_two_groups.jsonl"), CLIP)
+    assert (first, last, alarm.name) == (4, 5, "reward collapsed")
 
 
 def test_made_up_healthy_rows_are_silent() -> None:

@@ -55,7 +55,8 @@ class HeldOut:
 
 def train_config(config: Config) -> str:
     """Train as `config` says, with its evaluation if it has one; returns the folder of the last checkpoint."""
-    trainer, (_, items) = open_trainer(config), open_datasets(config)
+    _, items = open_datasets(config)  # before the weights, which take longer
+    trainer = open_trainer(config)
     if items is None or config.evaluation is None:
         return str(trainer.train())
     toy = config.data.kind == "toy" and config.evaluation.data is None

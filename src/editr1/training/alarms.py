@@ -16,8 +16,9 @@ from editr1.training.step_row import StepRow
 
 WINDOW = 10  # rows that stand for the start, or for now
 RECENT = 30  # rows that any alarm reads, besides those of the start
-FALLS = {1: 0.25, 3: 0.5, 5: 0.5}  # of the earlier reward: a collapse, if as many last steps have less on average
-CERTAIN = 3.5  # standard errors that a fall of the reward, or a drift, must exceed
+FALLS = {1: (0.25, 3.5), 3: (0.5, 3.0), 5: (0.5, 3.0)}
+"""By number of last steps: their mean is below this share of the earlier one, by more than these standard errors."""
+CERTAIN = 3.5  # standard errors that a drift must exceed
 GAIN = 2.0  # standard errors that a gain must exceed to count
 DRIFTS = {"latent_norm": 0.15, "brightness": 0.1, "saturation": 0.15, "sharpness": 0.02, "source_distance": 0.1}
 CONSTANT, CONSTANT_ROWS = 1e-3, 3  # spread of the rewards in a group, and rows with less
@@ -78,16 +79,17 @@ def sounded(rows: Rows, grad_clip: float) -> list[tuple[int, int, Alarm]]:
 def collapsed(start: Rows, recent: Rows) -> Alarm | None:
     """The mean reward of the last steps, or of the very last one, is far below that of the start or of earlier steps.
 
-    Far: less than a share in `FALLS`, and by more than `CERTAIN` standard errors: a step of hard items is no alarm.
+    Far is what `FALLS` says, so that a step of hard items is no alarm.
     """
-    for count, share in FALLS.items():
+    for count, (share, certain) in FALLS.items():
         now, earlier = recent[-count:], recent[-count - WINDOW : -count]
-        for before in (earlier, [row for row in start if row["step"] < now[0]["step"]]):
+        first = [row for row in start if row["step"] < now[0]["step"]]
+        for before in (earlier, first, first[:1]):  # the first step alone: the fall may be in the second
             was, mean = _mean(before, "reward_mean"), _mean(now, "reward_mean")
             if was is None or mean is None or len(now) < count:
                 continue
             error = item_noise(before) * math.sqrt(1 / count + 1 / len(before))
-            if mean < share * was and was - mean > CERTAIN * error:
+            if mean < share * was and was - mean > certain * error:
                 return Alarm(
                     "reward collapsed",
                     f"The mean reward fell from {was:.2f} to {mean:.2f}. The weights are likely ruined: go back to an "

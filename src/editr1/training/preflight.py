@@ -27,7 +27,7 @@ from editr1.model_files import is_hub_name, parameters
 from editr1.toy.assets import locate
 from editr1.training import checkpoint, run_files
 from editr1.training.data_check import PictureCheck, describe, headers_of, repetitions
-from editr1.training.open import open_dataset, resolve
+from editr1.training.open import open_dataset, open_datasets, resolve
 
 GB = 1e9
 SMALL = 256  # longest side of the pictures in questions
@@ -140,8 +140,19 @@ def _check_data(config: Config, findings: Findings) -> EditDataset | None:
             training = open_dataset(config.data)
             findings.facts["data"] = f"{len(training)} items of the toy world"
             training[0]  # drawing it needs a package
-    if config.evaluation is not None and config.evaluation.data is not None:
-        _check_lines("evaluation", config.evaluation.data, config, findings)
+    if config.evaluation is not None:
+        heldout = None
+        if config.evaluation.data is not None:
+            heldout = _check_lines("evaluation", config.evaluation.data, config, findings)
+        elif training is not None:
+            with findings.part("evaluation"):
+                part, rest = open_datasets(config)
+                held = len(rest) if rest else 0
+                findings.facts["evaluation"] = f"{held} held-out items, {len(part)} are left to train on"
+        if isinstance(training, JsonlDataset) and heldout is not None:
+            shared = len({*training.sources} & {*heldout.sources})
+            if shared:
+                findings.warnings.append(f"evaluation: {shared} of its source pictures are in the training data too")
     return training
 
 

@@ -168,12 +168,19 @@ def test_verdict_claims_no_more_than_the_interval_allows(interval: list[float], 
 def test_table_has_a_line_a_task_with_both_scores_and_one_for_all() -> None:
     figures = {"before": 0.4, "after": 0.5, "delta": 0.1, "ci95": [0.05, 0.15]}
     none = {"before": None, "after": None, "delta": None, "ci95": None}
-    entry = {"oracle": figures, "judge": none, "n": 3}
-    made = table({"items": 3, "oracle": figures, "judge": figures, "by_task": {"add": entry}})
+    entry = {"oracle": figures, "judge": none, "n": 5}
+    few = {"oracle": figures, "judge": figures, "n": 4}
+    made = table({"items": 9, "oracle": figures, "judge": figures, "by_task": {"add": entry, "adjust": few}})
     console = Console(file=io.StringIO(), width=160)
     console.print(made)
     assert isinstance(console.file, io.StringIO)
-    lines = [line for line in console.file.getvalue().splitlines() if "add" in line or "all" in line]
+    lines = [
+        line for line in console.file.getvalue().splitlines() if any(name in line for name in ("add", "adjust", "all"))
+    ]
     cells = [[cell.strip() for cell in line.strip("│┃ ").split("│")] for line in lines]
     change = "+0.10 [+0.05, +0.15]"
-    assert cells == [["add", "0.40", "0.50", change, "–", "–", "–"], ["all", *["0.40", "0.50", change] * 2]]
+    assert cells == [
+        ["add", "0.40", "0.50", change, "–", "–", "–"],
+        ["adjust", *["0.40", "0.50", "+0.10 [few items]"] * 2],
+        ["all", *["0.40", "0.50", change] * 2],
+    ]

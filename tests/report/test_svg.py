@@ -135,3 +135,9 @@ def test_points_with_intervals_are_at_their_heights() -> None:
     assert values_of(svg, dots) == pytest.approx(means, abs=0.002)
     ends = [values_of(svg, [float(bar.attrib[end]) for end in ("y1", "y2")]) for bar in bars]
     assert ends == [pytest.approx(interval, abs=0.002) for interval in intervals]
+
+
+def test_intervals_over_the_steps_are_dashed_if_they_are_of_few_items() -> None:
+    for certain, kind in ((True, "line b"), (False, "line b few")):
+        root = ET.fromstring(interval_chart("t", [0, 1], [0.2, 0.4], [(0.2, 0.2), (0.1, 0.6)], certain))
+        assert [line.attrib["class"] for line in root.iter("line") if "grid" not in line.attrib["class"]] == [kind] * 2

@@ -133,9 +133,9 @@ def table(results: dict[str, Any]) -> Table:
         for column in (f"{name} before", "after", "change \\[95%]"):
             grid.add_column(column, justify="right")
     for task, entry in results["by_task"].items():
-        grid.add_row(task, *(cell for name in names for cell in _cells(entry[name])))
+        grid.add_row(task, *(cell for name in names for cell in _cells(entry[name], entry["n"])))
     grid.add_section()
-    grid.add_row("all", *(cell for name in names for cell in _cells(results[name])), style="bold")
+    grid.add_row("all", *(cell for name in names for cell in _cells(results[name], results["items"])), style="bold")
     return grid
 
 
@@ -192,6 +192,7 @@ def _measure(
     return rows
 
 
-def _cells(figures: dict[str, Any]) -> tuple[str, str, str]:
-    interval = f" \\[{signed(figures['ci95'][0])}, {signed(figures['ci95'][1])}]" if figures["ci95"] else ""
-    return number(figures["before"]), number(figures["after"]), signed(figures["delta"]) + interval
+def _cells(figures: dict[str, Any], items: int) -> tuple[str, str, str]:
+    interval = f"{signed(figures['ci95'][0])}, {signed(figures['ci95'][1])}" if figures["ci95"] else ""
+    words = f" \\[{interval if items >= FEW else 'few items'}]" if interval else ""
+    return number(figures["before"]), number(figures["after"]), signed(figures["delta"]) + words

@@ -214,13 +214,16 @@ def measures_of(results: Mapping[str, Any]) -> list[str]:
 
 def heldout_figures(run: Run) -> list[Figure]:
     """The held-out scores over the steps at which they were measured; none if that was before and after alone."""
-    points = (run.results or {}).get("curve", [])
+    results = run.results or {}
+    points, certain = results.get("curve", []), results.get("items", 0) >= FEW
     if len(points) < 2:
         return []
     names, steps = measures_of(points[0]), [0, *(point["step"] for point in points)]
     note = "Same items and noise each time. Bars: 95% interval of the change since the start."
     return [
-        Figure(f"Held-out items, {name}", interval_chart(name, steps, *_curve([p[name] for p in points])), note)
+        Figure(
+            f"Held-out items, {name}", interval_chart(name, steps, *_curve([p[name] for p in points]), certain), note
+        )
         for name in names
         if all(point[name]["ci95"] for point in points)
     ]

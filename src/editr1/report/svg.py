@@ -115,15 +115,22 @@ def line_chart(
 
 
 def interval_chart(
-    title: str, steps: Sequence[int], means: Sequence[float], intervals: Sequence[tuple[float, float]]
+    title: str,
+    steps: Sequence[int],
+    means: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    certain: bool = True,
 ) -> Markup:
-    """Means at some steps as dots on a line, each with a bar from the low to the high end of its interval."""
+    """Means at some steps as dots on a line, each with a bar from the low to the high end of its interval.
+
+    Intervals that are not `certain`, as of a few items, are dashed.
+    """
     ticks = nice_ticks(min(low for low, _ in intervals), max(high for _, high in intervals))
     frame = Frame(steps[0], steps[-1], ticks[0], ticks[-1])
     parts = [*_axes(frame, ticks, (steps[0], steps[-1])), _path(frame, steps, means, "line b")]
     for step, mean, (low, high) in zip(steps, means, intervals, strict=True):
         x, words = frame.x(step), tip(f"step {step}: {mean:.3f} [{low:.3f}, {high:.3f}]")
-        parts.append(line("line b", x, x, frame.y(low), frame.y(high)))
+        parts.append(line("line b" if certain else "line b few", x, x, frame.y(low), frame.y(high)))
         parts.append(element("circle", "bar b", words, cx=x, cy=frame.y(mean), r=3.5))
     return chart(title, parts)
 

@@ -31,6 +31,15 @@ def write_file(path: Path, content: bytes) -> None:
         raise UserError(f"cannot write {path}: {error}") from error
 
 
+def make_folder(path: Path) -> Path:
+    """Make a folder, unless it is there; a UserError if there can be none."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot make the folder {path}: {error}; choose another one") from error
+    return path
+
+
 def sync(path: Path) -> None:
     """Flush a file or a folder to the disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -223,3 +223,12 @@ def test_the_four_lines_of_the_readme_with_toy_models_need_nothing_more(run: Pat
     assert (settings["editor"]["dtype"], settings["editor"]["pixels"]) == ("float32", 64 * 64)
     assert (settings["judge"]["template"], settings["judge"]["order"]) == ("brief", "prefix")
     assert out.strip().endswith("step_000001")
+
+
+def test_the_demo_refuses_a_folder_that_cannot_hold_it_before_it_loads_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editr1.cli.demo.open_config_editor", lambda config: pytest.fail("it loads the editor"))
+    (tmp_path / "file").write_text("")
+    code, _, err = invoke("demo", "--out", str(tmp_path / "file"))
+    assert code == 2 and err == f"editr1: out={tmp_path}/file: {tmp_path}/file is a file; choose a folder\n"

@@ -23,10 +23,14 @@ def test_list_as_json_is_the_catalogue() -> None:
     assert json.loads(out) == catalogue()
 
 
-def test_list_shows_every_pipeline_and_why_not() -> None:
+def test_list_shows_every_name_whole_and_why_not_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = run("editor", "list")
     assert code == 0
-    assert "flux2-klein-kv" in out and "GlmImagePipeline" in out
+    assert max(map(len, out.splitlines())) <= 80
+    words = " ".join(out.split())
+    for row in catalogue():
+        assert row["pipeline"] in words and (row["family"] or "") in words and (row["reason"] or "") in words
 
 
 def test_probe_of_a_known_pipeline_reports_agreement_and_parity(tiny_editor_path: Path) -> None:

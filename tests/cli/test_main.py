@@ -101,6 +101,8 @@ print(result.output.strip(), [name for name in {HEAVY} if name in sys.modules])
         (["train", "toy", "editor.path=/nowhere"], "editor.path='/nowhere'"),
         (["train", "toy", "editor.path=toy:nothing"], "no toy model is called 'nothing'"),
         (["toy", "sample", "--split", "none"], "split must be one of"),
+        (["toy", "sample", "--count", "1", "--out", f"{__file__}/toy.png"], "cannot write"),
+        (["toy", "build", "--out", f"{__file__}/toy"], "cannot make the folder"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(arguments: list[str], said: str) -> None:

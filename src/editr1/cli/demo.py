@@ -24,6 +24,7 @@ from editr1.toy.oracle import score
 from editr1.toy.world import ToyDataset, item_from_key
 from editr1.training.group import Group
 from editr1.training.open import open_dataset
+from editr1.training.preflight import check_out
 from editr1.training.run_files import AFTER, RESULTS
 from editr1.training.trainer import Trainer
 
@@ -49,6 +50,7 @@ def run_demo(out: Path, seed: int = 0, minutes: float | None = None, editor: str
     console = Console(highlight=False)
     try:
         config = load_config(PRESETS[editor], [f"seed={seed}", f"out={out}"])
+        check_out(config.out, config)
         console.print("[bold]1/5[/] Loading the toy editor and the toy judge that come with editr1 ...")
         trainer = Trainer(
             config, open_config_editor(config), open_config_judge(config), open_dataset(config.data), watch=oracle_of

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from editr1.errors import UserError
+
+INDENT = 4 * " "
 
 
 def probe(
@@ -54,17 +59,19 @@ def list_editors(as_json: Annotated[bool, typer.Option("--json", help="Print as 
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    from rich.console import Console
-    from rich.table import Table
+    typer.echo("\n".join(_catalogue(rows, shutil.get_terminal_size().columns)))
 
-    table = Table("family", "pipeline", "sources", "")
-    for row in rows:
-        sources = "any" if row["source_images"] is None else str(row["source_images"])
-        if row["supported"]:
-            table.add_row(row["family"], row["pipeline"], sources, "")
-        else:
-            table.add_row("", row["pipeline"], "", row["reason"])
-    Console().print(table)
+
+def _catalogue(rows: Sequence[Mapping[str, Any]], width: int) -> Iterator[str]:
+    """The editors as lines for people, names whole; reasons are wrapped to the width of the terminal."""
+    yield f"{'family':20} {'pipeline':28} source images"
+    for row in (row for row in rows if row["supported"]):
+        sources = "any number" if row["source_images"] is None else row["source_images"]
+        yield f"{row['family']:20} {row['pipeline']:28} {sources}"
+    yield from ("", "Cannot be trained:")
+    for row in (row for row in rows if not row["supported"]):
+        yield f"  {row['pipeline']}"
+        yield from textwrap.wrap(row["reason"], min(width, 100), initial_indent=INDENT, subsequent_indent=INDENT)
 
 
 def _text(report: dict[str, Any]) -> str:

@@ -22,6 +22,8 @@ def sample(
     """Draw items of the toy world, source beside target, into one picture."""
     from PIL import Image, ImageDraw
 
+    from editr1.data.pictures import png
+    from editr1.files import write_file
     from editr1.toy.scene import draw, to_image
     from editr1.toy.world import ToyDataset
 
@@ -37,8 +39,7 @@ def sample(
             picture = to_image(draw(scene)).resize((TILE, TILE), Image.Resampling.NEAREST)
             sheet.paste(picture, (x + place * (TILE + 4), y))
         pen.text((x, y + TILE + 4), f"[{item.edit.task}] {item.edit.instruction}"[:58], fill="black")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out)
+    write_file(out, png(sheet))
     typer.echo(out)
 
 
@@ -50,10 +51,11 @@ def build(
     """Train the toy editors and the judge from scratch, in hours on a CPU."""
     import torch
 
+    from editr1.files import make_folder
     from editr1.toy_models.recipe import train_all
 
     torch.set_flush_denormal(True)  # tiny numbers in an untrained model slow a CPU down
-    train_all(out, seed=seed, level=cast(Any, level))
+    train_all(make_folder(out), seed=seed, level=cast(Any, level))
     typer.echo(out)
 
 

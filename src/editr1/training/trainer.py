@@ -39,7 +39,7 @@ from editr1.data.samples import EditDataset, EditSample, GroupSampler
 from editr1.data.seeds import derive_seed
 from editr1.editors.editor import Editor
 from editr1.errors import UserError
-from editr1.files import write_file
+from editr1.files import make_folder, write_file
 from editr1.judges.base import Judge, weights_of
 from editr1.training import checkpoint
 from editr1.training.alarms import sounding
@@ -115,7 +115,7 @@ class Trainer:
             UserError: The judge failed too often, gradients are not finite, a picture or the disk fails.
         """
         last = self.config.steps if until is None else min(until, self.config.steps)
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self.out)
         write_file(self.out / CONFIG, dump_config(self.config).encode())
         with (
             self.progress as progress,

@@ -144,6 +144,24 @@ def test_a_run_with_other_settings_is_told_before_weights_are_loaded(run: Path) 
     assert code == 2 and "holds a run with other settings (optim.lr: 0.0003 there, 1.0 here)" in err
 
 
+@pytest.mark.usefixtures("no_weights")
+def test_a_lora_to_start_from_and_a_folder_for_encodings_are_checked(run: Path) -> None:
+    code, _, err = invoke("check", str(run), "adapter.init=nowhere", f"memory.cache={run}")
+    assert code == 2 and err.splitlines() == [
+        "editr1: adapter.init: nowhere: no LoRA there; give a .safetensors file, a folder with exactly one, or a "
+        "checkpoint of `editr1 train`",
+        f"editr1: memory.cache={run}: {run} is a file; choose a folder",
+    ]
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_wrong_line_is_told_once_where_a_part_of_the_data_is_held_out(run: Path) -> None:
+    file = run.parent / "data" / "data.jsonl"
+    file.write_text(file.read_text() + "\n{}")
+    code, _, err = invoke("check", str(run), "evaluation={split: 2}")
+    assert code == 2 and err.count("data.jsonl:6") == err.count("\n") == 1
+
+
 def test_weights_that_do_not_fit_are_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "memory_of", lambda device: 1000)
     code, _, err = invoke("check", str(run))

@@ -205,6 +205,18 @@ def test_a_run_may_go_on_with_a_reward_that_has_become_optional_and_a_second_jud
     assert changed == "rewards.other.judge.method: yes_no there, score_logit here"
 
 
+def test_settings_that_a_later_version_adds_do_not_keep_a_run_from_going_on() -> None:
+    config = load_config("toy")
+    tree = config.model_dump(mode="json")
+    for section, name in (("data", "root"), ("data", "ban_solved"), ("memory", "attention"), ("optim", "betas")):
+        del tree[section][name]
+    del tree["failures"], tree["evaluation"], tree["rewards"]
+    assert checkpoint.changed_settings(tree, config) == ""
+    assert "data.root: None there, /far here" in checkpoint.changed_settings(
+        tree, load_config("toy", ["data.root=/far"])
+    )
+
+
 def test_a_run_of_an_earlier_version_whose_rewards_hold_the_nulls_of_other_kinds_may_go_on() -> None:
     config = load_config("toy", ["rewards={kept: {kind: preservation}, mine: {kind: function, path: 'm:f'}}"])
     tree = config.model_dump(mode="json")

@@ -20,6 +20,7 @@ from editr1.config.settings import Config, JudgeRewardConfig
 from editr1.data.samples import EditDataset, EditSample, JsonlDataset
 from editr1.devices import memory_of, pick_device, pick_dtype
 from editr1.editors.check import Weights, bytes_on_device, check_editor
+from editr1.editors.lora.files import find_file
 from editr1.errors import UserError, collect
 from editr1.judges.base import JudgeRequest
 from editr1.judges.check import check_judge, check_reward
@@ -67,6 +68,12 @@ def check_run(config: Config) -> Findings:
         config = resolve(config)
     with findings.part("out"):
         findings.facts["out"] = check_out(config.out, config)
+    if config.adapter.init is not None:
+        with findings.part("adapter.init"):
+            find_file(config.adapter.init)
+    if config.memory.cache is not None:
+        with findings.part("memory.cache"):
+            check_writable(config.memory.cache, "memory.cache")
     dataset = _check_data(config, findings)
     _check_machine(config, findings)
     requests = sample_requests(dataset)
@@ -87,15 +94,8 @@ def check_out(out: Path, config: Config) -> str:
     Raises:
         UserError: It cannot be made or written, holds something else, or a run with other settings.
     """
-    try:
-        place = next(path for path in (out, *out.absolute().parents) if path.exists())
-        names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    except (OSError, ValueError) as error:
-        raise UserError(f"out={out}: there can be no such folder ({error}); choose another one") from error
-    if not place.is_dir():
-        raise UserError(f"out={out}: {place} is a file; choose a folder")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise UserError(f"out={out}: {place} cannot be written; choose another folder, or change its permissions")
+    check_writable(out, "out")
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if names and not OURS & {*names}:
         raise UserError(f"out={out} holds other files ({', '.join(names[:3])}) and no run; choose an empty folder")
     if (last := checkpoint.latest(out / run_files.CHECKPOINTS)) is None:
@@ -104,6 +104,19 @@ def check_out(out: Path, config: Config) -> str:
     if changes := checkpoint.changed_settings(state["config"], config):
         raise UserError(f"{out} holds a run with other settings ({changes}); choose another out, or set them back")
     return f"{out}, goes on after step {state['step']}"
+
+
+def check_writable(folder: Path, setting: str) -> None:
+    """Refuse a folder that cannot be made or written."""
+    where = f"{setting}={folder}"
+    try:
+        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where}: there can be no such folder ({error}); choose another one") from error
+    if not place.is_dir():
+        raise UserError(f"{where}: {place} is a file; choose a folder")
+    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        raise UserError(f"{where}: {place} cannot be written; choose another folder, or change its permissions")
 
 
 def sample_requests(dataset: EditDataset | None) -> list[JudgeRequest]:
@@ -144,7 +157,7 @@ def _check_data(config: Config, findings: Findings) -> EditDataset | None:
         heldout = None
         if config.evaluation.data is not None:
             heldout = _check_lines("evaluation", config.evaluation.data, config, findings)
-        elif training is not None:
+        elif training is not None and not findings.faults:
             with findings.part("evaluation"):
                 part, rest = open_datasets(config)
                 held = len(rest) if rest else 0

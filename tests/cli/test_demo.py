@@ -13,8 +13,9 @@ import pytest
 from rich.console import Console
 
 from editr1.cli.demo import EVAL_STEPS, oracle_of, run_demo, show
-from editr1.cli.measured import table, verdict
+from editr1.cli.measured import HeldOut, table, train_measured, verdict
 from editr1.config.loading import load_config
+from editr1.config.settings import EvaluationConfig
 from editr1.editors.lora.files import find_file
 from editr1.editors.open import open_config_editor
 from editr1.errors import UserError
@@ -23,6 +24,7 @@ from editr1.evaluation.benchmarks.compare import compare
 from editr1.evaluation.benchmarks.edits import EditSettings
 from editr1.evaluation.benchmarks.results import write_result
 from editr1.evaluation.benchmarks.toy_world import ToySettings, evaluate_toy
+from editr1.evaluation.heldout.measure import toy_oracle
 from editr1.evaluation.heldout.rows import read_rows
 from editr1.evaluation.paired import summarise
 from editr1.files import read_lines
@@ -133,6 +135,20 @@ def test_stopped_anywhere_the_same_command_ends_as_if_it_had_not_been(
     results, _ = run(tiny_editor_path, tmp_path / "run", judge)
     assert {**results, "train_seconds": 0} == {**finished[1], "train_seconds": 0}
     assert judge.calls <= 8 - stop_at + 1
+
+
+def test_toy_run_with_an_evaluation_has_a_curve_of_the_oracle_beside_the_judges(
+    tiny_editor_path: Path, tmp_path: Path
+) -> None:
+    heldout = HeldOut(ToyDataset("heldout", HELD_OUT), EvaluationConfig(split=9, every=1, steps=3), toy_oracle)
+    train_measured(trainer(tiny_editor_path, tmp_path / "run", Brightness()), heldout, Console(file=io.StringIO()))
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert [point["step"] for point in results["curve"]] == [1, 2]
+    assert [results["curve"][-1][name] for name in ("oracle", "judge")] == [results["oracle"], results["judge"]]
+    rows = read_rows(tmp_path / "run/evaluation/step_000001")
+    assert results["curve"][0]["oracle"]["after"] == pytest.approx(np.mean([row.oracle["score"] for row in rows]))
+    page = (tmp_path / "run/report.html").read_text()
+    assert "Held-out items, oracle" in page and "Held-out items, judge" in page
 
 
 def test_finished_demo_shows_its_results_again_without_any_work(

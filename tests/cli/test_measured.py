@@ -191,6 +191,37 @@ def test_edits_of_another_editor_are_not_taken_for_those_before_training(
         other.go()
 
 
+def test_run_that_starts_from_a_lora_is_measured_with_it_before_even_if_that_is_made_up_for_later(
+    whole: tuple[Path, str, int], tiny_editor_path: Path, data: Path, tmp_path: Path
+) -> None:
+    lora = find_file(checkpoint.trained_weights(whole[0]))
+    changes = {"adapter__init": str(lora), "steps": 2}
+    plain = Run(tiny_editor_path, data, tmp_path / "plain", evaluation={"split": 3}, **changes)
+    plain.trainer.train()
+
+    def silent_once(call: int, scores: list[Score]) -> list[Score]:
+        return [Score(None, "no answer") if call == 0 and i == 0 else score for i, score in enumerate(scores)]
+
+    Run(tiny_editor_path, data, tmp_path / "out", RedJudge(silent_once), **changes).go()
+    again = Run(tiny_editor_path, data, tmp_path / "out", **changes)
+    again.go()
+    assert again.judge.calls == 1
+    assert_same_run(tmp_path / "out", tmp_path / "plain")
+    editor = open_editor(tiny_editor_path, pixels=1024)
+    load_lora_into(editor.pipe, lora)
+    assert again.heldout is not None
+    for sample in map(again.heldout.__getitem__, range(3)):
+        made = editor.rollout(sample, 2, steps=2, seed=item_seed(0, sample.key), scheduler="euler").images
+        judged = [score.value for score in RedJudge().score([JudgeRequest(sample, image) for image in made])]
+        rows = [row for row in read_rows(tmp_path / "out/evaluation/before") if row.key == sample.key]
+        assert [row.judge for row in rows] == pytest.approx(judged, abs=1e-3)
+    base, start = (
+        np.array([row.judge for row in read_rows(out / "evaluation/before")], float)
+        for out in (whole[0], tmp_path / "out")
+    )
+    assert np.abs(base - start).max() > 2e-3  # the LoRA shows
+
+
 def test_report_shows_table_curve_and_gallery_of_the_held_out_items(whole: tuple[Path, str, int]) -> None:
     page = write_report(whole[0]).read_text(encoding="utf-8")
     assert '<table id="judge">' in page and '<table id="oracle">' not in page and "Oracle" not in page

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from editr1.config.settings import Config, EvaluationConfig
 from editr1.data.samples import EditDataset
+from editr1.editors.policies import START
 from editr1.errors import UserError
 from editr1.evaluation.heldout.measure import EvalSettings, Oracle, measure_edits, toy_oracle
 from editr1.evaluation.heldout.rows import EditRow, move_aside, read_rows
@@ -33,7 +34,7 @@ from editr1.training.run_files import AFTER, BEFORE, BETWEEN, RESULTS
 from editr1.training.trainer import Trainer
 
 BASE = "base"  # name of the weights before training
-OF_THE_EDITOR = ("editor.", "judge.", "rewards.", "memory.")  # settings on which edits before training depend
+OF_THE_START = ("editor.", "judge.", "rewards.", "memory.", "adapter.init")  # settings that matter before training
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,10 @@ def legs(done: int, steps: int, every: int | None) -> Iterator[int]:
 
 
 def measure_base(trainer: Trainer, heldout: HeldOut, console: Console) -> list[EditRow]:
-    """Measure the editor without what was trained."""
-    pins = {key: value for key, value in fixed_settings(trainer.config).items() if key.startswith(OF_THE_EDITOR)}
-    with trainer.editor.policies.using("reference"):
+    """Measure what training starts from: the editor as it is loaded, or with the LoRA of `adapter.init`."""
+    pins = {key: value for key, value in fixed_settings(trainer.config).items() if key.startswith(OF_THE_START)}
+    policies = trainer.editor.policies
+    with policies.using(START if START in policies.weights else "reference"):
         return _measure(trainer, heldout, BEFORE, BASE, pins, console)
 
 

@@ -34,6 +34,7 @@ from editr1.editors.lora.files import read_lora
 from editr1.errors import UserError
 
 DEFAULT, OLD, REFERENCE = "default", "old", "reference"
+START = "start"  # a copy of `adapter.init`, in runs that measure what training starts from
 
 
 class Policies:

@@ -38,6 +38,7 @@ from editr1.data.pictures import png
 from editr1.data.samples import EditDataset, EditSample, GroupSampler
 from editr1.data.seeds import derive_seed
 from editr1.editors.editor import Editor
+from editr1.editors.policies import START
 from editr1.errors import UserError
 from editr1.files import make_folder, write_file
 from editr1.judges.base import Judge, weights_of
@@ -81,6 +82,8 @@ class Trainer:
         self.config, self.editor, self.judge, self.dataset = config, editor, judge, dataset
         self.out, self.watch, self.algorithm = out or config.out, watch, config.algorithm
         editor.add_policies(config.adapter, derive_seed(config.seed, "adapter"))
+        if config.adapter.init is not None and config.evaluation is not None:
+            editor.policies.copy(START)
         self.names, self.params = map(list, zip(*editor.policies.parameters(), strict=True))
         optim = config.optim
         self.optimizer = torch.optim.AdamW(self.params, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)

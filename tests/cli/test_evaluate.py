@@ -227,6 +227,7 @@ def test_estimate_names_questions_and_price_before_anything_is_made(imgedit: Pat
         (("--price", "cheap"), "--price cheap: give two numbers"),
         (("--ask", "kindly"), "use written or score_logit"),
         (("--lora", "nowhere"), "nowhere: no LoRA there"),
+        (("--lora-scale", "2"), "--lora-scale 2 needs a LoRA: add --lora"),
         (("--editor", "toy:other"), "no toy model is called 'other'"),
         (("--judge", "nowhere"), "no folder at nowhere"),
     ],

@@ -416,6 +416,12 @@ def test_edit_uses_the_lora_in_every_form(
         assert code == 0, said
         pictures[name] = Path("b.png").read_bytes()
     assert pictures["run"] == pictures["checkpoint"] == pictures["comfyui"] != pictures["none"]
+    command = ("edit", "a.png", "remove the red ball", *options, "--lora", runs / "lora", "--out", "scaled.png")
+    scaled = {}
+    for scale in (0, 1, 2):
+        assert invoke(*command, "--lora-scale", scale)[0] == 0
+        scaled[scale] = Path("scaled.png").read_bytes()
+    assert (scaled[0], scaled[1]) == (pictures["none"], pictures["run"]) and scaled[2] not in pictures.values()
     want = Editor(trained(tiny_editor_path, runs / "lora"), open_editor(tiny_editor_path).family, pixels=PIXELS)
     image = want.rollout(tiny_sample(), 1, steps=2, seed=3, scheduler="euler").images[0]
     with Image.open("b.png") as got:
@@ -437,6 +443,8 @@ def test_edit_works_with_the_shipped_editor(tmp_path: Path) -> None:
         ("a.png", ("--out", "./a.png"), "is the source itself"),
         ("a.png", ("--out", "b.xyz"), "no picture format is called '.xyz'"),
         ("a.png", ("--lora", "nothing"), "nothing: no LoRA there"),
+        ("a.png", ("--lora-scale", 2), "--lora-scale 2 needs a LoRA: add --lora"),
+        ("a.png", ("--lora", "a.png", "--lora-scale", "nan"), "--lora-scale nan: give a finite number"),
     ],
 )
 def test_wrong_edits_are_one_line(

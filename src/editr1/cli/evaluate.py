@@ -17,6 +17,7 @@ TOY = "toy"
 Data = Annotated[Path, typer.Option("--data", help="Folder of the benchmark.")]
 Editor = Annotated[str, typer.Option("--editor", help="A pipeline's folder or hub name, toy, or a run's YAML.")]
 Lora = Annotated[Path | None, typer.Option("--lora", help="A LoRA (file or folder), a checkpoint or a run.")]
+LoraScale = Annotated[float, typer.Option("--lora-scale", help="Factor on what the LoRA adds; docs/evaluation.md.")]
 JudgeName = Annotated[str, typer.Option("--judge", help='toy, a folder, a YAML file, or "openai:URL?model=NAME".')]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the result; a stopped run continues there.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the starting noise.")]
@@ -47,6 +48,7 @@ def benchmark(
     judge: JudgeName,
     out: Out,
     lora: Lora = None,
+    lora_scale: LoraScale = 1.0,
     steps: Steps = 28,
     seed: Seed = 0,
     guidance: Guidance = None,
@@ -64,7 +66,7 @@ def benchmark(
 
     open_benchmark = BENCHMARKS[str(context.info_name)].opener(data, limit, judge)
     numbers = {"steps": steps, "seed": seed, "guidance": guidance, "pixels": pixels, "best_of": best_of}
-    settings = _settings(editor, lora, scheduler, **numbers)
+    settings = _settings(editor, lora, lora_scale, scheduler, **numbers)
     if reward is not None and best_of == 1:
         raise UserError("--reward picks among several edits: give --best-of N too")
     picks = (reward or judge) if best_of > 1 else None
@@ -79,6 +81,7 @@ def toy(
     out: Out,
     editor: Editor = TOY,
     lora: Lora = None,
+    lora_scale: LoraScale = 1.0,
     judge: JudgeName = TOY,
     steps: Steps = 10,
     seed: Seed = 0,
@@ -92,7 +95,9 @@ def toy(
     from editr1.evaluation.benchmarks.toy_world import ToySettings, evaluate_toy
     from editr1.evaluation.progress import progress
 
-    settings = _settings(editor, lora, scheduler, steps=steps, seed=seed, guidance=guidance, best_of=best_of)
+    settings = _settings(
+        editor, lora, lora_scale, scheduler, steps=steps, seed=seed, guidance=guidance, best_of=best_of
+    )
     console = Console(highlight=False)
     with _resumable(), progress(console, "instructions", items) as done:
         result = evaluate_toy(settings, ToySettings(items=items, edits=edits), judge, out, on_items=done)
@@ -105,6 +110,7 @@ def data(
     judge: JudgeName,
     out: Out,
     lora: Lora = None,
+    lora_scale: LoraScale = 1.0,
     steps: Steps = 28,
     seed: Seed = 0,
     guidance: Guidance = None,
@@ -119,7 +125,7 @@ def data(
     from editr1.evaluation.progress import progress
 
     numbers = {"steps": steps, "seed": seed, "guidance": guidance, "pixels": pixels, "best_of": best_of}
-    settings = _settings(editor, lora, scheduler, **numbers)
+    settings = _settings(editor, lora, lora_scale, scheduler, **numbers)
     console = Console(highlight=False)
     with _resumable(), progress(console, "items", len(open_items(folder, limit)[0])) as done:
         result = evaluate_data(folder, settings, judge, out, edits=edits, limit=limit, on_items=done)
@@ -146,18 +152,20 @@ def compare(
     console.print(page, soft_wrap=True)
 
 
-def _settings(editor: str, lora: Path | None, scheduler: str, **options: Any) -> Any:
+def _settings(editor: str, lora: Path | None, lora_scale: float, scheduler: str, **options: Any) -> Any:
     """The `EditSettings`; a LoRA is looked up before anything is loaded."""
-    from editr1.editors.lora.files import find_file
+    from editr1.editors.lora.files import check_scale, find_file
     from editr1.editors.samplers import SCHEDULERS
     from editr1.evaluation.benchmarks.edits import EditSettings
     from editr1.training.checkpoint import trained_weights
 
     if scheduler not in SCHEDULERS:
         raise UserError(f"--scheduler {scheduler}: there are {', '.join(SCHEDULERS)}")
+    check_scale(lora, lora_scale)
     return EditSettings(
         editor="toy:qwen-image-edit" if editor == TOY else editor,
         lora=None if lora is None else str(find_file(trained_weights(lora))),
+        lora_scale=lora_scale,
         scheduler=scheduler,
         **options,
     )

@@ -34,6 +34,7 @@ def edit(
     lora: Annotated[
         Path | None, typer.Option(help="LoRA (diffusers, PEFT or ComfyUI; file or folder), checkpoint or run.")
     ] = None,
+    lora_scale: Annotated[float, typer.Option(help="Factor on what the LoRA adds; docs/evaluation.md.")] = 1.0,
     out: Annotated[Path | None, typer.Option(help="Picture to write; <image>.edited.png by default.")] = None,
     steps: Annotated[int, typer.Option(min=2, help="Denoiser steps of the edit.")] = 28,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise; each seed gives another edit.")] = 0,
@@ -53,7 +54,8 @@ def edit(
     from editr1.files import write_file
     from editr1.training.checkpoint import trained_weights
 
-    loaded = open_named_editor(editor, lora and trained_weights(lora), guidance=guidance, pixels=pixels)
+    weights = lora and trained_weights(lora)
+    loaded = open_named_editor(editor, weights, lora_scale=lora_scale, guidance=guidance, pixels=pixels)
     sample = EditSample(image.name, source, instruction)
     edits = loaded.rollout(sample, 1, steps=steps, seed=seed, scheduler="euler").images
     picture = io.BytesIO()

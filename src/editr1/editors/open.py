@@ -17,7 +17,7 @@ from editr1.editors.editor import Editor
 from editr1.editors.encoding_cache import cache_encodings
 from editr1.editors.families import FAMILIES
 from editr1.editors.family import DENOISERS, Family
-from editr1.editors.lora.files import find_file, load_lora_into
+from editr1.editors.lora.files import check_scale, find_file, load_lora_into
 from editr1.editors.memory import checkpoint_blocks, compile_blocks, place, quantization, set_attention, tile_vae
 from editr1.editors.probe import derive_family
 from editr1.errors import UserError, first_line
@@ -71,6 +71,7 @@ def open_named_editor(
     name: str,
     lora: Path | None = None,
     *,
+    lora_scale: float = 1.0,
     guidance: float | None = None,
     pixels: int | None = None,
     device: torch.device | None = None,
@@ -80,6 +81,7 @@ def open_named_editor(
     Args:
         name: Folder, hub name, "toy", "toy:NAME", or the YAML of a run with its `editor` and `memory`.
         lora: File or folder of a trained LoRA; None for none.
+        lora_scale: Factor on what the LoRA adds to the weights.
         guidance: Guidance scale; None for the editor's own.
         pixels: Area of an edit; None for the editor's own.
         device: Device; None for a GPU if there is one.
@@ -87,6 +89,7 @@ def open_named_editor(
     Raises:
         UserError: There is no such editor or LoRA.
     """
+    check_scale(lora, lora_scale)
     file = None if lora is None else find_file(lora)  # before the editor, which may take minutes to load
     if Path(name).suffix in (".yaml", ".yml"):
         options = {"editor.guidance": guidance, "editor.pixels": pixels, "editor.device": device}
@@ -98,7 +101,7 @@ def open_named_editor(
         area = TOY_PIXELS if pixels is None and is_toy(name) else pixels
         editor = open_editor(locate(name), dtype=dtype, device=device, guidance=guidance, pixels=area)
     if file is not None:
-        load_lora_into(editor.pipe, file)
+        load_lora_into(editor.pipe, file, scale=lora_scale)
     return editor
 
 

@@ -85,6 +85,36 @@ def test_qwen_computes_the_same_from_either_layout_by_ours_and_by_the_stock_load
         assert (want - base).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.5, 2.0])
+def test_a_scale_multiplies_what_the_lora_adds_as_in_the_stock_library(
+    trained: Any, tiny_editor_path: Path, tmp_path: Path, scale: float
+) -> None:
+    editor, answer = trained
+    editor.policies.save(tmp_path, "default")
+    pipe, stock = (QwenImageEditPlusPipeline.from_pretrained(tiny_editor_path) for _ in range(2))
+    load_lora_into(pipe, tmp_path, scale=scale)
+    stock.load_lora_weights(tmp_path, adapter_name="stock")
+    stock.set_adapters(["stock"], [scale])
+    close(answer(pipe), answer(stock))
+    for name, layer in injected(editor.denoiser, "default").items():
+        exact = scale * 5 / 3 * layer.up.double() @ layer.down.double()
+        close(injected(pipe.transformer, "lora")[name].delta().double(), exact)
+
+
+@pytest.mark.parametrize("layout", ["released", "editr1"])
+def test_a_lora_that_lost_its_alpha_needs_the_scale_that_it_was_trained_with(
+    trained: Any, tiny_editor_path: Path, tmp_path: Path, layout: str
+) -> None:
+    editor, answer = trained
+    editor.policies.save(tmp_path, "default")
+    if layout == "released":  # its conversion keeps the tensors alone
+        (file,) = tmp_path.glob("*.safetensors")
+        save_file(load_file(file), file)
+    pipe = QwenImageEditPlusPipeline.from_pretrained(tiny_editor_path)
+    load_lora_into(pipe, tmp_path, scale=5 / 3 if layout == "released" else 1)
+    close(answer(pipe), answer(editor.pipe))
+
+
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("rslora", [True, False])
 def test_a_folder_that_peft_saved_loads_with_equal_outputs(

@@ -15,7 +15,15 @@ import pytest
 from PIL import Image
 
 from editr1.errors import UserError
-from editr1.evaluation.benchmarks.edits import EditSettings, choose, files_of, make_edits, missing, prepare
+from editr1.evaluation.benchmarks.edits import (
+    EditSettings,
+    choose,
+    files_of,
+    make_edits,
+    missing,
+    prepare,
+    settings_dict,
+)
 from editr1.evaluation.benchmarks.imgedit import ImgEdit
 from editr1.judges.base import JudgeRequest, Score
 from tests.evaluation.benchmarks.folders import imgedit_folder
@@ -106,3 +114,17 @@ def test_a_folder_is_bound_to_its_settings_once_there_are_edits(tmp_path: Path) 
     prepare(tmp_path, {"steps": 3})
     with pytest.raises(UserError, match="steps 3, now it is 4"):
         prepare(tmp_path, {"steps": 4})
+
+
+def test_the_scale_of_a_lora_is_recorded_and_a_folder_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    assert settings_dict(SETTINGS)["lora_scale"] is None, "there is no LoRA"
+    whole, half = (EditSettings(editor="toy", lora="a", lora_scale=scale) for scale in (1.0, 0.5))
+    assert settings_dict(half)["lora_scale"] == 0.5
+    for settings in (SETTINGS, whole):
+        out = tmp_path / str(settings.lora)
+        old = {name: value for name, value in settings_dict(settings).items() if name != "lora_scale"}
+        prepare(out, old)
+        Image.new("RGB", (8, 8)).save(out / "a.png")
+        prepare(out, settings_dict(settings))
+    with pytest.raises(UserError, match=r"holds edits made with lora_scale 1\.0, now it is 0\.5"):
+        prepare(tmp_path / "a", settings_dict(half))

@@ -12,8 +12,10 @@ DoRA, LoKr, biases, LoRAs of text encoders, layouts of other trainers (diffusers
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +72,22 @@ def read_lora(path: Path, denoiser: str | None = None) -> Lora:
         raise UserError(f"{file}: {error}") from error
 
 
-def load_lora_into(pipe: Any, path: Path, adapter: str = "lora") -> None:
-    """Load a LoRA of any layout into a pipeline's denoiser, as an adapter."""
+def load_lora_into(pipe: Any, path: Path, adapter: str = "lora", scale: float = 1.0) -> None:
+    """Load a LoRA of any layout into a pipeline's denoiser, as an adapter; what it adds is multiplied by `scale`."""
     lora = read_lora(path, type(pipe.transformer).__name__)
+    lora = {name: replace(layer, scale=scale * layer.scale) for name, layer in lora.items()}
     try:
         inject(pipe.transformer, lora, adapter)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def check_scale(lora: Path | None, scale: float) -> None:
+    """Refuse a scale that multiplies nothing, or by no number."""
+    if not math.isfinite(scale):
+        raise UserError(f"--lora-scale {scale}: give a finite number; 1 takes the LoRA as its file says")
+    if lora is None and scale != 1:
+        raise UserError(f"--lora-scale {scale:g} needs a LoRA: add --lora")
 
 
 def inject(denoiser: Any, lora: Lora, adapter: str = "lora") -> None:

@@ -42,6 +42,7 @@ class EditSettings:
     Attributes:
         editor: Folder, hub name, "toy:NAME", or the YAML of a run.
         lora: File of a LoRA; None for the editor as it is.
+        lora_scale: Factor on what the LoRA adds to the weights.
         steps: Denoiser calls per edit.
         seed: Seed of the starting noise.
         scheduler: Sampler.
@@ -52,6 +53,7 @@ class EditSettings:
 
     editor: str
     lora: str | None = None
+    lora_scale: float = 1.0
     steps: int = 28
     seed: int = 0
     scheduler: SchedulerName = "euler"
@@ -144,7 +146,14 @@ def _work(
 def open_editor(settings: EditSettings, device: torch.device) -> Editor:
     """The editor that makes the edits, with its LoRA."""
     lora = None if settings.lora is None else Path(settings.lora)
-    return open_named_editor(settings.editor, lora, guidance=settings.guidance, pixels=settings.pixels, device=device)
+    return open_named_editor(
+        settings.editor,
+        lora,
+        lora_scale=settings.lora_scale,
+        guidance=settings.guidance,
+        pixels=settings.pixels,
+        device=device,
+    )
 
 
 def _share(
@@ -258,6 +267,7 @@ def prepare(out: Path, made_with: Mapping[str, Any]) -> None:
     path = out / "edits.json"
     if path.is_file() and next(out.rglob("*.png"), None) is not None:
         old = json.loads(path.read_text(encoding="utf-8"))
+        old = {"lora_scale": old.get("lora") and 1.0} | old  # older versions had no such setting
         if difference := first_difference({name: old.get(name) for name in made_with}, made_with):
             raise UserError(
                 f"--out {out} holds edits made with {difference}: give another folder, or go on with the same settings"
@@ -269,6 +279,8 @@ def prepare(out: Path, made_with: Mapping[str, Any]) -> None:
 def settings_dict(settings: EditSettings) -> dict[str, Any]:
     """The settings for the record, with checksums of the files that they name (a run's newest weights change)."""
     record = asdict(settings)
+    if settings.lora is None:
+        record["lora_scale"] = None
     for name in ("editor", "lora"):
         if record[name] is not None and (file := Path(record[name])).is_file():
             record[f"{name}_crc32"] = f"{zlib.crc32(file.read_bytes()):08x}"

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from editr1.config.settings import JudgeConfig
+from editr1.config.rewards import JudgeConfig
 from editr1.judges.base import Ask
 from editr1.judges.models.remote import OpenAIModel, picture_url
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from editr1.config.settings import JudgeConfig, Order
+from editr1.config.rewards import JudgeConfig, Order
 from editr1.judges.base import Answer, JudgeRequest
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.remote import OpenAIModel

@@ -41,7 +41,14 @@ def invoke(*arguments: str | Path) -> tuple[int, str, str]:
 def killed(arguments: list[str], enough: Path, how: int) -> subprocess.Popen[str]:
     """The command, ended by a signal as soon as the file `enough` is there."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     for _ in range(12000):
         if enough.exists() or process.poll() is not None:
             break

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from editr1.config.settings import JudgeConfig
+from editr1.config.rewards import JudgeConfig
 from editr1.judges.base import Answer
 from editr1.judges.models.remote import OpenAIModel
 

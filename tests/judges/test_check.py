@@ -12,7 +12,7 @@ import transformers
 from PIL import Image
 from pydantic import TypeAdapter
 
-from editr1.config.settings import JudgeConfig, RewardConfig
+from editr1.config.rewards import JudgeConfig, RewardConfig
 from editr1.data.samples import EditSample
 from editr1.judges.base import JudgeRequest
 from editr1.judges.check import check_judge, check_reward

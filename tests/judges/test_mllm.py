@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from PIL import Image
 
-from editr1.config.settings import MethodName
+from editr1.config.rewards import MethodName
 from editr1.data.samples import EditSample
 from editr1.judges.base import Answer, Ask, JudgeRequest, Position
 from editr1.judges.methods import METHODS

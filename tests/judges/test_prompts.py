@@ -6,7 +6,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from editr1.config.settings import Order
+from editr1.config.rewards import Order
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest

@@ -18,7 +18,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from editr1.algorithms.base import Algorithm, find_algorithms
-from editr1.config.settings import KINDS, Config, Section
+from editr1.config.rewards import KINDS
+from editr1.config.section import Section
+from editr1.config.settings import Config
 from editr1.errors import UserError
 
 ELSEWHERE = {

@@ -11,7 +11,8 @@ from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
 
 from editr1.config.loading import load_config
-from editr1.config.settings import TOY_PIXELS, Config, MemoryConfig, Quantization, is_toy
+from editr1.config.section import is_toy
+from editr1.config.settings import TOY_PIXELS, Config, MemoryConfig, Quantization
 from editr1.devices import pick_device, pick_dtype
 from editr1.editors.editor import Editor
 from editr1.editors.encoding_cache import cache_encodings

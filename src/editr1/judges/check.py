@@ -10,7 +10,7 @@ from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
-from editr1.config.settings import (
+from editr1.config.rewards import (
     ClipConfig,
     EditScoreConfig,
     FunctionConfig,

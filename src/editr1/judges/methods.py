@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from editr1.config.settings import MethodName, Scale
+from editr1.config.rewards import MethodName, Scale
 from editr1.judges.base import Answer, Score
 from editr1.judges.prompts import Question
 from editr1.judges.scoring import NO_YES, digits, marked_position, score_first, score_logit, written_number

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from editr1.config.settings import JUDGE_DEFAULTS, MethodName, Scale, SourceSize
+from editr1.config.rewards import JUDGE_DEFAULTS, MethodName, Scale, SourceSize
 from editr1.judges.base import MLLM, Answer, Ask, JudgeRequest, ModelJudge, Score, at_edit_size
 from editr1.judges.methods import METHODS
 from editr1.judges.prompts import Prompt

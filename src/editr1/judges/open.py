@@ -11,9 +11,8 @@ import yaml
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
-from editr1.config.settings import (
+from editr1.config.rewards import (
     ClipConfig,
-    Config,
     EditScoreConfig,
     FunctionConfig,
     HttpConfig,
@@ -23,6 +22,7 @@ from editr1.config.settings import (
     PreservationConfig,
     RewardConfig,
 )
+from editr1.config.settings import Config
 from editr1.devices import pick_device, pick_dtype
 from editr1.errors import UserError, first_problem
 from editr1.judges.base import MLLM, Ask, Judge

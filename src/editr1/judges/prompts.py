@@ -19,7 +19,7 @@ import yaml
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from editr1.config.settings import JUDGE_DEFAULTS, Order, Scale
+from editr1.config.rewards import JUDGE_DEFAULTS, Order, Scale
 from editr1.errors import UserError, first_problem
 from editr1.judges.base import JudgeRequest
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from editr1.config.settings import Scale
+from editr1.config.rewards import Scale
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask, Position, Score
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from editr1.config.settings import is_toy
+from editr1.config.section import is_toy
 from editr1.errors import UserError
 
 WEIGHTS = Path(__file__).parent / "weights"

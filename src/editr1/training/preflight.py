@@ -16,7 +16,8 @@ import torch
 from PIL import Image as Images
 from PIL.Image import Image
 
-from editr1.config.settings import Config, JudgeRewardConfig
+from editr1.config.rewards import JudgeRewardConfig
+from editr1.config.settings import Config
 from editr1.data.samples import EditDataset, EditSample, JsonlDataset
 from editr1.devices import memory_of, pick_device, pick_dtype
 from editr1.editors.check import Weights, bytes_on_device, check_editor

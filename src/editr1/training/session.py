@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from editr1 import __version__
-from editr1.config.settings import Config, JudgeConfig
+from editr1.config.rewards import JudgeConfig
+from editr1.config.settings import Config
 from editr1.editors.editor import Editor
 from editr1.files import write_file
 from editr1.training.run_files import SESSION

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-from editr1.config.settings import MethodName
+from editr1.config.rewards import MethodName
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import Ask, JudgeRequest

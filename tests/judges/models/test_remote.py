@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from editr1.config.settings import JudgeConfig
+from editr1.config.rewards import JudgeConfig
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask
 from editr1.judges.models.remote import OpenAIModel

@@ -25,7 +25,7 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
-from editr1.config.settings import MethodName
+from editr1.config.rewards import MethodName
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask, Judge, JudgeRequest

@@ -20,7 +20,7 @@ from transformers import (
     SiglipProcessor,
 )
 
-from editr1.config.settings import ClipKind
+from editr1.config.rewards import ClipKind
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from editr1.config.settings import EditScoreConfig
+from editr1.config.rewards import EditScoreConfig
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from editr1.config.settings import JudgeConfig
+from editr1.config.rewards import JudgeConfig
 from editr1.data.holdout import Part
 from editr1.data.samples import EditDataset, JsonlDataset
 from editr1.devices import pick_device

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL.Image import Image
 from rich.console import Console
 
-from editr1.config.settings import JudgeConfig
+from editr1.config.rewards import JudgeConfig
 from editr1.data.pictures import png
 from editr1.devices import pick_device
 from editr1.errors import UserError

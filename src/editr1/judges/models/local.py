@@ -27,7 +27,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from editr1.config.settings import JUDGE_DEFAULTS
+from editr1.config.rewards import JUDGE_DEFAULTS
 from editr1.errors import UserError, first_line
 from editr1.judges.base import Answer, Ask, Position
 from editr1.judges.scoring import choice_token_ids, score_token_ids

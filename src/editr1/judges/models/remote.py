@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 from PIL.Image import Image
 
-from editr1.config.settings import JudgeConfig
+from editr1.config.rewards import JudgeConfig
 from editr1.data.pictures import data_url
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask, Position

@@ -27,7 +27,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from editr1.config.settings import JUDGE_DEFAULTS
+from editr1.config.rewards import JUDGE_DEFAULTS
 from editr1.errors import UserError, first_line, first_problem
 from editr1.judges.base import MLLM, Answer, Ask, Position
 from editr1.listening import listen

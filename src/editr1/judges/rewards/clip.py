@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModel, AutoProcessor
 
-from editr1.config.settings import ClipKind
+from editr1.config.rewards import ClipKind
 from editr1.errors import UserError, first_line
 from editr1.judges.base import JudgeRequest, Score
 from editr1.judges.models.local import LOCAL

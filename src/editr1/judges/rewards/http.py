@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from editr1.config.settings import JUDGE_DEFAULTS
+from editr1.config.rewards import JUDGE_DEFAULTS
 from editr1.data.pictures import png_data_url
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score

@@ -12,7 +12,7 @@ from itertools import combinations
 
 from PIL.Image import Image
 
-from editr1.config.settings import JUDGE_DEFAULTS, SourceSize
+from editr1.config.rewards import JUDGE_DEFAULTS, SourceSize
 from editr1.judges.base import MLLM, Ask, JudgeRequest, ModelJudge, Score, at_edit_size
 from editr1.judges.prompts import references
 from editr1.judges.scoring import score_first

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from editr1.config.loading import load_config
 from editr1.config.settings import DataConfig
 from editr1.data.samples import EditSample, JsonlDataset
 from editr1.devices import pick_device, pick_dtype
-from editr1.editors.open import open_config_editor, open_named_editor
+from editr1.editors.open import inference_guidance, open_config_editor, open_named_editor
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest
 from editr1.judges.mllm import MLLMJudge
@@ -57,6 +58,35 @@ def test_a_runs_settings_name_its_editor_as_it_fits_on_the_machine(tiny_editor_p
     assert smaller.size == (32, 32)
     with pytest.raises(UserError, match=r"nowhere\.yaml"):
         open_named_editor("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "scale"),
+    [
+        ("QwenImageEditPipeline", 4.0),
+        ("QwenImageEditPlusPipeline", 4.0),
+        ("FluxKontextPipeline", 3.5),
+        ("Flux2KleinPipeline", 4.0),
+        ("Flux2KleinKVPipeline", None),
+        ("LongCatImageEditPipeline", 4.5),
+        ("FluxKontextInpaintPipeline", 3.5),  # without a record
+    ],
+)
+def test_guidance_outside_of_training_is_the_pipelines_own_and_not_that_of_training(
+    tmp_path: Path, pipeline: str, scale: float | None
+) -> None:
+    index = {"_class_name": pipeline, "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    assert inference_guidance(str(tmp_path)) == scale
+    run = {"editor": {"path": str(tmp_path), "guidance": 1.5}, "judge": {"path": "x"}, "data": {"path": "x"}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    assert inference_guidance(str(tmp_path / "run.yaml")) == scale
+
+
+@pytest.mark.parametrize(("name", "scale"), [("toy", 1.0), ("toy:flux-kontext", 2.5)])
+def test_a_toy_is_edited_with_the_guidance_that_its_preset_trains_with(name: str, scale: float) -> None:
+    preset = load_config("toy_flux_kontext" if "flux" in name else "toy")
+    assert inference_guidance(name) == scale == open_config_editor(preset).guidance == open_named_editor(name).guidance
 
 
 def test_devices_that_are_not_there_are_refused() -> None:

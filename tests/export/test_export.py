@@ -144,7 +144,7 @@ def test_flux_exports_compute_the_same(flux_run: Path, tmp_path: Path, layout: s
     load_lora_into(base, tmp_path / "out")
     torch.testing.assert_close(output(base.transformer), output(want.transformer), rtol=1e-4, atol=1e-5)
     assert (output(build_flux_1().transformer) - output(want.transformer)).abs().max() > 1e-2
-    call = f"width=width, height=height, _auto_resize=False, max_area={PIXELS}, guidance_scale=2.5)"
+    call = f"width=width, height=height, _auto_resize=False, max_area={PIXELS}, guidance_scale=3.5)"
     assert call in (tmp_path / "out/README.md").read_text()
     if layout == "peft":
         model = PeftModel.from_pretrained(build_flux_1().transformer, tmp_path / "out").get_base_model()
@@ -422,7 +422,8 @@ def test_edit_uses_the_lora_in_every_form(
         assert invoke(*command, "--lora-scale", scale)[0] == 0
         scaled[scale] = Path("scaled.png").read_bytes()
     assert (scaled[0], scaled[1]) == (pictures["none"], pictures["run"]) and scaled[2] not in pictures.values()
-    want = Editor(trained(tiny_editor_path, runs / "lora"), open_editor(tiny_editor_path).family, pixels=PIXELS)
+    family = open_editor(tiny_editor_path).family
+    want = Editor(trained(tiny_editor_path, runs / "lora"), family, pixels=PIXELS, guidance=4.0)
     image = want.rollout(tiny_sample(), 1, steps=2, seed=3, scheduler="euler").images[0]
     with Image.open("b.png") as got:
         assert got.tobytes() == image.tobytes()

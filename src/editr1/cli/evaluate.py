@@ -23,7 +23,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the result; a stoppe
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the starting noise.")]
 Steps = Annotated[int, typer.Option("--steps", min=2, help="Denoiser calls per edit.")]
 Guidance = Annotated[
-    float | None, typer.Option("--guidance", min=0, help="Guidance scale; without it, the editor's own.")
+    float | None, typer.Option("--guidance", min=0, help="Guidance scale; without it, the pipeline's own default.")
 ]
 Pixels = Annotated[
     int | None, typer.Option("--pixels", min=1, help="Area of an edit in pixels; without it, the editor's own.")

@@ -38,7 +38,9 @@ def edit(
     out: Annotated[Path | None, typer.Option(help="Picture to write; <image>.edited.png by default.")] = None,
     steps: Annotated[int, typer.Option(min=2, help="Denoiser steps of the edit.")] = 28,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise; each seed gives another edit.")] = 0,
-    guidance: Annotated[float | None, typer.Option(min=0, help="Guidance scale; the editor's own by default.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(min=0, help="Guidance scale; the pipeline's own default if left out.")
+    ] = None,
     pixels: Annotated[int | None, typer.Option(min=1, help="Area of the edit; the editor's own by default.")] = None,
 ) -> None:
     """Make one edit with the stock pipeline, with or without a LoRA."""

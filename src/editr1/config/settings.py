@@ -33,7 +33,7 @@ class EditorConfig(Section):
     device: str = "auto"
     """"auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N"."""
     guidance: float | None = Field(default=None, ge=0)
-    """Guidance scale; null for the default of the editor's family."""
+    """Guidance scale of training; null for the default of the editor's family."""
     pixels: int | None = Field(default=512 * 512, gt=0)
     """Area of source and edit in pixels (64x64 by default for a toy); null for the pipeline's own."""
     text_tokens: int | None = Field(default=None, gt=0)

@@ -62,7 +62,7 @@ class Editor:
     Args:
         pipe: The pipeline; all its weights are frozen here.
         family: Its record.
-        guidance: Guidance scale; None for the family's default.
+        guidance: Guidance scale; None for the family's, which is that of training.
         pixels: Area of source and edit; None for the pipeline's own.
         text_tokens: Length to which prompts are padded or cut; None for the pipeline's own, or its tokenizer's if that
             is less.

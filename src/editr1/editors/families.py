@@ -1,7 +1,8 @@
 """The family records: one for each pipeline class that editr1 knows.
 
-The LoRA targets are the attention projections, as in Edit-R1 (arXiv 2510.16888). Classifier-free guidance is off by
-default (one denoiser call per step, as in DiffusionNFT, arXiv 2509.16117).
+The LoRA targets are the attention projections, as in Edit-R1 (arXiv 2510.16888). `guidance` is that of
+training: classifier-free guidance is off (one denoiser call per step, as in DiffusionNFT, arXiv 2509.16117). Edits
+outside of training take the pipeline's own default.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ FLUX_KONTEXT = Family(
     pipeline="FluxKontextPipeline",
     guidance_arg="guidance_scale",
     guidance=2.5,
-    settings={"_auto_resize": False},
-    sized=lambda size: {"max_area": prod(size)},
+    sized=lambda size: {"_auto_resize": False, "max_area": prod(size)},
+    source_shape=True,
     fitted=True,
     batch_args=("encoder_hidden_states", "pooled_projections", "guidance"),
     lora_targets=JOINT_ATTENTION,
@@ -111,7 +112,7 @@ BRIA_FIBO_EDIT = Family(
     prompt=lambda text: json.dumps({"edit_instruction": text}),
     guidance_arg="guidance_scale",
     guidance=1.0,
-    settings={"_auto_resize": False},
+    sized=lambda size: {"_auto_resize": False},
     fitted=True,
     time_scale=1000.0,
     batch_args=("encoder_hidden_states", "text_encoder_layers", "joint_attention_kwargs"),

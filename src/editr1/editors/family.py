@@ -35,11 +35,14 @@ class Family:
         tag: Text before the instruction, once per source; "{}" is the source's number, from 1.
         negative: Negative prompt, passed if guidance uses it.
         guidance_arg: Argument for the guidance scale; None if there is none.
-        guidance: Default guidance scale; at most 1 if that switches classifier-free guidance off; None leaves the
-            argument out.
+        guidance: Guidance scale of training, unless a run sets another; at most 1 if that switches classifier-free
+            guidance off; None leaves the argument out. Outside of training it is the pipeline's own default
+            (`editors.open.inference_guidance`).
         settings: Other arguments of every call.
         sized: Arguments that follow from the size (width, height) of the edit.
         takes_size: Whether the pipeline has `width` and `height`.
+        source_shape: Whether it gets the source's `width` and `height` where no size is set: it scales them to its own
+            area, and without them its edits are square.
         repeats: Whether it has `num_images_per_prompt`; if not, prompts and sources are repeated in lists.
         text_tokens: Argument for the number of text tokens to which prompts are padded or cut.
         multiple: Width and height of source and edit are multiples of this.
@@ -84,6 +87,7 @@ class Family:
     settings: Mapping[str, Any] = field(default_factory=dict)
     sized: Callable[[Size], dict[str, Any]] | None = None
     takes_size: bool = True
+    source_shape: bool = False
     repeats: bool = True
     text_tokens: str | None = "max_sequence_length"
     multiple: int = 16
@@ -132,6 +136,8 @@ class Family:
         if size is not None:
             arguments |= dict(zip(("width", "height"), size, strict=True)) if self.takes_size else {}
             arguments |= self.sized(size) if self.sized else {}
+        elif self.source_shape:
+            arguments |= dict(zip(("width", "height"), sample.source.size, strict=True))
         if self.guidance_arg is not None and guidance is not None:
             arguments[self.guidance_arg] = guidance
             if self.negative is not None and guidance > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from editr1.editors.families import FAMILIES
 from editr1.editors.family import DENOISERS, Family
 from editr1.editors.lora.files import check_scale, find_file, load_lora_into
 from editr1.editors.memory import checkpoint_blocks, compile_blocks, place, quantization, set_attention, tile_vae
-from editr1.editors.probe import derive_family
+from editr1.editors.probe import GUIDANCE_ARGUMENTS, derive_family
 from editr1.errors import UserError, first_line
 from editr1.model_files import check_hub, is_hub_name
 from editr1.toy.assets import locate
@@ -77,13 +78,13 @@ def open_named_editor(
     pixels: int | None = None,
     device: torch.device | None = None,
 ) -> Editor:
-    """An editor for making edits: as shipped, or with a trained LoRA.
+    """An editor for making edits outside of training: as shipped, or with a trained LoRA.
 
     Args:
         name: Folder, hub name, "toy", "toy:NAME", or the YAML of a run with its `editor` and `memory`.
         lora: File or folder of a trained LoRA; None for none.
         lora_scale: Factor on what the LoRA adds to the weights.
-        guidance: Guidance scale; None for the editor's own.
+        guidance: Guidance scale; None for `inference_guidance`.
         pixels: Area of an edit; None for the editor's own.
         device: Device; None for a GPU if there is one.
 
@@ -92,6 +93,7 @@ def open_named_editor(
     """
     check_scale(lora, lora_scale)
     file = None if lora is None else find_file(lora)  # before the editor, which may take minutes to load
+    guidance = inference_guidance(name) if guidance is None else guidance
     if Path(name).suffix in (".yaml", ".yml"):
         options = {"editor.guidance": guidance, "editor.pixels": pixels, "editor.device": device}
         overrides = [f"{key}={value}" for key, value in options.items() if value is not None]
@@ -104,6 +106,31 @@ def open_named_editor(
     if file is not None:
         load_lora_into(editor.pipe, file, scale=lora_scale)
     return editor
+
+
+def inference_guidance(name: str) -> float | None:
+    """Guidance scale of an edit outside of training: the default of the pipeline's own call; None if it takes none.
+
+    A toy editor is the exception, because of how its weights were made: they never saw the empty prompt that
+    classifier-free guidance needs, and one scale alone is embedded. It keeps the scale that its presets train with.
+
+    Args:
+        name: An editor as `open_named_editor` takes it; the `editor.guidance` of a run's YAML is for its training.
+
+    Raises:
+        UserError: There is no such editor.
+    """
+    is_config = Path(name).suffix in (".yaml", ".yml")
+    path = load_config(name).editor.path if is_config else name
+    kind = pipeline_class(locate(path))
+    family = FAMILIES.get(kind.__name__)
+    if family is not None and is_toy(path):
+        return family.guidance
+    parameters = inspect.signature(kind.__call__).parameters
+    # without a record: an embedded scale goes before that of true guidance, whose default is 1 beside it
+    names = reversed(GUIDANCE_ARGUMENTS) if family is None else filter(None, [family.guidance_arg])
+    scales = [parameters[name].default for name in names if name in parameters]
+    return next((float(scale) for scale in scales if isinstance(scale, int | float)), None)
 
 
 def apply_memory(editor: Editor, settings: MemoryConfig) -> None:
@@ -127,7 +154,12 @@ def apply_memory(editor: Editor, settings: MemoryConfig) -> None:
 
 
 def find_family(path_or_id: str | Path) -> Family | None:
-    """The record for a pipeline folder or hub id; None if its pipeline class has no record.
+    """The record for a pipeline folder or hub id; None if its pipeline class has no record."""
+    return FAMILIES.get(pipeline_class(path_or_id).__name__)
+
+
+def pipeline_class(path_or_id: str | Path) -> type[DiffusionPipeline]:
+    """The class of a pipeline folder or hub id.
 
     Raises:
         UserError: There is no pipeline, or it is no flow-matching pipeline.
@@ -151,7 +183,8 @@ def find_family(path_or_id: str | Path) -> Family | None:
             f"{where}: {name} samples by {scheduler}, so its denoiser predicts no flow-matching velocity; editr1 "
             "trains pipelines with a FlowMatchEulerDiscreteScheduler (`editr1 editor list`)."
         )
-    return FAMILIES.get(name)
+    kind: type[DiffusionPipeline] = getattr(diffusers, name)
+    return kind
 
 
 def load_pipeline(

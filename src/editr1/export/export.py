@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from editr1 import __version__
 from editr1.editors.lora import files as lora_files
 from editr1.editors.lora.comfyui import Lora, listing, to_original
-from editr1.editors.open import find_family
+from editr1.editors.open import find_family, inference_guidance
 from editr1.errors import UserError
 from editr1.export.card import Call, Card, write_card
 from editr1.report.run_folder import Run, read_run
@@ -239,16 +239,16 @@ def _targets(lora: Lora, denoiser: nn.Module) -> list[str]:
 
 
 def _call(source: ExportSource, base: BaseEditor) -> Call:
-    """How the card calls the pipeline: as the run did, if there is a family record."""
-    family, settings = find_family(base.path), source.run.config["editor"]
-    pixels: int | None = settings.get("pixels")
+    """How the card calls the pipeline: at the run's area, with the pipeline's own guidance, if there is a record."""
+    family, path = find_family(base.path), source.run.config["editor"]["path"]
+    pixels: int | None = source.run.config["editor"].get("pixels")
     if family is None:
         return Call("image", False, pixels, {})
     arguments = dict(family.settings)
     if pixels and family.sized:
         side = round(pixels**0.5)
         arguments |= family.sized((side, side))
-    guidance = family.guidance if settings.get("guidance") is None else settings["guidance"]
+    guidance = inference_guidance(path)
     if family.guidance_arg is not None and guidance is not None:
         arguments[family.guidance_arg] = guidance
         if family.negative is not None and guidance > 1:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from editr1.cli import main as cli
 from editr1.data.samples import JsonlDataset
 from editr1.data.seeds import item_seed
-from editr1.editors.open import open_editor
+from editr1.editors.open import open_named_editor
 from editr1.evaluation.benchmarks import own_data
 from editr1.evaluation.benchmarks.compare import compare
 from editr1.evaluation.benchmarks.results import read_result
@@ -47,7 +47,7 @@ def test_rewards_are_the_judges_of_the_editors_own_edits_and_a_second_run_makes_
     code, said = run(data, tiny_editor_path, tmp_path / "out")
     assert code == 0, said
     result, sample = read_result(tmp_path / "out"), JsonlDataset(data)[1]
-    editor = open_editor(tiny_editor_path, pixels=1024)
+    editor = open_named_editor(str(tiny_editor_path), pixels=1024)
     images = editor.rollout(sample, 2, steps=2, seed=item_seed(0, sample.key), scheduler="euler").images
     rewards = [score.value for score in RedJudge().score([JudgeRequest(sample, image) for image in images])]
     rows = [row for row in read_rows(tmp_path / "out/edits") if row.key == sample.key]

@@ -24,7 +24,7 @@ from editr1.data.pictures import open_picture, png
 from editr1.data.seeds import item_seed
 from editr1.devices import pick_device
 from editr1.editors.editor import Editor
-from editr1.editors.open import open_named_editor
+from editr1.editors.open import inference_guidance, open_named_editor
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.base import Benchmark, Item
 from editr1.evaluation.benchmarks.flight import in_flight
@@ -46,7 +46,7 @@ class EditSettings:
         steps: Denoiser calls per edit.
         seed: Seed of the starting noise.
         scheduler: Sampler.
-        guidance: Guidance scale; None for the editor's own.
+        guidance: Guidance scale; None for the pipeline's own default (`inference_guidance`).
         pixels: Area of an edit in pixels; None for the editor's own.
         best_of: Edits per item, of which a reward picks one.
     """
@@ -277,10 +277,16 @@ def prepare(out: Path, made_with: Mapping[str, Any]) -> None:
 
 
 def settings_dict(settings: EditSettings) -> dict[str, Any]:
-    """The settings for the record, with checksums of the files that they name (a run's newest weights change)."""
+    """The settings for the record: the guidance that is used, checksums of files (a run's newest weights change).
+
+    Raises:
+        UserError: There is no such editor.
+    """
     record = asdict(settings)
     if settings.lora is None:
         record["lora_scale"] = None
+    if settings.guidance is None:
+        record["guidance"] = inference_guidance(settings.editor)
     for name in ("editor", "lora"):
         if record[name] is not None and (file := Path(record[name])).is_file():
             record[f"{name}_crc32"] = f"{zlib.crc32(file.read_bytes()):08x}"

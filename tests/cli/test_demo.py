@@ -98,7 +98,7 @@ def test_eval_toy_of_the_editor_and_of_the_run_reproduces_the_demos_table(
     monkeypatch.setattr(own_data, "open_judge", lambda *_: Brightness())
     loras = {"before": None, "after": str(find_file(trained_weights(out)))}
     for name, lora in loras.items():
-        settings = EditSettings(editor=str(tiny_editor_path), lora=lora, steps=EVAL_STEPS, pixels=64 * 64)
+        settings = EditSettings(editor=str(tiny_editor_path), lora=lora, steps=EVAL_STEPS, pixels=64 * 64, guidance=1.0)
         toy = ToySettings(items=HELD_OUT)
         write_result(evaluate_toy(settings, toy, "toy", tmp_path / name, lambda count: None), tmp_path / name)
     changes = compare([tmp_path / name for name in loras]).changes["after"]["all"]

@@ -28,11 +28,11 @@ from tests.evaluation.benchmarks.folders import gedit_folder, imgedit_folder
 
 STEPS = 2
 KINDS = {"QwenImageEditPlusPipeline": QwenImageTransformer2DModel, "FluxKontextPipeline": FluxTransformer2DModel}
-OWN = {  # guidance as the pipelines' documentation has it, and the words that it needs
+OWN: dict[str, dict[str, Any]] = {  # guidance as the pipelines' documentation has it, and the words that it needs
     "QwenImageEditPlusPipeline": {"true_cfg_scale": 4.0, "negative_prompt": " "},
     "FluxKontextPipeline": {"guidance_scale": 3.5},
 }
-FOLDERS = {"imgedit": (imgedit_folder, ImgEdit), "gedit": (gedit_folder, GEdit)}
+FOLDERS: dict[str, tuple[Any, Any]] = {"imgedit": (imgedit_folder, ImgEdit), "gedit": (gedit_folder, GEdit)}
 
 
 @contextmanager

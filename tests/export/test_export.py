@@ -31,13 +31,15 @@ from editr1.cli import export as export_commands
 from editr1.config.loading import dump_config
 from editr1.config.settings import AdapterConfig, Config
 from editr1.editors.editor import Editor
-from editr1.editors.lora.files import injected, load_lora_into, read_lora
+from editr1.editors.lora.files import injected, load_lora_into, read_lora, refuse_differences
 from editr1.editors.open import open_editor
+from editr1.editors.policies import LoraPolicies
 from editr1.errors import UserError
 from editr1.export.export import export_run, merge_lora
 from editr1.training import checkpoint
 from editr1.training.checkpoint import trained_weights
 from tests.editors.tiny_denoisers import add_lora, build_flux_1, output
+from tests.editors.tiny_other import build_dreamlite
 from tests.tiny import PIXELS, shake, tiny_sample
 
 LAYOUTS = ["diffusers", "peft", "comfyui"]
@@ -149,6 +151,44 @@ def test_flux_exports_compute_the_same(flux_run: Path, tmp_path: Path, layout: s
     if layout == "peft":
         model = PeftModel.from_pretrained(build_flux_1().transformer, tmp_path / "out").get_base_model()
         torch.testing.assert_close(output(model), output(want.transformer), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def unet_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a pipeline whose denoiser is called unet, as the trainer writes it."""
+    folder = tmp_path_factory.mktemp("unet")
+    pipe: Any = build_dreamlite()
+    pipe.save_pretrained(folder / "base")
+    policies = LoraPolicies(pipe.unet, "unet", AdapterConfig(rank=3, alpha=5), ["to_q", "to_v"], 0)
+    for weight in policies.weights["default"].values():
+        weight.data = 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel()))
+    return write_run(folder / "run", folder / "base", "lora", lambda part, _: policies.save(part / "ema", "default"))
+
+
+@pytest.mark.parametrize("form", ["diffusers", "peft", "merged"])
+def test_a_denoiser_of_another_name_is_exported_and_loaded_under_its_own(
+    unet_run: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora = read_lora(trained_weights(unet_run))
+    assert any(layer.up.any() for layer in lora.values())
+    base = DiffusionPipeline.from_pretrained(unet_run.parent / "base").unet
+    want = {name: base.get_submodule(name).weight + layer.delta() for name, layer in lora.items()}
+    export_run(unet_run, tmp_path / "out", merge=form == "merged", layout="diffusers" if form == "merged" else form)
+    card = (tmp_path / "out/README.md").read_text()
+    if form == "merged":
+        merged = DiffusionPipeline.from_pretrained(tmp_path / "out").unet.state_dict()
+        for name, weight in want.items():
+            torch.testing.assert_close(merged[f"{name}.weight"], weight)
+        return
+    pipe: Any = build_dreamlite()
+    load_lora_into(pipe, tmp_path / "out", component="unet")
+    refuse_differences(lora, injected(pipe.unet, "lora"), "as editr1 loads it")
+    (line,) = [line for line in card.splitlines() if line.startswith("pipe.unet")]
+    pipe = build_dreamlite()
+    monkeypatch.chdir(tmp_path)
+    exec(line, {"pipe": pipe, "PeftModel": PeftModel, "dtype": torch.float32})
+    adapter = "default" if form == "peft" else "default_0"
+    refuse_differences(lora, injected(pipe.unet, adapter), "as the card loads it")
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
@@ -328,7 +368,7 @@ def without_checkpoints(run: Path) -> Path:
         (lambda run: run, {"step": 7}, "no checkpoint of step 7; it has those of 2, 3"),
         (lambda run: run, {"layout": "onnx"}, "format must be one of diffusers, peft, comfyui"),
         (lambda run: run, {"layout": "peft", "merge": True}, "leave out --merge or --format"),
-        (lambda run: other_base(run, "/nowhere"), {}, "is no diffusers pipeline with a transformer"),
+        (lambda run: other_base(run, "/nowhere"), {}, "is no diffusers pipeline with a denoiser"),
         (lambda run: other_base(run, "FLUX"), {}, "for another model than FluxTransformer2DModel"),
         (lambda run: other_base(run, "FLUX"), {"merge": True}, "cannot load the pipeline FLUX"),
         (cut_weights, {}, "cannot read the LoRA"),

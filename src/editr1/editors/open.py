@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def open_named_editor(
         area = TOY_PIXELS if pixels is None and is_toy(name) else pixels
         editor = open_editor(locate(name), dtype=dtype, device=device, guidance=guidance, pixels=area)
     if file is not None:
-        load_lora_into(editor.pipe, file, scale=lora_scale)
+        load_lora_into(editor.pipe, file, scale=lora_scale, component=editor.family.denoiser)
     return editor
 
 
@@ -187,6 +188,12 @@ def pipeline_class(path_or_id: str | Path) -> type[DiffusionPipeline]:
     return kind
 
 
+def denoiser_name(index: Mapping[str, Any]) -> str | None:
+    """The denoiser's name among the components in a model_index.json; None if there is no denoiser."""
+    family = FAMILIES.get(str(index.get("_class_name")))
+    return next((name for name in (DENOISERS if family is None else (family.denoiser,)) if name in index), None)
+
+
 def load_pipeline(
     path_or_id: str | Path,
     dtype: torch.dtype,
@@ -208,7 +215,7 @@ def load_pipeline(
         UserError: They cannot be read or do not fit their configs, or a package that `quantize` needs is missing.
     """
     index = DiffusionPipeline.load_config(path_or_id) if quantize or offload else {}
-    denoiser = next((name for name in DENOISERS if name in index), DENOISERS[0])
+    denoiser = denoiser_name(index) or DENOISERS[0]
     settings = {"quantization_config": quantization(quantize, denoiser, dtype)} if quantize else {}
     try:
         pipe = DiffusionPipeline.from_pretrained(path_or_id, dtype=dtype, **settings)

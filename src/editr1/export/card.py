@@ -46,6 +46,7 @@ class Card:
         folder: Name of the exported folder, as the code in the card calls it.
         facts: Base model, step, hash of the config, version.
         call: Call of the pipeline.
+        denoiser: Name of the denoiser in the pipeline.
         loader: Whether the pipeline has `load_lora_weights`.
     """
 
@@ -56,6 +57,7 @@ class Card:
     folder: str
     facts: Mapping[str, str]
     call: Call
+    denoiser: str
     loader: bool
 
     @property
@@ -122,12 +124,14 @@ def _usage(card: Card) -> str:
     toy = card.base.startswith("toy:")
     base = f"toy_path({json.dumps(card.base.removeprefix('toy:'))})" if toy else json.dumps(card.base)
     name = json.dumps(card.folder)
+    denoiser = f"pipe.{card.denoiser}"
     load = {
-        "peft": f"pipe.transformer = PeftModel.from_pretrained(pipe.transformer, {name}).to(dtype)",
+        "peft": f"{denoiser} = PeftModel.from_pretrained({denoiser}, {name}).to(dtype)",
         "merged": "",
     }.get(card.form, f"pipe.load_lora_weights({name})")
     if card.form == "diffusers" and not card.loader:
-        load = f'pipe.transformer.load_lora_adapter({name}, weight_name="pytorch_lora_weights.safetensors")'
+        prefix = "" if card.denoiser == "transformer" else f', prefix="{card.denoiser}"'  # diffusers' default
+        load = f'{denoiser}.load_lora_adapter({name}, weight_name="pytorch_lora_weights.safetensors"{prefix})'
     lines = [
         "import torch",
         "from diffusers import DiffusionPipeline",

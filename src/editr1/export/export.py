@@ -25,9 +25,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from editr1 import __version__
+from editr1.editors.family import DENOISERS
 from editr1.editors.lora import files as lora_files
 from editr1.editors.lora.comfyui import Lora, listing, to_original
-from editr1.editors.open import find_family, inference_guidance
+from editr1.editors.open import denoiser_name, find_family, inference_guidance
 from editr1.errors import UserError
 from editr1.export.card import Call, Card, write_card
 from editr1.report.run_folder import Run, read_run
@@ -115,7 +116,8 @@ def export_run(
             WRITERS[layout](source, base, part)
         loader, form = hasattr(base.pipeline, "load_lora_weights"), "merged" if merge else layout
         call, name = _call(source, base), to.resolve().name
-        write_card(part, Card(source.run, source.step, ema, form, name, source.facts, call, loader))
+        card = Card(source.run, source.step, ema, form, name, source.facts, call, base.component, loader)
+        write_card(part, card)
     return to
 
 
@@ -138,11 +140,13 @@ class BaseEditor:
     Attributes:
         path: Argument of `from_pretrained`.
         pipeline: Class of the pipeline.
+        component: Name of the denoiser in the pipeline.
         denoiser: Class of the denoiser.
     """
 
     path: str | Path
     pipeline: Any
+    component: str
     denoiser: Any
 
     def load(self, dtype: torch.dtype, **parts: Any) -> Any:
@@ -155,7 +159,7 @@ class BaseEditor:
     def skeleton(self) -> Any:
         """A denoiser of the right class and shapes; its weights are zeros that take no memory."""
         with torch.device("meta"):
-            model = self.denoiser.from_config(self.denoiser.load_config(self.path, subfolder="transformer"))
+            model = self.denoiser.from_config(self.denoiser.load_config(self.path, subfolder=self.component))
         for module in model.modules():
             for name, weight in [*module.named_parameters(recurse=False)]:
                 setattr(module, name, nn.Parameter(torch.zeros(()).expand(weight.shape), requires_grad=False))
@@ -167,10 +171,12 @@ def find_base(path: str) -> BaseEditor:
     place = locate(path)
     try:
         index = DiffusionPipeline.load_config(place)
-        return BaseEditor(place, getattr(diffusers, index["_class_name"]), getattr(diffusers, index["transformer"][1]))
+        component = denoiser_name(index) or DENOISERS[0]
+        pipeline, denoiser = index["_class_name"], index[component][1]
+        return BaseEditor(place, getattr(diffusers, pipeline), component, getattr(diffusers, denoiser))
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(
-            f"the run's editor.path={path!r} is no diffusers pipeline with a transformer, and an export is checked "
+            f"the run's editor.path={path!r} is no diffusers pipeline with a denoiser, and an export is checked "
             "against it: put it back, or export on a machine that has it"
         ) from error
 
@@ -183,7 +189,7 @@ def _lora_and_denoiser(source: ExportSource, base: BaseEditor) -> tuple[Lora, An
 
 
 def _write_diffusers(source: ExportSource, base: BaseEditor, folder: Path) -> None:
-    (lora, denoiser), prefix = _lora_and_denoiser(source, base), lora_files.PREFIXES["diffusers"]
+    (lora, denoiser), prefix = _lora_and_denoiser(source, base), f"{base.component}."
     settings = {**lora_files.adapter_settings(lora), "target_modules": _targets(lora, denoiser)}
     header = json.dumps({prefix + name: value for name, value in settings.items()}, indent=2, sort_keys=True)
     _save(
@@ -191,7 +197,8 @@ def _write_diffusers(source: ExportSource, base: BaseEditor, folder: Path) -> No
         folder / lora_files.DIFFUSERS_FILE,
         {**source.facts, lora_files.HEADER: header},
     )
-    denoiser.load_lora_adapter(str(folder), weight_name=lora_files.DIFFUSERS_FILE, adapter_name="check")
+    file = {"weight_name": lora_files.DIFFUSERS_FILE, "prefix": base.component}
+    denoiser.load_lora_adapter(str(folder), **file, adapter_name="check")
     lora_files.refuse_differences(lora, lora_files.injected(denoiser, "check"), f"in {lora_files.DIFFUSERS_FILE}")
 
 
@@ -205,7 +212,7 @@ def _write_peft(source: ExportSource, base: BaseEditor, folder: Path) -> None:
         inference_mode=True,
     )
     config.save_pretrained(str(folder))
-    _save(lora_files.matrices(lora, lora_files.PREFIXES["peft"]), folder / lora_files.PEFT_FILE, source.facts)
+    _save(lora_files.matrices(lora, lora_files.PEFT_PREFIX), folder / lora_files.PEFT_FILE, source.facts)
     wrapped = PeftModel.from_pretrained(denoiser, str(folder), adapter_name="check", torch_device="cpu")
     lora_files.refuse_differences(lora, lora_files.injected(wrapped, "check"), f"in {lora_files.PEFT_FILE}")
 
@@ -260,13 +267,13 @@ def _write_pipeline(source: ExportSource, base: BaseEditor, folder: Path) -> Non
     """Write the base with the trained weights in it; the written denoiser is loaded and compared."""
     dtype = getattr(torch, source.run.config["editor"]["dtype"])
     if source.whole:
-        pipe = base.load(dtype, transformer=base.denoiser.from_pretrained(source.weights, dtype=dtype))
+        pipe = base.load(dtype, **{base.component: base.denoiser.from_pretrained(source.weights, dtype=dtype)})
     else:
         pipe = base.load(dtype)
-        merge_lora(pipe.transformer, source.lora(base))
+        merge_lora(getattr(pipe, base.component), source.lora(base))
     pipe.save_pretrained(folder)
-    expected = pipe.transformer.state_dict()
-    loaded = base.denoiser.from_pretrained(folder / "transformer", dtype=dtype).state_dict()
+    expected = getattr(pipe, base.component).state_dict()
+    loaded = base.denoiser.from_pretrained(folder / base.component, dtype=dtype).state_dict()
     wrong = [name for name in expected.keys() | loaded.keys() if not _equal(expected.get(name), loaded.get(name))]
     if wrong:
         raise UserError(f"the merged denoiser does not load as it was written: {listing(wrong)}")

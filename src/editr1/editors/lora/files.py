@@ -1,6 +1,7 @@
 """LoRA files in the layouts that are in use, read into one form: `Layer`s by the names of diffusers' modules.
 
-diffusers: `transformer.<module>.lora_A.weight`, rank and alpha in the header; without them the scale is 1.
+diffusers: `transformer.<module>.lora_A.weight` (`unet.` if the denoiser is called so), rank and alpha in the header;
+  without them the scale is 1.
 PEFT: `base_model.model.<module>.lora_A.weight` in adapter_model.safetensors, with adapter_config.json beside it.
 Bare: as diffusers, without the prefix, as `denoiser.save_lora_adapter` writes it.
 ComfyUI: `diffusion_model.<module>`, see `original_names`; an `.alpha` key beside each layer, or the scale is 1.
@@ -27,12 +28,15 @@ from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from editr1.editors.family import DENOISERS
 from editr1.editors.lora.comfyui import Layer, Lora, from_original, listing
 from editr1.errors import UserError
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-PREFIXES = {"diffusers": "transformer.", "peft": "base_model.model.", "comfyui": "diffusion_model.", "bare": ""}
+PEFT_PREFIX = "base_model.model."
+LAYOUTS = {**{f"{name}.": "diffusers" for name in DENOISERS}, PEFT_PREFIX: "peft", "diffusion_model.": "comfyui"}
+"""By the beginning of all keys, diffusers' being the denoiser's name in its pipeline."""
 HEADER = "lora_adapter_metadata"
 ENDINGS = {
     ".lora_A.weight": "down",
@@ -55,29 +59,38 @@ def read_lora(path: Path, denoiser: str | None = None) -> Lora:
     """
     file = find_file(path)
     tensors, header = _read_tensors(file)
-    layout = next(
-        name for name, prefix in PREFIXES.items() if any(key.startswith(prefix) for key in tensors) or not prefix
-    )
+    prefix = next((prefix for prefix in LAYOUTS if any(key.startswith(prefix) for key in tensors)), "")
+    layout = LAYOUTS.get(prefix, "bare")
     if not tensors or (layout == "bare" and not all(".lora_" in key for key in tensors)):
-        prefixes = ", ".join(prefix for prefix in PREFIXES.values() if prefix)
         raise UserError(
-            f"{file}: the LoRA's layout is unknown (known keys begin with {prefixes}); it holds "
+            f"{file}: the LoRA's layout is unknown (known keys begin with {', '.join(LAYOUTS)}); it holds "
             f"{listing(list(tensors))}; the weights of a whole denoiser are used with `editr1 export --merge`"
         )
-    settings = _settings_beside(file) if layout == "peft" else _settings_in(header, file)
+    settings = _settings_beside(file) if layout == "peft" else _settings_in(header, prefix, file)
     try:
-        layers = _layers(tensors, PREFIXES[layout], settings)
+        layers = _layers(tensors, prefix, settings)
         return from_original(layers, denoiser) if layout == "comfyui" else layers
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
 
 
-def load_lora_into(pipe: Any, path: Path, adapter: str = "lora", scale: float = 1.0) -> None:
-    """Load a LoRA of any layout into a pipeline's denoiser, as an adapter; what it adds is multiplied by `scale`."""
-    lora = read_lora(path, type(pipe.transformer).__name__)
+def load_lora_into(
+    pipe: Any, path: Path, adapter: str = "lora", scale: float = 1.0, component: str = DENOISERS[0]
+) -> None:
+    """Load a LoRA of any layout into a pipeline's denoiser, as an adapter.
+
+    Args:
+        pipe: A diffusers pipeline.
+        path: A file or its folder.
+        adapter: Name of the adapter.
+        scale: Factor on what the LoRA adds to the weights.
+        component: Name of the denoiser in the pipeline.
+    """
+    denoiser = getattr(pipe, component)
+    lora = read_lora(path, type(denoiser).__name__)
     lora = {name: replace(layer, scale=scale * layer.scale) for name, layer in lora.items()}
     try:
-        inject(pipe.transformer, lora, adapter)
+        inject(denoiser, lora, adapter)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -127,7 +140,7 @@ def refuse_strangers(lora: Lora, denoiser: nn.Module) -> None:
 def injected(denoiser: nn.Module, adapter: str) -> Lora:
     """The layers of an adapter in a denoiser, which PEFT may wrap."""
     return {
-        name.removeprefix(PREFIXES["peft"]): Layer(
+        name.removeprefix(PEFT_PREFIX): Layer(
             module.lora_A[adapter].weight.detach(), module.lora_B[adapter].weight.detach(), module.scaling[adapter]
         )
         for name, module in denoiser.named_modules()
@@ -209,10 +222,10 @@ def _settings_beside(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} has PEFT's layout, but {config.name} beside it cannot be read: {error}") from error
 
 
-def _settings_in(header: Mapping[str, str], file: Path) -> dict[str, Any]:
+def _settings_in(header: Mapping[str, str], prefix: str, file: Path) -> dict[str, Any]:
     try:
         settings = json.loads(header.get(HEADER, "{}"))
-        return {key.removeprefix(PREFIXES["diffusers"]): value for key, value in settings.items()}
+        return {key.removeprefix(prefix): value for key, value in settings.items()}
     except ValueError as error:
         raise UserError(f"{file}: the header's {HEADER} is not JSON: {error}") from error
 

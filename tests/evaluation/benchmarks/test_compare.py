@@ -145,7 +145,7 @@ def test_another_judge_is_said_and_equal_names_are_told_apart(tmp_path: Path) ->
     found = compare([a, b])
     assert list(found.results) == ["x/run", "y/run"]
     assert found.notes[0] == "Not comparable with each other, judge differs (x/run: a, y/run: b)."
-    assert "GPT-4.1" in found.notes[-1] and "Here: a, b" in found.notes[-1]
+    assert "GPT-4.1" in found.notes[-2] and "Here: a, b" in found.notes[-2]
 
 
 def test_files_and_page_of_a_comparison_hold_all_rows_and_nothing_from_outside(tmp_path: Path) -> None:
@@ -213,3 +213,23 @@ def test_charts_name_every_result_and_break_where_a_type_is_missing() -> None:
     web = radar("O", TYPES, {"mine": [1.0, 2.0, 3.0], "other": [1.0, None, 2.0]}, tones, 5.0)
     assert web.count('class="line quiet"') == 1 and "<polyline" in web and all(task in web for task in TYPES)
     assert radar("O", TYPES[:2], {"mine": [1.0, 2.0]}, tones, 5.0) == ""
+
+
+def test_every_setting_of_the_edits_that_differs_is_told_and_how_published_edits_were_made(tmp_path: Path) -> None:
+    settings = {"guidance": 4.0, "steps": 28, "scheduler": "euler", "pixels": None, "seed": 0, "lora_scale": 1.0}
+    others = {"guidance": 1.0, "steps": 10, "scheduler": "dpm2", "pixels": 4096, "seed": 1, "lora_scale": 0.5}
+    for name, values in {"a": settings, "b": others, "old": {}}.items():
+        made = result()
+        save(tmp_path / name, replace(made, made_with={**made.made_with, **values}))
+    notes = compare([tmp_path / "a", tmp_path / "b", tmp_path / "old"]).notes
+    for key, value in settings.items():
+        words = f"{key} differs (a: {'none' if value is None else value}, b: {others[key]}, old: unknown)"
+        assert [note for note in notes if words in note], key
+    assert "28 steps and guidance 4 (Qwen-Image-Edit) or 3.5" in notes[-1] and "b: 10 steps, guidance 1.0" in notes[-1]
+    assert not [note for note in compare([tmp_path / "a"]).notes if "differs" in note]
+
+
+def test_the_paper_names_the_judge_of_imgedit_alone() -> None:
+    imgedit, gedit = published("imgedit"), published("gedit")
+    assert imgedit is not None and imgedit.judge == "GPT-4.1"
+    assert gedit is not None and "GPT" not in gedit.judge

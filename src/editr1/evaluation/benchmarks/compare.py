@@ -25,6 +25,7 @@ from editr1.files import write_file
 
 Floats = NDArray[np.float64]
 ASKED = ("judge", "asked", "prompts")  # what must be equal for numbers to be comparable
+COUNTED = ("prompt_tokens", "completion_tokens", "editor_crc32", "lora_crc32")  # no settings
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def _notes(results: Mapping[str, Result], papers: Published | None) -> list[str]
         if len({json.dumps(value) for value in settings.values()}) > 1:
             words = ", ".join(f"{name}: {value}" for name, value in settings.items())
             notes.append(f"Not comparable with each other, {key} differs ({words}).")
+    notes += _made_differently(results)
     keys = [{row.key for row in result.items} for result in results.values()]
     if any(other != keys[0] for other in keys):
         notes.append("The results are not of the same items; differences are of those that both have.")
@@ -173,4 +175,23 @@ def _notes(results: Mapping[str, Result], papers: Published | None) -> list[str]
             f"them only what was judged alike. Here: {', '.join(judges)}, prompts: "
             f"{', '.join(sorted({str(r.made_with.get('prompts')) for r in results.values()}))}."
         )
+        sampled = {
+            name: f"{r.made_with.get('steps')} steps, guidance {r.made_with.get('guidance')}, best of "
+            f"{r.made_with.get('best_of')}"
+            for name, r in results.items()
+        }
+        words = "; ".join(f"{name}: {value}" for name, value in sampled.items())
+        notes.append(f"The released scripts make the edits of published rows with {papers.sampling}. Here: {words}.")
+    return notes
+
+
+def _made_differently(results: Mapping[str, Result]) -> list[str]:
+    """A note for each setting of the edits in which the results differ; one that an older result lacks is "unknown"."""
+    notes = []
+    keys = dict.fromkeys(key for result in results.values() for key in result.made_with)
+    for key in [key for key in keys if key not in (*ASKED, *COUNTED)]:
+        settings = {name: result.made_with.get(key, "unknown") for name, result in results.items()}
+        if len({json.dumps(value, sort_keys=True) for value in settings.values()}) > 1:
+            words = ", ".join(f"{name}: {'none' if value is None else value}" for name, value in settings.items())
+            notes.append(f"The edits were made differently, {key} differs ({words}).")
     return notes

@@ -12,10 +12,12 @@ from editr1.evaluation.benchmarks.base import packaged
 class Published:
     """What a paper, the source, reports of one table of a benchmark.
 
+    `judge` and `sampling` say in words who judged, and how the released scripts sample.
     The rows are means by editor and by metric and line: {"UniWorld-V2": {("score", "overall"): 4.49, ...}}.
     """
 
     judge: str
+    sampling: str
     source: str
     subset: str
     rows: Mapping[str, Mapping[tuple[str, str], float]]
@@ -39,4 +41,4 @@ def published(benchmark: str) -> Published | None:
             ((entry["metric"], column) if by_type else (column, "overall")): float(value)
             for column, value in columns.items()
         }
-    return Published(entry["judge"], entry["source"], entry["subset"], rows)
+    return Published(entry["judge"], entry["sampling"], entry["source"], entry["subset"], rows)

@@ -308,3 +308,4 @@ def test_eval_toy_picks_by_the_judge_and_lists_the_nine_tasks(tmp_path: Path) ->
     code, shown, error = invoke("compare", tmp_path / "one", tmp_path / "best", "--out", tmp_path / "compare")
     assert code == 0, error
     assert (tmp_path / "compare/compare.html").is_file() and "Not comparable" not in shown
+    assert "best_of differs (one: 1, best: 3)" in " ".join(shown.split())

@@ -148,6 +148,129 @@ def test_another_judge_is_said_and_equal_names_are_told_apart(tmp_path: Path) ->
     assert "GPT-4.1" in found.notes[-2] and "Here: a, b" in found.notes[-2]
 
 
+MADE = {
+    "editor": "Qwen/Qwen-Image-Edit-2509",
+    "lora": None,
+    "lora_scale": None,
+    "steps": 28,
+    "seed": 0,
+    "scheduler": "euler",
+    "guidance": 4.0,
+    "pixels": None,
+    "best_of": 1,
+    "data": "30 items",
+    "prompt_tokens": 100,
+}
+
+
+def made_as(**other: Any) -> Result:
+    made = result()
+    return replace(made, made_with={**made.made_with, **MADE, **other})
+
+
+def told(tmp_path: Path, first: Result, other: Result) -> list[str]:
+    return list(compare([save(tmp_path / "a", first), save(tmp_path / "b", other)]).notes)
+
+
+def test_results_that_are_made_alike_and_as_the_published_rows_have_no_note_of_a_difference(tmp_path: Path) -> None:
+    notes = told(tmp_path, made_as(), made_as(prompt_tokens=7))
+    assert len(notes) == 2 and not any("differs" in note or "not sampled" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("guidance", 1.0, "a: 4.0, b: 1.0"),
+        ("steps", 10, "a: 28, b: 10"),
+        ("scheduler", "dpm2", "a: euler, b: dpm2"),
+        ("pixels", 65536, "a: none, b: 65536"),
+        ("best_of", 8, "a: 1, b: 8"),
+    ],
+)
+def test_each_setting_of_the_edits_that_differs_is_named_and_so_is_its_distance_from_the_published_rows(
+    tmp_path: Path, key: str, value: Any, words: str
+) -> None:
+    notes = told(tmp_path, made_as(), made_as(**{key: value}))
+    assert notes[0] == f"The edits were made differently, {key} differs ({words}): this may be the cause of a change."
+    original = words.split(",")[0].removeprefix("a: ")
+    assert f"b is not sampled as the published rows are: {key} {value} instead of {original}." in notes
+    assert len(notes) == 4
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "note"),
+    [
+        ("seed", 7, "The edits were made differently, seed differs (a: 0, b: 7): this may be the cause of a change."),
+        (
+            "later",
+            1,
+            "The edits were made differently, later differs (a: unknown, b: 1): this may be the cause of a change.",
+        ),
+        ("data", "9 items", "Not of the same data: data differs (a: 30 items, b: 9 items)."),
+        ("prompts", "own", "Not comparable with each other, prompts differs (a: official, b: own)."),
+        ("asked", "score_logit", "Not comparable with each other, asked differs (a: written, b: score_logit)."),
+    ],
+)
+def test_a_difference_of_noise_data_or_questions_is_named_as_what_it_is(
+    tmp_path: Path, key: str, value: Any, note: str
+) -> None:
+    assert told(tmp_path, made_as(), made_as(**{key: value}))[0] == note
+
+
+def test_other_weights_are_what_is_compared_and_no_warning(tmp_path: Path) -> None:
+    lora = {"lora": "runs/q.safetensors", "lora_crc32": "0a", "lora_scale": 2.0}
+    (first, second, *others) = told(tmp_path, made_as(), made_as(**lora))
+    assert first == "What is compared: lora differs (a: none, b: runs/q.safetensors)."
+    assert second == "What is compared: lora_scale differs (a: none, b: 2.0)."
+    assert len(others) == 2 and not any("differs" in note or "not sampled" in note for note in others)
+
+
+def test_a_lora_of_an_older_result_has_the_scale_one_and_other_weights_of_one_name_are_told_apart(
+    tmp_path: Path,
+) -> None:
+    lora = {"lora": "runs/q.safetensors", "lora_crc32": "0a", "lora_scale": 1.0}
+    old = made_as(**lora)
+    old.made_with.pop("lora_scale")
+    assert told(tmp_path / "same", old, made_as(**lora))[0].startswith("Published rows")
+    notes = told(tmp_path / "other", old, made_as(**lora | {"lora_crc32": "0b"}))
+    assert notes[0] == "What is compared: lora_crc32 differs (a: 0a, b: 0b)."
+
+
+@pytest.mark.parametrize(
+    ("editor", "guidance", "alike"),
+    [
+        ("black-forest-labs/FLUX.1-Kontext-dev", 3.5, True),
+        ("black-forest-labs/FLUX.1-Kontext-dev", 2.5, False),
+        ("models/Qwen-Image-Edit", 3.5, False),
+        ("models/another", 1.0, True),  # no published guidance is known
+    ],
+)
+def test_guidance_is_compared_with_that_of_the_same_published_editor(
+    tmp_path: Path, editor: str, guidance: float, alike: bool
+) -> None:
+    notes = told(tmp_path, made_as(editor=editor, guidance=guidance), made_as(editor=editor, guidance=guidance))
+    unlike = [note for note in notes if "is not sampled as" in note]
+    assert [f"guidance {guidance} instead of" in note for note in unlike] == ([] if alike else [True, True])
+    assert "with 28 steps and guidance 4 (Qwen-Image-Edit) or 3.5 (FLUX.1 Kontext)" in notes[-1]
+
+
+def test_a_comparison_on_gedit_says_that_the_judge_of_the_published_rows_is_not_named(tmp_path: Path) -> None:
+    rows = tuple(replace(row, scores={"O": row.scores["score"]}) for row in result().items)
+    lines = tuple(replace(line, means={"O": line.means["score"]}) for line in result().tables["all"])
+    made = replace(result(benchmark="gedit"), metrics=("O",), tables={"en full": lines}, items=rows)
+    assert "judged by a judge that the paper does not name" in told(tmp_path, made, made)[-2]
+
+
+def test_differences_are_in_the_file_and_on_the_page(tmp_path: Path) -> None:
+    first, other = save(tmp_path / "a", made_as()), save(tmp_path / "b", made_as(guidance=1.0, lora="runs/q"))
+    found = compare([first, other])
+    write_comparison(found, tmp_path)
+    page = write_comparison_report(found, tmp_path).read_text()
+    for note in ("What is compared: lora differs (a: none, b: runs/q)", "guidance differs (a: 4.0, b: 1.0)"):
+        assert note in page and note in (tmp_path / "compare.md").read_text()
+        assert any(note in line for line in json.loads((tmp_path / "compare.json").read_text())["notes"])
+
+
 def test_files_and_page_of_a_comparison_hold_all_rows_and_nothing_from_outside(tmp_path: Path) -> None:
     found = compare([save(tmp_path / "base", result()), save(tmp_path / "new_one", result(0.4))])
     write_comparison(found, tmp_path)

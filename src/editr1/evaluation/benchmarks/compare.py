@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from editr1.errors import UserError
+from editr1.evaluation.benchmarks.differences import notes
 from editr1.evaluation.benchmarks.lines import OVERALL
 from editr1.evaluation.benchmarks.published import Published, published
 from editr1.evaluation.benchmarks.results import ItemRow, Result, read_result
@@ -24,8 +25,6 @@ from editr1.evaluation.paired import figures, mean_of_types
 from editr1.files import write_file
 
 Floats = NDArray[np.float64]
-ASKED = ("judge", "asked", "prompts")  # what must be equal for numbers to be comparable
-COUNTED = ("prompt_tokens", "completion_tokens", "editor_crc32", "lora_crc32")  # no settings
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Comparison:
         folders: the results' folders by name; paths of pictures are relative to them.
         changes: by name (not the first), subset, metric and line.
         published: the papers' rows; None if there are none.
-        notes: why numbers may not be comparable.
+        notes: what differs besides the scores, and whether numbers are comparable.
     """
 
     results: Mapping[str, Result]
@@ -88,7 +87,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
     (_, first), *others = results.items()
     changes = {name: changes_of(first, other) for name, other in others}
     papers = published(first.benchmark)
-    return Comparison(results, folders, changes, papers, tuple(_notes(results, papers)))
+    return Comparison(results, folders, changes, papers, tuple(notes(results, papers)))
 
 
 def changes_of(first: Result, other: Result) -> dict[str, dict[str, dict[str, Change]]]:
@@ -154,44 +153,3 @@ def _names(paths: Sequence[Path]) -> list[str]:
     while len({place.parts[-depth:] for place in places}) < len(places):
         depth += 1
     return ["/".join(place.parts[-depth:]) for place in places]
-
-
-def _notes(results: Mapping[str, Result], papers: Published | None) -> list[str]:
-    """The settings in which the results differ."""
-    notes = []
-    for key in ASKED:
-        settings = {name: result.made_with.get(key) for name, result in results.items()}
-        if len({json.dumps(value) for value in settings.values()}) > 1:
-            words = ", ".join(f"{name}: {value}" for name, value in settings.items())
-            notes.append(f"Not comparable with each other, {key} differs ({words}).")
-    notes += _made_differently(results)
-    keys = [{row.key for row in result.items} for result in results.values()]
-    if any(other != keys[0] for other in keys):
-        notes.append("The results are not of the same items; differences are of those that both have.")
-    if papers is not None:
-        judges = sorted({str(result.made_with.get("judge")) for result in results.values()})
-        notes.append(
-            f"Published rows were judged by {papers.judge} with the official prompts ({papers.source}); compare with "
-            f"them only what was judged alike. Here: {', '.join(judges)}, prompts: "
-            f"{', '.join(sorted({str(r.made_with.get('prompts')) for r in results.values()}))}."
-        )
-        sampled = {
-            name: f"{r.made_with.get('steps')} steps, guidance {r.made_with.get('guidance')}, best of "
-            f"{r.made_with.get('best_of')}"
-            for name, r in results.items()
-        }
-        words = "; ".join(f"{name}: {value}" for name, value in sampled.items())
-        notes.append(f"The released scripts make the edits of published rows with {papers.sampling}. Here: {words}.")
-    return notes
-
-
-def _made_differently(results: Mapping[str, Result]) -> list[str]:
-    """A note for each setting of the edits in which the results differ; one that an older result lacks is "unknown"."""
-    notes = []
-    keys = dict.fromkeys(key for result in results.values() for key in result.made_with)
-    for key in [key for key in keys if key not in (*ASKED, *COUNTED)]:
-        settings = {name: result.made_with.get(key, "unknown") for name, result in results.items()}
-        if len({json.dumps(value, sort_keys=True) for value in settings.values()}) > 1:
-            words = ", ".join(f"{name}: {'none' if value is None else value}" for name, value in settings.items())
-            notes.append(f"The edits were made differently, {key} differs ({words}).")
-    return notes

@@ -266,14 +266,18 @@ def prepare(out: Path, made_with: Mapping[str, Any]) -> None:
     """Record in OUT how its edits are made; a UserError if it holds edits of other settings."""
     path = out / "edits.json"
     if path.is_file() and next(out.rglob("*.png"), None) is not None:
-        old = json.loads(path.read_text(encoding="utf-8"))
-        old = {"lora_scale": old.get("lora") and 1.0} | old  # older versions had no such setting
+        old = with_lora_scale(json.loads(path.read_text(encoding="utf-8")))
         if difference := first_difference({name: old.get(name) for name in made_with}, made_with):
             raise UserError(
                 f"--out {out} holds edits made with {difference}: give another folder, or go on with the same settings"
             )
     else:
         write_file(path, (json.dumps(dict(made_with), indent=1) + "\n").encode())
+
+
+def with_lora_scale(made_with: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of how edits were made, with the scale of its LoRA, which older versions did not record."""
+    return {**({"lora_scale": 1.0} if made_with.get("lora") else {}), **made_with}
 
 
 def settings_dict(settings: EditSettings) -> dict[str, Any]:

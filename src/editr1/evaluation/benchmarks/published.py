@@ -9,15 +9,31 @@ from editr1.evaluation.benchmarks.base import packaged
 
 
 @dataclass(frozen=True)
-class Published:
-    """What a paper, the source, reports of one table of a benchmark.
+class Sampling:
+    """How the released scripts make the edits of published rows: denoiser calls per edit, guidance scale by editor."""
 
-    `judge` and `sampling` say in words who judged, and how the released scripts sample.
+    steps: int
+    guidance: Mapping[str, float]
+
+    def __str__(self) -> str:
+        scales = (f"{scale:g} ({editor})" for editor, scale in self.guidance.items())
+        return f"{self.steps} steps and guidance {' or '.join(scales)}"
+
+    def guidance_of(self, editor: str) -> float | None:
+        """The scale of a folder or hub name with the name of a published editor in it; None if there is none in it."""
+        scales = (scale for name, scale in self.guidance.items() if _letters(name) in _letters(editor))
+        return next(scales, None)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a paper, the source, reports of one table of a benchmark; the judge, in words, and the sampling behind it.
+
     The rows are means by editor and by metric and line: {"UniWorld-V2": {("score", "overall"): 4.49, ...}}.
     """
 
     judge: str
-    sampling: str
+    sampling: Sampling
     source: str
     subset: str
     rows: Mapping[str, Mapping[tuple[str, str], float]]
@@ -41,4 +57,9 @@ def published(benchmark: str) -> Published | None:
             ((entry["metric"], column) if by_type else (column, "overall")): float(value)
             for column, value in columns.items()
         }
-    return Published(entry["judge"], entry["sampling"], entry["source"], entry["subset"], rows)
+    return Published(entry["judge"], Sampling(**entry["sampling"]), entry["source"], entry["subset"], rows)
+
+
+def _letters(name: str) -> str:
+    """A name without case, blanks and signs: "flux1kontext" for "FLUX.1 Kontext" and "FLUX.1-Kontext"."""
+    return "".join(filter(str.isalnum, name.lower()))

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from editr1.config.settings import AdapterConfig
+from editr1.editors.open import open_named_editor
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.edits import (
     EditSettings,
@@ -27,6 +30,7 @@ from editr1.evaluation.benchmarks.edits import (
 from editr1.evaluation.benchmarks.imgedit import ImgEdit
 from editr1.judges.base import JudgeRequest, Score
 from tests.evaluation.benchmarks.folders import imgedit_folder
+from tests.tiny import shake
 
 SETTINGS = EditSettings(editor="toy:qwen-image-edit", steps=2)
 
@@ -128,3 +132,18 @@ def test_the_scale_of_a_lora_is_recorded_and_a_folder_of_an_older_version_goes_o
         prepare(out, settings_dict(settings))
     with pytest.raises(UserError, match=r"holds edits made with lora_scale 1\.0, now it is 0\.5"):
         prepare(tmp_path / "a", settings_dict(half))
+
+
+def test_edits_are_made_with_the_scale_of_the_lora(data: Path, tmp_path: Path) -> None:
+    editor = open_named_editor(SETTINGS.editor)
+    editor.add_policies(AdapterConfig(rank=2, alpha=4))
+    shake(editor, 0.3, seed=1)
+    editor.policies.save(tmp_path / "lora", "default")
+    (lora,) = (tmp_path / "lora").glob("*.safetensors")
+    pictures = {}
+    for scale in (None, 0.0, 1.0, 2.0):
+        settings = SETTINGS if scale is None else replace(SETTINGS, lora=str(lora), lora_scale=scale)
+        make_edits(partial(ImgEdit, data, limit=2), settings, tmp_path / str(scale))
+        pictures[scale] = made(tmp_path / str(scale))
+    assert pictures[None] == pictures[0.0] and len(pictures[None]) == 2
+    assert not set(pictures[2.0].values()) & {*pictures[0.0].values(), *pictures[1.0].values()}

@@ -84,6 +84,7 @@ def whole(imgedit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     code, shown, error = invoke("imgedit", "--data", imgedit, *FAST, "--out", out)
     assert code == 0, error
     assert "overall" in shown and "9 items" in shown
+    assert "Edits: editor toy:qwen-image-edit, steps 3, scheduler euler, guidance" in shown
     return out
 
 

@@ -199,7 +199,7 @@ def _resumable() -> Iterator[None]:
 
 def _finish(result: Any, out: Path, console: Console) -> None:
     """Write the `Result`, show it, and say what has no score; no score at all is a `UserError`."""
-    from editr1.evaluation.benchmarks.results import FILE, misread, write_result
+    from editr1.evaluation.benchmarks.results import FILE, edits_line, misread, write_result
     from editr1.report.benchmark import write_benchmark_report
     from editr1.report.tables import terminal_tables
 
@@ -207,6 +207,7 @@ def _finish(result: Any, out: Path, console: Console) -> None:
     page = write_benchmark_report(result, out)
     for table in terminal_tables(result):
         console.print(table)
+    console.print(edits_line(result), markup=False, soft_wrap=True)
     unread = [row for row in misread(result) if not row.reasons]
     if unread:
         saved = sum(row.careful is not None for row in unread)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from editr1.evaluation.benchmarks.results import TITLES, ItemRow, Result, misread
+from editr1.evaluation.benchmarks.results import TITLES, ItemRow, Result, edits_line, misread
 from editr1.report.environment import write_page
 from editr1.report.tables import write_tables
 from editr1.report.thumbnails import thumbnail
@@ -18,7 +18,7 @@ MISREAD_ITEMS = 60  # shown in full, of those that the official rule drops or mi
 def write_benchmark_report(result: Result, out: Path) -> Path:
     """Write OUT/results.md, OUT/results.tex and OUT/index.html; return the page's path."""
     name = out.resolve().name
-    write_tables({name: result}, out / "results")
+    write_tables({name: result}, out / "results", notes=f"\n{edits_line(result)}\n")
     misread_rows = misread(result)
     return write_page(
         out / "index.html",

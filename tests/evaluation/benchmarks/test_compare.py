@@ -297,6 +297,14 @@ def test_page_of_a_result_shows_each_type_from_best_to_worst_and_lists_what_has_
     assert page.count("data:image/jpeg") == 18 and not re.search(r'(?:src|href)="(?!data:)', page)
 
 
+def test_table_and_page_of_a_result_name_guidance_and_the_scale_of_the_lora(tmp_path: Path) -> None:
+    made = made_as(lora="runs/q", lora_scale=2.0)
+    page = write_benchmark_report(made, save(tmp_path / "a", made)).read_text()
+    words = "lora runs/q, lora scale 2.0, steps 28, scheduler euler, guidance 4.0, seed 0, best of 1"
+    assert f"Edits: editor Qwen/Qwen-Image-Edit-2509, {words}" in (tmp_path / "a/results.md").read_text()
+    assert "<dt>lora scale</dt><dd>2.0</dd>" in page and "<dt>guidance</dt><dd>4.0</dd>" in page
+
+
 def test_a_picture_outside_the_folder_is_not_shown(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
     (tmp_path / "a").mkdir()

@@ -116,6 +116,13 @@ def csv_text(result: Result) -> str:
     return text.getvalue()
 
 
+def edits_line(result: Result) -> str:
+    """How the edits were made, as a line for people, e.g. "Edits: editor E, lora L, lora scale 2.0, steps 28"."""
+    names = ("editor", "lora", "lora_scale", "steps", "scheduler", "guidance", "pixels", "seed", "best_of")
+    values = {name: result.made_with.get(name) for name in names}
+    return "Edits: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in values.items() if v is not None)
+
+
 def misread(result: Result) -> list[ItemRow]:
     """The items that the official rule drops, or reads otherwise than a careful reader does."""
     metric = result.metrics[0]

@@ -111,6 +111,19 @@ def test_bad_input_is_one_line_and_exit_2(arguments: list[str], said: str) -> No
     assert err.count("\n") == 1 and err.startswith("editr1: ") and said in err
 
 
+def test_toy_build_leaves_the_processs_numbers_as_they_were_even_after_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from editr1.toy_models import recipe
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(recipe, "train_all", fail)
+    assert invoke("toy", "build", "--out", str(tmp_path / "toy"))[0] == 2
+    assert sys.float_info.min / 2 > 0  # the smallest numbers are not flushed to 0
+
+
 def test_without_resvg_the_toy_world_says_in_one_line_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     from editr1.toy.scene import sprite
 

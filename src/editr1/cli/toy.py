@@ -54,8 +54,12 @@ def build(
     from editr1.files import make_folder
     from editr1.toy_models.recipe import train_all
 
+    make_folder(out)
     torch.set_flush_denormal(True)  # tiny numbers in an untrained model slow a CPU down
-    train_all(make_folder(out), seed=seed, level=cast(Any, level))
+    try:
+        train_all(out, seed=seed, level=cast(Any, level))
+    finally:
+        torch.set_flush_denormal(False)  # a setting of the whole process
     typer.echo(out)
 
 

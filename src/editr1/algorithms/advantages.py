@@ -90,11 +90,10 @@ def _reason(group: Tensor, mode: Filter, tau_mu: float, tau_sigma: float) -> str
     scored = _scored(group)
     if 2 * len(scored) < len(group):
         return "no_reward"
-    mean, std = float(scored.mean()), float(scored.std(correction=0))
-    if mode == "paper" and is_solved(group, tau_mu, tau_sigma):
-        return "agree_and_high"
-    if mode == "released" and std <= tau_sigma:
+    if mode == "paper":
+        return "agree_and_high" if is_solved(group, tau_mu, tau_sigma) else None
+    if mode == "released" and float(scored.std(correction=0)) <= tau_sigma:
         return "no_spread"
-    if mode == "released" and mean >= tau_mu:
+    if mode == "released" and float(scored.mean()) >= tau_mu:
         return "high"
     return None

@@ -127,8 +127,9 @@ def data(
     numbers = {"steps": steps, "seed": seed, "guidance": guidance, "pixels": pixels, "best_of": best_of}
     settings = _settings(editor, lora, lora_scale, scheduler, **numbers)
     console = Console(highlight=False)
-    with _resumable(), progress(console, "items", len(open_items(folder, limit)[0])) as done:
-        result = evaluate_data(folder, settings, judge, out, edits=edits, limit=limit, on_items=done)
+    dataset, record = open_items(folder, limit)
+    with _resumable(), progress(console, "items", len(dataset)) as done:
+        result = evaluate_data(dataset, record, settings, judge, out, edits=edits, on_items=done)
     _finish(result, out, console)
 
 

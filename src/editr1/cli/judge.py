@@ -71,19 +71,15 @@ def serve(
     """Serve a judge on this machine through an OpenAI-compatible chat API with logprobs."""
     with _web_server("serve"):
         from editr1.judges.models.server import serve as run_server
-    import torch
-
-    from editr1.devices import pick_device
+    from editr1.devices import pick_device, pick_dtype
     from editr1.judges.models.local import TransformersModel
     from editr1.toy.assets import locate
 
     place = pick_device(device)
-    number_format = dtype or ("bfloat16" if place.type == "cuda" else "float32")
-    if number_format not in ("float32", "bfloat16"):
+    if dtype not in (None, "", "float32", "bfloat16"):
         raise UserError(f"--dtype {dtype}: use float32 or bfloat16")
-    served = TransformersModel(
-        locate(model, toy="judge"), batch_size=batch_size, device=place, dtype=getattr(torch, number_format)
-    )
+    number_format = pick_dtype(dtype or "auto", place)
+    served = TransformersModel(locate(model, toy="judge"), batch_size=batch_size, device=place, dtype=number_format)
     served.name = name or served.name
     run_server(served, host=host, port=port, batch_size=batch_size)
 

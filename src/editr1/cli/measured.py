@@ -56,8 +56,8 @@ class HeldOut:
 
 def train_config(config: Config) -> str:
     """Train as `config` says, with its evaluation if it has one; returns the folder of the last checkpoint."""
-    _, items = open_datasets(config)  # before the weights, which take longer
-    trainer = open_trainer(config)
+    training, items = open_datasets(config)  # before the weights, which take longer
+    trainer = open_trainer(config, training)
     if items is None or config.evaluation is None:
         return str(trainer.train())
     toy = config.data.kind == "toy" and config.evaluation.data is None

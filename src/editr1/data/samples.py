@@ -221,7 +221,7 @@ class GroupSampler:
         items: list[int] = []
         while len(items) < self.groups_per_step:
             epoch, start = divmod(place, self.size)
-            for item in self._permutation(epoch)[start:].tolist():
+            for item in map(int, self._permutation(epoch)[start:]):
                 place += 1
                 items += [] if item in banned else [item]
                 if len(items) == self.groups_per_step:

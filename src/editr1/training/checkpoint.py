@@ -100,6 +100,12 @@ def read_state(folder: Path) -> dict[str, Any]:
     return json.loads((folder / STATE).read_text(encoding="utf-8"))
 
 
+def refuse_changes(out: Path, before: dict[str, Any], config: Config) -> None:
+    """Refuse to continue the run in `out` with other settings than `before`, those of its checkpoint."""
+    if changes := changed_settings(before, config):
+        raise UserError(f"{out} holds a run with other settings ({changes}); choose another out, or set them back")
+
+
 def changed_settings(before: dict[str, Any], config: Config) -> str:
     """What keeps `config` from continuing a run with the settings `before`, a JSON tree: "key: was, is"; "" if nothing.
 

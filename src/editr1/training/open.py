@@ -12,14 +12,19 @@ from editr1.toy.world import ToyDataset
 from editr1.training.trainer import Trainer
 
 
-def open_trainer(config: Config) -> Trainer:
+def open_trainer(config: Config, dataset: EditDataset | None = None) -> Trainer:
     """Load all that a run needs; the trainer's `editor`, `judge` and `dataset` are there for evaluation too.
+
+    Args:
+        config: The run.
+        dataset: Its items to train on, if they are open; None opens them.
 
     Raises:
         UserError: something that the config names is not there or does not fit.
     """
     config = resolve(config)
-    return Trainer(config, open_config_editor(config), open_config_judge(config), open_datasets(config)[0])
+    editor, judge = open_config_editor(config), open_config_judge(config)
+    return Trainer(config, editor, judge, open_datasets(config)[0] if dataset is None else dataset)
 
 
 def resolve(config: Config) -> Config:

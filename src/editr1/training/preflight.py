@@ -102,8 +102,7 @@ def check_out(out: Path, config: Config) -> str:
     if (last := checkpoint.latest(out / run_files.CHECKPOINTS)) is None:
         return f"{out}, a new run"
     state = checkpoint.read_state(last)
-    if changes := checkpoint.changed_settings(state["config"], config):
-        raise UserError(f"{out} holds a run with other settings ({changes}); choose another out, or set them back")
+    checkpoint.refuse_changes(out, state["config"], config)
     return f"{out}, goes on after step {state['step']}"
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from editr1 import __version__
 from editr1.config.rewards import JudgeConfig
 from editr1.config.settings import Config
+from editr1.devices import memory_of
 from editr1.editors.editor import Editor
 from editr1.files import write_file
 from editr1.training.run_files import SESSION
@@ -55,10 +56,10 @@ def judge_name(judge: JudgeConfig) -> str:
 def hardware(device: torch.device) -> str:
     """The machine that computes: the GPU with its memory, or the CPU's cores with the machine's memory."""
     if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        return f"{properties.name}, {properties.total_memory / GIB:.0f} GiB"
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
-    return f"{os.cpu_count()} CPU cores ({platform.machine()}), {memory:.0f} GiB"
+        name = torch.cuda.get_device_properties(device).name
+    else:
+        name = f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    return f"{name}, {memory_of(device) / GIB:.0f} GiB"
 
 
 @contextmanager

@@ -343,10 +343,7 @@ class Trainer:
         if folder is None:
             return
         state = checkpoint.read_state(folder)
-        if changes := checkpoint.changed_settings(state["config"], self.config):
-            raise UserError(
-                f"{self.out} holds a run with other settings ({changes}); choose another out, or set them back"
-            )
+        checkpoint.refuse_changes(self.out, state["config"], self.config)
         self.editor.policies.load(folder / "policy", "default")
         self.editor.policies.load(folder / "old", "old")
         tensors = load_file(folder / TENSORS)

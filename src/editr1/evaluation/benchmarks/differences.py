@@ -16,11 +16,8 @@ ASKED = ("judge", "asked", "prompts")  # what must be equal for numbers to be co
 WEIGHTS = ("editor", "editor_crc32", "lora", "lora_crc32", "lora_scale")
 DATA = ("data", "data_crc32", "items", "level")
 USED = ("prompt_tokens", "completion_tokens")  # what a run cost; no setting
-EXPECTED: dict[str, Any] = {
-    "scheduler": "euler",
-    "best_of": 1,
-    "pixels": None,
-}  # of edits beside published rows, with `Sampling`
+EXPECTED: dict[str, Any] = {"scheduler": "euler", "best_of": 1, "pixels": None}
+"""Of edits beside published rows, with `Sampling`."""
 
 Values = Mapping[str, Any]  # by name of the result
 

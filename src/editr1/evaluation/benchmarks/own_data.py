@@ -27,34 +27,38 @@ JUDGE = "judge"
 
 
 def evaluate_data(
-    folder: Path,
+    dataset: EditDataset,
+    record: dict[str, str],
     settings: EditSettings,
     judge: str,
     out: Path,
     *,
     edits: int,
-    limit: int | None,
     on_items: Callable[[int], None],
 ) -> Result:
-    """Edit the first `limit` items (None for all), each `edits` times; the same call resumes a stopped one.
+    """Edit the items that `open_items` returns, each `edits` times; the same call resumes a stopped one.
 
     Raises:
-        UserError: The data cannot be read, or OUT holds other edits.
+        UserError: OUT holds other edits.
     """
-    dataset, checksum = open_items(folder, limit)
-    data = {"data": str(folder.resolve()), "data_crc32": checksum}
-    made_with = made(settings, parse_judge(judge), edits, benchmark="data", items=len(dataset), **data)
-    return measured(dataset, settings, parse_judge(judge), made_with, out, on_items=on_items)
+    judge_config = parse_judge(judge)
+    made_with = record_of(settings, judge_config, edits, benchmark="data", items=len(dataset), **record)
+    return measure_dataset(dataset, settings, judge_config, made_with, out, on_items=on_items)
 
 
-def open_items(folder: Path, limit: int | None) -> tuple[EditDataset, str]:
-    """The first items of a folder, and the checksum of its data.jsonl."""
+def open_items(folder: Path, limit: int | None) -> tuple[EditDataset, dict[str, str]]:
+    """The first `limit` items of a folder, None for all; and the record of its place and content.
+
+    Raises:
+        UserError: The data cannot be read.
+    """
     dataset = JsonlDataset(folder)
     items = len(dataset) if limit is None else min(limit, len(dataset))
-    return Part(dataset, range(items)), f"{zlib.crc32(dataset.file.read_bytes()):08x}"
+    checksum = f"{zlib.crc32(dataset.file.read_bytes()):08x}"
+    return Part(dataset, range(items)), {"data": str(folder.resolve()), "data_crc32": checksum}
 
 
-def made(settings: EditSettings, judge: JudgeConfig, edits: int, **more: Any) -> dict[str, Any]:
+def record_of(settings: EditSettings, judge: JudgeConfig, edits: int, **more: Any) -> dict[str, Any]:
     """The record of how edits are made and judged; with best of N, an item has N edits."""
     return {
         **more,
@@ -66,7 +70,7 @@ def made(settings: EditSettings, judge: JudgeConfig, edits: int, **more: Any) ->
     }
 
 
-def measured(
+def measure_dataset(
     dataset: EditDataset,
     settings: EditSettings,
     judge: JudgeConfig,

@@ -104,11 +104,8 @@ def _judge(benchmark: Benchmark, judge: JudgeConfig, way: str, store: AnswerStor
     device = pick_device("auto")
     model: MLLM
     if way == "score_logit":
-        own = {
-            "method": "score_logit",
-            "criteria": CRITERIA,
-            "source_size": "original",
-        }  # as the official scripts show it
+        # the source at its own size, as the official scripts show it
+        own = {"method": "score_logit", "criteria": CRITERIA, "source_size": "original"}
         scorer = open_judge(judge.model_copy(update=own), device)
         if not isinstance(scorer, MLLMJudge):
             raise UserError(f"the judge {judge.path} gives no Score Logit")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from editr1.config.settings import Level
 from editr1.evaluation.benchmarks.edits import EditSettings
-from editr1.evaluation.benchmarks.own_data import made, measured
+from editr1.evaluation.benchmarks.own_data import measure_dataset, record_of
 from editr1.evaluation.benchmarks.results import Result
 from editr1.evaluation.heldout.measure import toy_oracle
 from editr1.judges.open import parse_judge
@@ -33,5 +33,5 @@ def evaluate_toy(
 ) -> Result:
     """Edit and measure; the same call resumes a stopped one. A UserError if OUT holds other edits."""
     dataset, judge_config = ToyDataset("heldout", toy.items, level=toy.level), parse_judge(judge)
-    made_with = made(settings, judge_config, toy.edits, benchmark="toy", items=toy.items, level=toy.level)
-    return measured(dataset, settings, judge_config, made_with, out, oracle=toy_oracle, on_items=on_items)
+    made_with = record_of(settings, judge_config, toy.edits, benchmark="toy", items=toy.items, level=toy.level)
+    return measure_dataset(dataset, settings, judge_config, made_with, out, oracle=toy_oracle, on_items=on_items)

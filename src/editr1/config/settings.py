@@ -175,6 +175,17 @@ class MemoryConfig(Section):
     """Compile the denoiser's repeated blocks at their first call."""
 
 
+class ParallelConfig(Section):
+    """How the processes that torchrun starts share a run; docs/scale.md says what to set."""
+
+    shard: int = Field(default=1, ge=1)
+    """Processes over which the weights of the denoiser, and of large text encoders, are spread; 1 keeps them whole."""
+    context: int = Field(default=1, ge=1)
+    """Processes that share the tokens of one denoiser call, for large pictures."""
+    timeout: float = Field(default=1800.0, gt=0)
+    """Seconds that processes wait for each other before the run ends and names those that are missing."""
+
+
 class Config(Section):
     """One run."""
 
@@ -188,6 +199,7 @@ class Config(Section):
     optim: OptimConfig = OptimConfig()
     adapter: AdapterConfig = AdapterConfig()
     memory: MemoryConfig = MemoryConfig()
+    parallel: ParallelConfig = ParallelConfig()
     rewards: dict[str, RewardConfig] = Field(default_factory=dict)
     """More rewards by name; each is normalised on its own and mixed with the judge's, if there is one, by weight."""
     failures: FailureConfig = FailureConfig()

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from editr1.config.settings import Config, EvaluationConfig, MemoryConfig
+from editr1.config.settings import Config, EvaluationConfig, MemoryConfig, ParallelConfig
 from editr1.errors import UserError, first_problem
 from editr1.files import sync
 from editr1.training.run_files import CHECKPOINTS
@@ -29,6 +29,7 @@ FREE = (
     {"steps", "save_every", "keep", "out", "editor.device", "optim.micro_batch", "failures.share", "failures.steps"}
     | {f"judge.{name}" for name in ("batch_size", "endpoints", "api_key_env", "in_flight", "timeout", "tries")}
     | {f"memory.{name}" for name in MemoryConfig.model_fields if name != "quantize"}
+    | {f"parallel.{name}" for name in ParallelConfig.model_fields}
     | {f"evaluation.{name}" for name in EvaluationConfig.model_fields if name != "split"}
 )
 """What may change when a run is continued, on another machine too; of another judge in `rewards` the same."""

@@ -1,0 +1,158 @@
+"""The processes of one run, as torchrun starts them: `torchrun --nproc-per-node N -m editr1 train CONFIG`.
+
+A process is called a rank. All ranks run the same program and meet at the same places; a world of one rank meets
+nobody, and every method below is then the identity. Values travel as JSON and tensors as they are: nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from editr1.errors import UserError, first_line
+
+FAILURE = "editr1/failure"  # key of the store of all ranks: the rank that failed first, and why
+
+GRACE = 15.0  # seconds
+
+
+class RankLost(UserError):
+    """Other ranks ended or hang, so this one cannot go on."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The ranks of a run.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: Number of processes.
+        timeout: Seconds that ranks wait for each other.
+    """
+
+    rank: int = 0
+    size: int = 1
+    timeout: float = 1800.0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes the files of the run."""
+        return self.rank == 0
+
+    def gather(self, value: Any, place: str) -> list[Any]:
+        """The JSON values of all ranks, by rank, on every rank; `place` names the meeting in errors."""
+        if self.size == 1:
+            return [value]
+        self.meet(place)
+        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        with _losses(place):
+            lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+            dist.all_gather(lengths, torch.tensor([len(text)]))
+            longest = max(int(length) for length in lengths)
+            texts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
+            dist.all_gather(texts, torch.cat([text, text.new_zeros(longest - len(text))]))
+        return [json.loads(bytes(t[: int(n)].numpy())) for t, n in zip(texts, lengths, strict=True)]
+
+    def agree(self, flag: bool, place: str) -> bool:
+        """Whether any rank says so, on every rank."""
+        return any(self.gather(flag, place))
+
+    @torch.no_grad()
+    def all_sum(self, tensors: Sequence[Tensor], place: str) -> None:
+        """Replace tensors of one device by their sums over all ranks, in one message."""
+        if self.size == 1 or not tensors:
+            return
+        self.meet(place)
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        with _losses(place):
+            dist.all_reduce(flat)
+        for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(total.view_as(tensor))
+
+    def meet(self, place: str) -> None:
+        """Wait until all ranks are here.
+
+        Raises:
+            RankLost: A rank ended or did not come in time; names it.
+        """
+        if self.size > 1:
+            # rank 0 is the one that knows who is missing, so the others wait a little longer, for its word
+            seconds = self.timeout if self.is_main else self.timeout + GRACE
+            with _losses(place):
+                dist.monitored_barrier(timeout=timedelta(seconds=seconds), wait_all_ranks=True)
+
+    def first_to_fail(self, error: BaseException) -> bool:
+        """Record why this rank ends, for the others; whether they do not know already."""
+        if self.size == 1:
+            return True
+        if isinstance(error, RankLost) and not self.is_main and _told():
+            return False
+        own = json.dumps({"rank": self.rank, "cause": str(error)})
+        kept = json.loads(_store().compare_set(FAILURE, "", own))
+        return bool(kept["rank"] == self.rank or kept["cause"] != str(error))
+
+
+ALONE = World()
+
+
+@contextmanager
+def open_world(timeout: float = ALONE.timeout) -> Iterator[World]:
+    """The world that torchrun describes in the environment; a world of one without it.
+
+    A rank computes on its own GPU (`cuda:LOCAL_RANK`), or on the CPU if there is no GPU.
+
+    Raises:
+        UserError: There are more ranks than GPUs on this machine.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield World(timeout=timeout)
+        return
+    local = int(os.environ["LOCAL_RANK"])
+    gpus = torch.cuda.device_count()
+    if gpus and local >= gpus:
+        raise UserError(f"torchrun starts more processes than the {gpus} GPUs here; use --nproc-per-node {gpus}")
+    if gpus:
+        torch.cuda.set_device(local)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=timedelta(seconds=timeout))
+    yield World(dist.get_rank(), dist.get_world_size(), timeout)
+    dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
+
+
+@contextmanager
+def _losses(place: str) -> Iterator[None]:
+    """Turn the errors of collectives into a line that names the lost rank and its cause, if these are known."""
+    try:
+        yield
+    except RuntimeError as error:
+        if _told():
+            failure = json.loads(_store().get(FAILURE))
+            raise RankLost(f"rank {failure['rank']} ended the run: {failure['cause']}") from error
+        missing = re.search(r"(?:[Rr]anks? ([\d, ]+) failed to pass|recv from rank (\d+))", str(error))
+        if missing is None:
+            raise RankLost(f"another rank ended, so this one cannot go on with {place}: {first_line(error)}") from error
+        names = (missing[1] or missing[2]).strip(" ,")
+        raise RankLost(f"rank {names} ended or hangs: it did not reach {place}") from error
+
+
+def _told(seconds: float = 2.0) -> bool:
+    """Whether a rank has recorded why it ended; it may be about to."""
+    try:
+        _store().wait([FAILURE], timedelta(seconds=seconds))
+    except RuntimeError:
+        return False
+    return True
+
+
+def _store() -> Any:
+    """The store of all ranks, which torchrun keeps."""
+    return dist.distributed_c10d._get_default_store()

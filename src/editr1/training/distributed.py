@@ -95,7 +95,7 @@ class World:
         """Record why this rank ends, for the others; whether they do not know already."""
         if self.size == 1:
             return True
-        if isinstance(error, RankLost) and not self.is_main and _told():
+        if isinstance(error, RankLost) and _told():
             return False
         own = json.dumps({"rank": self.rank, "cause": str(error)})
         kept = json.loads(_store().compare_set(FAILURE, "", own))

@@ -13,7 +13,7 @@ from editr1.data.samples import EditSample
 from editr1.editors.editor import Rollout
 from editr1.editors.recorder import Conditioning
 from editr1.files import read_lines
-from editr1.training.grid import sample_grid
+from editr1.training.grid import sample_grid, strip_of
 from editr1.training.group import Group
 from editr1.training.log import RunLog, StepProgress, Stopwatch
 from editr1.training.step_row import GroupMeasures, edit_statistics, look, measure, reward_statistics, step_row
@@ -177,7 +177,7 @@ def test_tensorboard_shows_every_number_under_its_name(tmp_path: Path) -> None:
 def test_a_grid_shows_the_source_then_the_edits_of_each_group() -> None:
     one, two = group([0.5, math.nan], colour=RED), group([1.0, 0.0], dropped="no_spread")
     one.sample = EditSample("k", Image.new("RGB", (8, 8), (0, 0, 255)), "füge eine Katze hinzu")
-    grid = sample_grid([one, two, two], cell=50, rows=2)
+    grid = sample_grid([strip_of(one, cell=50), strip_of(two, cell=50)])
     assert grid.size == (3 * 50, 2 * (50 + 28))
     assert [grid.getpixel((x, 35)) for x in (25, 75, 125)] == [(0, 0, 255), RED, RED]
     assert grid.getpixel((75, 50 + 28 + 35)) == GREY
@@ -185,7 +185,7 @@ def test_a_grid_shows_the_source_then_the_edits_of_each_group() -> None:
 
 def test_edits_of_a_large_group_go_on_in_further_lines_of_the_grid() -> None:
     many = group([index / 20 for index in range(11)])
-    grid = sample_grid([many, group([0.5])], cell=50)
+    grid = sample_grid([strip_of(many, cell=50), strip_of(group([0.5]), cell=50)])
     assert grid.size == (9 * 50, 2 * 2 * (50 + 28))
     marks = [(i % 8 + 1, i // 8) for i in range(11)]
     assert all(grid.getpixel((50 * x + 25, 78 * y + 35)) == GREY for x, y in marks)

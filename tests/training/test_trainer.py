@@ -3,6 +3,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from editr1.algorithms.base import find_algorithms
+from editr1.algorithms.base import Edits, Rows, find_algorithms
 from editr1.algorithms.mixing import mix
 from editr1.data.samples import EditSample
 from editr1.editors.editor import Editor
@@ -21,6 +22,7 @@ from editr1.files import read_lines
 from editr1.judges.base import JudgeRequest, Score
 from editr1.judges.rewards.mixed import MixedJudge
 from editr1.training import checkpoint
+from editr1.training.exchange import Judged
 from editr1.training.group import Group
 from editr1.training.log import RunLog
 from editr1.training.rewarding import assign_advantages, assign_rewards, requests_of
@@ -159,12 +161,17 @@ def test_a_run_that_trains_the_whole_denoiser_goes_on_exactly(make: Make, tmp_pa
     assert_same_run(tmp_path / "out", tmp_path / "straight")
 
 
-def test_a_mixed_judge_given_by_hand_is_mixed_by_its_own_weights(make: Make) -> None:
+def recorded(hand_out: Any, groups: list[Judged], own: Any, judged: list[Judged]) -> Any:
+    groups += judged
+    return hand_out(own, judged)
+
+
+def test_a_mixed_judge_given_by_hand_is_mixed_by_its_own_weights(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     dark = RedJudge(lambda call, scores: [Score(1 - (score.value or 0.0) ** 2) for score in scores])
     judge = MixedJudge({"red": (RedJudge(), 1.0), "dark": (dark, 3.0)})
     trainer = make(judge=judge, steps=1, rollout__group_size=4)
-    groups: list[Group] = []
-    trainer.watch = lambda group: groups.append(group) or {}
+    groups: list[Judged] = []
+    monkeypatch.setattr(trainer, "_hand_out", partial(recorded, trainer._hand_out, groups))
     trainer.train()
     parts = {name: [group.parts[name] for group in groups] for name in judge.weights}
     expected = mix(parts, {"red": 1.0, "dark": 3.0}, "group")
@@ -286,6 +293,11 @@ def test_a_step_without_kept_groups_moves_nothing(make: Make) -> None:
     assert all(torch.equal(was, now) for was, now in zip(before, trainer.params, strict=True))
 
 
+def rows_of(trainer: Trainer, group: Group) -> Rows:
+    assert group.advantages is not None
+    return trainer.rows(group.index, Edits(group.rollout.latents, group.advantages, group.rollout.levels))
+
+
 def rewarded(trainer: Trainer, missing: set[int] | None = None) -> Group:
     group = trainer.rollout(trainer.dataset[0], index=0)
     count = len(group.rollout.images)
@@ -297,7 +309,7 @@ def rewarded(trainer: Trainer, missing: set[int] | None = None) -> Group:
 def test_edits_are_noised_to_levels_that_their_rollout_visited(make: Make) -> None:
     trainer = make(rollout__group_size=4)
     group = rewarded(trainer)
-    rows, visited, latents = trainer.rows(group), group.rollout.levels, group.rollout.latents
+    rows, visited, latents = rows_of(trainer, group), group.rollout.levels, group.rollout.latents
     assert len(visited) == STEPS and visited[0] == 1 and (visited.diff() < 0).all()
     assert rows.t.shape == (4 * T,) and rows.x_t.shape == (4 * T, *latents.shape[1:])
     assert torch.isin(rows.t, visited).all()
@@ -313,7 +325,7 @@ def test_edits_are_noised_to_levels_that_their_rollout_visited(make: Make) -> No
 
 def test_noise_does_not_depend_on_which_edits_have_a_reward(make: Make) -> None:
     trainer = make(rollout__group_size=4)
-    every, three = trainer.rows(rewarded(trainer)), trainer.rows(rewarded(trainer, missing={1}))
+    every, three = rows_of(trainer, rewarded(trainer)), rows_of(trainer, rewarded(trainer, missing={1}))
     keep = [i for i in range(4 * T) if i // T != 1]
     assert torch.equal(three.x_t, every.x_t[keep]) and torch.equal(three.t, every.t[keep])
 
@@ -321,10 +333,10 @@ def test_noise_does_not_depend_on_which_edits_have_a_reward(make: Make) -> None:
 def test_draws_differ_between_steps_and_groups(make: Make) -> None:
     trainer = make()
     group = rewarded(trainer)
-    rows = trainer.rows(group)
-    assert not torch.equal(trainer.rows(replace(group, index=1)).x_t, rows.x_t)
+    rows = rows_of(trainer, group)
+    assert not torch.equal(rows_of(trainer, replace(group, index=1)).x_t, rows.x_t)
     trainer.step = 1
-    assert not torch.equal(trainer.rows(group).x_t, rows.x_t)
+    assert not torch.equal(rows_of(trainer, group).x_t, rows.x_t)
     assert not torch.equal(trainer.rollout(trainer.dataset[0], index=0).rollout.latents, group.rollout.latents)
 
 
@@ -336,7 +348,7 @@ def test_the_first_loss_is_the_formula_of_the_paper(make: Make) -> None:
     rewards = group.rewards.double()
     r = ((rewards - rewards.mean()) / rewards.std(correction=0) / 5).clamp(-1, 1) / 2 + 0.5
     group.advantages = torch.zeros(G)
-    rows = trainer.rows(group)
+    rows = rows_of(trainer, group)
     with torch.no_grad():
         v = trainer.editor.velocity(group.rollout.conditioning, rows.x_t, rows.t).double()
     error = rows.x_t.double() - rows.t[:, None, None] * v - rows.x0

@@ -77,6 +77,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self.t)
 
+    def __getitem__(self, part: slice) -> Rows:
+        return Rows(*(getattr(self, field.name)[part] for field in fields(self)))
+
     @property
     def target(self) -> Tensor:
         """The velocity that leads to the edit, eps - x0 = (x_t - x0) / t, [B, N, C]."""

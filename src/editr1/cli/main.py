@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 wrong input (one line says what, where, and how to mend it
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
@@ -48,13 +49,33 @@ def _reported(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except UserError as error:
-            for line in str(error).splitlines():  # a check tells all that is wrong, one line each
-                typer.echo(f"editr1: {line}", err=True)
+            _report(error)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             raise typer.Exit(130) from error
+        except Exception as error:
+            _record(error)  # its traceback follows
+            raise
 
     return run
+
+
+def _record(error: Exception) -> bool:
+    """Tell the other ranks of torchrun, if there are any, why this one ends; whether nobody has told it yet."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    from editr1.training.distributed import first_to_fail
+
+    return first_to_fail(error)
+
+
+def _report(error: UserError) -> None:
+    """Tell what is wrong; of several ranks that know it, one does."""
+    if not _record(error):
+        return
+    rank = f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    for line in str(error).splitlines():  # a check tells all that is wrong, one line each
+        typer.echo(f"editr1: {rank}{line}", err=True)
 
 
 def _version(requested: bool) -> None:
@@ -96,12 +117,18 @@ def train(
     from editr1.config.loading import load_config
 
     settings = load_config(config, overrides or [])
-    from editr1.cli.check import checked
+    from contextlib import nullcontext
 
-    with checked(settings):
+    from editr1.cli.check import checked
+    from editr1.training.distributed import open_world
+
+    with open_world(settings.parallel.timeout) as world, checked(settings) if world.is_main else nullcontext():
+        world.meet("the end of the checks")
         from editr1.cli.measured import train_config
 
-        typer.echo(train_config(settings))
+        folder = train_config(settings, world)
+        if world.is_main:
+            typer.echo(folder)
 
 
 @app.command()

@@ -28,6 +28,7 @@ from editr1.files import write_file
 from editr1.report.run import write_report
 from editr1.report.text import number, signed
 from editr1.training.checkpoint import fixed_settings
+from editr1.training.distributed import ALONE, World
 from editr1.training.interrupts import Interrupts
 from editr1.training.open import open_datasets, open_trainer
 from editr1.training.run_files import AFTER, BEFORE, BETWEEN, RESULTS
@@ -54,10 +55,10 @@ class HeldOut:
     pinned: bool = True
 
 
-def train_config(config: Config) -> str:
+def train_config(config: Config, world: World = ALONE) -> str:
     """Train as `config` says, with its evaluation if it has one; returns the folder of the last checkpoint."""
     training, items = open_datasets(config)  # before the weights, which take longer
-    trainer = open_trainer(config, training)
+    trainer = open_trainer(config, training, world)
     if items is None or config.evaluation is None:
         return str(trainer.train())
     toy = config.data.kind == "toy" and config.evaluation.data is None

@@ -95,6 +95,7 @@ class Editor:
         self.guidance = family.guidance if guidance is None else guidance
         self.denoiser: nn.Module = denoiser
         self.policies = Policies(denoiser)
+        self.is_sharded = False  # whether ranks share the weights, so that all must make equally many calls
         for component in pipe.components.values():
             if isinstance(component, nn.Module):
                 component.requires_grad_(False)
@@ -126,18 +127,20 @@ class Editor:
         scheduler: SchedulerName = "dpm2",
         every_call: bool = False,
         keep_trajectory: bool = False,
+        first: int = 0,
     ) -> Rollout:
         """Make G = `num_edits` edits with the active policy; edit i depends on (seed, i) alone, not on G.
 
         A step is one denoiser call. Different seeds, at least 0, give independent noise. `every_call` keeps every
-        denoiser call, not only the first and the last one; `keep_trajectory` keeps the latents of every step.
+        denoiser call, not only the first and the last one; `keep_trajectory` keeps the latents of every step. `first`
+        is the place of the first edit in its group, whose others are made elsewhere.
 
         Raises:
             UserError: The source is too elongated for the editor's area, there are more source images than the editor
                 takes, or the sampler returns NaN or infinity.
         """
         images, recording = self.sample_recorded(
-            sample, num_edits, steps=steps, seed=seed, scheduler=scheduler, every_call=every_call
+            sample, num_edits, steps=steps, seed=seed, scheduler=scheduler, every_call=every_call, first=first
         )
         conditioning = recorder.condition(recording, self.family, num_edits)
         assert recording.sample is not None, "the scheduler has stepped"
@@ -159,14 +162,22 @@ class Editor:
 
     @torch.no_grad()
     def sample_recorded(
-        self, sample: EditSample, num_edits: int, *, steps: int, seed: int, scheduler: SchedulerName, every_call: bool
+        self,
+        sample: EditSample,
+        num_edits: int,
+        *,
+        steps: int,
+        seed: int,
+        scheduler: SchedulerName,
+        every_call: bool,
+        first: int = 0,
     ) -> tuple[list[Image], Recording]:
         """The pipeline's images, and the recording of its denoiser and scheduler; arguments as in `rollout`."""
         size = self.size_of(sample.source, sample.key)
         arguments = self.family.call(
             sample, self.sources_of(sample), num_edits, size=size, guidance=self.guidance, text_tokens=self.text_tokens
         )
-        noise = [noise_generator(seed, i) for i in range(num_edits)]
+        noise = [noise_generator(seed, first + i) for i in range(num_edits)]
         with (
             self.scoped(scheduler, size),
             recorder.recording_of(self.denoiser, self.pipe.scheduler, self.family, every=every_call) as recording,

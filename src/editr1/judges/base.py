@@ -129,6 +129,11 @@ def at_edit_size(requests: Sequence[JudgeRequest]) -> list[JudgeRequest]:
     return fitted
 
 
+def compares(judge: object) -> bool:
+    """Whether a score depends on the other edits of its group, which are then judged in one place."""
+    return bool(getattr(judge, "compares", False))
+
+
 def close(judge: object) -> None:
     """Withdraw the questions of a judge or a model to servers; does nothing for one that has no server."""
     if isinstance(judge, Closing):

@@ -48,7 +48,7 @@ def save(root: Path, step: int, state: Mapping[str, Any], write: Callable[[Path]
     Raises:
         UserError: The disk is full or fails; older checkpoints are as they were.
     """
-    final = root / f"step_{step:06d}"
+    final = place(root, step)
     if is_complete(final):
         return final
     part = root / f".{final.name}.part"
@@ -67,6 +67,11 @@ def save(root: Path, step: int, state: Mapping[str, Any], write: Callable[[Path]
             f"cannot write the checkpoint {final}: {error}; older ones are whole: make room, run again"
         ) from error
     return final
+
+
+def place(root: Path, step: int) -> Path:
+    """The folder of the checkpoint of a step."""
+    return root / f"step_{step:06d}"
 
 
 def latest(root: Path) -> Path | None:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from editr1.errors import UserError, first_line
 
@@ -79,6 +80,24 @@ class World:
         for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(total.view_as(tensor))
 
+    def broadcast_bytes(self, data: bytes, source: int) -> bytes:
+        """The bytes of rank `source`, on every rank."""
+        with _losses("a message"):
+            length = torch.tensor([len(data)])
+            dist.broadcast(length, source)
+            buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8) if self.rank == source else None
+            text = torch.empty(int(length), dtype=torch.uint8) if buffer is None else buffer
+            dist.broadcast(text, source)
+        return bytes(text.numpy())
+
+    def broadcast_tensor(self, tensor: Tensor, source: int) -> Tensor:
+        """The tensor of rank `source`, on every rank; others give one of its shape and number format."""
+        data = tensor.contiguous()
+        if data.numel():
+            with _losses("a tensor"):
+                dist.broadcast(data.reshape(-1).view(torch.uint8), source)
+        return data
+
     def meet(self, place: str) -> None:
         """Wait until all ranks are here.
 
@@ -90,16 +109,6 @@ class World:
             seconds = self.timeout if self.is_main else self.timeout + GRACE
             with _losses(place):
                 dist.monitored_barrier(timeout=timedelta(seconds=seconds), wait_all_ranks=True)
-
-    def first_to_fail(self, error: BaseException) -> bool:
-        """Record why this rank ends, for the others; whether they do not know already."""
-        if self.size == 1:
-            return True
-        if isinstance(error, RankLost) and _told():
-            return False
-        own = json.dumps({"rank": self.rank, "cause": str(error)})
-        kept = json.loads(_store().compare_set(FAILURE, "", own))
-        return bool(kept["rank"] == self.rank or kept["cause"] != str(error))
 
 
 ALONE = World()
@@ -126,6 +135,22 @@ def open_world(timeout: float = ALONE.timeout) -> Iterator[World]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=timedelta(seconds=timeout))
     yield World(dist.get_rank(), dist.get_world_size(), timeout)
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
+
+
+def first_to_fail(error: BaseException) -> bool:
+    """Record why this rank ends, for the others and for torchrun's report; whether nobody has said it already."""
+    handler = get_error_handler()
+    handler.initialize()
+    if not dist.is_initialized():
+        handler.record_exception(error)
+        return True
+    if isinstance(error, RankLost) and _told():
+        return False
+    handler.record_exception(error)
+    rank = dist.get_rank()
+    own = json.dumps({"rank": rank, "cause": str(error)})
+    kept = json.loads(_store().compare_set(FAILURE, "", own))
+    return bool(kept["rank"] == rank or kept["cause"] != str(error))
 
 
 @contextmanager

@@ -2,38 +2,90 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from PIL import Image as Images
 from PIL import ImageDraw
 from PIL.Image import Image
 
+from editr1.data.pictures import png
+from editr1.training.distributed import World
 from editr1.training.group import Group
 
 ACROSS = 8  # edits side by side: with the source, no wider than a report
+CELL = 112  # pixels
+ROWS = 6  # groups that are drawn
 
 
-def sample_grid(groups: Sequence[Group], cell: int = 112, rows: int = 6) -> Image:
+@dataclass(frozen=True)
+class Strip:
+    """Small pictures of a group: the source, then its edits, with their rewards and what else is written there."""
+
+    title: str
+    pictures: list[Image]
+    rewards: list[float]
+    dropped: str | None = None
+
+
+def strip_of(group: Group, cell: int = CELL) -> Strip:
+    """The strip of the edits of a group that this rank made."""
+    small = [
+        image.convert("RGB").resize((cell - 4, cell - 4), Images.Resampling.BICUBIC)
+        for image in (group.sample.source, *group.rollout.images)
+    ]
+    rewards = group.rewards.tolist() if group.rewards is not None else []
+    return Strip(f"{group.sample.task}: {group.sample.instruction}", small, rewards, group.dropped)
+
+
+def gather_strips(world: World, groups: Sequence[Group], dropped: Sequence[str | None]) -> list[Strip]:
+    """The strips of the step's first groups, by whichever rank they were made; `dropped` has the reasons of all."""
+    own = [(group.index, group.first, strip_of(group)) for group in groups if group.index < ROWS]
+    if world.size > 1:
+        told = world.gather([_told(*strip) for strip in own], "the pictures of a step")
+        own = [_heard(**part) for parts in told for part in parts]
+    strips: dict[int, Strip] = {}
+    for index, _, strip in sorted(own, key=lambda part: part[:2]):
+        before = strips.get(index, replace(strip, pictures=strip.pictures[:1], rewards=[]))
+        pictures, rewards = before.pictures + strip.pictures[1:], before.rewards + strip.rewards
+        strips[index] = Strip(strip.title, pictures, rewards, dropped[index])
+    return list(strips.values())
+
+
+def _told(index: int, first: int, strip: Strip) -> dict[str, Any]:
+    """A strip as JSON."""
+    pictures = [base64.b64encode(png(picture)).decode() for picture in strip.pictures]
+    return {"index": index, "first": first, "title": strip.title, "pictures": pictures, "rewards": strip.rewards}
+
+
+def _heard(index: int, first: int, title: str, pictures: list[str], rewards: list[float]) -> tuple[int, int, Strip]:
+    """The reverse."""
+    images = [Images.open(io.BytesIO(base64.b64decode(picture))).convert("RGB") for picture in pictures]
+    return index, first, Strip(title, images, rewards)
+
+
+def sample_grid(strips: Sequence[Strip]) -> Image:
     """A picture of the first groups: source, then its edits with their rewards, `ACROSS` a line; instruction above."""
-    groups = groups[:rows]
-    most = max(len(group.rollout.images) for group in groups)
+    strips = strips[:ROWS]
+    cell = strips[0].pictures[0].width + 4
+    most = max(len(strip.pictures) for strip in strips) - 1
     columns, lines = 1 + min(most, ACROSS), math.ceil(most / ACROSS)
     height = cell + 28  # room for the instruction above and the reward below
-    grid = Images.new("RGB", (columns * cell, len(groups) * lines * height), "white")
+    grid = Images.new("RGB", (columns * cell, len(strips) * lines * height), "white")
     draw = ImageDraw.Draw(grid)
-    for row, group in enumerate(groups):
+    for row, strip in enumerate(strips):
         top = row * lines * height
-        state = f" (dropped: {group.dropped})" if group.dropped else ""
-        draw.text((2, top + 1), _ascii(f"{group.sample.task}: {group.sample.instruction}{state}"), fill="black")
-        rewards = group.rewards.tolist() if group.rewards is not None else []
-        captions = ["source"] + ["no reward" if math.isnan(reward) else f"{reward:.2f}" for reward in rewards]
-        pictures = zip([group.sample.source, *group.rollout.images], captions, strict=True)
-        for number, (image, caption) in enumerate(pictures):
+        state = f" (dropped: {strip.dropped})" if strip.dropped else ""
+        draw.text((2, top + 1), _ascii(f"{strip.title}{state}"), fill="black")
+        captions = ["source"] + ["no reward" if math.isnan(reward) else f"{reward:.2f}" for reward in strip.rewards]
+        for number, (picture, caption) in enumerate(zip(strip.pictures, captions, strict=True)):
             line, column = divmod(number - 1, ACROSS) if number else (0, -1)  # the source before the first edit
             x, y = (column + 1) * cell + 2, top + line * height
-            small = image.convert("RGB").resize((cell - 4, cell - 4), Images.Resampling.BICUBIC)
-            grid.paste(small, (x, y + 14))
+            grid.paste(picture, (x, y + 14))
             draw.text((x, y + cell + 11), caption, fill="black")
     return grid
 

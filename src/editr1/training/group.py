@@ -25,6 +25,7 @@ class Group:
         reasons: For each edit, why it has no reward; None if it has one.
         parts: The rewards that are mixed into `rewards`, by name, [G] each; NaN if one is missing.
         parts_reasons: For each of these and each edit, why it is missing; None if it is there.
+        first: Place in the group of the first edit here; another rank may have made those before it.
         prompts: Versions of the words that the judges were asked with.
         advantages: [G], NaN for an edit without reward; None until assigned.
         dropped: Why the group is not trained on; None while it is.
@@ -40,3 +41,4 @@ class Group:
     prompts: list[str] = field(default_factory=list)
     advantages: Tensor | None = None
     dropped: str | None = None
+    first: int = 0

@@ -11,11 +11,19 @@ from typing import Any
 
 
 class Interrupts:
-    """Inside, Ctrl-C and SIGTERM raise KeyboardInterrupt; within a `held()` block they wait for its end."""
+    """Inside, Ctrl-C and SIGTERM raise KeyboardInterrupt; within a `held()` block they wait for its end.
 
-    def __init__(self) -> None:
+    Args:
+        together: Whether a signal waits until the ranks of the run stop together; a second one does not.
+
+    Attributes:
+        requested: Whether a signal waits.
+    """
+
+    def __init__(self, together: bool = False) -> None:
+        self._together = together
         self._holding = False
-        self._waiting = False
+        self.requested = False
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -36,11 +44,11 @@ class Interrupts:
             yield
         finally:
             self._holding = False
-        if self._waiting:
-            self._waiting = False
+        if self.requested and not self._together:
+            self.requested = False
             raise KeyboardInterrupt
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if not self._holding:
+        if not self._holding and (self.requested or not self._together):
             raise KeyboardInterrupt
-        self._waiting = True
+        self.requested = True

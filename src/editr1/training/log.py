@@ -18,6 +18,7 @@ from editr1.training.run_files import BOARD, METRICS
 from editr1.training.step_row import StepRow
 
 QUIET = 30.0  # seconds between two lines within a step, where there is no terminal
+BUSY = ("rollout", "judge", "train")  # parts of a step in which a rank works or waits for its judge, not for others
 LONG_STEP = 600.0  # seconds of a step of which a run warns
 
 
@@ -41,6 +42,18 @@ class Stopwatch:
         """The parts, "rest" and their sum "total"."""
         total = time.perf_counter() - self._start
         return {**self.parts, "rest": total - sum(self.parts.values()), "total": total}
+
+
+def slowest(clocks: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The seconds of each part on the rank that took longest for it; `clocks` are those of all ranks."""
+    parts = dict.fromkeys(part for clock in clocks for part in clock)
+    return {part: max(clock.get(part, 0.0) for clock in clocks) for part in parts}
+
+
+def imbalance(clocks: Sequence[Mapping[str, float]]) -> float:
+    """The share of all ranks' time that goes by in waiting for the busiest one: 0 if all are equally busy, below 1."""
+    busy = [sum(clock.get(part, 0.0) for part in BUSY) for clock in clocks]
+    return 1 - sum(busy) / (len(busy) * max(busy)) if max(busy) > 0 else 0.0
 
 
 class RunLog:
@@ -115,10 +128,18 @@ class StepProgress:
         total: Steps in all.
         edits: Edits of a step.
         clock: Seconds that pass.
+        quiet: Whether nothing is shown, as on all ranks but the main one.
     """
 
-    def __init__(self, done: int, total: int, edits: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
-        self.console = Console(stderr=True)
+    def __init__(
+        self,
+        done: int,
+        total: int,
+        edits: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        quiet: bool = False,
+    ) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[state]}"))
         self._bar = Progress(
             *columns, TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal

@@ -9,22 +9,24 @@ from editr1.devices import pick_device, pick_dtype
 from editr1.editors.open import open_config_editor
 from editr1.judges.open import open_config_judge
 from editr1.toy.world import ToyDataset
+from editr1.training.distributed import ALONE, World
 from editr1.training.trainer import Trainer
 
 
-def open_trainer(config: Config, dataset: EditDataset | None = None) -> Trainer:
+def open_trainer(config: Config, dataset: EditDataset | None = None, world: World = ALONE) -> Trainer:
     """Load all that a run needs; the trainer's `editor`, `judge` and `dataset` are there for evaluation too.
 
     Args:
         config: The run.
         dataset: Its items to train on, if they are open; None opens them.
+        world: The processes of the run.
 
     Raises:
         UserError: something that the config names is not there or does not fit.
     """
     config = resolve(config)
     editor, judge = open_config_editor(config), open_config_judge(config)
-    return Trainer(config, editor, judge, open_datasets(config)[0] if dataset is None else dataset)
+    return Trainer(config, editor, judge, open_datasets(config)[0] if dataset is None else dataset, world=world)
 
 
 def resolve(config: Config) -> Config:

@@ -13,10 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from editr1.algorithms.base import Algorithm, Edits
+from editr1.algorithms.base import Algorithm
 from editr1.errors import UserError
 from editr1.judges.base import Judge, JudgeRequest, Score, close, scores_of
 from editr1.training.group import Group
@@ -83,8 +85,21 @@ def assign_rewards(group: Group, scores: Sequence[Score]) -> None:
     group.parts_reasons = {name: [score.reason for score in some] for name, some in parts.items()}
 
 
+class Credited(Protocol):
+    """A group with its rewards, which gets advantages; attributes as in `Group`."""
+
+    @property
+    def rewards(self) -> Tensor | None: ...
+
+    @property
+    def parts(self) -> dict[str, Tensor]: ...
+
+    advantages: Tensor | None
+    dropped: str | None
+
+
 def assign_advantages(
-    groups: Sequence[Group], algorithm: Algorithm, weights: Mapping[str, float] | None = None
+    groups: Sequence[Credited], algorithm: Algorithm, weights: Mapping[str, float] | None = None
 ) -> None:
     """Give every group its advantages, and the ones without signal the reason why they are dropped.
 
@@ -99,12 +114,6 @@ def assign_advantages(
         credit = algorithm.credit(rewards, parts, weights)
         for group, advantages, reason in zip(some, credit.advantages, credit.dropped, strict=True):
             group.advantages, group.dropped = advantages, reason
-
-
-def edits_of(group: Group) -> Edits:
-    """What an algorithm sees of a group."""
-    assert group.advantages is not None, "advantages come before the loss"
-    return Edits(group.rollout.latents, group.advantages, group.rollout.levels, group.rollout.trajectory)
 
 
 class FailureWatch:
@@ -143,11 +152,11 @@ class FailureWatch:
         )
 
 
-def _part(group: Group, name: str) -> torch.Tensor:
+def _part(group: Credited, name: str) -> Tensor:
     """One of the rewards that were mixed, [G]; NaN if the judge gave none of this name."""
     assert group.rewards is not None, "rewards come before advantages"
     return group.parts.get(name, torch.full_like(group.rewards, math.nan))
 
 
-def _values(scores: Sequence[Score]) -> torch.Tensor:
+def _values(scores: Sequence[Score]) -> Tensor:
     return torch.tensor([math.nan if score.value is None else score.value for score in scores])

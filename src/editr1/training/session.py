@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,30 +18,33 @@ import torch
 from torch import Tensor
 
 from editr1 import __version__
+from editr1.config.loading import dump_config
 from editr1.config.rewards import JudgeConfig
 from editr1.config.settings import Config
 from editr1.devices import memory_of
 from editr1.editors.editor import Editor
-from editr1.files import write_file
-from editr1.training.run_files import SESSION
+from editr1.files import make_folder, write_file
+from editr1.training.log import RunLog
+from editr1.training.run_files import CONFIG, SESSION
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 GIB = 2**30
 
 
-def header(config: Config, editor: Editor, params: Sequence[Tensor], items: int) -> list[str]:
+def header(config: Config, editor: Editor, params: Sequence[Tensor], items: int, ranks: int = 1) -> list[str]:
     """What a session starts with, in lines: editor, machine, judge, data."""
     device, adapter, rollout = params[0].device, config.adapter, config.rollout
     kind = f"LoRA of rank {adapter.rank}" if adapter.mode == "lora" else "all weights of the denoiser"
     trained = f"{sum(param.numel() for param in params):,} trained parameters ({kind})"
     options = [name for name, value in config.memory.model_dump(exclude_defaults=True).items() if value]
     saving = f", memory: {', '.join(options)}" if options else ""
+    processes = f", {ranks} processes" if ranks > 1 else ""
     judges = [judge_name(config.judge)] if config.judge else []
     judges += [f"{name} ({reward.kind})" for name, reward in config.rewards.items()]
     groups = f"{rollout.groups_per_step} items × {rollout.group_size} edits"
     return [
         f"editor: {config.editor.path}, {editor.family.name}, {trained}",
-        f"device: {device}, {config.editor.dtype}, {hardware(device)}{saving}",
+        f"device: {device}, {config.editor.dtype}, {hardware(device)}{saving}{processes}",
         f"judge:  {' + '.join(judges)}",
         f"data:   {items} items; a step: {groups}, {rollout.steps} denoiser calls each; {config.steps} steps",
     ]
@@ -60,6 +63,18 @@ def hardware(device: torch.device) -> str:
     else:
         name = f"{os.cpu_count()} CPU cores ({platform.machine()})"
     return f"{name}, {memory_of(device) / GIB:.0f} GiB"
+
+
+@contextmanager
+def opened_log(main: bool, config: Config, out: Path, step: int, device: torch.device) -> Iterator[RunLog | None]:
+    """The files of a run that has done `step` steps, open for more; None on a rank that is not the main one."""
+    if not main:
+        yield None
+        return
+    make_folder(out)
+    write_file(out / CONFIG, dump_config(config).encode())
+    with closing(RunLog(out, step)) as log, kept_session(out, device):
+        yield log
 
 
 @contextmanager

@@ -82,6 +82,30 @@ def measure(group: Group, watch: Watch | None = None) -> GroupMeasures:
     )
 
 
+def joined(parts: Sequence[GroupMeasures]) -> GroupMeasures:
+    """The numbers of one group from those of its parts, whose edits follow each other."""
+    if len(parts) == 1:
+        return parts[0]
+    names = dict.fromkeys(name for part in parts for name in part.parts_reasons)
+    not_asked = {part: [NOT_ASKED] * len(parts[part].reasons) for part in range(len(parts))}
+    squares = sum(len(part.reasons) * part.latent_norm**2 for part in parts)
+    return GroupMeasures(
+        task=parts[0].task,
+        rewards=[reward for part in parts for reward in part.rewards],
+        reasons=[reason for part in parts for reason in part.reasons],
+        parts=_gathered(part.parts for part in parts),
+        parts_reasons={
+            name: [r for i, part in enumerate(parts) for r in part.parts_reasons.get(name, not_asked[i])]
+            for name in names
+        },
+        prompts=sorted({prompt for part in parts for prompt in part.prompts}),
+        dropped=parts[0].dropped,
+        latent_norm=(squares / sum(len(part.reasons) for part in parts)) ** 0.5,
+        looks=[look for part in parts for look in part.looks],
+        watched=_gathered(part.watched for part in parts),
+    )
+
+
 def step_row(
     step: int,
     groups: Sequence[GroupMeasures],

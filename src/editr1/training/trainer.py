@@ -12,7 +12,10 @@ None for a dropped group or an edit without reward.
 Every random draw in a step comes from (seed, step, group index), and weights are saved only as they stand between two
 steps: a run that was stopped anywhere and continued is, bit for bit, the run that was not.
 
-Left out: more than one process, several optimiser steps on one set of rollouts.
+Several processes (`distributed.py`) share out the edits of a step, then the rows of the kept groups (`sharing.py`);
+rewards and gradients meet, so that all of them make the same optimiser step on the same groups as one process.
+
+Left out: several optimiser steps on one set of rollouts.
 
 Letters: G edits of a group, B rows of a denoiser call (one row is one noised edit), N tokens, C channels.
 """
@@ -21,39 +24,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from editr1.algorithms.base import Rows
+from editr1.algorithms.base import Edits, Rows
 from editr1.algorithms.ema import EMA
-from editr1.config.loading import dump_config
 from editr1.config.settings import Config
 from editr1.data.pictures import png
 from editr1.data.samples import EditDataset, EditSample, GroupSampler
 from editr1.data.seeds import derive_seed
 from editr1.editors.editor import Editor
 from editr1.editors.policies import START
+from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
-from editr1.files import make_folder, write_file
-from editr1.judges.base import Judge, weights_of
+from editr1.files import write_file
+from editr1.judges.base import Judge, compares, weights_of
 from editr1.training import checkpoint
 from editr1.training.alarms import sounding
-from editr1.training.grid import sample_grid
+from editr1.training.distributed import ALONE, World
+from editr1.training.exchange import Judged, Portion, cut, gather_groups, hand_out, sum_gradients
+from editr1.training.grid import gather_strips, sample_grid
 from editr1.training.group import Group
 from editr1.training.interrupts import Interrupts
-from editr1.training.log import RunLog, StepProgress, Stopwatch
-from editr1.training.rewarding import FailureWatch, Rewarding, assign_advantages, edits_of
-from editr1.training.run_files import CHECKPOINTS, CONFIG, SAMPLES
-from editr1.training.session import header, kept_session
-from editr1.training.step_row import GroupMeasures, StepRow, Watch, edit_statistics, measure, step_row
-
-TENSORS = "training.safetensors"
+from editr1.training.log import RunLog, StepProgress, Stopwatch, imbalance, slowest
+from editr1.training.rewarding import FailureWatch, Rewarding, assign_advantages
+from editr1.training.run_files import CHECKPOINTS, SAMPLES
+from editr1.training.session import header, opened_log
+from editr1.training.sharing import Share, share_edits, share_rows, widened
+from editr1.training.state import read_weights, write_weights
+from editr1.training.step_row import GroupMeasures, StepRow, Watch, edit_statistics, step_row
 
 
 class Trainer:
@@ -78,7 +82,9 @@ class Trainer:
         dataset: EditDataset,
         out: Path | None = None,
         watch: Watch | None = None,
+        world: World = ALONE,
     ) -> None:
+        self.world = world
         self.config, self.editor, self.judge, self.dataset = config, editor, judge, dataset
         self.out, self.watch, self.algorithm = out or config.out, watch, config.algorithm
         editor.add_policies(config.adapter, derive_seed(config.seed, "adapter"))
@@ -97,8 +103,12 @@ class Trainer:
         self._checked = False
         self._failures = FailureWatch(config.failures.share, config.failures.steps, config.optional_rewards)
         self._resume()
-        edits = config.rollout.groups_per_step * config.rollout.group_size
-        self.progress = StepProgress(self.step, config.steps, edits)
+        rollout = config.rollout
+        self.shares = share_edits(
+            rollout.groups_per_step, rollout.group_size, world.size, whole=compares(judge), equal=editor.is_sharded
+        )
+        edits = sum(share.count for share in self.shares[world.rank])
+        self.progress = StepProgress(self.step, config.steps, edits, quiet=not world.is_main)
 
     def train(
         self,
@@ -118,19 +128,17 @@ class Trainer:
             UserError: The judge failed too often, gradients are not finite, a picture or the disk fails.
         """
         last = self.config.steps if until is None else min(until, self.config.steps)
-        make_folder(self.out)
-        write_file(self.out / CONFIG, dump_config(self.config).encode())
+        device, ranks = self.params[0].device, self.world.size
         with (
             self.progress as progress,
-            closing(RunLog(self.out, self.step)) as log,
-            kept_session(self.out, self.params[0].device),
-            Interrupts() as interrupts,
+            opened_log(self.world.is_main, self.config, self.out, self.step, device) as log,
+            Interrupts(together=ranks > 1) as interrupts,
         ):
             try:
-                progress.begin(header(self.config, self.editor, self.params, len(self.dataset)))
+                progress.begin(header(self.config, self.editor, self.params, len(self.dataset), ranks))
                 while self.step < last and self._fits(max_seconds):
                     row = self.train_step(log, interrupts)
-                    progress.show(row, sounding(log.rows, self.config.optim.grad_clip))
+                    progress.show(row, sounding(log.rows if log else [row], self.config.optim.grad_clip))
                     if on_step:
                         on_step(row)
             except KeyboardInterrupt:
@@ -141,26 +149,31 @@ class Trainer:
                 self._rescue(interrupts)
             return self.save()
 
-    def train_step(self, log: RunLog, interrupts: Interrupts) -> StepRow:
-        """One step; its row."""
-        # Edits by the sampling policy, each group judged as soon as it is made
+    def train_step(self, log: RunLog | None, interrupts: Interrupts) -> StepRow:
+        """One step; its row. Of several ranks, the main one has a log."""
+        # Edits of this rank by the sampling policy, each group judged as soon as it is made; then those of all ranks
         groups = self._collect()
+        with self._meeting(interrupts):
+            judged = gather_groups(self.world, groups, self.watch)
 
         # Advantages within groups; groups without signal are dropped
-        assign_advantages(groups, self.algorithm, weights_of(self.judge) or None)
+        assign_advantages(judged, self.algorithm, weights_of(self.judge) or None)
 
         # Gradient of the loss over all kept edits
-        losses = self._backward(groups)
+        losses = self._backward(self._hand_out(groups, judged))
+        with self._meeting(interrupts):
+            clocks = self.world.gather(self.clock.read(), "the end of a step")
 
         # Optimiser step, sampling policy, average; nothing may stop the run between here and the row's end
-        measures = [measure(group, self.watch) for group in groups]
+        measures = [replace(each.measures, dropped=each.dropped) for each in judged]
         with interrupts.held():
             with self._between_steps():
                 norms = self._update()
-                self._ban(groups)
-                row = self._row(measures, {**losses, **norms})
-                log.write(row)
-            self._keep(groups)
+                self._ban(judged)
+                row = self._row(measures, {**losses, **norms}, clocks)
+                if log is not None:
+                    log.write(row)
+            self._keep(groups, judged)
 
         self._failures.check(measures)
         return row
@@ -174,15 +187,19 @@ class Trainer:
             "banned": sorted(self.banned),
             "config": self.config.model_dump(mode="json"),
         }
+        if not self.world.is_main:
+            return checkpoint.place(self._checkpoints, self.step)
         return checkpoint.save(self._checkpoints, self.step, state, self._write_weights, self.config.keep)
 
-    def rollout(self, sample: EditSample, index: int) -> Group:
-        """G edits of `sample` by the sampling policy, as group `index` of this step."""
+    def rollout(self, sample: EditSample, index: int, share: Share | None = None) -> Group:
+        """G edits of `sample` by the sampling policy, as group `index` of this step; or those of a share alone."""
         settings = self.config.rollout
+        share = share or Share(index, 0, settings.group_size)
         with self.editor.policies.using("old"):
             rollout = self.editor.rollout(
                 sample,
-                settings.group_size,
+                share.count,
+                first=share.first,
                 steps=settings.steps,
                 seed=derive_seed(self.config.seed, "rollout", self.step, index),
                 scheduler=self.algorithm.scheduler or settings.scheduler,
@@ -191,50 +208,69 @@ class Trainer:
             if not self._checked:  # once a session: what is trained is what was sampled
                 self.editor.self_check(rollout)
                 self._checked = True
-        return Group(index, sample, replace(rollout, calls=[]))  # the recorded calls are large, and done with
+        return Group(index, sample, replace(rollout, calls=[]), first=share.first)  # its calls are large, and done with
 
-    def rows(self, group: Group) -> Rows:
-        """The noised edits of a group that the loss is computed on."""
-        seed = derive_seed(self.config.seed, "noise", self.step, group.index)
-        return self.algorithm.rows(edits_of(group), torch.Generator().manual_seed(seed))
+    def rows(self, index: int, edits: Edits) -> Rows:
+        """The noised edits of group `index` that the loss is computed on."""
+        seed = derive_seed(self.config.seed, "noise", self.step, index)
+        return self.algorithm.rows(edits, torch.Generator().manual_seed(seed))
 
     def _collect(self) -> list[Group]:
-        """The groups of this step, with their rewards."""
+        """The edits of this step that this rank makes, with their rewards."""
         self.clock, groups = Stopwatch(), list[Group]()
-        size = self.config.rollout.group_size
+        shares, size = self.shares[self.world.rank], self.config.rollout.group_size
         self._items, self._next = self.sampler.draw(self.place, self.banned)
         with Rewarding(self.judge, self.config.rollout.groups_per_step) as rewarding:
-            for index, item in enumerate(self._items):
+            for share in shares:
                 with self.clock("rollout"):
-                    groups.append(self.rollout(self.dataset[item], index))
+                    made = self.rollout(self.dataset[self._items[share.index]], share.index, widened(share, size))
+                if share.count == 0:
+                    continue  # a call for the sake of other ranks
                 with self.clock("judge"):
-                    rewarding.start(groups[-1])
-                self.progress.collects(size * len(groups), size * rewarding.done)
+                    # a judge in this process is asked about all of them: its batch is that of one process
+                    group = cut(made, share) if self.judge.remote else made
+                    rewarding.start(group)
+                groups.append(cut(group, share))
+                self.progress.collects(sum(len(each.rollout.images) for each in groups), size * rewarding.done)
             with self.clock("judge"):
                 rewarding.finish(on_wait=lambda done: self.progress.waits(size * done))
         return groups
 
-    def _backward(self, groups: Sequence[Group]) -> dict[str, float | None]:
-        """Add up the gradient of the mean loss over all rows of the kept groups, and clip it; loss, parts and norm."""
+    def _hand_out(self, groups: Sequence[Group], judged: Sequence[Judged]) -> list[Portion]:
+        """The rows of kept groups that this rank trains on; every rank has equally many."""
+        kept = [each for each in judged if each.dropped is None]
+        counts = [(each.index, self.algorithm.count(each.edits)) for each in kept]
+        self._total = sum(rows for _, rows in counts)
+        batch = self.config.optim.micro_batch if self.editor.is_sharded else None
+        takers = share_rows(counts, self.world.size, batch)
+        with self._meeting():
+            return hand_out(self.world, groups, kept, self.shares, takers)
+
+    def _backward(self, portions: Sequence[Portion]) -> dict[str, float | None]:
+        """Add up the gradient of the mean loss over all rows of all ranks, and clip it; loss, parts and norm."""
         names = ("loss", *self.algorithm.parts)
         with self.clock("train"):
             self.optimizer.zero_grad()
-            kept = [group for group in groups if group.dropped is None]
-            total = sum(self.algorithm.count(edits_of(group)) for group in kept)
-            sums = torch.zeros(len(names), device=groups[0].rollout.latents.device)
-            for number, group in enumerate(kept, start=1):
-                for rows in self.rows(group).split(self.config.optim.micro_batch):
-                    loss, parts = self.algorithm.loss(rows, self._velocities(group, rows))
-                    share = len(rows) / total
-                    (share * loss).backward()
-                    sums += share * torch.stack([loss.detach(), *(parts[name] for name in self.algorithm.parts)])
-                self.progress.trains(number, len(kept))
-            losses = dict(zip(names, sums.tolist(), strict=True)) if kept else dict.fromkeys(names)
+            sums = torch.zeros(len(names), device=self.params[0].device)
+            for number, portion in enumerate(portions, start=1):
+                share = portion.share
+                every = self.rows(portion.index, portion.edits)
+                for rows in every[share.start : share.stop].split(self.config.optim.micro_batch):
+                    loss, parts = self.algorithm.loss(rows, self._velocities(portion.conditioning, rows))
+                    weight = share.weight * len(rows) / self._total
+                    (weight * loss).backward()
+                    sums += weight * torch.stack([loss.detach(), *(parts[name] for name in self.algorithm.parts)])
+                self.progress.trains(number, len(portions))
+        if self._total:
+            with self._meeting():
+                sum_gradients(self.world, self.params, sums)
+        with self.clock("train"):
+            losses = dict(zip(names, sums.tolist(), strict=True)) if self._total else dict.fromkeys(names)
             return {**losses, "grad_norm": self._clip()}
 
-    def _velocities(self, group: Group, rows: Rows) -> Mapping[str, Tensor]:
+    def _velocities(self, conditioning: Conditioning, rows: Rows) -> Mapping[str, Tensor]:
         """The velocities [B, N, C] of the policies that the loss needs; gradients flow through that of "default"."""
-        policies, inputs = self.editor.policies, (group.rollout.conditioning, rows.x_t, rows.t)
+        policies, inputs = self.editor.policies, (conditioning, rows.x_t, rows.t)
         velocities = {"default": self.editor.velocity(*inputs)}
         for name in self.algorithm.asks(self.step):
             if name == "old" and policies.on_policy:
@@ -272,13 +308,11 @@ class Trainer:
         weights = "lora_norm" if self.config.adapter.mode == "lora" else "weight_norm"
         return dict(zip(("update_norm", weights), norms, strict=True))
 
-    def _ban(self, groups: Sequence[Group]) -> None:
+    def _ban(self, judged: Sequence[Judged]) -> None:
         """Draw the items that are solved never again, if the config says so."""
         if self.config.data.ban_solved:
-            pairs = zip(self._items, groups, strict=True)
-            self.banned |= {
-                i for i, group in pairs if group.rewards is not None and self.algorithm.solves(group.rewards)
-            }
+            pairs = zip(self._items, judged, strict=True)
+            self.banned |= {item for item, each in pairs if self.algorithm.solves(each.rewards)}
 
     @contextmanager
     def _between_steps(self) -> Iterator[None]:
@@ -287,21 +321,30 @@ class Trainer:
         yield
         self._whole = True
 
-    def _row(self, measures: Sequence[GroupMeasures], numbers: Mapping[str, float | None]) -> StepRow:
-        """The row of the step that was just made."""
+    def _row(
+        self,
+        measures: Sequence[GroupMeasures],
+        numbers: Mapping[str, float | None],
+        clocks: Sequence[Mapping[str, float]],
+    ) -> StepRow:
+        """The row of the step that was just made; `clocks` are those of all ranks before the update."""
         self.start = self.start or edit_statistics(measures)
         if self.config.data.ban_solved:
             numbers = {**numbers, "banned": len(self.banned)}
-        return step_row(self.step, measures, numbers, self.start, self.clock.read())
+        if self.world.size > 1:
+            numbers = {**numbers, "imbalance": imbalance(clocks)}
+        seconds = slowest([*clocks, self.clock.read()])
+        self._step_seconds = seconds["total"]
+        self.seconds += self._step_seconds
+        return step_row(self.step, measures, numbers, self.start, seconds)
 
-    def _keep(self, groups: Sequence[Group]) -> None:
+    def _keep(self, groups: Sequence[Group], judged: Sequence[Judged]) -> None:
         """A picture of samples, of the first step and with every checkpoint; a checkpoint every `save_every` steps."""
         due = self.step % self.config.save_every == 0
         if due or self.step == 1:
-            path = self.out / SAMPLES / f"step_{self.step:06d}.png"
-            write_file(path, png(sample_grid(groups)))
-        self._step_seconds = self.clock.read()["total"]
-        self.seconds += self._step_seconds
+            strips = gather_strips(self.world, groups, [each.dropped for each in judged])
+            if self.world.is_main:
+                write_file(self.out / SAMPLES / f"step_{self.step:06d}.png", png(sample_grid(strips)))
         if due:
             self.save()
 
@@ -316,7 +359,20 @@ class Trainer:
         return self.out / CHECKPOINTS
 
     def _fits(self, max_seconds: float | None) -> bool:
-        return max_seconds is None or self.seconds + self._step_seconds < max_seconds
+        """Whether all ranks have time for a step."""
+        over = max_seconds is not None and self.seconds + self._step_seconds >= max_seconds
+        return not self.world.agree(over, "the next step")
+
+    @contextmanager
+    def _meeting(self, interrupts: Interrupts | None = None) -> Iterator[None]:
+        """A block in which ranks wait for each other; it ends the run if any of them is asked to stop."""
+        if self.world.size == 1:
+            yield
+            return
+        with self.clock("exchange"):
+            yield
+            if interrupts is not None and self.world.agree(interrupts.requested, "a place to stop"):
+                raise KeyboardInterrupt
 
     def _how_to_go_on(self) -> str:
         done = f"Stopped after step {self.step} of {self.config.steps}"
@@ -327,32 +383,25 @@ class Trainer:
         )
 
     def _write_weights(self, folder: Path) -> None:
-        """policy/ and ema/ as diffusers loads them, old/ likewise, and the exact tensors of optimiser and average."""
-        policies = self.editor.policies
-        policies.save(folder / "policy", "default")
-        policies.save(folder / "old", "old")
-        with self.ema.swap():
-            policies.save(folder / "ema", "default")
-        moments = checkpoint.optimizer_tensors(self.optimizer, self.names)
-        averages = {f"ema.{name}": tensor for name, tensor in self.ema.state_dict().items()}
-        save_file({name: tensor.contiguous() for name, tensor in {**moments, **averages}.items()}, folder / TENSORS)
+        write_weights(folder, self.editor.policies, self.ema, self.optimizer, self.names)
 
     def _resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
+        """Go on from the newest checkpoint, if there is one.
+
+        Raises:
+            UserError: It is another run's, or not all ranks see it.
+        """
         folder = checkpoint.latest(self._checkpoints)
+        seen = self.world.gather(folder and folder.name, "the start of the run")
+        if len({*seen}) > 1:
+            raise UserError(
+                f"out={self.out}: ranks see different checkpoints there; give a folder that all machines share"
+            )
         if folder is None:
             return
         state = checkpoint.read_state(folder)
         checkpoint.refuse_changes(self.out, state["config"], self.config)
-        self.editor.policies.load(folder / "policy", "default")
-        self.editor.policies.load(folder / "old", "old")
-        tensors = load_file(folder / TENSORS)
-        averages = {name.removeprefix("ema."): tensors.pop(name) for name in [*tensors] if name.startswith("ema.")}
-        try:
-            self.ema.load_state_dict(averages)
-        except ValueError as error:
-            raise UserError(f"{folder}: {error}") from error
-        checkpoint.restore_optimizer(self.optimizer, self.names, tensors)
+        read_weights(folder, self.editor.policies, self.ema, self.optimizer, self.names)
         self.step, self.seconds, self.start = state["step"], state["seconds"], state["start"]
         self.place = state.get("place", self.step * self.config.rollout.groups_per_step)  # none before bans were
         self.banned = {*state.get("banned", [])}

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from editr1.judges.base import Judge, JudgeRequest, Score, close, scores_of
+from editr1.judges.base import Judge, JudgeRequest, Score, close, compares, scores_of
 
 THREADS = 64  # calls of remote parts in flight
 
@@ -34,6 +34,11 @@ class MixedJudge:
     def remote(self) -> bool:
         """Whether any part waits for another machine."""
         return any(judge.remote for judge in self.judges.values())
+
+    @property
+    def compares(self) -> bool:
+        """Whether any part compares the edits of a group."""
+        return any(compares(judge) for judge in self.judges.values())
 
     def close(self) -> None:
         """Withdraw all questions to servers; it can be asked again."""

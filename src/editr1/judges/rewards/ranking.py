@@ -35,6 +35,8 @@ class RankingJudge(ModelJudge):
         source_size: See `JudgeConfig`.
     """
 
+    compares = True
+
     def __init__(self, model: MLLM, source_size: SourceSize = JUDGE_DEFAULTS.source_size) -> None:
         super().__init__(model)
         self.source_size = source_size

@@ -1,0 +1,257 @@
+"""What ranks send each other in a step: rewards and measures as JSON; latents and conditioning as tensors.
+
+Nothing is pickled: a nest of tensors travels as its layout in JSON, followed by the bytes of its tensors.
+
+Letters: G edits of a group, N tokens, C channels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from editr1.algorithms.base import Edits
+from editr1.editors.recorder import Conditioning
+from editr1.errors import UserError
+from editr1.training.distributed import World
+from editr1.training.group import Group
+from editr1.training.sharing import RowShare, Share
+from editr1.training.step_row import GroupMeasures, Watch, joined, measure
+
+
+@dataclass
+class Judged:
+    """What every rank knows of a group of the step, whoever made its edits; attributes as in `Group`.
+
+    Attributes:
+        measures: Its numbers.
+        levels: Noise levels that its sampler visited, [S].
+    """
+
+    index: int
+    measures: GroupMeasures
+    levels: Tensor
+    rewards: Tensor
+    parts: dict[str, Tensor]
+    advantages: Tensor | None = None
+    dropped: str | None = None
+
+    @property
+    def edits(self) -> Edits:
+        """Its edits without their latents, which only the ranks that made them have."""
+        assert self.advantages is not None, "advantages come before the loss"
+        return Edits(torch.empty(len(self.rewards), 0, 0), self.advantages, self.levels)
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Rows of a kept group that this rank trains on.
+
+    Attributes:
+        index: The group's place in its step.
+        conditioning: Arguments of the denoiser.
+        edits: All edits of the group.
+        share: Which rows of them.
+    """
+
+    index: int
+    conditioning: Conditioning
+    edits: Edits
+    share: RowShare
+
+
+def gather_groups(world: World, groups: Sequence[Group], watch: Watch | None = None) -> list[Judged]:
+    """All groups of the step, in their order, from the edits that each rank made."""
+    own = [_facts(group, watch) for group in groups]
+    facts: dict[int, list[dict[str, Any]]] = {}
+    for part in sorted((part for parts in world.gather(own, "the rewards of a step") for part in parts), key=_place):
+        facts.setdefault(part["index"], []).append(part)
+    return [_judged(index, facts[index]) for index in sorted(facts)]
+
+
+def _facts(group: Group, watch: Watch | None) -> dict[str, Any]:
+    """What the others learn of edits that this rank made, as JSON."""
+    assert group.rewards is not None, "rewards come before they are told"
+    return {
+        "index": group.index,
+        "first": group.first,
+        "measures": asdict(measure(group, watch)),
+        "levels": group.rollout.levels.tolist(),
+        "rewards": group.rewards.tolist(),
+        "parts": {name: values.tolist() for name, values in group.parts.items()},
+    }
+
+
+def _place(part: Mapping[str, Any]) -> tuple[int, int]:
+    return part["index"], part["first"]
+
+
+def _judged(index: int, parts: Sequence[Mapping[str, Any]]) -> Judged:
+    """One group from its parts; a mixed reward that nobody gave for a part is NaN there."""
+    names = dict.fromkeys(name for part in parts for name in part["parts"])
+    unknown = [[float("nan")] * len(part["rewards"]) for part in parts]
+    mixed = {
+        name: [value for part, none in zip(parts, unknown, strict=True) for value in part["parts"].get(name, none)]
+        for name in names
+    }
+    return Judged(
+        index=index,
+        measures=joined([GroupMeasures(**part["measures"]) for part in parts]),
+        levels=torch.tensor(parts[0]["levels"]),
+        rewards=torch.tensor([value for part in parts for value in part["rewards"]]),
+        parts={name: torch.tensor(values) for name, values in mixed.items()},
+    )
+
+
+def hand_out(
+    world: World,
+    groups: Sequence[Group],
+    kept: Sequence[Judged],
+    makers: Sequence[Sequence[Share]],
+    takers: Sequence[Sequence[RowShare]],
+) -> list[Portion]:
+    """The rows that this rank trains on; latents and conditioning of a group go to the ranks that lack them.
+
+    A group is sent to all ranks, and those that do not train on it forget it at once.
+
+    Args:
+        world: The ranks.
+        groups: Groups with edits of this rank.
+        kept: Groups that are trained on, with advantages.
+        makers: Edits that each rank has made.
+        takers: Rows that each rank trains on.
+    """
+    portions, own = [], {group.index: group for group in groups}
+    for judged in kept:
+        shares = [share for share in takers[world.rank] if share.index == judged.index]
+        sources = [rank for rank, made in enumerate(makers) if any(s.count and s.index == judged.index for s in made)]
+        needed = {rank for rank, some in enumerate(takers) if any(s.index == judged.index for s in some)}
+        group = own.get(judged.index)
+        if len(sources) == 1 and needed <= {*sources}:  # nothing has to travel
+            if group is None:
+                continue
+            conditioning = group.rollout.conditioning
+            latents, trajectory = group.rollout.latents, group.rollout.trajectory
+        else:
+            conditioning, latents, trajectory = _collected(world, group, sources)
+        edits = replace(judged.edits, latents=latents, levels=judged.levels.to(latents.device), trajectory=trajectory)
+        portions += [Portion(judged.index, conditioning, edits, share) for share in shares]
+    return portions
+
+
+def _collected(world: World, group: Group | None, sources: Sequence[int]) -> tuple[Conditioning, Tensor, Tensor | None]:
+    """Conditioning, latents [G, N, C] and trajectory of a group that was made by the ranks `sources`, on every rank."""
+    conditioning, latents, trajectories = None, [], []
+    for number, source in enumerate(sources):
+        value = None
+        if group is not None and source == world.rank:
+            rollout = group.rollout
+            value = [as_dict(rollout.conditioning) if number == 0 else None, rollout.latents, rollout.trajectory]
+        first, part, trajectory = broadcast(world, value, source)
+        conditioning = first if number == 0 else conditioning
+        latents.append(part)
+        trajectories.append(trajectory)
+    assert conditioning is not None, "the first source sends it"
+    paths = [path for path in trajectories if path is not None]
+    return Conditioning(**conditioning), torch.cat(latents), torch.cat(paths, dim=1) if paths else None
+
+
+@torch.no_grad()
+def sum_gradients(world: World, params: Sequence[Tensor], sums: Tensor) -> None:
+    """Replace the gradients of all ranks by their sum, and `sums` likewise, in one message.
+
+    A weight that no rank has a gradient for keeps none: an optimiser passes it by, as in one process.
+    """
+    if world.size == 1:
+        return
+    own = torch.tensor([param.grad is not None for param in params], dtype=sums.dtype, device=sums.device)
+    gradients = [torch.zeros_like(param) if param.grad is None else param.grad for param in params]
+    world.all_sum([*gradients, sums, own], "the sum of gradients")
+    for param, gradient, ranks in zip(params, gradients, own.tolist(), strict=True):
+        param.grad = gradient if ranks else None
+
+
+def as_dict(conditioning: Conditioning) -> dict[str, Any]:
+    """Its fields by name, not copied."""
+    return {field.name: getattr(conditioning, field.name) for field in fields(conditioning)}
+
+
+def broadcast(world: World, value: Any, source: int) -> Any:
+    """The nest of tensors `value` of rank `source`, on every rank; other ranks give None.
+
+    Lists, tuples, dicts with text as keys, tensors, number formats and JSON's scalars can be in it.
+    """
+    tensors: list[Tensor] = []
+    layout = _layout(value, tensors) if world.rank == source else None
+    layout = json.loads(world.broadcast_bytes(json.dumps(layout).encode(), source))
+    return _value(layout, iter(tensors), world, source)
+
+
+def _layout(value: Any, tensors: list[Tensor]) -> Any:
+    """`value` as JSON; its tensors are appended to `tensors`."""
+    if isinstance(value, Tensor):
+        tensors.append(value.detach())
+        return {"tensor": _name(value.dtype), "shape": [*value.shape], "gpu": value.is_cuda}
+    if isinstance(value, torch.dtype):
+        return {"dtype": _name(value)}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {"dict": {key: _layout(item, tensors) for key, item in value.items()}}
+    if isinstance(value, list | tuple):
+        return {"list" if isinstance(value, list) else "tuple": [_layout(item, tensors) for item in value]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise UserError(
+        f"the denoiser takes an argument of the type {type(value).__name__}, which cannot be sent to other processes; "
+        "train this editor with one process"
+    )
+
+
+def _value(layout: Any, tensors: Any, world: World, source: int) -> Any:
+    """The reverse; the tensors travel in the order of the layout."""
+    if not isinstance(layout, dict):
+        return layout
+    if "tensor" in layout:
+        dtype = getattr(torch, layout["tensor"])
+        if world.rank == source:
+            tensor = next(tensors)
+        else:
+            tensor = torch.empty(layout["shape"], dtype=dtype, device="cuda" if layout["gpu"] else "cpu")
+        return world.broadcast_tensor(tensor, source)
+    if "dtype" in layout:
+        return getattr(torch, layout["dtype"])
+    if "dict" in layout:
+        return {key: _value(item, tensors, world, source) for key, item in layout["dict"].items()}
+    items = [_value(item, tensors, world, source) for item in next(iter(layout.values()))]
+    return items if "list" in layout else tuple(items)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def cut(group: Group, share: Share) -> Group:
+    """The edits of a group that a rank answers for, out of those that it made."""
+    keep = slice(share.first - group.first, share.first - group.first + share.count)
+    if (keep.start, share.count) == (0, len(group.rollout.images)):
+        return group
+    rollout = group.rollout
+    part = replace(
+        rollout,
+        latents=rollout.latents[keep],
+        images=rollout.images[keep],
+        trajectory=None if rollout.trajectory is None else rollout.trajectory[:, keep],
+    )
+    return replace(
+        group,
+        first=share.first,
+        rollout=part,
+        rewards=None if group.rewards is None else group.rewards[keep],
+        reasons=group.reasons[keep],
+        parts={name: values[keep] for name, values in group.parts.items()},
+        parts_reasons={name: reasons[keep] for name, reasons in group.parts_reasons.items()},
+    )

@@ -1,0 +1,47 @@
+"""The weights of a run in a checkpoint: policies and average as diffusers loads them, and the exact tensors beside.
+
+policy/, old/ and ema/ are for diffusers; training.safetensors holds the optimiser's moments and the average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch.optim import Optimizer
+
+from editr1.algorithms.ema import EMA
+from editr1.editors.policies import Policies
+from editr1.errors import UserError
+from editr1.training import checkpoint
+
+TENSORS = "training.safetensors"
+
+
+def write_weights(folder: Path, policies: Policies, ema: EMA, optimizer: Optimizer, names: Sequence[str]) -> None:
+    """Write all weights; `names` are those of the trained parameters, in the optimiser's order."""
+    policies.save(folder / "policy", "default")
+    policies.save(folder / "old", "old")
+    with ema.swap():
+        policies.save(folder / "ema", "default")
+    moments = checkpoint.optimizer_tensors(optimizer, names)
+    averages = {f"ema.{name}": tensor for name, tensor in ema.state_dict().items()}
+    save_file({name: tensor.contiguous() for name, tensor in {**moments, **averages}.items()}, folder / TENSORS)
+
+
+def read_weights(folder: Path, policies: Policies, ema: EMA, optimizer: Optimizer, names: Sequence[str]) -> None:
+    """The reverse, in place.
+
+    Raises:
+        UserError: The weights are not those of this editor and its settings.
+    """
+    policies.load(folder / "policy", "default")
+    policies.load(folder / "old", "old")
+    tensors = load_file(folder / TENSORS)
+    averages = {name.removeprefix("ema."): tensors.pop(name) for name in [*tensors] if name.startswith("ema.")}
+    try:
+        ema.load_state_dict(averages)
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from error
+    checkpoint.restore_optimizer(optimizer, names, tensors)

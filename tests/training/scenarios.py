@@ -1,0 +1,113 @@
+"""Runs that one process and several ranks must make alike; `python -m tests.training.scenarios` makes them on a rank.
+
+Three groups of five edits on two ranks, or on four: nothing divides.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from editr1.config.settings import Config
+from editr1.data.samples import EditSample
+from editr1.editors.open import apply_memory, open_editor
+from editr1.judges.base import Judge, JudgeRequest, Score
+from editr1.judges.rewards.mixed import MixedJudge
+from editr1.training.distributed import ALONE, World, open_world
+from editr1.training.trainer import Trainer
+from tests.training.runs import Colours, RedJudge, redness, settings
+
+FIRST = 0  # the item of the first group of the first step, for seed 0 and two groups
+STEPS = 3
+
+
+class Judged:
+    """Scores by the request's item; `remote` asks from threads, `compares` scores a group as a whole."""
+
+    def __init__(
+        self, score: Callable[[int, JudgeRequest], Score], remote: bool = False, compares: bool = False
+    ) -> None:
+        self.by_item, self.remote, self.compares = score, remote, compares
+
+    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+        scores = [self.by_item(int(request.sample.key[-1]), request) for request in requests]
+        if not self.compares:
+            return scores
+        values = sorted(score.value or 0.0 for score in scores)
+        return [Score(values.index(score.value or 0.0) / len(values)) for score in scores]
+
+
+class TwoSources(Colours):
+    """Items with a second source picture."""
+
+    def __getitem__(self, index: int) -> EditSample:
+        return replace(super().__getitem__(index), references=(Image.new("RGB", (32, 32), (9, 50 * index, 90)),))
+
+
+def red(item: int, request: JudgeRequest) -> Score:
+    return Score(redness(request))
+
+
+def flat_for(*items: int) -> Judged:
+    """A judge that finds all edits of some items equally good: the filter drops their groups."""
+    return Judged(lambda item, request: Score(0.95) if item in items else red(item, request))
+
+
+def silent_for(*items: int) -> Judged:
+    """A judge that fails for the edits of some items."""
+    return Judged(lambda item, request: Score(None, "no answer") if item in items else red(item, request))
+
+
+def half_red() -> Judge:
+    """Two rewards, of which one fails for two items."""
+    return MixedJudge({"red": (RedJudge(), 1.0), "other": (silent_for(1, 3), 0.5)})
+
+
+PAPER = {"algorithm__filter": "paper", "algorithm__tau_sigma": 0.01}
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "awm": {"algorithm": {"name": "awm", "filter": "off", "timesteps_per_image": 2, "old_rate": 0.3}},
+    "full": {"adapter__mode": "full"},
+    "one group": {"rollout__groups_per_step": 1},
+    "a rank's only group dropped": {**PAPER, "rollout__groups_per_step": 2, "judge": flat_for(FIRST)},
+    "some dropped": {**PAPER, "judge": flat_for(0, 3)},
+    "all dropped": {**PAPER, "judge": flat_for(*range(5))},
+    "some unscored": {"judge": silent_for(1, 4)},
+    "mixed, one part fails": {"judge": half_red, "failures__steps": 99},
+    "a judge that compares": {"judge": Judged(red, compares=True), "rollout__groups_per_step": 1},
+    "a remote judge": {"judge": Judged(red, remote=True)},
+    "banned items": {**PAPER, "data__ban_solved": True, "judge": flat_for(0, 3)},
+    "checkpointing": {"memory__gradient_checkpointing": True},
+    "cache": {"memory__cache": "cache"},
+    "references": {"dataset": TwoSources()},
+}
+
+
+def trainer_of(name: str, out: Path, editor: Path, world: World = ALONE) -> Trainer:
+    """The trainer of a scenario."""
+    changes = dict(SCENARIOS[name])
+    judge, dataset = changes.pop("judge", None) or RedJudge(), changes.pop("dataset", None) or Colours()
+    if changes.get("memory__cache"):
+        changes["memory__cache"] = out.parent / "cache"
+    sizes = {"rollout__group_size": 5, "rollout__groups_per_step": 3, "optim__lr": 3e-4, "optim__micro_batch": 4}
+    config: Config = settings(**{**sizes, "steps": STEPS, "save_every": STEPS, **changes})
+    opened = open_editor(editor, pixels=1024)
+    apply_memory(opened, config.memory)
+    return Trainer(config, opened, judge() if callable(judge) else judge, dataset, out, world=world)
+
+
+def main() -> None:
+    until = next((int(word[8:]) for word in sys.argv if word.startswith("--until=")), None)
+    folder, editor, *names = [word for word in sys.argv[1:] if not word.startswith("--")]
+    with open_world(60) as world:
+        for name in names:
+            trainer_of(name, Path(folder) / name, Path(editor), world).train(until=until)
+
+
+if __name__ == "__main__":
+    main()

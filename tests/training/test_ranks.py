@@ -1,0 +1,88 @@
+"""Several ranks make the run that one process makes: real torchrun, gloo, a tiny diffusers pipeline."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from editr1.files import read_lines
+from editr1.training.checkpoint import latest
+from tests.training.scenarios import SCENARIOS, trainer_of
+
+SAME = ("groups_kept", "dropped", "unscored", "reasons", "parts_unscored", "parts_reasons", "banned", "prompts")
+FIRST = (*SAME, "reward_mean", "reward_std_within", "reward_std_all", "reward_by_task", "reward_parts")
+ON_FOUR = ("lora", "full", "one group", "some dropped", "a judge that compares")
+
+
+def torchrun(ranks: int, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a module on ranks of this machine."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, timeout=600, env=environment, check=False, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_editor_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All scenarios by one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    for name in SCENARIOS:
+        trainer_of(name, folder / name, tiny_editor_path).train()
+    return folder
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def together(request: Any, tiny_editor_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All scenarios by several ranks."""
+    folder = tmp_path_factory.mktemp(f"ranks{request.param}")
+    names = [name for name in SCENARIOS if request.param == 2 or name in ON_FOUR]
+    result = torchrun(request.param, "tests.training.scenarios", str(folder), str(tiny_editor_path), *names)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(alone: Path, tiny_editor_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "lora"
+    trainer_of("lora", out, tiny_editor_path).train(until=1)
+    result = torchrun(2, "tests.training.scenarios", "--until=2", str(tmp_path), str(tiny_editor_path), "lora")
+    assert result.returncode == 0, result.stderr[-3000:]
+    trainer_of("lora", out, tiny_editor_path).train()
+    rows = read_lines(out / "metrics.jsonl")
+    assert ["imbalance" in row for row in rows] == [False, True, False]
+    for row, other in zip(rows, read_lines(alone / "lora" / "metrics.jsonl"), strict=True):
+        assert {key: row.get(key) for key in SAME} == {key: other.get(key) for key in SAME}
+    expected = weights(alone / "lora")
+    assert (weights(out) - expected).norm() <= 1e-5 * expected.norm()
+
+
+def weights(out: Path, name: str = "policy") -> torch.Tensor:
+    folder = latest(out / "checkpoints")
+    assert folder is not None
+    tensors = [load_file(path) for path in sorted((folder / name).glob("*.safetensors"))]
+    return torch.cat([each[key].double().flatten() for each in tensors for key in sorted(each)])
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_ranks_make_the_run_of_one_process(alone: Path, together: Path, name: str) -> None:
+    if not (together / name).exists():
+        pytest.skip("made on two ranks")
+    one, several = (read_lines(folder / name / "metrics.jsonl") for folder in (alone, together))
+    assert len(one) == len(several) == 3
+    for key in FIRST:  # the edits of the first step are equal bit for bit, so are their rewards
+        assert several[0].get(key) == one[0].get(key), key
+    for row, other in zip(one, several, strict=True):
+        assert {key: row.get(key) for key in SAME} == {key: other.get(key) for key in SAME}
+        assert 0 <= other["imbalance"] < 1 and set(other["seconds"]) == {*row["seconds"], "exchange"}
+    picture = Path("samples", "step_000001.png")
+    assert (together / name / picture).read_bytes() == (alone / name / picture).read_bytes()
+    for policy in ("policy", "old", "ema"):
+        expected = weights(alone / name, policy)
+        assert (weights(together / name, policy) - expected).norm() <= 1e-5 * expected.norm()

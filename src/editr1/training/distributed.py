@@ -9,16 +9,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+from torch.distributed.rendezvous import rendezvous
 
 from editr1.errors import UserError, first_line
 
@@ -122,6 +126,7 @@ def open_world(timeout: float = ALONE.timeout) -> Iterator[World]:
 
     Raises:
         UserError: There are more ranks than GPUs on this machine.
+        RankLost: A rank does not come in time.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World(timeout=timeout)
@@ -132,7 +137,11 @@ def open_world(timeout: float = ALONE.timeout) -> Iterator[World]:
         raise UserError(f"torchrun starts more processes than the {gpus} GPUs here; use --nproc-per-node {gpus}")
     if gpus:
         torch.cuda.set_device(local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=timedelta(seconds=timeout))
+    patience = timedelta(seconds=timeout)
+    store, rank, size = next(rendezvous("env://", timeout=patience))
+    store = PrefixStore(_session(store, rank, size, timeout), store)
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
     yield World(dist.get_rank(), dist.get_world_size(), timeout)
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
 
@@ -151,6 +160,32 @@ def first_to_fail(error: BaseException) -> bool:
     own = json.dumps({"rank": rank, "cause": str(error)})
     kept = json.loads(_store().compare_set(FAILURE, "", own))
     return bool(kept["rank"] == rank or kept["cause"] != str(error))
+
+
+def _session(store: Any, rank: int, size: int, timeout: float) -> str:
+    """A name that the ranks of this start of torchrun share, and those of no other.
+
+    After a restart, torchrun's store still holds what the ranks before wrote: their addresses, and why they failed
+    (pytorch issue 135712); its count of restarts is each machine's own. So rank 0 names the session, and answers a
+    greeting under a word that only a living rank can wait for. It knows that an answer came when the rank repeats it.
+    """
+    own = f"editr1/{uuid4().hex}"
+    if rank > 0:
+        store.set(f"editr1/greeting/{rank}", own)
+        with _losses("the start of the run"):
+            session = store.get(own).decode()
+        store.set(f"{session}/{rank}", "")
+        return session
+    absent, deadline = {*range(1, size)}, time.monotonic() + timeout
+    while absent:
+        for other in [each for each in absent if store.check([f"editr1/greeting/{each}"])]:
+            store.set(store.get(f"editr1/greeting/{other}").decode(), own)
+        absent = {each for each in absent if not store.check([f"{own}/{each}"])}
+        if time.monotonic() > deadline:
+            names = ", ".join(map(str, sorted(absent)))
+            raise RankLost(f"rank {names} ended or hangs: it did not reach the start of the run")
+        time.sleep(0.01)
+    return own
 
 
 @contextmanager

@@ -1,0 +1,45 @@
+"""What a restart by torchrun must not take over from the ranks before it."""
+
+from __future__ import annotations
+
+import subprocess
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.training.kills import torchrun
+
+PROGRAM = """
+    import os, sys, time
+    from editr1.errors import UserError
+    from editr1.training.distributed import first_to_fail, open_world
+
+    def say(text):
+        os.write(1, f"{text}\\n".encode())  # whole lines, also of two ranks
+
+    rank, restarted = int(os.environ["RANK"]), os.environ["TORCHELASTIC_RESTART_COUNT"] == "1"
+    if restarted and rank == 0:
+        time.sleep(3)  # rank 1 looks for the others first: it must not find those that are gone
+    with open_world(60) as world:
+        say(f"restarted: {restarted}, {world.gather(rank, 'a meeting')}")
+        try:
+            if rank == 1:
+                raise UserError("the second cause" if restarted else "the first cause")
+            world.meet("the end")
+        except UserError as error:
+            first_to_fail(error)
+            say(str(error))
+            sys.exit(2)
+"""
+
+
+@pytest.mark.long
+def test_ranks_that_are_restarted_meet_each_other_and_know_no_earlier_failure(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    done = subprocess.run([*torchrun(2, restarts=1), str(program)], capture_output=True, text=True, timeout=300)
+    said = done.stdout.splitlines()
+    assert said.count("restarted: False, [0, 1]") == said.count("restarted: True, [0, 1]") == 2, done.stderr
+    for cause in ("the first cause", "the second cause"):
+        assert said.count(cause) == said.count(f"rank 1 ended the run: {cause}") == 1

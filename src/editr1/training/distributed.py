@@ -131,12 +131,11 @@ def open_world(timeout: float = ALONE.timeout) -> Iterator[World]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World(timeout=timeout)
         return
-    local = int(os.environ["LOCAL_RANK"])
-    gpus = torch.cuda.device_count()
-    if gpus and local >= gpus:
-        raise UserError(f"torchrun starts more processes than the {gpus} GPUs here; use --nproc-per-node {gpus}")
+    gpus, local_ranks = torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"])
+    if 0 < gpus < local_ranks:
+        raise UserError(f"torchrun starts {local_ranks} processes on the {gpus} GPUs here; use --nproc-per-node {gpus}")
     if gpus:
-        torch.cuda.set_device(local)
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     patience = timedelta(seconds=timeout)
     store, rank, size = next(rendezvous("env://", timeout=patience))
     store = PrefixStore(_session(store, rank, size, timeout), store)
@@ -150,9 +149,9 @@ def first_to_fail(error: BaseException) -> bool:
     """Record why this rank ends, for the others and for torchrun's report; whether nobody has said it already."""
     handler = get_error_handler()
     handler.initialize()
-    if not dist.is_initialized():
+    if not dist.is_initialized():  # what is wrong before the ranks meet is wrong on all of this machine
         handler.record_exception(error)
-        return True
+        return os.environ["LOCAL_RANK"] == "0"
     if isinstance(error, RankLost) and _told():
         return False
     handler.record_exception(error)

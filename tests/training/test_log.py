@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
+from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score
 from editr1.training import rewarding
 from editr1.training.alarms import Alarm
-from editr1.training.log import QUIET, StepProgress
+from editr1.training.log import QUIET, RunLog, StepProgress
 from editr1.training.rewarding import Rewarding
 from editr1.training.session import header
 from tests.training.runs import Make, RedJudge
@@ -149,3 +154,17 @@ def test_run_with_a_ruinous_learning_rate_sounds_an_alarm(make: Make, capsys: py
 
     make(judge=RedJudge(collapse), steps=5, rollout__groups_per_step=1).train()
     assert any("ALARM at step 5, reward collapsed: The mean reward fell from 0.55 to 0.01" in x for x in said(capsys))
+
+
+@pytest.mark.parametrize("call", ["add_scalar", "flush"])
+def test_a_disk_that_is_full_for_tensorboard_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    log = RunLog(tmp_path, 0)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"cannot write .*tb: .*No space left"):
+        patch.setattr(SummaryWriter, call, full)
+        log.write(ROW)
+    log.close()

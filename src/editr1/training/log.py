@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from editr1.errors import UserError
 from editr1.files import JsonLines
 from editr1.training.alarms import Alarm
 from editr1.training.run_files import BOARD, METRICS
@@ -84,13 +85,18 @@ class RunLog:
         """
         self._lines.append([row])
         self.rows.append(row)
-        for name, value in _flat(row):
-            self._board.add_scalar(name, value, row["step"])
-        self._board.flush()
+        try:
+            for name, value in _flat(row):
+                self._board.add_scalar(name, value, row["step"])
+            self._board.flush()
+        except OSError as error:
+            message = f"cannot write {self.path.with_name(BOARD)}: {error}; make room, and run the same command again"
+            raise UserError(message) from error
 
     def close(self) -> None:
         """Close the files."""
-        self._board.close()
+        with suppress(OSError):  # `write` has told it
+            self._board.close()
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -205,6 +205,8 @@ def _losses(place: str) -> Iterator[None]:
 
 def _told(seconds: float = 2.0) -> bool:
     """Whether a rank has recorded why it ended; it may be about to."""
+    if not dist.is_initialized():
+        return False
     try:
         _store().wait([FAILURE], timedelta(seconds=seconds))
     except RuntimeError:

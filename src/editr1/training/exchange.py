@@ -184,7 +184,7 @@ def as_dict(conditioning: Conditioning) -> dict[str, Any]:
 def broadcast(world: World, value: Any, source: int) -> Any:
     """The nest of tensors `value` of rank `source`, on every rank; other ranks give None.
 
-    Lists, tuples, dicts with text as keys, tensors, number formats and JSON's scalars can be in it.
+    Lists, tuples, dicts, tensors, number formats and JSON's scalars can be in it.
     """
     tensors: list[Tensor] = []
     layout = _layout(value, tensors) if world.rank == source else None
@@ -199,8 +199,8 @@ def _layout(value: Any, tensors: list[Tensor]) -> Any:
         return {"tensor": _name(value.dtype), "shape": [*value.shape], "gpu": value.is_cuda}
     if isinstance(value, torch.dtype):
         return {"dtype": _name(value)}
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {"dict": {key: _layout(item, tensors) for key, item in value.items()}}
+    if isinstance(value, dict):
+        return {"dict": [[_layout(key, tensors), _layout(item, tensors)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
         return {"list" if isinstance(value, list) else "tuple": [_layout(item, tensors) for item in value]}
     if value is None or isinstance(value, bool | int | float | str):
@@ -225,7 +225,8 @@ def _value(layout: Any, tensors: Any, world: World, source: int) -> Any:
     if "dtype" in layout:
         return getattr(torch, layout["dtype"])
     if "dict" in layout:
-        return {key: _value(item, tensors, world, source) for key, item in layout["dict"].items()}
+        pairs = ([_value(each, tensors, world, source) for each in pair] for pair in layout["dict"])
+        return {key: item for key, item in pairs}
     items = [_value(item, tensors, world, source) for item in next(iter(layout.values()))]
     return items if "list" in layout else tuple(items)
 

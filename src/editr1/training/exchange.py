@@ -225,8 +225,7 @@ def _value(layout: Any, tensors: Any, world: World, source: int) -> Any:
     if "dtype" in layout:
         return getattr(torch, layout["dtype"])
     if "dict" in layout:
-        pairs = ([_value(each, tensors, world, source) for each in pair] for pair in layout["dict"])
-        return {key: item for key, item in pairs}
+        return dict([_value(each, tensors, world, source) for each in pair] for pair in layout["dict"])
     items = [_value(item, tensors, world, source) for item in next(iter(layout.values()))]
     return items if "list" in layout else tuple(items)
 

@@ -42,6 +42,7 @@ check: $(STAMP)  ## lint (docstrings too), format, types
 bench: $(STAMP)  ## seconds a step by part against bare calls, memory; writes benchmarks/results.json
 	@$(BIN)/python benchmarks/speed.py
 	@$(BIN)/python benchmarks/judge_client.py
+	@$(BIN)/python benchmarks/ranks.py
 
 clean:  ## remove .venv and caches (runs and demo folders stay)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -241,6 +241,20 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _weights_to_spread(self) -> Config:
+        if self.memory.quantize is not None and self.parallel.shard > 1:
+            raise ValueError(
+                f"parallel.shard={self.parallel.shard} spreads weights of editor.dtype alone, not those of "
+                f"memory.quantize={self.memory.quantize!r}; set one of them to its default (1, null)"
+            )
+        if self.adapter.mode == "full" and self.parallel.shard > 1:
+            raise ValueError(
+                f"parallel.shard={self.parallel.shard} spreads the frozen weights under a LoRA, but adapter.mode "
+                '"full" trains them; set it to 1, or adapter.mode to "lora"'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _init_of_a_lora(self) -> Config:
         if self.adapter.init is not None and self.adapter.mode == "full":
             raise ValueError(

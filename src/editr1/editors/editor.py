@@ -28,6 +28,7 @@ from editr1.editors.family import Family, Size
 from editr1.editors.policies import FullPolicies, LoraPolicies, Policies
 from editr1.editors.recorder import Call, Conditioning, Recording, largest_difference
 from editr1.editors.samplers import SCHEDULERS
+from editr1.editors.sharding import is_sharded
 from editr1.errors import UserError
 
 
@@ -95,7 +96,7 @@ class Editor:
         self.guidance = family.guidance if guidance is None else guidance
         self.denoiser: nn.Module = denoiser
         self.policies = Policies(denoiser)
-        self.is_sharded = False  # whether ranks share the weights, so that all must make equally many calls
+        self.is_sharded = is_sharded(denoiser)  # ranks share the weights: all must make equally many calls
         for component in pipe.components.values():
             if isinstance(component, nn.Module):
                 component.requires_grad_(False)

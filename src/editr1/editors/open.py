@@ -11,6 +11,7 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
+from torch.distributed.device_mesh import DeviceMesh
 
 from editr1.config.loading import load_config
 from editr1.config.section import is_toy
@@ -23,10 +24,26 @@ from editr1.editors.family import DENOISERS, Family
 from editr1.editors.lora.files import check_scale, find_file, load_lora_into
 from editr1.editors.memory import checkpoint_blocks, compile_blocks, place, quantization, set_attention, tile_vae
 from editr1.editors.probe import GUIDANCE_ARGUMENTS, derive_family
+from editr1.editors.sharding import (
+    Meeting,
+    alone,
+    empty_denoiser,
+    is_large,
+    keeps_gathered,
+    open_mesh,
+    read_shards,
+    shard_denoiser,
+    shard_text_encoder,
+    turn,
+)
 from editr1.errors import UserError, first_line
 from editr1.model_files import check_hub, is_hub_name
 from editr1.toy.assets import locate
 
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError)
+"""Errors of a pipeline whose files are missing, damaged or do not fit each other."""
+ONE_PROCESS = ("memory.gradient_checkpointing=false", "parallel.shard=1", "parallel.context=1")
+"""Settings of a run's YAML outside of training."""
 FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
 
 
@@ -38,8 +55,7 @@ def open_editor(
     guidance: float | None = None,
     pixels: int | None = None,
     text_tokens: int | None = None,
-    quantize: Quantization | None = None,
-    offload: bool = False,
+    **loading: Any,
 ) -> Editor:
     """An editor with its family record, which is derived if there is none; arguments of `load_pipeline` and `Editor`.
 
@@ -47,13 +63,22 @@ def open_editor(
         UserError: There is no pipeline, it cannot be read, or it is no flow-matching editor.
     """
     family = find_family(path_or_id)
-    pipe = load_pipeline(path_or_id, dtype, device, quantize=quantize, offload=offload)
+    pipe = load_pipeline(path_or_id, dtype, device, **loading)
     family = family or derive_family(pipe, pixels=pixels)
     return Editor(pipe, family, guidance=guidance, pixels=pixels, text_tokens=text_tokens)
 
 
-def open_config_editor(config: Config) -> Editor:
-    """The editor that a config names, with the settings of its `memory`."""
+def open_config_editor(config: Config, ranks: int = 1, meet: Meeting = alone) -> Editor:
+    """The editor that a config names, with the settings of its `memory` and `parallel`.
+
+    Args:
+        config: The run.
+        ranks: Processes of the run, all of which call this function.
+        meet: Waits for all of them.
+
+    Raises:
+        UserError: There is no such editor, or `parallel.shard` does not divide the number of ranks.
+    """
     settings, memory = config.editor, config.memory
     device = pick_device(settings.device)
     editor = open_editor(
@@ -65,6 +90,10 @@ def open_config_editor(config: Config) -> Editor:
         text_tokens=settings.text_tokens,
         quantize=memory.quantize,
         offload=memory.offload,
+        mesh=open_mesh(ranks, config.parallel.shard, device.type),
+        # whether a rank finds an encoding in the cache, and calls no text encoder, is its own matter
+        whole_encoders=memory.offload or memory.cache is not None,
+        meet=meet,
     )
     apply_memory(editor, memory)
     return editor
@@ -98,7 +127,7 @@ def open_named_editor(
     if Path(name).suffix in (".yaml", ".yml"):
         options = {"editor.guidance": guidance, "editor.pixels": pixels, "editor.device": device}
         overrides = [f"{key}={value}" for key, value in options.items() if value is not None]
-        editor = open_config_editor(load_config(name, [*overrides, "memory.gradient_checkpointing=false"]))
+        editor = open_config_editor(load_config(name, [*overrides, *ONE_PROCESS]))
     else:
         device = device or pick_device("auto")
         dtype = pick_dtype("auto", device)
@@ -201,6 +230,9 @@ def load_pipeline(
     *,
     quantize: Quantization | None = None,
     offload: bool = False,
+    mesh: DeviceMesh | None = None,
+    whole_encoders: bool = False,
+    meet: Meeting = alone,
 ) -> DiffusionPipeline:
     """Load all weights of a pipeline.
 
@@ -210,17 +242,30 @@ def load_pipeline(
         device: Device of the pipeline.
         quantize: Number format of the denoiser's weights; None for `dtype`.
         offload: Whether all but the denoiser stay on the CPU and come to `device` while they compute.
+        mesh: Ranks over which the weights of the denoiser and of large text encoders are spread; None for none.
+        whole_encoders: Whether large text encoders are whole nevertheless.
+        meet: Waits for the other ranks of the mesh.
 
     Raises:
         UserError: They cannot be read or do not fit their configs, or a package that `quantize` needs is missing.
     """
-    index = DiffusionPipeline.load_config(path_or_id) if quantize or offload else {}
+    index = DiffusionPipeline.load_config(path_or_id) if quantize or offload or mesh else {}
     denoiser = denoiser_name(index) or DENOISERS[0]
     settings = {"quantization_config": quantization(quantize, denoiser, dtype)} if quantize else {}
     try:
-        pipe = DiffusionPipeline.from_pretrained(path_or_id, dtype=dtype, **settings)
-        return place(pipe, device, denoiser if offload else None)
-    except torch.OutOfMemoryError:
+        if mesh is None:
+            pipe = DiffusionPipeline.from_pretrained(path_or_id, dtype=dtype, **settings)
+            return place(pipe, device, denoiser if offload else None)
+        empty = empty_denoiser(path_or_id, denoiser, dtype)
+        shard_denoiser(empty, mesh, keeps_gathered(empty, torch.device(device)))
+        read_shards(empty, path_or_id, denoiser, torch.device(device))
+        with turn(meet, "loading the editor"):
+            pipe = DiffusionPipeline.from_pretrained(path_or_id, dtype=dtype, **{denoiser: empty})
+            for name, component in pipe.components.items():
+                if name != denoiser and is_large(component) and not whole_encoders:
+                    shard_text_encoder(component, mesh)
+            return place(pipe, device, denoiser if offload else None)
+    except (torch.OutOfMemoryError, UserError):
         raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise UserError(f"editor.path={str(path_or_id)!r}: cannot load the pipeline: {first_line(error)}") from error

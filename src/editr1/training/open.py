@@ -25,7 +25,7 @@ def open_trainer(config: Config, dataset: EditDataset | None = None, world: Worl
         UserError: something that the config names is not there or does not fit.
     """
     config = resolve(config)
-    editor, judge = open_config_editor(config), open_config_judge(config)
+    editor, judge = open_config_editor(config, world.size, world.meet), open_config_judge(config)
     return Trainer(config, editor, judge, open_datasets(config)[0] if dataset is None else dataset, world=world)
 
 

@@ -1,4 +1,4 @@
-"""What a step of a real editor costs, by count: `python scripts/real_run.py`. No weights, no GPU.
+"""What a step of a real editor costs on one GPU and on many, by count: `python scripts/real_run.py`. Needs no GPU.
 
 The denoisers are built on torch's meta device from diffusers' default configs, which are those of Qwen-Image-Edit and
 FLUX.1 Kontext. Their parameters are counted, and the operations of one call (torch's flop counter) at 512x512 with one
@@ -7,22 +7,40 @@ each at 5 levels: one call with gradient, one of the old policy, one of the refe
 
 The hours assume that a GPU does 40 % of an H100's dense bfloat16 peak (989 teraflops, by its data sheet). That share is
 an assumption, not a measurement; text encoder, VAE and judge come on top.
+
+The tables of docs/scale.md follow. Memory: the denoiser's weights, whole, quantised (linear layers alone) or over 8
+GPUs; what training a LoRA of the default rank adds; what gradient checkpointing keeps of a row, the inputs of the
+blocks. Time: the edits and rows of the busiest of N ranks, by the functions that training shares them out with, and
+one more forward pass per row for gradient checkpointing; messages between GPUs are not counted. Judge: its tokens are
+those of two 512x512 pictures (as Qwen2.5-VL cuts them) and of the default words, at 4 characters a token (an
+assumption); a token costs 2 operations per weight, at the same share of the peak. It keeps up if it has judged all
+edits when they are made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel, QwenImageTransformer2DModel
+from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from editr1.algorithms.nft import NFT
-from editr1.config.settings import RolloutConfig
+from editr1.config.settings import AdapterConfig, RolloutConfig
+from editr1.data.samples import EditSample
+from editr1.editors.families import JOINT_ATTENTION
+from editr1.judges.base import JudgeRequest
+from editr1.judges.prompts import load_prompt
+from editr1.training.sharing import share_edits, share_rows, widened
 
 PEAK, SHARE = 989e12, 0.4
+JUDGE = 32e9  # weights of the presets' judge
+GPUS = (1, 8, 16, 64)
 SIDE = 32  # tokens of 16x16 pixels along a side of 512
 TEXT = 512
 
@@ -53,6 +71,7 @@ def kontext() -> tuple[nn.Module, dict[str, Any]]:
     }
 
 
+@cache
 def count(build: Callable[[], tuple[nn.Module, dict[str, Any]]]) -> tuple[int, int, int]:
     """Parameters, and operations of one call forward and backward."""
     with torch.device("meta"):
@@ -63,6 +82,77 @@ def count(build: Callable[[], tuple[nn.Module, dict[str, Any]]]) -> tuple[int, i
         with FlopCounterMode(display=False) as backward:
             output.sum().backward()
     return sum(p.numel() for p in model.parameters()), forward.get_total_flops(), backward.get_total_flops()
+
+
+def weights(build: Callable[[], tuple[nn.Module, dict[str, Any]]]) -> dict[str, float]:
+    """Gigabytes: of the denoiser by kind of its weights, of what trains its LoRA, and of the blocks' inputs per row."""
+    with torch.device("meta"):
+        model, arguments = build()
+    linear = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+    flat = sum(part.weight.numel() for part in linear.values())
+    rest = sum(p.numel() for p in model.parameters()) - flat
+    attention = [part for name, part in linear.items() if any(name.endswith(f".{end}") for end in JOINT_ATTENTION)]
+    lora = AdapterConfig().rank * sum(part.in_features + part.out_features for part in attention)
+    tokens = arguments["hidden_states"].shape[1] + TEXT
+    blocks = sum(
+        len(part) for name, part in model.named_children() if isinstance(part, nn.ModuleList) and "blocks" in name
+    )
+    gigabytes = {
+        "bfloat16": 2 * (flat + rest),
+        "int8": flat + 2 * rest,
+        "nf4": 4.5 / 8 * flat + 2 * rest,
+        "over 8": 2 * (flat + rest) / 8,
+        "LoRA": 24 * lora,
+        "row": 2 * blocks * tokens * model.inner_dim,
+    }
+    return {name: size / 1e9 for name, size in gigabytes.items()}
+
+
+def busiest(gpus: int, rollout: RolloutConfig, levels: int) -> tuple[int, int]:
+    """Edits that the busiest of so many ranks makes in a step, and rows that the busiest one trains on."""
+    size, groups = rollout.group_size, rollout.groups_per_step
+    shares = share_edits(groups, size, gpus)
+    edits = max(sum(widened(share, size).count for share in own) for own in shares)
+    rows = share_rows([(index, size * levels) for index in range(groups)], gpus)
+    return edits, max(sum(share.stop - share.start for share in own) for own in rows)
+
+
+def judge_tokens() -> int:
+    """Tokens of one question about one edit."""
+    height, width = smart_resize(512, 512, factor=28)
+    picture = Image.new("RGB", (512, 512))
+    sample = EditSample(
+        "0", picture, "Make the car red.", requirement="The car is red; all else is as before.", task="adjust"
+    )
+    parts = load_prompt("full", "paper").parts(JudgeRequest(sample, picture))
+    return 2 * (height // 28) * (width // 28) + sum(len(part) for part in parts if isinstance(part, str)) // 4
+
+
+def print_tables() -> None:
+    """Print the tables of docs/scale.md."""
+    rollout = RolloutConfig()
+    levels, tokens = NFT().levels_per_edit(rollout.steps), judge_tokens()
+    editors = {"Qwen-Image-Edit": qwen, "FLUX.1 Kontext": kontext}
+    print("\n| denoiser, GB | bfloat16 | int8 | nf4 | bfloat16 over 8 GPUs | its LoRA | each row |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name, build in editors.items():
+        print(f"| {name} | " + " | ".join(f"{size:.1f}" for size in weights(build).values()) + " |")
+    judging = rollout.groups_per_step * rollout.group_size * 2 * JUDGE * tokens / (PEAK * SHARE)
+    print(f"\n{tokens} tokens per edit, {judging:.0f} GPU-seconds of judging per step")
+    print("\n| editor | GPUs | edits, rows of the busiest | making edits | step | of ideal | GPUs of the judge |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name, build in editors.items():
+        _, forward, backward = count(build)
+        alone = 0.0
+        for gpus in GPUS:
+            edits, rows = busiest(gpus, rollout, levels)
+            making = edits * rollout.steps * forward / (PEAK * SHARE)
+            step = making + rows * (4 * forward + backward) / (PEAK * SHARE)
+            alone = alone or step
+            print(
+                f"| {name} | {gpus} | {edits}, {rows} | {making:.0f} s | {step:.0f} s | {alone / gpus / step:.0%} | "
+                f"{judging / making:.1f} |"
+            )
 
 
 def main() -> None:
@@ -78,6 +168,7 @@ def main() -> None:
             f"{name}: {parameters / 1e9:.1f} billion parameters, {2 * parameters / 1e9:.0f} GB in bfloat16; "
             f"{step / 1e15:.0f} petaflop per step, {minutes:.0f} minutes on one H100 at {SHARE:.0%} of its peak"
         )
+    print_tables()
 
 
 if __name__ == "__main__":

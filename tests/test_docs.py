@@ -52,8 +52,9 @@ def test_line_of_data_is_one_that_the_dataset_reads(tmp_path: Path) -> None:
 def test_links_and_named_paths_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"(?<!!)\[[^\]]*\]\(([^)]+)\)", text) if not link.startswith("https://")]
-    paths = re.findall(r"`((?:src|tests|docs|benchmarks)/[\w/.]+)`", text)
-    assert [path for path in [*links, *paths] if not (ROOT / path).exists()] == []
+    paths = re.findall(r"`((?:src|tests|docs|benchmarks|examples)/[\w/.]+)`", text)
+    assert [link for link in links if not ((ROOT / name).parent / link).exists()] == []
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_the_table_of_editors_is_that_of_the_catalogue_and_all_of_it_passed() -> None:
@@ -83,7 +84,7 @@ def test_the_method_is_read_in_five_files_of_under_1500_lines() -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_make_targets_that_are_named_exist(name: str) -> None:
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    named = re.findall(r"(?:`|^)make (\w+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    named = re.findall(r"(?:`|^)make ([\w-]+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
     assert set(named) <= set(targets)
     assert {"demo", "test", "check", "bench", "clean", "help"} <= set(targets)

@@ -26,4 +26,7 @@ def test_counts_are_those_of_the_published_models_and_lie_between_the_bounds_of_
         )  # a multiplication and an addition per weight and token, attention
         assert 0.9 < backward / forward < 1.3  # frozen weights: gradients of the activations alone
     module.main()
-    assert "Qwen-Image-Edit: 20.4 billion parameters, 41 GB in bfloat16" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Qwen-Image-Edit: 20.4 billion parameters, 41 GB in bfloat16" in said
+    document = (SCRIPT.parents[1] / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert [line for line in said.splitlines()[2:] if line and line not in document] == []

@@ -19,7 +19,7 @@ from pathlib import Path
 STAGES = ("start", "rollout", "judge", "exchange", "train", "row", "save")
 STAGED = str(Path(__file__).with_name("staged.py"))
 SAVE_EVERY = 2
-ADVANCE = 4  # steps that a session makes at most until it has ended: three, and one that ends late
+ADVANCE = 3  # steps that a session makes at most until it has ended, but for moments that come late
 TINY = (
     "toy",
     "data.size=16",

@@ -21,7 +21,7 @@ FEW_AND_MANY = [(0, 2), pytest.param(1, 30, marks=pytest.mark.slow)]  # seed, nu
 
 def disturbed(folder: Path, seed: int, number: int, fault: Fault, ranks: int = 1) -> Disturbance:
     """A run that is to be disturbed; its undisturbed twin is in the folder `straight`."""
-    rng, steps = random.Random(seed), ADVANCE * number
+    rng, steps = random.Random(seed), ADVANCE * number + 1
     seconds = straight(folder / "straight", steps, *(torchrun(ranks) if ranks > 1 else ()))
     return Disturbance(folder / "out", steps, draw(rng, number, seconds), fault, rng, ranks)
 

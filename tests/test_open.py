@@ -17,7 +17,8 @@ from editr1.judges.mllm import MLLMJudge
 from editr1.judges.open import open_config_judge, open_judge, parse_judge
 from editr1.toy.assets import locate
 from editr1.toy.world import ToyDataset
-from editr1.training.open import open_dataset, resolve
+from editr1.training.checkpoint import resolve
+from editr1.training.datasets import open_dataset
 
 
 def test_a_config_names_its_dataset(tmp_path: Path) -> None:

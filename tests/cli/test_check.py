@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +18,14 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+import editr1
 from editr1.cli import check as checks
 from editr1.cli import main as cli
 from editr1.config.loading import load_config
 from editr1.config.settings import Config
 from editr1.errors import UserError
 from editr1.training import preflight
-from editr1.training.checkpoint import STATE
-from editr1.training.open import resolve
+from editr1.training.checkpoint import STATE, resolve
 
 COLOURS = ("red", "blue", "green", "black", "white")
 
@@ -111,6 +115,60 @@ def test_all_faults_of_a_run_are_told_at_once_one_line_each(run: Path, command: 
     lines = err.splitlines()
     assert all(line.startswith("editr1: ") for line in lines)
     assert [words for words in expected if not any(words in line for line in lines)] == []
+
+
+TYPICAL = {
+    "wrong_line": "data.jsonl:6: instruction: Field required",
+    "broken_picture": "white.png of item",
+    "no_data": "cannot read the dataset no_data",
+    "judge.path=toy:nobody": "nobody",
+    "judge={path: half}": "half has no processor_config.json or preprocessor_config.json",
+    "judge={endpoints: ['http://127.0.0.1:9/v1'], model: m}": "no answer from 127.0.0.1:9",
+    "editor.path=nowhere": "no diffusers pipeline there",
+    "out=run.yaml": "run.yaml is a file; choose a folder",
+    "rewards={f: {kind: function, path: 'no.such:f'}}": "reward function 'no.such:f' cannot be loaded",
+}
+"""Mistakes by what is overridden, or done to the data, with words of what is told."""
+COMMANDS = """
+import json, sys
+from editr1.cli.main import app
+for arguments in json.loads(sys.argv[1]):
+    try:
+        app(arguments)
+    except SystemExit as error:
+        heavy = [name for name in ("diffusers", "transformers", "peft") if name in sys.modules]
+        print(error.code, *heavy, file=sys.stderr)
+"""
+
+
+def test_typical_mistakes_are_told_before_the_libraries_of_models_are_imported(run: Path) -> None:
+    """`import torch, diffusers, transformers` takes most of ten seconds; none but the first is needed to say this."""
+    half = run.parent / "half"
+    half.mkdir()
+    (half / "config.json").write_text("{}")
+    data = run.parent / "data"
+    for name in ("wrong_line", "broken_picture"):
+        shutil.copytree(data, run.parent / name)
+    with (run.parent / "wrong_line" / "data.jsonl").open("a") as file:
+        file.write('\n{"source": "green.png", "instrution": "typo"}')
+    (run.parent / "broken_picture" / "white.png").write_text("no picture")
+    overrides = [name if "=" in name else f"data.path={name}" for name in TYPICAL]
+    commands = [[command, "run.yaml", override] for override in overrides for command in ("check", "train")]
+    process = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
+    tree = {**os.environ, "PYTHONPATH": str(Path(editr1.__file__).parents[1])}
+    result = subprocess.run(process, cwd=run.parent, env=tree, capture_output=True, text=True, check=True)
+    lines = result.stderr.splitlines()
+    expected = [line for words in TYPICAL.values() for line in (words, "2", words, "2")]
+    assert len(lines) == len(expected), "\n".join(lines)
+    assert [line for line, words in zip(lines, expected, strict=True) if words not in line] == []
+    assert {line for line in lines if line[:1].isdigit()} == {"2"}
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_faults_that_need_the_libraries_of_models_are_told_before_a_weight(run: Path) -> None:
+    code, _, err = invoke("check", str(run), "judge.scale=[0, 100]")
+    assert (code, err.count("\n")) == (2, 1) and "editr1: judge: the judge's tokenizer" in err
+    assert "not as one token" in err
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from editr1.cli.demo import EVAL_STEPS, oracle_of, run_demo, show
 from editr1.cli.measured import HeldOut, table, train_measured, verdict
 from editr1.config.loading import load_config
 from editr1.config.settings import EvaluationConfig
-from editr1.editors.lora.files import find_file
+from editr1.editors.lora.find import find_file
 from editr1.editors.open import open_config_editor
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks import own_data
@@ -31,7 +31,7 @@ from editr1.files import read_lines
 from editr1.judges.base import JudgeRequest, Score
 from editr1.toy.world import ToyDataset
 from editr1.training.checkpoint import trained_weights
-from editr1.training.open import open_dataset
+from editr1.training.datasets import open_dataset
 from editr1.training.trainer import Trainer
 
 STEPS = 2

@@ -21,7 +21,8 @@ from editr1.cli.measured import HeldOut, legs, train_measured, verdict
 from editr1.config.loading import load_config
 from editr1.config.settings import EvaluationConfig
 from editr1.data.seeds import item_seed
-from editr1.editors.lora.files import find_file, load_lora_into
+from editr1.editors.lora.files import load_lora_into
+from editr1.editors.lora.find import find_file
 from editr1.editors.open import open_editor
 from editr1.errors import UserError
 from editr1.evaluation.heldout.measure import measure_edits
@@ -30,7 +31,7 @@ from editr1.evaluation.paired import figures, summarise
 from editr1.judges.base import JudgeRequest, Score
 from editr1.report.run import write_report
 from editr1.training import checkpoint
-from editr1.training.open import open_datasets
+from editr1.training.datasets import open_datasets
 from editr1.training.preflight import check_run
 from editr1.training.trainer import Trainer
 from tests.judges.tiny_judge import build_tiny_judge

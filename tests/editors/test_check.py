@@ -17,7 +17,7 @@ from tests.tiny import PIXELS
 
 
 def test_the_weights_are_those_of_the_loaded_pipeline(tiny_editor_path: Path) -> None:
-    family, weights = check_editor(EditorConfig(path=str(tiny_editor_path)), MemoryConfig(), torch.float32)
+    family, weights = check_editor(EditorConfig(path=str(tiny_editor_path)))
     pipe = open_editor(tiny_editor_path, pixels=PIXELS).pipe
     modules = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     assert family is not None and family.pipeline == type(pipe).__name__
@@ -33,16 +33,16 @@ def test_a_component_or_weights_that_are_not_there_are_told(tiny_editor_path: Pa
     shutil.copytree(tiny_editor_path, copy)
     (copy / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(UserError, match=r"vae holds no safetensors file"):
-        check_editor(EditorConfig(path=str(copy)), MemoryConfig(), torch.float32)
+        check_editor(EditorConfig(path=str(copy)))
     shutil.rmtree(copy / "vae")
     with pytest.raises(UserError, match=r"lacks the folder vae: copy all files"):
-        check_editor(EditorConfig(path=str(copy)), MemoryConfig(), torch.float32)
+        check_editor(EditorConfig(path=str(copy)))
 
 
 def test_too_small_an_area_is_one_line_in_the_check_the_editor_and_the_probe(tiny_editor_path: Path) -> None:
     settings = EditorConfig(path=str(tiny_editor_path), pixels=10)
     for refused in (
-        lambda: check_editor(settings, MemoryConfig(), torch.float32),
+        lambda: check_editor(settings),
         lambda: open_editor(tiny_editor_path, pixels=10),
         lambda: probe(open_editor(tiny_editor_path).pipe, pixels=10),
     ):

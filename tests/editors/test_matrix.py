@@ -25,7 +25,7 @@ from editr1.editors.catalogue import UNSUPPORTED, catalogue
 from editr1.editors.editor import Editor, Rollout, noise_generator
 from editr1.editors.families import FAMILIES
 from editr1.editors.lora.files import load_lora_into
-from editr1.editors.open import open_editor
+from editr1.editors.open import open_editor, open_named_editor
 from editr1.editors.probe import derive_family, probe
 from editr1.editors.recorder import conditional_rows, extent, target_of
 from editr1.errors import UserError
@@ -266,3 +266,26 @@ def test_a_pipeline_without_a_record_is_probed_when_it_is_loaded(
 def test_a_pipeline_that_fails_for_a_group_is_refused_with_its_own_error(pipeline_path: Paths, name: str) -> None:
     with pytest.raises(UserError, match=f"{name} cannot be called as its signature suggests: RuntimeError"):
         load(pipeline_path, name)
+
+
+def test_outside_of_training_the_image_guidance_of_omnigen_is_the_pipelines_own(pipeline_path: Paths) -> None:
+    """The stock call leaves `img_guidance_scale` at 1.6; training sets it to 1, which switches it off."""
+    path = pipeline_path("OmniGenPipeline")
+    editor = open_named_editor(str(path), pixels=PIXELS, device=torch.device("cpu"))
+    rollout = roll(editor, 1)
+    size = editor.size_of(SAMPLE.source, "")
+    assert size is not None
+    prompt, (source,) = f"<img><|image_1|></img> {SAMPLE.instruction}", editor.sources_of(SAMPLE)
+
+    def stock(**scales: float) -> np.ndarray:
+        noise = [noise_generator(1, 0)]
+        sizes = {"width": size[0], "height": size[1]}
+        with torch.no_grad(), editor.scoped("euler", size):  # for the mean of the source's latents alone
+            call = {"prompt": prompt, "input_images": [source], "num_inference_steps": 3, "generator": noise}
+            return np.array(editor.pipe(**call, **sizes, **scales)[0][0].convert("RGB"))
+
+    assert np.array_equal(np.array(rollout.images[0]), stock())
+    assert not np.array_equal(stock(), stock(img_guidance_scale=1.0))
+    training = open_editor(path, pixels=PIXELS)
+    assert training.family.call(SAMPLE, [source], 1)["img_guidance_scale"] == 1.0
+    assert np.array_equal(np.array(roll(training, 1).images[0]), stock(guidance_scale=1.0, img_guidance_scale=1.0))

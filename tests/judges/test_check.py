@@ -14,8 +14,10 @@ from pydantic import TypeAdapter
 
 from editr1.config.rewards import JudgeConfig, RewardConfig
 from editr1.data.samples import EditSample
+from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest
 from editr1.judges.check import check_judge, check_reward
+from editr1.judges.open import check_processor
 from tests.judges.fault_server import FaultServer, always, times
 from tests.judges.service import service
 from tests.judges.tiny_judge import build_tiny_judge
@@ -86,11 +88,31 @@ def test_a_judge_in_this_process_is_checked_without_loading_it(
     monkeypatch.setattr(transformers.AutoModelForImageTextToText, "from_pretrained", refuse)
     assert check_judge(JudgeConfig(path=str(judge_folder)), REQUESTS) == []
     assert check_judge(JudgeConfig(path="toy:judge"), REQUESTS) == []
-    assert "not as one token" in check_judge(JudgeConfig(path=str(judge_folder), scale=(0, 100)), REQUESTS)[0]
-    shutil.copytree(judge_folder, tmp_path / "j")
-    (tmp_path / "j" / "model.safetensors").unlink()
-    assert "holds no safetensors file" in check_judge(JudgeConfig(path=str(tmp_path / "j")), REQUESTS)[0]
+    check_processor(JudgeConfig(path=str(judge_folder)))
+    with pytest.raises(UserError, match="not as one token"):
+        check_processor(JudgeConfig(path=str(judge_folder), scale=(0, 100)))
     assert "no folder at" in check_judge(JudgeConfig(path=str(tmp_path / "none")), REQUESTS)[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("model.safetensors", None, "holds no safetensors file"),
+        ("model.safetensors", "", "cannot read the weights"),
+        ("config.json", None, "has no config.json: copy all files"),
+        ("processor_config.json", None, "has no processor_config.json or preprocessor_config.json: save"),
+        ("tokenizer*", None, "has no tokenizer* or vocab* or *.model or tekken.json: save"),
+        ("tokenizer.json", "{", "tokenizer.json is broken"),
+    ],
+)
+def test_a_folder_that_lacks_a_part_of_its_model_is_told_by_its_files(
+    judge_folder: Path, tmp_path: Path, file: str, content: str | None, words: str
+) -> None:
+    shutil.copytree(judge_folder, tmp_path / "j")
+    for path in (tmp_path / "j").glob(file):
+        path.unlink() if content is None else path.write_text(content)
+    (fault,) = check_judge(JudgeConfig(path=str(tmp_path / "j")), REQUESTS)
+    assert words in fault
 
 
 def test_a_function_is_called_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,14 +13,13 @@ from transformers import PreTrainedTokenizerFast
 
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask, Position
+from editr1.judges.models.tokens import choice_token_ids, score_token_ids
 from editr1.judges.scoring import (
     BOUND_MAX,
     NO_YES,
-    choice_token_ids,
     digits,
     marked_position,
     score_logit,
-    score_token_ids,
     written_number,
 )
 from tests.judges.tiny_judge import WORDS

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from editr1.data.samples import EditSample
 from editr1.editors.editor import Editor, temporarily
 from editr1.editors.families import FAMILIES
+from editr1.judges.models.tokens import score_token_ids
 from editr1.judges.scoring import digits as score_digits
-from editr1.judges.scoring import score_token_ids
 from editr1.toy import oracle
 from editr1.toy.scene import Scene, Thing, draw, to_image
 from editr1.toy.world import make_item

@@ -14,7 +14,7 @@ from editr1.config.settings import Config
 from editr1.errors import UserError
 from editr1.evaluation.progress import progress
 from editr1.training.data_check import PictureCheck, describe_sizes
-from editr1.training.preflight import check_run, look_at_pictures
+from editr1.training.preflight import Findings, check_run, look_at_pictures
 
 SECONDS = 10.0
 """Longest time for which looking at pictures holds up a run."""
@@ -34,9 +34,7 @@ def run_check(config: Config) -> str:
         _look([pictures], lambda: False)
         findings.faults += pictures.faults
         findings.facts[f"{name} pictures"] = describe_sizes(pictures.sizes)
-    for warning in findings.warnings:
-        warn(warning)
-    refuse(findings.faults)
+    refuse_findings(config, findings)
     width = max(map(len, findings.facts))
     return "\n".join(f"{name:{width}}  {fact}" for name, fact in findings.facts.items())
 
@@ -51,9 +49,8 @@ def checked(config: Config, clock: Callable[[], float] = time.monotonic) -> Iter
     findings = check_run(config)
     checks, end = [*findings.pictures.values()], clock() + SECONDS
     complete = _look(checks, lambda: clock() >= end)
-    for warning in findings.warnings:
-        warn(warning)
-    refuse([*findings.faults, *(fault for pictures in checks for fault in pictures.faults)])
+    findings.faults += [fault for pictures in checks for fault in pictures.faults]
+    refuse_findings(config, findings)
     if complete:
         yield
         return
@@ -67,6 +64,17 @@ def checked(config: Config, clock: Callable[[], float] = time.monotonic) -> Iter
     finally:
         stop.set()
         rest.join()
+
+
+def refuse_findings(config: Config, findings: Findings) -> None:
+    """Tell warnings and refuse faults; only if there are none, look for those that libraries can tell."""
+    for warning in findings.warnings:
+        warn(warning)
+    refuse(findings.faults)
+    from editr1.training.model_check import check_models  # imports diffusers and transformers
+
+    check_models(config, findings)
+    refuse(findings.faults)
 
 
 def warn(fault: str | None) -> None:

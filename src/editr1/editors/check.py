@@ -1,17 +1,15 @@
-"""Whether an editor can be loaded and fits on the device, before a run: no weights are loaded."""
+"""Whether the files of an editor are there and fit on the device: no weights are loaded, and no diffusers."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 
 from editr1.config.settings import EditorConfig, MemoryConfig
-from editr1.editors.editor import check_area
-from editr1.editors.family import DENOISERS, Family
-from editr1.editors.memory import quantization
-from editr1.editors.open import find_family
+from editr1.editors.families import FAMILIES
+from editr1.editors.family import DENOISERS, Family, check_area
+from editr1.editors.index import check_scheduler, place_of, read_index
 from editr1.errors import UserError
 from editr1.model_files import is_hub_name, parameters
 from editr1.toy.assets import locate
@@ -22,19 +20,18 @@ Weights = dict[str, int]
 """Number of parameters by component of a pipeline."""
 
 
-def check_editor(settings: EditorConfig, memory: MemoryConfig, dtype: torch.dtype) -> tuple[Family | None, Weights]:
+def check_editor(settings: EditorConfig) -> tuple[Family | None, Weights]:
     """The editor's record, None if it is not known yet, and its weights, none for a model on the hub.
 
     Raises:
-        UserError: There is no such pipeline, a file of it is missing, its pictures are too small, or a package or GPU
-            that `memory` needs is missing.
+        UserError: There is no such pipeline, a file of it is missing, or its pictures are too small.
     """
     path = locate(settings.path)
-    family = find_family(path)
+    index = read_index(path)
+    check_scheduler(index, place_of(path))
+    family = FAMILIES.get(str(index.get("_class_name")))
     if family is not None and settings.pixels is not None:
         check_area(family, settings.pixels)
-    if memory.quantize is not None:
-        quantization(memory.quantize, DENOISERS[0], dtype)
     return family, {} if is_hub_name(str(path)) else component_weights(Path(path))
 
 
@@ -44,7 +41,7 @@ def component_weights(folder: Path) -> Weights:
     Raises:
         UserError: A component that the pipeline's index names is not there, or its weights are not.
     """
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index = read_index(folder)
     names = [name for name, entry in index.items() if isinstance(entry, list) and entry[0] is not None]
     for name in names:
         if not (folder / name).is_dir():

@@ -24,7 +24,7 @@ from editr1.config.settings import AdapterConfig, SchedulerName
 from editr1.data.samples import EditSample
 from editr1.data.seeds import edit_seed
 from editr1.editors import recorder
-from editr1.editors.family import Family, Size
+from editr1.editors.family import Family, Size, check_area
 from editr1.editors.policies import FullPolicies, LoraPolicies, Policies
 from editr1.editors.recorder import Call, Conditioning, Recording, largest_difference
 from editr1.editors.samplers import SCHEDULERS
@@ -292,16 +292,6 @@ class Editor:
             if family.mean_source:
                 stack.enter_context(temporarily(pipe.vae, encode=_encoding_means(pipe.vae)))
             yield
-
-
-def check_area(family: Family, pixels: int) -> None:
-    """Refuse an area that is smaller than the smallest picture of an editor."""
-    side = family.multiple
-    if pixels < side * side:
-        raise UserError(
-            f"editor.pixels={pixels}: {family.name} makes pictures of at least {side}x{side}, which is {side * side} "
-            "pixels; give more, such as 262144 for 512x512"
-        )
 
 
 def fit(size: Size, pixels: int, multiple: int) -> Size:

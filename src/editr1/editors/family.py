@@ -6,12 +6,13 @@ A record is data: `editr1 editor probe` derives it for a pipeline that is not li
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from PIL.Image import Image
 
 from editr1.data.samples import EditSample
+from editr1.errors import UserError
 
 DENOISERS = ("transformer", "unet", "denoiser", "dit")
 """Names of the denoiser in diffusers pipelines."""
@@ -39,6 +40,7 @@ class Family:
             guidance off; None leaves the argument out. Outside of training it is the pipeline's own default
             (`editors.open.inference_guidance`).
         settings: Other arguments of every call.
+        training_settings: More of them in training; outside of it the pipeline's own defaults hold (`for_inference`).
         sized: Arguments that follow from the size (width, height) of the edit.
         takes_size: Whether the pipeline has `width` and `height`.
         source_shape: Whether it gets the source's `width` and `height` where no size is set: it scales them to its own
@@ -85,6 +87,7 @@ class Family:
     guidance_arg: str | None = None
     guidance: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    training_settings: Mapping[str, Any] = field(default_factory=dict)
     sized: Callable[[Size], dict[str, Any]] | None = None
     takes_size: bool = True
     source_shape: bool = False
@@ -126,7 +129,8 @@ class Family:
         """The pipeline's arguments for `edits` edits of a sample; `sources` are resized already."""
         tags = "".join(self.tag.format(number) for number in range(1, len(sources) + 1))
         text = tags + sample.instruction
-        arguments: dict[str, Any] = {"prompt": self.prompt(text) if self.prompt else text, **self.settings}
+        settings = {**self.settings, **self.training_settings}
+        arguments: dict[str, Any] = {"prompt": self.prompt(text) if self.prompt else text, **settings}
         if self.image is not None and sources:
             arguments[self.image] = sources if self.listed or len(sources) > 1 else sources[0]
         if self.repeats:
@@ -145,3 +149,18 @@ class Family:
         if self.text_tokens is not None and text_tokens is not None:
             arguments[self.text_tokens] = text_tokens
         return arguments
+
+
+def for_inference(family: Family) -> Family:
+    """The record for edits outside of training."""
+    return replace(family, training_settings={})
+
+
+def check_area(family: Family, pixels: int) -> None:
+    """Refuse an area that is smaller than the smallest picture of an editor."""
+    side = family.multiple
+    if pixels < side * side:
+        raise UserError(
+            f"editor.pixels={pixels}: {family.name} makes pictures of at least {side}x{side}, which is {side * side} "
+            "pixels; give more, such as 262144 for 512x512"
+        )

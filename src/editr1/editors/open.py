@@ -15,13 +15,15 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from editr1.config.loading import load_config
 from editr1.config.section import is_toy
-from editr1.config.settings import TOY_PIXELS, Config, MemoryConfig, Quantization
+from editr1.config.settings import TOY_PIXELS, Config, EditorConfig, MemoryConfig, Quantization
 from editr1.devices import pick_device, pick_dtype
 from editr1.editors.editor import Editor
 from editr1.editors.encoding_cache import cache_encodings
 from editr1.editors.families import FAMILIES
-from editr1.editors.family import DENOISERS, Family
-from editr1.editors.lora.files import check_scale, find_file, load_lora_into
+from editr1.editors.family import DENOISERS, Family, for_inference
+from editr1.editors.index import check_scheduler, place_of, read_index
+from editr1.editors.lora.files import check_scale, load_lora_into
+from editr1.editors.lora.find import find_file
 from editr1.editors.memory import checkpoint_blocks, compile_blocks, place, quantization, set_attention, tile_vae
 from editr1.editors.probe import GUIDANCE_ARGUMENTS, derive_family
 from editr1.editors.sharding import (
@@ -37,14 +39,12 @@ from editr1.editors.sharding import (
     turn,
 )
 from editr1.errors import UserError, first_line
-from editr1.model_files import check_hub, is_hub_name
 from editr1.toy.assets import locate
 
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError)
 """Errors of a pipeline whose files are missing, damaged or do not fit each other."""
 ONE_PROCESS = ("memory.gradient_checkpointing=false", "parallel.shard=1", "parallel.context=1")
 """Settings of a run's YAML outside of training."""
-FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
 
 
 def open_editor(
@@ -133,6 +133,7 @@ def open_named_editor(
         dtype = pick_dtype("auto", device)
         area = TOY_PIXELS if pixels is None and is_toy(name) else pixels
         editor = open_editor(locate(name), dtype=dtype, device=device, guidance=guidance, pixels=area)
+    editor.family = for_inference(editor.family)
     if file is not None:
         load_lora_into(editor.pipe, file, scale=lora_scale, component=editor.family.denoiser)
     return editor
@@ -188,31 +189,24 @@ def find_family(path_or_id: str | Path) -> Family | None:
     return FAMILIES.get(pipeline_class(path_or_id).__name__)
 
 
+def check_loading(settings: EditorConfig, memory: MemoryConfig) -> None:
+    """Refuse an editor whose pipeline this diffusers lacks, or `memory.quantize` without its package or GPU."""
+    pipeline_class(locate(settings.path))
+    if memory.quantize is not None:
+        quantization(memory.quantize, DENOISERS[0], pick_dtype(settings.dtype, pick_device(settings.device)))
+
+
 def pipeline_class(path_or_id: str | Path) -> type[DiffusionPipeline]:
     """The class of a pipeline folder or hub id.
 
     Raises:
         UserError: There is no pipeline, or it is no flow-matching pipeline.
     """
-    where = f"editor.path={str(path_or_id)!r}"
-    if is_hub_name(str(path_or_id)):
-        check_hub(str(path_or_id), "model_index.json", where)
-    try:
-        index: dict[str, Any] = DiffusionPipeline.load_config(path_or_id)
-    except (OSError, ValueError) as error:
-        remedy = "give a folder with a model_index.json, or a hub id."
-        raise UserError(f"{where}: no diffusers pipeline there; {remedy}") from error
+    index, where = read_index(path_or_id), place_of(path_or_id)
     name = str(index.get("_class_name"))
     if not hasattr(diffusers, name):
         raise UserError(f"{where}: this diffusers ({diffusers.__version__}) has no {name}; install one that has it.")
-    scheduler = (index.get("scheduler") or [None, None])[1]
-    if scheduler is None:
-        raise UserError(f"{where}: {name} has no scheduler, so it is no diffusion pipeline.")
-    if scheduler not in FLOW_SCHEDULERS:
-        raise UserError(
-            f"{where}: {name} samples by {scheduler}, so its denoiser predicts no flow-matching velocity; editr1 "
-            "trains pipelines with a FlowMatchEulerDiscreteScheduler (`editr1 editor list`)."
-        )
+    check_scheduler(index, where)
     kind: type[DiffusionPipeline] = getattr(diffusers, name)
     return kind
 

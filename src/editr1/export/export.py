@@ -28,6 +28,7 @@ from editr1 import __version__
 from editr1.editors.family import DENOISERS
 from editr1.editors.lora import files as lora_files
 from editr1.editors.lora.comfyui import Lora, listing, to_original
+from editr1.editors.lora.find import DIFFUSERS_FILE, PEFT_FILE
 from editr1.editors.open import denoiser_name, find_family, inference_guidance
 from editr1.errors import UserError
 from editr1.export.card import Call, Card, write_card
@@ -194,12 +195,12 @@ def _write_diffusers(source: ExportSource, base: BaseEditor, folder: Path) -> No
     header = json.dumps({prefix + name: value for name, value in settings.items()}, indent=2, sort_keys=True)
     _save(
         lora_files.matrices(lora, prefix),
-        folder / lora_files.DIFFUSERS_FILE,
+        folder / DIFFUSERS_FILE,
         {**source.facts, lora_files.HEADER: header},
     )
-    file = {"weight_name": lora_files.DIFFUSERS_FILE, "prefix": base.component}
+    file = {"weight_name": DIFFUSERS_FILE, "prefix": base.component}
     denoiser.load_lora_adapter(str(folder), **file, adapter_name="check")
-    lora_files.refuse_differences(lora, lora_files.injected(denoiser, "check"), f"in {lora_files.DIFFUSERS_FILE}")
+    lora_files.refuse_differences(lora, lora_files.injected(denoiser, "check"), f"in {DIFFUSERS_FILE}")
 
 
 def _write_peft(source: ExportSource, base: BaseEditor, folder: Path) -> None:
@@ -212,9 +213,9 @@ def _write_peft(source: ExportSource, base: BaseEditor, folder: Path) -> None:
         inference_mode=True,
     )
     config.save_pretrained(str(folder))
-    _save(lora_files.matrices(lora, lora_files.PEFT_PREFIX), folder / lora_files.PEFT_FILE, source.facts)
+    _save(lora_files.matrices(lora, lora_files.PEFT_PREFIX), folder / PEFT_FILE, source.facts)
     wrapped = PeftModel.from_pretrained(denoiser, str(folder), adapter_name="check", torch_device="cpu")
-    lora_files.refuse_differences(lora, lora_files.injected(wrapped, "check"), f"in {lora_files.PEFT_FILE}")
+    lora_files.refuse_differences(lora, lora_files.injected(wrapped, "check"), f"in {PEFT_FILE}")
 
 
 def _write_comfyui(source: ExportSource, base: BaseEditor, folder: Path) -> None:

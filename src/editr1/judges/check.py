@@ -1,4 +1,8 @@
-"""Whether a judge and further rewards work, before a run: servers are asked once, no weights are loaded."""
+"""Whether a judge and further rewards work, before a run: servers are asked once, no weights are loaded.
+
+Of a judge in this process only the files are looked at: its processor needs transformers, which takes seconds to
+import (`open.check_processor`).
+"""
 
 from __future__ import annotations
 
@@ -21,40 +25,54 @@ from editr1.config.rewards import (
     RewardConfig,
 )
 from editr1.errors import UserError, first_line
+from editr1.judges.assembly import assemble, open_prompt
 from editr1.judges.base import Judge, JudgeRequest, close
 from editr1.judges.methods import METHODS
 from editr1.judges.mllm import MLLMJudge
-from editr1.judges.models.local import load_processor
-from editr1.judges.open import check_tokenizer, open_judge, open_prompt
+from editr1.judges.models.remote import OpenAIModel
+from editr1.judges.prompts import Prompt
 from editr1.judges.rewards.editscore import BACKBONES
 from editr1.judges.rewards.function import FunctionReward
 from editr1.judges.rewards.http import HttpReward
-from editr1.model_files import is_hub_name, weight_files
+from editr1.model_files import check_hub, is_hub_name, parameters, weight_files
 from editr1.toy.assets import locate
 
 TRIES = 2  # the second is for a server that is busy
 THREADS = 16
+PARTS = {
+    ("config.json",): "copy all files of the model there",
+    ("processor_config.json", "preprocessor_config.json"): "save the model's processor there",
+    ("tokenizer*", "vocab*", "*.model", "tekken.json"): "save the model's processor there, with its tokenizer",
+}
+"""Files of a judge's folder, one of each, and how to get them."""
+JSON_FILES = (
+    "config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+)
 
 
 def check_judge(settings: JudgeConfig, requests: Sequence[JudgeRequest]) -> list[str]:
     """What is wrong with a judge, one line each.
 
-    A model in this process must have its files and a tokenizer with the answers as tokens. Every server is asked one
-    question, as in training: log-probabilities must be there if the method reads them.
+    A model in this process must have its files. Every server is asked one question, as in training: log-probabilities
+    must be there if the method reads them.
 
     Args:
         settings: The judge.
         requests: Edits to ask about; ranking asks about two, any other method about the first.
     """
     try:
-        open_prompt(settings)
+        prompt = open_prompt(settings)
         if not settings.endpoints:
-            _check_folder(settings)
+            _check_model(locate(str(settings.path)))
             return []
     except UserError as error:
         return [str(error)]
     with ThreadPoolExecutor(THREADS, "judge-check") as pool:  # a dead server does not hold up the others
-        answers = pool.map(lambda url: _ask_server(settings, url, requests), dict.fromkeys(settings.endpoints))
+        answers = pool.map(lambda url: _ask_server(settings, prompt, url, requests), dict.fromkeys(settings.endpoints))
         return [fault for fault in answers if fault is not None]
 
 
@@ -76,19 +94,34 @@ def check_reward(settings: RewardConfig, requests: Sequence[JudgeRequest]) -> li
     return []
 
 
-def _check_folder(settings: JudgeConfig) -> None:
-    """A UserError if the model cannot be loaded from its files."""
-    path = Path(locate(str(settings.path)))
-    check_tokenizer(settings, load_processor(path).tokenizer)
-    if not is_hub_name(str(path)):
-        weight_files(path)
+def _check_model(path: str | Path) -> None:
+    """A UserError if the hub does not know the model, or its folder cannot be whole."""
+    if is_hub_name(str(path)):
+        check_hub(str(path), "config.json", f"judge.path={str(path)!r}")
+        return
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(f"judge: no folder at {folder}: give the folder of a model saved with save_pretrained")
+    for names, what in PARTS.items():
+        if not any(any(folder.glob(name)) for name in names):
+            raise UserError(f"judge: {folder} has no {' or '.join(names)}: {what}")
+    for name in JSON_FILES:
+        _check_json(folder / name)
+    parameters(folder)
 
 
-def _ask_server(settings: JudgeConfig, url: str, requests: Sequence[JudgeRequest]) -> str | None:
+def _check_json(file: Path) -> None:
+    try:
+        json.loads(file.read_text(encoding="utf-8") if file.is_file() else "{}")
+    except (OSError, ValueError) as error:
+        raise UserError(f"judge: {file} is broken ({first_line(error)}): copy the file again") from error
+
+
+def _ask_server(settings: JudgeConfig, prompt: Prompt, url: str, requests: Sequence[JudgeRequest]) -> str | None:
     """The fault of one server."""
     one = settings.model_copy(update={"endpoints": (url,), "tries": TRIES, "samples": 1})
     try:
-        judge = open_judge(one)
+        judge = assemble(one, prompt, OpenAIModel(one))
     except UserError as error:
         return str(error)
     try:

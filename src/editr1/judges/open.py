@@ -25,12 +25,12 @@ from editr1.config.rewards import (
 from editr1.config.settings import Config
 from editr1.devices import pick_device, pick_dtype
 from editr1.errors import UserError, first_problem
+from editr1.judges.assembly import assemble, open_prompt
 from editr1.judges.base import MLLM, Ask, Judge
 from editr1.judges.methods import METHODS
-from editr1.judges.mllm import MLLMJudge
-from editr1.judges.models.local import TransformersModel
+from editr1.judges.models.local import TransformersModel, load_processor
 from editr1.judges.models.remote import OpenAIModel
-from editr1.judges.prompts import Prompt, load_prompt
+from editr1.judges.models.tokens import choice_token_ids
 from editr1.judges.rewards.clip import ClipReward
 from editr1.judges.rewards.editscore import EditScoreReward, load_editscore
 from editr1.judges.rewards.function import FunctionReward
@@ -38,8 +38,6 @@ from editr1.judges.rewards.http import HttpReward
 from editr1.judges.rewards.mixed import MixedJudge
 from editr1.judges.rewards.ocr import OcrReward
 from editr1.judges.rewards.preservation import PreservationReward
-from editr1.judges.rewards.ranking import RankingJudge
-from editr1.judges.scoring import choice_token_ids
 from editr1.toy.assets import locate
 
 
@@ -62,22 +60,15 @@ def open_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype:
     """
     prompt = open_prompt(settings)
     model = open_model(settings, device, dtype)
-    if settings.method == "ranking":
-        return RankingJudge(model, source_size=settings.source_size)
     if isinstance(model, TransformersModel):  # a server may not run yet
         check_tokenizer(settings, model.processor.tokenizer)
-    own = {name: getattr(settings, name) for name in ("method", "scale", "criteria", "samples", "source_size")}
-    return MLLMJudge(model, prompt, **own)
+    return assemble(settings, prompt, model)
 
 
-def open_prompt(settings: JudgeConfig) -> Prompt:
-    """The words of a judge, which must have its criteria."""
-    prompt = load_prompt(settings.template, settings.order)
-    for criterion in settings.criteria:
-        if criterion not in prompt.template.criteria:
-            names = ", ".join(prompt.template.criteria)
-            raise UserError(f"judge.criteria: the template {prompt.name} has no {criterion!r}; it has {names}")
-    return prompt
+def check_processor(settings: JudgeConfig) -> None:
+    """Refuse a model in this process whose processor or tokenizer does not do; its weights are not loaded."""
+    if not settings.endpoints:
+        check_tokenizer(settings, load_processor(Path(locate(str(settings.path)))).tokenizer)
 
 
 def check_tokenizer(settings: JudgeConfig, tokenizer: PreTrainedTokenizerBase) -> None:

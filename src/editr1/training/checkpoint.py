@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from editr1.config.settings import Config, EvaluationConfig, MemoryConfig, ParallelConfig
+from editr1.devices import pick_device, pick_dtype
 from editr1.errors import UserError, first_problem
 from editr1.files import sync
 from editr1.training.run_files import CHECKPOINTS
@@ -104,6 +105,13 @@ def is_complete(folder: Path) -> bool:
 def read_state(folder: Path) -> dict[str, Any]:
     """The content of state.json."""
     return json.loads((folder / STATE).read_text(encoding="utf-8"))
+
+
+def resolve(config: Config) -> Config:
+    """The config with the number format that `editor.dtype: auto` means on this machine; a run keeps it."""
+    dtype = pick_dtype(config.editor.dtype, pick_device(config.editor.device))
+    editor = config.editor.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
+    return config.model_copy(update={"editor": editor})
 
 
 def refuse_changes(out: Path, before: dict[str, Any], config: Config) -> None:

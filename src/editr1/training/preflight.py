@@ -1,7 +1,8 @@
-"""All that can be known to be wrong with a run before a weight is loaded, in one pass.
+"""All that can be known to be wrong with a run from its settings, files and servers, in one pass and in a few seconds.
 
-The folder of the run, the data, editor, device and memory, one question to the judge, one call of each further reward.
-Nothing here draws from the random generators of a run or writes into its folder.
+The folder of the run, the data, files of editor and judge, device and memory, one question to a judge on a server, one
+call of each further reward. Nothing here draws from the random generators of a run or writes into its folder, and
+nothing imports diffusers or transformers, which takes longer than all of this: see `model_check`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from editr1.config.settings import Config
 from editr1.data.samples import EditDataset, EditSample, JsonlDataset
 from editr1.devices import memory_of, pick_device, pick_dtype
 from editr1.editors.check import Weights, bytes_on_device, check_editor
-from editr1.editors.lora.files import find_file
+from editr1.editors.lora.find import find_file
 from editr1.errors import UserError, collect
 from editr1.judges.base import JudgeRequest
 from editr1.judges.check import check_judge, check_reward
@@ -29,7 +30,7 @@ from editr1.model_files import is_hub_name, parameters
 from editr1.toy.assets import locate
 from editr1.training import checkpoint, run_files
 from editr1.training.data_check import PictureCheck, describe, headers_of, repetitions
-from editr1.training.open import open_dataset, open_datasets, resolve
+from editr1.training.datasets import open_dataset, open_datasets
 
 GB = 1e9
 SMALL = 256  # longest side of the pictures in questions
@@ -66,7 +67,7 @@ def check_run(config: Config) -> Findings:
     """Check all but the pictures, which `Findings.pictures` looks at."""
     findings = Findings()
     with suppress(UserError):  # told below
-        config = resolve(config)
+        config = checkpoint.resolve(config)
     with findings.part("out"):
         findings.facts["out"] = check_out(config.out, config)
     if config.adapter.init is not None:
@@ -188,7 +189,7 @@ def _check_machine(config: Config, findings: Findings) -> None:
         device = pick_device(config.editor.device)
     dtype = pick_dtype(config.editor.dtype, device)
     with findings.part("editor"):
-        family, weights = check_editor(config.editor, config.memory, dtype)
+        family, weights = check_editor(config.editor)
         name = family.name if family else "not known yet, its record is derived when it is loaded"
         findings.facts["editor"] = f"{config.editor.path}, {name}"
     sizes = {

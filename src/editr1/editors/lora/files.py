@@ -30,10 +30,9 @@ from torch import Tensor, nn
 
 from editr1.editors.family import DENOISERS
 from editr1.editors.lora.comfyui import Layer, Lora, from_original, listing
+from editr1.editors.lora.find import PEFT_CONFIG, find_file
 from editr1.errors import UserError
 
-DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
-PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PEFT_PREFIX = "base_model.model."
 LAYOUTS = {**{f"{name}.": "diffusers" for name in DENOISERS}, PEFT_PREFIX: "peft", "diffusion_model.": "comfyui"}
 """By the beginning of all keys, diffusers' being the denoiser's name in its pipeline."""
@@ -191,19 +190,6 @@ def linear_shapes(denoiser: nn.Module) -> dict[str, tuple[int, int]]:
         if isinstance(module, nn.Linear) and ".lora_" not in name:
             shapes[name.removesuffix(".base_layer")] = (module.out_features, module.in_features)
     return shapes
-
-
-def find_file(path: Path) -> Path:
-    """The weights file: `path` itself, or the one in that folder."""
-    if path.is_file():
-        return path
-    files = sorted(path.glob("*.safetensors"))
-    named = [file for file in files if file.name in (PEFT_FILE, DIFFUSERS_FILE)]
-    if len(named or files) == 1:
-        return (named or files)[0]
-    raise UserError(
-        f"{path}: no LoRA there; give a .safetensors file, a folder with exactly one, or a checkpoint of `editr1 train`"
-    )
 
 
 def _read_tensors(file: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:

@@ -30,7 +30,7 @@ from transformers import (
 from editr1.config.rewards import JUDGE_DEFAULTS
 from editr1.errors import UserError, first_line
 from editr1.judges.base import Answer, Ask, Position
-from editr1.judges.scoring import choice_token_ids, score_token_ids
+from editr1.judges.models.tokens import choice_token_ids, score_token_ids
 from editr1.model_files import check_hub, is_hub_name
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}

@@ -83,6 +83,7 @@ class JsonLines(Generic[Row]):
         head: The first line; None for a file without one. A file with a head and no rows fits every head.
         gains: A setting of the head that is a mapping and may gain entries.
         load: Makes a row from the keys and values of a line.
+        writes: Whether this process writes; of several ranks one does, and the others only read.
         options: Options of `json.dumps`.
 
     Attributes:
@@ -98,9 +99,10 @@ class JsonLines(Generic[Row]):
         head: Mapping[str, Any] | None = None,
         gains: str = "",
         load: Callable[..., Row],
+        writes: bool = True,
         **options: Any,
     ) -> None:
-        self.path, self._options, self._clean = path, {"allow_nan": False, **options}, False
+        self.path, self._options, self._clean, self._writes = path, {"allow_nan": False, **options}, False, writes
         lines = read_lines(path) if path.exists() else []
         try:
             old = dict(lines[0]) if head is not None and lines else None
@@ -117,6 +119,8 @@ class JsonLines(Generic[Row]):
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows; they are on the disk when this returns."""
+        if not self._writes:
+            return
         if not self._clean:
             self.replace(read_lines(self.path)[len(self._head) :] if self.path.exists() else [])
         try:
@@ -129,6 +133,8 @@ class JsonLines(Generic[Row]):
 
     def replace(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace the content of the file by the head and these rows, whole or not at all."""
+        if not self._writes:
+            return
         write_file(self.path, self._text([*self._head, *rows]).encode())
         self._clean = True
 

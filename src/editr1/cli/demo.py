@@ -22,6 +22,7 @@ from editr1.judges.open import open_config_judge
 from editr1.report.run import write_report
 from editr1.toy.oracle import score
 from editr1.toy.world import ToyDataset, item_from_key
+from editr1.training.distributed import ALONE, World
 from editr1.training.group import Group
 from editr1.training.open import open_dataset
 from editr1.training.preflight import check_out
@@ -39,7 +40,13 @@ def oracle_of(group: Group) -> dict[str, list[float]]:
     return {"oracle": [score(item, image).score for image in group.rollout.images]}
 
 
-def run_demo(out: Path, seed: int = 0, minutes: float | None = None, editor: str = "qwen-image-edit") -> None:
+def run_demo(
+    out: Path,
+    seed: int = 0,
+    minutes: float | None = None,
+    editor: str = "qwen-image-edit",
+    world: World = ALONE,
+) -> None:
     """Load the shipped editor and judge, and show what training does; goes on where the same command was stopped.
 
     The measured items and their noise are the same for all seeds. `minutes` limits the training, without the measuring;
@@ -47,14 +54,13 @@ def run_demo(out: Path, seed: int = 0, minutes: float | None = None, editor: str
     """
     if editor not in PRESETS:
         raise UserError(f"--editor {editor}: there is no such toy editor; there are {', '.join(PRESETS)}")
-    console = Console(highlight=False)
+    console = Console(highlight=False, quiet=not world.is_main)
     try:
         config = load_config(PRESETS[editor], [f"seed={seed}", f"out={out}"])
         check_out(config.out, config)
         console.print("[bold]1/5[/] Loading the toy editor and the toy judge that come with editr1 ...")
-        trainer = Trainer(
-            config, open_config_editor(config), open_config_judge(config), open_dataset(config.data), watch=oracle_of
-        )
+        parts = open_config_editor(config), open_config_judge(config), open_dataset(config.data)
+        trainer = Trainer(config, *parts, watch=oracle_of, world=world)
         show(trainer, ToyDataset("heldout", HELD_OUT, level=config.data.level), minutes, console)
     except KeyboardInterrupt:
         limit = "" if minutes is None else f" --minutes {minutes:g}"
@@ -77,7 +83,8 @@ def show(trainer: Trainer, heldout: EditDataset, minutes: float | None, console:
     console.print("[bold]4/5[/] Measuring again: same instructions, same noise, trained weights ...")
     results = write_results(trainer, before, measure_average(trainer, measured, AFTER, console))
     console.print("[bold]5/5[/] Writing the report ...", table(results), verdict(results), sep="\n")
-    paths = {"Report": write_report(trainer.out), "Figures": trainer.out / RESULTS, "Weights": checkpoint / "ema"}
+    page = write_report(trainer.out) if trainer.world.is_main else None
+    paths = {"Report": page, "Figures": trainer.out / RESULTS, "Weights": checkpoint / "ema"}
     for name, path in paths.items():
         say(console, f"{name + ':':9}{path}")
     return results

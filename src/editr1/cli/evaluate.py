@@ -71,10 +71,9 @@ def benchmark(
         raise UserError("--reward picks among several edits: give --best-of N too")
     picks = (reward or judge) if best_of > 1 else None
     asked = Asked(judge=judge, way=_way(ask, judge), reward=picks, price=None if price is None else _price(price))
-    console = Console(highlight=False)
-    with _resumable():
-        result = run_benchmark(open_benchmark, settings, asked, out, processes, console)
-    _finish(result, out, console)
+    with _world() as (world, console):
+        result = run_benchmark(open_benchmark, settings, asked, out, processes, console, world)
+        _finish(result, out, console, world)
 
 
 def toy(
@@ -98,10 +97,10 @@ def toy(
     settings = _settings(
         editor, lora, lora_scale, scheduler, steps=steps, seed=seed, guidance=guidance, best_of=best_of
     )
-    console = Console(highlight=False)
-    with _resumable(), progress(console, "instructions", items) as done:
-        result = evaluate_toy(settings, ToySettings(items=items, edits=edits), judge, out, on_items=done)
-    _finish(result, out, console)
+    with _world() as (world, console):
+        with progress(console, "instructions", items) as done:
+            result = evaluate_toy(settings, ToySettings(items=items, edits=edits), judge, out, done, world)
+        _finish(result, out, console, world)
 
 
 def data(
@@ -126,11 +125,11 @@ def data(
 
     numbers = {"steps": steps, "seed": seed, "guidance": guidance, "pixels": pixels, "best_of": best_of}
     settings = _settings(editor, lora, lora_scale, scheduler, **numbers)
-    console = Console(highlight=False)
     dataset, record = open_items(folder, limit)
-    with _resumable(), progress(console, "items", len(dataset)) as done:
-        result = evaluate_data(dataset, record, settings, judge, out, edits=edits, on_items=done)
-    _finish(result, out, console)
+    with _world() as (world, console):
+        with progress(console, "items", len(dataset)) as done:
+            result = evaluate_data(dataset, record, settings, judge, out, edits=edits, on_items=done, world=world)
+        _finish(result, out, console, world)
 
 
 def compare(
@@ -189,17 +188,23 @@ def _price(text: str) -> tuple[float, float]:
 
 
 @contextmanager
-def _resumable() -> Iterator[None]:
-    """Say after Ctrl-C that the same command goes on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("Stopped; nothing that was finished is lost. The same command goes on.", err=True)
-        raise
+def _world() -> Iterator[tuple[Any, Console]]:
+    """The ranks of torchrun that share the items, and a console of the main one; says that Ctrl-C loses nothing."""
+    from editr1.training.distributed import open_world
+
+    with open_world() as world:
+        try:
+            yield world, Console(highlight=False, quiet=not world.is_main)
+        except KeyboardInterrupt:
+            if world.is_main:
+                typer.echo("Stopped; nothing that was finished is lost. The same command goes on.", err=True)
+            raise
 
 
-def _finish(result: Any, out: Path, console: Console) -> None:
+def _finish(result: Any, out: Path, console: Console, world: Any) -> None:
     """Write the `Result`, show it, and say what has no score; no score at all is a `UserError`."""
+    if not world.is_main:
+        return
     from editr1.evaluation.benchmarks.results import FILE, edits_line, misread, write_result
     from editr1.report.benchmark import write_benchmark_report
     from editr1.report.tables import terminal_tables

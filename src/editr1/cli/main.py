@@ -103,8 +103,10 @@ def demo(
 ) -> None:
     """Train the embedded editor against the embedded judge, in minutes on a CPU, and report before and after."""
     from editr1.cli.demo import run_demo
+    from editr1.training.distributed import open_world
 
-    run_demo(out=out, seed=seed, minutes=minutes, editor=editor)
+    with open_world() as world:
+        run_demo(out=out, seed=seed, minutes=minutes, editor=editor, world=world)
 
 
 @app.command()

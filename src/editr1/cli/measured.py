@@ -63,7 +63,7 @@ def train_config(config: Config, world: World = ALONE) -> str:
         return str(trainer.train())
     toy = config.data.kind == "toy" and config.evaluation.data is None
     heldout = HeldOut(items, config.evaluation, toy_oracle if toy else None)
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, quiet=not world.is_main)
     try:
         with Interrupts():
             return train_measured(trainer, heldout, console)
@@ -76,7 +76,7 @@ def train_measured(trainer: Trainer, heldout: HeldOut, console: Console) -> str:
     """Measure and train in turn, then report; returns the folder of the last checkpoint."""
     every, steps = heldout.settings.every, max(trainer.config.steps, trainer.step)
     say(console, f"Measuring the editor as it is on {len(heldout.items)} held-out items ...")
-    move_aside(trainer.out / AFTER, f"step_{steps:06d}")  # of a run that ended earlier: a point of the curve now
+    _move_aside(trainer, AFTER, f"step_{steps:06d}")  # of a run that ended earlier: a point of the curve now
     before = measure_base(trainer, heldout, console)
     for step in legs(trainer.step, steps, every):
         checkpoint = trainer.train(until=step)
@@ -84,7 +84,8 @@ def train_measured(trainer: Trainer, heldout: HeldOut, console: Console) -> str:
         folder = AFTER if step == steps else f"{BETWEEN}/step_{step:06d}"
         results = write_results(trainer, before, measure_average(trainer, heldout, folder, console), folder)
     console.print(table(results), verdict(results))
-    say(console, f"Report: {write_report(trainer.out)}")
+    if trainer.world.is_main:
+        say(console, f"Report: {write_report(trainer.out)}")
     return str(checkpoint)
 
 
@@ -117,7 +118,8 @@ def write_results(
     rows = {**_rows_between(trainer.out, until=step), step: after}
     curve = [{"step": at, **change(before, rows[at], seed)} for at in sorted(rows) if same_edits(before, rows[at])]
     results = {**summarise(before, after, seed, trainer.seconds), "step": step, "after": folder, "curve": curve}
-    write_file(trainer.out / RESULTS, json.dumps(results, indent=1).encode())
+    if trainer.world.is_main:
+        write_file(trainer.out / RESULTS, json.dumps(results, indent=1).encode())
     return results
 
 
@@ -175,7 +177,7 @@ def _measure(
         edits_per_item=own.edits,
         made_with=pins if heldout.pinned else {},
     )
-    if (old := move_aside(folder, weights)) is not None:
+    if (old := _move_aside(trainer, name, weights)) is not None:
         say(console, f"The weights have moved on; what was measured before is now in {old}.")
     with progress(console, "instructions", len(heldout.items)) as done:
         rows = measure_edits(
@@ -186,6 +188,7 @@ def _measure(
             settings=settings,
             oracle=heldout.oracle,
             on_items=done,
+            world=trainer.world,
         )
     if all(row.judge is None for row in rows):
         raise UserError(
@@ -193,6 +196,13 @@ def _measure(
             "then run the same command again"
         )
     return rows
+
+
+def _move_aside(trainer: Trainer, name: str, weights: str) -> Path | None:
+    """`move_aside` by the main rank, before any other looks into the folder."""
+    old = move_aside(trainer.out / name, weights) if trainer.world.is_main else None
+    trainer.world.meet("the folder of an evaluation")
+    return old
 
 
 def _cells(figures: dict[str, Any], items: int) -> tuple[str, str, str]:

@@ -30,6 +30,7 @@ ITEMS = 20
 class Painter:
     """An "editor" that returns the target under noise of strength `noise`, drawn from (seed, i)."""
 
+    is_sharded = False
     noise: float = 0.0
     seeds: list[int] = field(default_factory=list)
 

@@ -126,10 +126,10 @@ class AnswerStore:
         UserError: the answers there are another judge's.
     """
 
-    def __init__(self, out: Path, asked: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, asked: Mapping[str, Any], writes: bool = True) -> None:
         remedy = "give another --out, or delete this file to have the same edits judged anew"
         self.path = out / "answers.jsonl"
-        self._lines = JsonLines(self.path, "answers", remedy, head=asked, load=_record)
+        self._lines = JsonLines(self.path, "answers", remedy, head=asked, load=_record, writes=writes)
         records = [record for record in self._lines.rows if record.text is not None]  # others are asked again
         self.records = {(record.key, record.question): record for record in records}
         self._lines.replace(map(asdict, self.records.values()))
@@ -143,6 +143,16 @@ class AnswerStore:
         records = list(records)
         self._lines.append(map(asdict, records))
         self.records.update({(record.key, record.question): record for record in records})
+
+
+def to_json(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Records as JSON."""
+    return [asdict(record) for record in records]
+
+
+def from_json(records: Sequence[Mapping[str, Any]]) -> list[Record]:
+    """The reverse."""
+    return [_record(**record) for record in records]
 
 
 def _record(*, unread: Sequence[str], numbers: Sequence[float], **fields: Any) -> Record:

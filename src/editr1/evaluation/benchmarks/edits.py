@@ -27,9 +27,10 @@ from editr1.editors.editor import Editor
 from editr1.editors.open import inference_guidance, open_named_editor
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.base import Benchmark, Item
-from editr1.evaluation.benchmarks.flight import in_flight
+from editr1.evaluation.benchmarks.flight import shared
 from editr1.files import JsonLines, first_difference, write_file
-from editr1.judges.base import Judge, JudgeRequest, Score
+from editr1.judges.base import Judge, JudgeRequest
+from editr1.training.distributed import ALONE, World
 
 CANDIDATES = "candidates"
 PICKS = "picks.jsonl"
@@ -85,6 +86,7 @@ def make_edits(
     out: Path,
     processes: int = 1,
     on_item: Callable[[], object] = lambda: None,
+    world: World = ALONE,
 ) -> dict[str, str]:
     """Make the edits that are not there yet.
 
@@ -94,6 +96,7 @@ def make_edits(
         out: Folder of the edits.
         processes: Worker processes; each loads the editor, onto the GPUs in turn if there are any.
         on_item: Callback after every item.
+        world: The ranks of torchrun that share the items; each makes and writes its own.
 
     Returns:
         Why an item has no edit, by key: its source cannot be read or edited.
@@ -103,10 +106,13 @@ def make_edits(
     """
     failed: dict[str, str] = {}
     todo = [item.key for item in missing(open_benchmark().items, settings, out)]
+    world.meet("the start of the edits")  # every rank has seen what is left before one adds to it
     if not todo:
         return failed
+    if world.size > 1 and processes > 1:
+        raise UserError(f"--processes {processes}: torchrun starts the processes already; leave it out")
     if processes == 1:
-        messages = _work(open_benchmark, settings, out, todo)
+        messages = _work(open_benchmark, settings, out, todo[world.rank :: world.size])
     else:
         messages = _share(open_benchmark, settings, out, [todo[rank::processes] for rank in range(processes)])
     for kind, key, reason in messages:
@@ -115,16 +121,17 @@ def make_edits(
         if kind == "no edit":
             failed[key] = reason
         on_item()
-    return failed
+    return {key: reason for part in world.gather(failed, "the end of the edits") for key, reason in part.items()}
 
 
 def _work(
-    open_benchmark: Open, settings: EditSettings, out: Path, todo: Sequence[str], rank: int = 0
+    open_benchmark: Open, settings: EditSettings, out: Path, todo: Sequence[str], worker: int | None = None
 ) -> Iterator[Message]:
     """Make the edits of the items with these keys, all of an item in one call of the pipeline."""
     items = {item.key: item for item in open_benchmark().items}
     gpus = torch.cuda.device_count()
-    editor = open_editor(settings, torch.device("cuda", rank % gpus) if gpus else pick_device("auto"))
+    own = pick_device("auto") if worker is None or not gpus else torch.device("cuda", worker % gpus)
+    editor = open_editor(settings, own)
     count, steps, scheduler = settings.best_of, settings.steps, settings.scheduler
     for item in map(items.__getitem__, todo):
         seed = item_seed(settings.seed, item.key)
@@ -220,6 +227,7 @@ def choose(
     *,
     width: int = 1,
     on_item: Callable[[], object] = lambda: None,
+    world: World = ALONE,
 ) -> dict[str, str]:
     """Copy the candidate with the highest reward, or the first of equals, to the path of each missing edit.
 
@@ -230,25 +238,33 @@ def choose(
         Why an item has no edit, by key: none of its candidates has a reward.
     """
 
-    def score(item: Item) -> tuple[Item, list[Score]]:
+    def pick(item: Item) -> dict[str, Any]:
         sample = item.sample(item.source())
         edits = [open_edit(out / name) for name in files_of(item, settings)]
-        return item, reward.score([JudgeRequest(sample, edit) for edit in edits])
-
-    failed: dict[str, str] = {}
-    picks: JsonLines[dict[str, Any]] = JsonLines(out / PICKS, "picks", "delete it", load=dict)
-    for item, scores in in_flight(to_choose(items, settings, out), score, width):
+        scores = reward.score([JudgeRequest(sample, edit) for edit in edits])
         values = [score.value for score in scores]
         rewards = [value for value in values if value is not None]
-        if not rewards:
-            failed[item.key] = f"none of {len(values)} candidates has a reward: {scores[0].reason}"
-        else:
-            best = values.index(max(rewards))
-            line = {"key": item.key, "picked": best, "rewards": values, "reasons": [s.reason for s in scores]}
+        best = values.index(max(rewards)) if rewards else None
+        return {"key": item.key, "picked": best, "rewards": values, "reasons": [s.reason for s in scores]}
+
+    failed: dict[str, str] = {}
+    by_key = {item.key: item for item in to_choose(items, settings, out)}
+    picks: JsonLines[dict[str, Any]] = JsonLines(out / PICKS, "picks", "delete it", load=dict, writes=world.is_main)
+    world.meet("the start of the choices")
+    for line in shared([*by_key.values()], pick, width, world, encode=_as_is, decode=_as_is):
+        item, best = by_key[line["key"]], line["picked"]
+        if best is None:
+            failed[item.key] = f"none of {len(line['rewards'])} candidates has a reward: {line['reasons'][0]}"
+        elif world.is_main:
             picks.append([line])
             write_file(out / item.edit_file, (out / files_of(item, settings)[best]).read_bytes())
         on_item()
+    world.meet("the end of the choices")
     return failed
+
+
+def _as_is(line: dict[str, Any]) -> dict[str, Any]:
+    return line
 
 
 def to_choose(items: Sequence[Item], settings: EditSettings, out: Path) -> list[Item]:
@@ -262,8 +278,14 @@ def open_edit(path: Path) -> Image:
     return open_picture(path, "an edit (delete it and run again)")
 
 
-def prepare(out: Path, made_with: Mapping[str, Any]) -> None:
+def prepare(out: Path, made_with: Mapping[str, Any], world: World = ALONE) -> None:
     """Record in OUT how its edits are made; a UserError if it holds edits of other settings."""
+    if world.is_main:
+        _prepare(out, made_with)
+    world.meet("the folder of the edits")
+
+
+def _prepare(out: Path, made_with: Mapping[str, Any]) -> None:
     path = out / "edits.json"
     if path.is_file() and next(out.rglob("*.png"), None) is not None:
         old = with_lora_scale(json.loads(path.read_text(encoding="utf-8")))

@@ -1,11 +1,13 @@
-"""Several calls at a time, with results in order and bounded memory."""
+"""Several calls at a time, with results in order and bounded memory; by one process or shared by ranks."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from editr1.training.distributed import World
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
@@ -24,3 +26,26 @@ def in_flight(jobs: Iterable[Job], work: Callable[[Job], Done], width: int) -> I
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def shared(
+    jobs: Sequence[Job],
+    work: Callable[[Job], Done],
+    width: int,
+    world: World,
+    *,
+    encode: Callable[[Done], Any],
+    decode: Callable[[Any], Done],
+) -> Iterator[Done]:
+    """As `in_flight`, with `width` jobs of every rank at a time; every rank gets all results, in the same order.
+
+    Results travel as JSON, by `encode` and `decode`.
+    """
+    if world.size == 1:
+        yield from in_flight(jobs, work, width)
+        return
+    for start in range(0, len(jobs), width * world.size):
+        own = jobs[start + world.rank * width :][:width]
+        done = [encode(result) for result in in_flight(own, work, width)]
+        for results in world.gather(done, "the answers to a round of questions"):
+            yield from map(decode, results)

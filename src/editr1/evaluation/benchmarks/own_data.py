@@ -22,6 +22,7 @@ from editr1.evaluation.benchmarks.results import ItemRow, Result
 from editr1.evaluation.heldout.measure import EvalSettings, Oracle, measure_edits
 from editr1.evaluation.heldout.rows import EDITS, EditRow
 from editr1.judges.open import open_judge, parse_judge
+from editr1.training.distributed import ALONE, World
 
 JUDGE = "judge"
 
@@ -35,6 +36,7 @@ def evaluate_data(
     *,
     edits: int,
     on_items: Callable[[int], None],
+    world: World = ALONE,
 ) -> Result:
     """Edit the items that `open_items` returns, each `edits` times; the same call resumes a stopped one.
 
@@ -43,7 +45,7 @@ def evaluate_data(
     """
     judge_config = parse_judge(judge)
     made_with = record_of(settings, judge_config, edits, benchmark="data", items=len(dataset), **record)
-    return measure_dataset(dataset, settings, judge_config, made_with, out, on_items=on_items)
+    return measure_dataset(dataset, settings, judge_config, made_with, out, on_items=on_items, world=world)
 
 
 def open_items(folder: Path, limit: int | None) -> tuple[EditDataset, dict[str, str]]:
@@ -79,9 +81,10 @@ def measure_dataset(
     *,
     oracle: Oracle | None = None,
     on_items: Callable[[int], None],
+    world: World = ALONE,
 ) -> Result:
     """Edit the items, measure the edits, and make a result of them; a UserError if OUT holds other edits."""
-    prepare(out, made_with)
+    prepare(out, made_with, world)
     device = pick_device("auto")
     rows = measure_edits(
         open_editor(settings, device),
@@ -97,6 +100,7 @@ def measure_dataset(
         ),
         oracle=oracle,
         on_items=on_items,
+        world=world,
     )
     return result_of(rows, made_with)
 

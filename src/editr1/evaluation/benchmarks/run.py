@@ -19,10 +19,19 @@ from editr1.data.pictures import png
 from editr1.devices import pick_device
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks import edits
-from editr1.evaluation.benchmarks.asking import AnswerStore, Asker, Job, Record, by_score_logit, written
+from editr1.evaluation.benchmarks.asking import (
+    AnswerStore,
+    Asker,
+    Job,
+    Record,
+    by_score_logit,
+    from_json,
+    to_json,
+    written,
+)
 from editr1.evaluation.benchmarks.base import Benchmark, Item, ItemResult
 from editr1.evaluation.benchmarks.edits import EditSettings, Open
-from editr1.evaluation.benchmarks.flight import in_flight
+from editr1.evaluation.benchmarks.flight import shared
 from editr1.evaluation.benchmarks.results import Result, rows_of
 from editr1.evaluation.progress import progress
 from editr1.files import write_file
@@ -32,6 +41,7 @@ from editr1.judges.models.local import load_processor
 from editr1.judges.open import open_judge, open_model, parse_judge
 from editr1.judges.prompts import load_prompt
 from editr1.toy.assets import locate
+from editr1.training.distributed import ALONE, World
 
 CRITERIA = {"instruction": 1.0, "preservation": 1.0, "quality": 1.0}
 PIXELS_PER_TOKEN = 28 * 28  # of Qwen2.5-VL; other judges differ
@@ -57,7 +67,13 @@ class Asked:
 
 
 def run_benchmark(
-    open_benchmark: Open, settings: EditSettings, asked: Asked, out: Path, processes: int, console: Console
+    open_benchmark: Open,
+    settings: EditSettings,
+    asked: Asked,
+    out: Path,
+    processes: int,
+    console: Console,
+    world: World = ALONE,
 ) -> Result:
     """Run a benchmark into `out`, or resume it; a UserError if `out` holds a run with other settings."""
     benchmark = open_benchmark()
@@ -68,38 +84,48 @@ def run_benchmark(
     for each in filter(None, (judge, reward)):
         if not each.endpoints:
             load_processor(Path(locate(str(each.path))))  # a missing judge is reported before hours of edits
-    edits.prepare(out, made_with)
+    edits.prepare(out, made_with, world)
     how = {"judge": judge.name, "asked": asked.way, "prompts": benchmark.prompts}
     if asked.way == "score_logit":
         how["prompts"] = load_prompt(judge.template, judge.order).version
-    store = AnswerStore(out, how)
-    estimate(benchmark, settings, asked, store, out, console)
+    store = AnswerStore(out, how, writes=world.is_main)
+    if world.is_main:
+        estimate(benchmark, settings, asked, store, out, console)
 
     with progress(console, "edits", len(edits.missing(benchmark.items, settings, out))) as done:
-        failed = edits.make_edits(open_benchmark, settings, out, processes, on_item=done)
+        failed = edits.make_edits(open_benchmark, settings, out, processes, on_item=done, world=world)
     if reward is not None:
-        failed |= _choose(benchmark, reward, settings, out, console)
-    _judge(benchmark, judge, asked.way, store, out, console)
+        failed |= _choose(benchmark, reward, settings, out, console, world)
+    _judge(benchmark, judge, asked.way, store, out, console, world)
     results = score_all(benchmark, store.records, failed)
     made_with |= {**how, **store.tokens()}
-    tables, rows = benchmark.finish(results, out), rows_of(results, out)
+    world.meet("the end of the benchmark")
+    tables, rows = benchmark.finish(results, out) if world.is_main else {}, rows_of(results, out)
     return Result(benchmark.name, tuple(benchmark.metrics), benchmark.best, "types", made_with, tables, rows)
 
 
 def _choose(
-    benchmark: Benchmark, config: JudgeConfig, settings: EditSettings, out: Path, console: Console
+    benchmark: Benchmark, config: JudgeConfig, settings: EditSettings, out: Path, console: Console, world: World
 ) -> dict[str, str]:
     """Have the reward pick among the candidates; returns why an item has none, by key."""
     reward = open_judge(config, pick_device("auto"))
     width = config.in_flight if reward.remote else 1
     try:
         with progress(console, "best of", len(edits.to_choose(benchmark.items, settings, out))) as done:
-            return edits.choose(benchmark.items, reward, settings, out, width=width, on_item=done)
+            return edits.choose(benchmark.items, reward, settings, out, width=width, on_item=done, world=world)
     finally:
         close(reward)  # else an interrupted run would wait for the server
 
 
-def _judge(benchmark: Benchmark, judge: JudgeConfig, way: str, store: AnswerStore, out: Path, console: Console) -> None:
+def _judge(
+    benchmark: Benchmark,
+    judge: JudgeConfig,
+    way: str,
+    store: AnswerStore,
+    out: Path,
+    console: Console,
+    world: World,
+) -> None:
     """Have all edits judged that lack an answer."""
     device = pick_device("auto")
     model: MLLM
@@ -115,15 +141,23 @@ def _judge(benchmark: Benchmark, judge: JudgeConfig, way: str, store: AnswerStor
         ask = written(model, benchmark)
     width, chunk = (judge.in_flight * len(judge.endpoints), 1) if model.remote else (1, judge.batch_size)
     try:
-        ask_all(benchmark, ask, store, out, console, width=width, chunk=chunk)
+        ask_all(benchmark, ask, store, out, console, width=width, chunk=chunk, world=world)
     finally:
         close(model)
 
 
 def ask_all(
-    benchmark: Benchmark, ask: Asker, store: AnswerStore, out: Path, console: Console, *, width: int, chunk: int
+    benchmark: Benchmark,
+    ask: Asker,
+    store: AnswerStore,
+    out: Path,
+    console: Console,
+    *,
+    width: int,
+    chunk: int,
+    world: World = ALONE,
 ) -> None:
-    """Have every edit judged that lacks an answer; `width` chunks of items are judged at a time."""
+    """Have every edit judged that lacks an answer; every rank judges `width` chunks of items at a time."""
 
     def work(items: Sequence[Item]) -> list[Record]:
         jobs = []
@@ -137,9 +171,10 @@ def ask_all(
         return ask(jobs)
 
     todo = [item for item in unanswered(benchmark, store) if (out / item.edit_file).is_file()]
+    world.meet("the start of the questions")  # every rank has seen what is left before one adds to it
     chunks = [todo[start : start + chunk] for start in range(0, len(todo), chunk)]
     with progress(console, "judged", len(todo)) as done:
-        for records in in_flight(chunks, work, width):
+        for records in shared(chunks, work, width, world, encode=to_json, decode=from_json):
             store.add(records)
             for _ in {record.key for record in records}:
                 done()

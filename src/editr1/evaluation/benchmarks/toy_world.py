@@ -17,6 +17,7 @@ from editr1.evaluation.benchmarks.results import Result
 from editr1.evaluation.heldout.measure import toy_oracle
 from editr1.judges.open import parse_judge
 from editr1.toy.world import ToyDataset
+from editr1.training.distributed import ALONE, World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +30,16 @@ class ToySettings:
 
 
 def evaluate_toy(
-    settings: EditSettings, toy: ToySettings, judge: str, out: Path, on_items: Callable[[int], None]
+    settings: EditSettings,
+    toy: ToySettings,
+    judge: str,
+    out: Path,
+    on_items: Callable[[int], None],
+    world: World = ALONE,
 ) -> Result:
     """Edit and measure; the same call resumes a stopped one. A UserError if OUT holds other edits."""
     dataset, judge_config = ToyDataset("heldout", toy.items, level=toy.level), parse_judge(judge)
     made_with = record_of(settings, judge_config, toy.edits, benchmark="toy", items=toy.items, level=toy.level)
-    return measure_dataset(dataset, settings, judge_config, made_with, out, oracle=toy_oracle, on_items=on_items)
+    return measure_dataset(
+        dataset, settings, judge_config, made_with, out, oracle=toy_oracle, on_items=on_items, world=world
+    )

@@ -21,6 +21,7 @@ from editr1.evaluation.heldout.rows import SOURCE, EditRow, RowStore
 from editr1.judges.base import Judge, JudgeRequest, complete_scores
 from editr1.toy.oracle import score
 from editr1.toy.world import item_from_key
+from editr1.training.distributed import ALONE, World
 
 Oracle = Callable[[str, Image], Mapping[str, float]]
 """Scores of an edit by an item's key, "score" among them, that no training reads."""
@@ -69,6 +70,7 @@ def measure_edits(
     settings: EvalSettings,
     oracle: Oracle | None = None,
     on_items: Callable[[int], None] = lambda count: None,
+    world: World = ALONE,
 ) -> list[EditRow]:
     """Edit and measure every item of a dataset under the weights and adapter that are active.
 
@@ -80,6 +82,7 @@ def measure_edits(
         settings: Sampler, noise, and the name of the weights.
         oracle: Measures the edits too; None without one.
         on_items: Callback with the number of further items that are done.
+        world: The processes that share the items; each judges its own, and the main one writes the rows.
 
     Returns:
         `settings.edits_per_item` rows per item, in the order of the dataset.
@@ -88,22 +91,34 @@ def measure_edits(
         UserError: The rows in `out` have other settings.
     """
     samples = [dataset[index] for index in range(len(dataset))]
-    store = RowStore(out, settings.head([sample.key for sample in samples]))
+    store = RowStore(out, settings.head([sample.key for sample in samples]), writes=world.is_main)
     done = store.keep_items(settings.edits_per_item)
+    world.meet("the start of an evaluation")  # every rank has read what is done before the main one adds to it
     on_items(len(done))
     left = [sample for sample in samples if sample.key not in done]
-    count, steps, scheduler = settings.edits_per_item, settings.steps, settings.scheduler
-    for start in range(0, len(left), CHUNK):
-        chunk = left[start : start + CHUNK]
-        seeds = [item_seed(settings.noise_seed, sample.key) for sample in chunk]
-        edits = [
-            editor.rollout(sample, count, steps=steps, seed=seed, scheduler=scheduler).images
-            for sample, seed in zip(chunk, seeds, strict=True)
-        ]
-        store.add(_measure(judge, oracle, chunk, edits, store))
-        on_items(len(chunk))
+    chunks = [left[start : start + CHUNK] for start in range(0, len(left), CHUNK)]
+    for start in range(0, len(chunks), world.size):
+        turn = chunks[start : start + world.size]
+        own = turn[world.rank] if world.rank < len(turn) else []
+        edits = _edits(editor, own, settings)
+        if editor.is_sharded:  # all ranks make as many calls of the pipeline as the first one
+            _edits(editor, turn[0][len(own) :], settings)
+        rows = map(asdict, _measure(judge, oracle, own, edits, store) if own else [])
+        gathered = world.gather(list(rows), "the rows of an evaluation")
+        store.add([EditRow(**row) for rows in gathered for row in rows])
+        on_items(sum(map(len, turn)))
     order = {sample.key: index for index, sample in enumerate(samples)}
     return sorted(store.rows, key=lambda row: (order[row.key], row.index))
+
+
+def _edits(editor: Editor, samples: Sequence[EditSample], settings: EvalSettings) -> list[list[Image]]:
+    """The edits of each sample."""
+    count, steps, scheduler = settings.edits_per_item, settings.steps, settings.scheduler
+    seeds = [item_seed(settings.noise_seed, sample.key) for sample in samples]
+    return [
+        editor.rollout(sample, count, steps=steps, seed=seed, scheduler=scheduler).images
+        for sample, seed in zip(samples, seeds, strict=True)
+    ]
 
 
 def _measure(

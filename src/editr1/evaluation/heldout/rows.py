@@ -57,12 +57,15 @@ class EditRow:
 
 
 class RowStore:
-    """The rows of one evaluation in `folder`; a UserError if it holds rows of other settings."""
+    """The rows of one evaluation in `folder`; a UserError if it holds rows of other settings.
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    Of several ranks, the one that `writes` keeps the file; all have all rows, and each writes its own pictures.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], writes: bool = True) -> None:
         self.folder = folder
         remedy = "give another folder, or move this one away"
-        self._lines = JsonLines(folder / FILE, "edits", remedy, head=settings, load=_from_line)
+        self._lines = JsonLines(folder / FILE, "edits", remedy, head=settings, load=_from_line, writes=writes)
         self.rows = self._lines.rows
         self._lines.replace(map(_to_line, self.rows))
 

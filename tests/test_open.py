@@ -19,6 +19,8 @@ from editr1.toy.assets import locate
 from editr1.toy.world import ToyDataset
 from editr1.training.checkpoint import resolve
 from editr1.training.datasets import open_dataset
+from editr1.training.distributed import World
+from editr1.training.open import open_trainer
 
 
 def test_a_config_names_its_dataset(tmp_path: Path) -> None:
@@ -28,6 +30,12 @@ def test_a_config_names_its_dataset(tmp_path: Path) -> None:
     toy = open_dataset(DataConfig(kind="toy", split="heldout", size=7, seed=3))
     assert isinstance(toy, ToyDataset)
     assert (toy.split, len(toy), toy.seed) == ("heldout", 7, 3)
+
+
+def test_one_gpu_by_its_number_is_refused_for_several_processes() -> None:
+    config = load_config("toy", ["editor.device=cuda:1"])
+    with pytest.raises(UserError, match=r"cuda:1.*2 processes; use auto"):
+        open_trainer(config, world=World(0, 2))
 
 
 def test_only_shipped_names_are_looked_up() -> None:

@@ -32,10 +32,13 @@ def test_two_ranks_train_the_toy_as_one_process_does(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["toy", "toy_flux_kontext"])
-@pytest.mark.parametrize("mode", ["lora", "full"])
+@pytest.mark.parametrize("mode", ["lora", "full", "sharded"])
 def test_one_two_and_four_ranks_make_the_same_run(preset: str, mode: str, tmp_path: Path) -> None:
-    lr = "optim.lr=3e-4" if mode == "lora" else "optim.lr=1e-5"
-    runs = {n: train(n, preset, tmp_path / str(n), "steps=5", f"adapter.mode={mode}", lr) for n in (1, 2, 4)}
+    own = ["adapter.mode=full", "optim.lr=1e-5"] if mode == "full" else ["optim.lr=3e-4"]
+    runs = {}
+    for ranks in (1, 2, 4):
+        shard = [f"parallel.shard={ranks}"] if mode == "sharded" else []
+        runs[ranks] = train(ranks, preset, tmp_path / str(ranks), "steps=5", *own, *shard)
     for ranks in (2, 4):
         for key in FIRST:
             assert runs[ranks][0].get(key) == runs[1][0].get(key), (ranks, key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from editr1.config.settings import Config
 from editr1.data.samples import EditDataset
 from editr1.editors.open import open_config_editor
+from editr1.errors import UserError
 from editr1.judges.open import open_config_judge
 from editr1.training.checkpoint import resolve
 from editr1.training.datasets import open_dataset as open_dataset
@@ -24,6 +25,10 @@ def open_trainer(config: Config, dataset: EditDataset | None = None, world: Worl
     Raises:
         UserError: something that the config names is not there or does not fit.
     """
+    if world.size > 1 and ":" in config.editor.device:
+        raise UserError(
+            f"editor.device={config.editor.device!r} is one GPU for {world.size} processes; use auto: each takes its own"
+        )
     config = resolve(config)
     editor, judge = open_config_editor(config, world.size, world.meet), open_config_judge(config)
     return Trainer(config, editor, judge, open_datasets(config)[0] if dataset is None else dataset, world=world)

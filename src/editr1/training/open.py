@@ -27,7 +27,7 @@ def open_trainer(config: Config, dataset: EditDataset | None = None, world: Worl
     """
     if world.size > 1 and ":" in config.editor.device:
         raise UserError(
-            f"editor.device={config.editor.device!r} is one GPU for {world.size} processes; use auto: each takes its own"
+            f"editor.device={config.editor.device!r} is one GPU, for {world.size} processes; use auto: each has one"
         )
     config = resolve(config)
     editor, judge = open_config_editor(config, world.size, world.meet), open_config_judge(config)

@@ -7,31 +7,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from editr1.export.call import Call
 from editr1.report.run_folder import Run
 
 PICTURE = "reward.png"
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Call:
-    """How the code in the card calls the pipeline.
-
-    Attributes:
-        image: Argument that takes the source; None for text to image.
-        listed: Whether it takes the source in a list.
-        pixels: Area of the edit; None if the pipeline takes no size.
-        arguments: All other arguments.
-    """
-
-    image: str | None
-    listed: bool
-    pixels: int | None
-    arguments: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -135,13 +118,13 @@ def _usage(card: Card) -> str:
     lines = [
         "import torch",
         "from diffusers import DiffusionPipeline",
-        "from diffusers.utils import load_image" if card.call.image else "",
+        *card.call.imports(),
         "from peft import PeftModel" if card.form == "peft" else "",
         "from editr1.toy.assets import toy_path" if toy and card.form != "merged" else "",
         'device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)',
         f"pipe = DiffusionPipeline.from_pretrained({name if card.form == 'merged' else base}, dtype=dtype).to(device)",
         load,
-        *_call(card.call),
+        *card.call.lines(),
         'edit.save("edit.png")',
     ]
     code = "\n".join(line for line in lines if line)
@@ -149,24 +132,6 @@ def _usage(card: Card) -> str:
         "Put the file into ComfyUI's `models/loras`, or use it with diffusers:\n\n" if card.form == "comfyui" else ""
     )
     return f"## Use\n\n{comfy}```python\n{code}\n```"
-
-
-def _call(call: Call) -> list[str]:
-    """The call of the pipeline, at the area that the run trained with."""
-    lines, arguments = [], ['prompt="remove the red ball"']
-    if call.image:
-        lines.append('source = load_image("source.png")')
-        arguments.insert(0, f"{call.image}={'[source]' if call.listed else 'source'}")
-    if call.pixels and call.image:
-        lines += [
-            f"scale = ({call.pixels} / (source.width * source.height)) ** 0.5  # the area that it was trained at",
-            "width, height = (max(1, round(scale * side / 32)) * 32 for side in source.size)",
-        ]
-    elif call.pixels:
-        lines.append(f"width = height = {max(1, round(call.pixels**0.5 / 32)) * 32}")
-    arguments += ["width=width", "height=height"] if call.pixels else []
-    arguments += [f"{name}={value!r}" for name, value in call.arguments.items()]
-    return [*lines, f"edit = pipe({', '.join(arguments)}).images[0]"]
 
 
 def _reward_text(rewards: Mapping[int, float]) -> str:

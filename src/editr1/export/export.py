@@ -31,7 +31,8 @@ from editr1.editors.lora.comfyui import Lora, listing, to_original
 from editr1.editors.lora.find import DIFFUSERS_FILE, PEFT_FILE
 from editr1.editors.open import denoiser_name, find_family, inference_guidance
 from editr1.errors import UserError
-from editr1.export.card import Call, Card, write_card
+from editr1.export.call import UNKNOWN, Call
+from editr1.export.card import Card, write_card
 from editr1.report.run_folder import Run, read_run
 from editr1.toy.assets import locate
 from editr1.training import checkpoint
@@ -247,21 +248,13 @@ def _targets(lora: Lora, denoiser: nn.Module) -> list[str]:
 
 
 def _call(source: ExportSource, base: BaseEditor) -> Call:
-    """How the card calls the pipeline: at the run's area, with the pipeline's own guidance, if there is a record."""
-    family, path = find_family(base.path), source.run.config["editor"]["path"]
-    pixels: int | None = source.run.config["editor"].get("pixels")
+    """How the card calls the pipeline: at the run's area, with the guidance of edits outside of training."""
+    settings = source.run.config["editor"]
+    pixels, text_tokens = settings.get("pixels"), settings.get("text_tokens")
+    family = find_family(base.path)
     if family is None:
-        return Call("image", False, pixels, {})
-    arguments = dict(family.settings)
-    if pixels and family.sized:
-        side = round(pixels**0.5)
-        arguments |= family.sized((side, side))
-    guidance = inference_guidance(path)
-    if family.guidance_arg is not None and guidance is not None:
-        arguments[family.guidance_arg] = guidance
-        if family.negative is not None and guidance > 1:
-            arguments["negative_prompt"] = family.negative
-    return Call(family.image, family.listed, pixels if family.takes_size else None, arguments)
+        return Call(UNKNOWN, pixels=pixels)
+    return Call(family, inference_guidance(settings["path"]), pixels, text_tokens)
 
 
 def _write_pipeline(source: ExportSource, base: BaseEditor, folder: Path) -> None:

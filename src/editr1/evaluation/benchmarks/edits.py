@@ -12,6 +12,7 @@ import queue
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -109,10 +110,10 @@ def make_edits(
     world.meet("the start of the edits")  # every rank has seen what is left before one adds to it
     if not todo:
         return failed
-    if world.size > 1 and processes > 1:
-        raise UserError(f"--processes {processes}: torchrun starts the processes already; leave it out")
-    if processes == 1:
-        messages = _work(open_benchmark, settings, out, todo[world.rank :: world.size])
+    if world.size > 1:
+        messages = _rounds(_work(open_benchmark, settings, out, todo[world.rank :: world.size]), len(todo), world)
+    elif processes == 1:
+        messages = _work(open_benchmark, settings, out, todo)
     else:
         messages = _share(open_benchmark, settings, out, [todo[rank::processes] for rank in range(processes)])
     for kind, key, reason in messages:
@@ -121,7 +122,7 @@ def make_edits(
         if kind == "no edit":
             failed[key] = reason
         on_item()
-    return {key: reason for part in world.gather(failed, "the end of the edits") for key, reason in part.items()}
+    return failed
 
 
 def _work(
@@ -161,6 +162,13 @@ def open_editor(settings: EditSettings, device: torch.device) -> Editor:
         pixels=settings.pixels,
         device=device,
     )
+
+
+def _rounds(messages: Iterator[Message], items: int, world: World) -> Iterator[Message]:
+    """The messages of all ranks, on every rank, one item of each at a time, so that none waits long for the others."""
+    for _ in range(0, items, world.size):
+        for own in world.gather([*islice(messages, 1)], "a round of edits"):
+            yield from ((kind, key, reason) for kind, key, reason in own)  # JSON has lists for tuples
 
 
 def _share(

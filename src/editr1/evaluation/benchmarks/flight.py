@@ -39,13 +39,14 @@ def shared(
 ) -> Iterator[Done]:
     """As `in_flight`, with `width` jobs of every rank at a time; every rank gets all results, in the same order.
 
-    Results travel as JSON, by `encode` and `decode`.
+    Results travel as JSON, by `encode` and `decode`, as soon as every rank has as many as `in_flight` holds.
     """
     if world.size == 1:
         yield from in_flight(jobs, work, width)
         return
-    for start in range(0, len(jobs), width * world.size):
-        own = jobs[start + world.rank * width :][:width]
+    part = 2 * width
+    for start in range(0, len(jobs), part * world.size):
+        own = jobs[start + world.rank * part :][:part]
         done = [encode(result) for result in in_flight(own, work, width)]
         for results in world.gather(done, "the answers to a round of questions"):
             yield from map(decode, results)

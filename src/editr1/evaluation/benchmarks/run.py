@@ -76,6 +76,8 @@ def run_benchmark(
     world: World = ALONE,
 ) -> Result:
     """Run a benchmark into `out`, or resume it; a UserError if `out` holds a run with other settings."""
+    if world.size > 1 and processes > 1:
+        raise UserError(f"--processes {processes}: torchrun starts the processes already; leave it out")
     benchmark = open_benchmark()
     judge = parse_judge(asked.judge)
     reward = None if asked.reward is None else parse_judge(asked.reward)

@@ -43,6 +43,7 @@ bench: $(STAMP)  ## seconds a step by part against bare calls, memory; writes be
 	@$(BIN)/python benchmarks/speed.py
 	@$(BIN)/python benchmarks/judge_client.py
 	@$(BIN)/python benchmarks/ranks.py
+	@$(BIN)/python benchmarks/sharding.py
 
 clean:  ## remove .venv and caches (runs and demo folders stay)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, pipeline_path: Paths) -> P
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_edits_velocities_and_gradients_of_a_sharded_lora_are_those_of_the_whole_one(
@@ -87,3 +89,17 @@ def test_ranks_that_are_no_multiple_of_shard_are_refused() -> None:
 def test_weights_that_cannot_be_spread_are_refused(sections: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValidationError, match=rf"parallel.shard=2 .*{problem}"):
         rank.config(Path("unused"), parallel={"shard": 2}, **sections)
+
+
+@pytest.mark.long
+def test_each_of_two_ranks_takes_less_memory_to_load_an_editor_than_one_process() -> None:
+    """Each rank reads its own half of the denoiser."""
+    table = run_path(str(Path(__file__).parents[2] / "benchmarks" / "sharding.py"))["measure"](200, (1, 2))
+    assert table["1"]["peak"] > table["1"]["weights"]  # the measurement sees the weights
+    assert table["2"]["weights"] == pytest.approx(table["1"]["weights"] / 2, rel=0.01)
+    assert table["2"]["ratio"] < 0.9  # one that reads all and keeps half takes as much as one process
+
+
+def test_context_parallelism_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"parallel.context=2: .* set it to 1"):
+        rank.config(Path("unused"), parallel={"context": 2})

@@ -316,7 +316,11 @@ def test_train_does_it_all_from_the_command_line_and_goes_on_after_ctrl_c(
     run = preset.parent / "run"
     assert printed == f"{run / 'checkpoints' / 'step_000002'}\n"
     assert "2 held-out instructions" in said and "was measured on too few items to tell" in said.replace("\n", " ")
-    assert "Before and after, by task" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "Before and after, by task" in page
+    assert json.loads((run / "results.json").read_text())["guidance"] == 1.0  # of training, which made these edits
+    assert "held-out instructions, guidance 1, scores" in " ".join(said.split())
+    assert "Edits were made at guidance 1.00, the scale of the run's training." in page
 
 
 def test_split_that_leaves_nothing_is_one_line_before_a_weight_is_loaded(

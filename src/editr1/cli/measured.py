@@ -117,7 +117,8 @@ def write_results(
     seed, step = trainer.config.seed, trainer.step
     rows = {**_rows_between(trainer.out, until=step), step: after}
     curve = [{"step": at, **change(before, rows[at], seed)} for at in sorted(rows) if same_edits(before, rows[at])]
-    results = {**summarise(before, after, seed, trainer.seconds), "step": step, "after": folder, "curve": curve}
+    made = {"step": step, "after": folder, "guidance": trainer.editor.guidance}
+    results = {**summarise(before, after, seed, trainer.seconds), **made, "curve": curve}
     if trainer.world.is_main:
         write_file(trainer.out / RESULTS, json.dumps(results, indent=1).encode())
     return results
@@ -132,7 +133,9 @@ def _rows_between(out: Path, until: int) -> dict[int, list[EditRow]]:
 def table(results: dict[str, Any]) -> Table:
     """Held-out results by task, before and after: the judge, beside the oracle if there is one."""
     names = [name for name in ("oracle", "judge") if name in results]
-    grid = Table(title=f"{results['items']} held-out instructions, scores in [0, 1]", title_justify="left")
+    scale = "" if results.get("guidance") is None else f", guidance {results['guidance']:g}"
+    title = f"{results['items']} held-out instructions{scale}, scores in [0, 1]"
+    grid = Table(title=title, title_justify="left")
     grid.add_column("task")
     for name in names:
         for column in (f"{name} before", "after", "change \\[95%]"):

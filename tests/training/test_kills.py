@@ -1,6 +1,6 @@
 """A run that is disturbed at random moments and continued is, bit for bit, the run that was not.
 
-Each test tells the stages in which its faults came (`pytest -s`). `make test-slow` has 30 of each kind.
+Each test tells the stages in which its faults came (`pytest -s`). `make test-slow` has many of each kind.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ def test_a_run_that_is_killed_and_continued_by_hand(tmp_path: Path, seed: int, n
 
 @pytest.mark.slow
 def test_a_run_that_is_terminated_and_continued_by_hand(tmp_path: Path) -> None:
-    run = disturbed(tmp_path, 2, 30, to_rank(signal.SIGTERM))
+    run = disturbed(tmp_path, 2, 10, to_rank(signal.SIGTERM))
     run.by_hand(STOPPED)
     assert_undisturbed(run)
 
 
 @pytest.mark.slow
 def test_a_run_whose_disk_fills_up_and_that_is_continued_by_hand(tmp_path: Path) -> None:
-    run = disturbed(tmp_path, 3, 30, full_disk(random.Random(3)))
+    run = disturbed(tmp_path, 3, 10, full_disk(random.Random(3)))
     run.by_hand({2})
     assert_undisturbed(run)
 
@@ -64,7 +64,7 @@ def test_two_ranks_of_which_one_is_killed_and_torchrun_restarts_both(tmp_path: P
 
 @pytest.mark.slow
 def test_two_ranks_of_which_one_is_terminated_and_torchrun_restarts_both(tmp_path: Path) -> None:
-    run = disturbed(tmp_path, 4, 30, to_rank(signal.SIGTERM), ranks=2)
+    run = disturbed(tmp_path, 4, 10, to_rank(signal.SIGTERM), ranks=2)
     run.under_torchrun()
     assert_undisturbed(run)
 
@@ -72,6 +72,6 @@ def test_two_ranks_of_which_one_is_terminated_and_torchrun_restarts_both(tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_two_ranks_whose_torchrun_is_stopped_and_continued_by_hand(tmp_path: Path, number: signal.Signals) -> None:
-    run = disturbed(tmp_path, 5, 10, to_launcher(number), ranks=2)
+    run = disturbed(tmp_path, 5, 3, to_launcher(number), ranks=2)
     run.by_hand({1})
     assert_undisturbed(run)

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -30,7 +31,6 @@ TINY = (
     f"save_every={SAVE_EVERY}",
 )
 PATIENCE = 600.0  # seconds
-SPARE = 10  # restarts that torchrun may need of its own accord
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,35 @@ def command(folder: Path, out: Path, steps: int, *launcher: str) -> list[str]:
     return [*(launcher or (sys.executable,)), STAGED, str(folder), "train", *TINY, f"steps={steps}", f"out={out}"]
 
 
-def wait(until: Callable[[], bool], process: subprocess.Popen[str]) -> bool:
-    """Wait for something; whether it came before the process ended."""
-    deadline = time.monotonic() + PATIENCE
-    while not until():
-        if process.poll() is not None:
-            return False
-        if time.monotonic() > deadline:
-            process.kill()
-            raise TimeoutError(f"nothing happened in {PATIENCE:.0f} s; it said: {process.communicate()[1][-3000:]}")
-        time.sleep(0.001)
-    return True
+class Launch:
+    """A process whose words are read as they come, since a full pipe would stop it; `end` waits for it."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def end(self) -> str:
+        """Wait until it has ended; the end of what it said."""
+        self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return "".join(self._lines)[-5000:]
+
+    def wait(self, until: Callable[[], bool]) -> bool:
+        """Wait for something; whether it came before the process ended."""
+        deadline = time.monotonic() + PATIENCE
+        while not until():
+            if self.process.poll() is not None:
+                return False
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"nothing happened in {PATIENCE:.0f} s; it said: {''.join(self._lines)[-5000:]}")
+            time.sleep(0.001)
+        return True
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self._lines.extend(self.process.stderr)
 
 
 def straight(out: Path, steps: int, *launcher: str) -> dict[str, float]:
@@ -171,31 +189,31 @@ class Disturbance:
         launcher = torchrun(self.ranks) if self.ranks > 1 else ()
         words = command(self._stages, self.out, self.steps, *launcher)
         for moment in self.moments:
-            with started(words) as process:
-                self._disturb(process, moment)
-                said = process.communicate(timeout=PATIENCE)[1]
-                assert process.returncode in ends, (process.returncode, said)
+            with started(words) as launch:
+                self._disturb(launch, moment)
+                said = launch.end()
+                assert launch.process.returncode in ends, (launch.process.returncode, said)
         done = subprocess.run(words, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
     def under_torchrun(self) -> None:
         """Let torchrun restart the ranks after every fault, until the run is finished."""
-        words = command(self._stages, self.out, self.steps, *torchrun(self.ranks, len(self.moments) + SPARE))
-        with started(words) as process:
+        words = command(self._stages, self.out, self.steps, *torchrun(self.ranks, len(self.moments)))
+        with started(words) as launch:
             for moment in self.moments:
-                self._disturb(process, moment)
-            said = process.communicate(timeout=PATIENCE)[1]
-            assert process.returncode == 0, said
+                self._disturb(launch, moment)
+            said = launch.end()
+            assert launch.process.returncode == 0, said
 
-    def _disturb(self, process: subprocess.Popen[str], moment: Moment) -> None:
+    def _disturb(self, launch: Launch, moment: Moment) -> None:
         """Wait for a session and its moment, and let the fault come."""
-        assert wait(lambda: len(self._begun()) == self.ranks, process), process.communicate()[1]
+        assert launch.wait(lambda: len(self._begun()) == self.ranks), launch.end()
         session = [Stages(path) for path in self._begun()]
         self._sessions |= {*self._begun()}
-        assert wait(lambda: session[0].has_reached(moment), process), f"it was over before {moment}"
+        assert launch.wait(lambda: session[0].has_reached(moment)), f"it was over before {moment}: {launch.end()}"
         time.sleep(moment.seconds)
         victim = self.rng.randrange(self.ranks)
-        self.fault(process.pid, session[victim].pid)
+        self.fault(launch.process.pid, session[victim].pid)
         self.hits[session[victim].read()[-1][0] + (f" of rank {victim}" if self.ranks > 1 else "")] += 1
 
     def _begun(self) -> list[Path]:
@@ -211,12 +229,12 @@ def torchrun(number: int, restarts: int = 0) -> list[str]:
 
 
 @contextmanager
-def started(words: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+def started(words: Sequence[str]) -> Iterator[Launch]:
     """A process that is gone afterwards, with its ranks."""
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    launch = Launch(words)
     try:
-        yield process
+        yield launch
     finally:
-        if process.poll() is None:
-            process.terminate()
-            process.communicate(timeout=PATIENCE)
+        if launch.process.poll() is None:
+            launch.process.terminate()
+            launch.end()

@@ -22,9 +22,9 @@ from editr1.judges.open import open_config_judge
 from editr1.report.run import write_report
 from editr1.toy.oracle import score
 from editr1.toy.world import ToyDataset, item_from_key
+from editr1.training.datasets import open_dataset
 from editr1.training.distributed import ALONE, World
 from editr1.training.group import Group
-from editr1.training.open import open_dataset
 from editr1.training.preflight import check_out
 from editr1.training.run_files import AFTER, RESULTS
 from editr1.training.trainer import Trainer

@@ -154,7 +154,8 @@ def compare(
 
 def _settings(editor: str, lora: Path | None, lora_scale: float, scheduler: str, **options: Any) -> Any:
     """The `EditSettings`; a LoRA is looked up before anything is loaded."""
-    from editr1.editors.lora.files import check_scale, find_file
+    from editr1.editors.lora.files import check_scale
+    from editr1.editors.lora.find import find_file
     from editr1.editors.samplers import SCHEDULERS
     from editr1.evaluation.benchmarks.edits import EditSettings
     from editr1.training.checkpoint import trained_weights

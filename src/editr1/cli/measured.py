@@ -28,9 +28,10 @@ from editr1.files import write_file
 from editr1.report.run import write_report
 from editr1.report.text import number, signed
 from editr1.training.checkpoint import fixed_settings
+from editr1.training.datasets import open_datasets
 from editr1.training.distributed import ALONE, World
 from editr1.training.interrupts import Interrupts
-from editr1.training.open import open_datasets, open_trainer
+from editr1.training.open import open_trainer
 from editr1.training.run_files import AFTER, BEFORE, BETWEEN, RESULTS
 from editr1.training.trainer import Trainer
 

@@ -8,8 +8,7 @@ from editr1.editors.open import open_config_editor
 from editr1.errors import UserError
 from editr1.judges.open import open_config_judge
 from editr1.training.checkpoint import resolve
-from editr1.training.datasets import open_dataset as open_dataset
-from editr1.training.datasets import open_datasets as open_datasets
+from editr1.training.datasets import open_datasets
 from editr1.training.distributed import ALONE, World
 from editr1.training.trainer import Trainer
 

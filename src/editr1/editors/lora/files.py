@@ -30,8 +30,7 @@ from torch import Tensor, nn
 
 from editr1.editors.family import DENOISERS
 from editr1.editors.lora.comfyui import Layer, Lora, from_original, listing
-from editr1.editors.lora.find import PEFT_CONFIG
-from editr1.editors.lora.find import find_file as find_file
+from editr1.editors.lora.find import PEFT_CONFIG, find_file
 from editr1.errors import UserError
 
 PEFT_PREFIX = "base_model.model."

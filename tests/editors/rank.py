@@ -68,7 +68,11 @@ def main(out: Path, folders: list[Path]) -> None:
     sharding.LARGE = 0  # the tiny text encoders are sharded too
     for folder in folders:
         for checkpointing in (False, True):
-            run = config(folder, parallel={"shard": RANKS}, memory={"gradient_checkpointing": checkpointing})
+            memory = {
+                "gradient_checkpointing": checkpointing,
+                "offload": checkpointing,
+            }  # one run with each, one without
+            run = config(folder, parallel={"shard": RANKS}, memory=memory)
             editor = open_config_editor(run, RANKS, meet)
             own = sharded_bytes(editor.denoiser)
             place = out / f"{folder.name}-{checkpointing}-{rank}"

@@ -38,7 +38,7 @@ def together(ranks: int, work: Callable[[World], T]) -> list[T]:
 
     def one(rank: int) -> T:
         try:
-            return work(ThreadWorld(rank, ranks, 60.0, barrier, board))
+            return work(ThreadWorld(rank, ranks, 60.0, barrier=barrier, board=board))
         except BaseException:
             barrier.abort()
             raise

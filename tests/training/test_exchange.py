@@ -14,7 +14,7 @@ from editr1.editors.editor import Editor
 from editr1.editors.families import FAMILIES
 from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
-from editr1.training.distributed import World
+from editr1.training.distributed import World, packed
 from editr1.training.exchange import Portion, as_dict, broadcast, cut, gather_groups, sum_gradients
 from editr1.training.rewarding import assign_advantages, assign_rewards, requests_of
 from editr1.training.sharing import Share, share_rows
@@ -64,6 +64,22 @@ def test_the_conditioning_of_every_family_travels_bit_for_bit(name: str) -> None
     with torch.no_grad():
         here, there = (editor.velocity(each, x_t, t) for each in (rollout.conditioning, received))
     assert torch.equal(here, there)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor(2.5),
+        torch.full((1,), 2.5).as_strided((1,), (0,)),  # FLUX.1 Kontext's guidance of a group of one row
+        torch.tensor([2.5]).expand(1, 3),
+        torch.arange(6.0).view(2, 3).t(),
+        torch.tensor([[True, False]]),
+        torch.arange(4, dtype=torch.bfloat16)[::2],
+    ],
+)
+def test_the_bytes_of_any_tensor_can_be_sent(tensor: Tensor) -> None:
+    raw = packed(tensor).reshape(-1).view(torch.uint8)
+    assert torch.equal(raw.clone().view(tensor.dtype).reshape(tensor.shape), tensor)
 
 
 def test_an_argument_that_cannot_travel_is_named() -> None:

@@ -43,11 +43,13 @@ class World:
         rank: Number of this process, from 0.
         size: Number of processes.
         timeout: Seconds that ranks wait for each other.
+        gloo: The group in which ranks with GPUs meet, as not every torch lets theirs do that; None for the default one.
     """
 
     rank: int = 0
     size: int = 1
     timeout: float = 1800.0
+    gloo: Any = None
 
     @property
     def is_main(self) -> bool:
@@ -96,10 +98,11 @@ class World:
 
     def broadcast_tensor(self, tensor: Tensor, source: int) -> Tensor:
         """The tensor of rank `source`, on every rank; others give one of its shape and number format."""
-        data = tensor.contiguous()
+        data = packed(tensor)
         if data.numel():
+            raw = data.reshape(-1).view(torch.uint8)
             with _losses("a tensor"):
-                dist.broadcast(data.reshape(-1).view(torch.uint8), source)
+                dist.broadcast(raw, source)
         return data
 
     def meet(self, place: str) -> None:
@@ -112,7 +115,7 @@ class World:
             # rank 0 is the one that knows who is missing, so the others wait a little longer, for its word
             seconds = self.timeout if self.is_main else self.timeout + GRACE
             with _losses(place):
-                dist.monitored_barrier(timeout=timedelta(seconds=seconds), wait_all_ranks=True)
+                dist.monitored_barrier(self.gloo, timeout=timedelta(seconds=seconds), wait_all_ranks=True)
 
 
 ALONE = World()
@@ -141,8 +144,18 @@ def open_world(timeout: float = ALONE.timeout) -> Iterator[World]:
     store = PrefixStore(_session(store, rank, size, timeout), store)
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
-    yield World(dist.get_rank(), dist.get_world_size(), timeout)
+    gloo = dist.new_group(backend="gloo", timeout=patience) if gpus else None
+    yield World(dist.get_rank(), dist.get_world_size(), timeout, gloo)
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
+
+
+def packed(tensor: Tensor) -> Tensor:
+    """The tensor without gaps, so that its bytes can be sent: a copy, unless each value follows the one before.
+
+    `contiguous` is not enough: it leaves a tensor of one value as it is, whatever its stride.
+    """
+    tensor = tensor.contiguous()
+    return tensor.clone(memory_format=torch.contiguous_format) if 0 in tensor.stride() else tensor
 
 
 def first_to_fail(error: BaseException) -> bool:

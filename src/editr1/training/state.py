@@ -17,10 +17,13 @@ from editr1.errors import UserError
 from editr1.training import checkpoint
 
 TENSORS = "training.safetensors"
+Weights = tuple[Policies, EMA, Optimizer, Sequence[str]]
+"""All weights of a run; the last are the names of the trained parameters, in the optimiser's order."""
 
 
-def write_weights(folder: Path, policies: Policies, ema: EMA, optimizer: Optimizer, names: Sequence[str]) -> None:
-    """Write all weights; `names` are those of the trained parameters, in the optimiser's order."""
+def write_weights(weights: Weights, folder: Path) -> None:
+    """Write all weights."""
+    policies, ema, optimizer, names = weights
     policies.save(folder / "policy", "default")
     policies.save(folder / "old", "old")
     with ema.swap():
@@ -30,12 +33,13 @@ def write_weights(folder: Path, policies: Policies, ema: EMA, optimizer: Optimiz
     save_file({name: tensor.contiguous() for name, tensor in {**moments, **averages}.items()}, folder / TENSORS)
 
 
-def read_weights(folder: Path, policies: Policies, ema: EMA, optimizer: Optimizer, names: Sequence[str]) -> None:
+def read_weights(weights: Weights, folder: Path) -> None:
     """The reverse, in place.
 
     Raises:
         UserError: The weights are not those of this editor and its settings.
     """
+    policies, ema, optimizer, names = weights
     policies.load(folder / "policy", "default")
     policies.load(folder / "old", "old")
     tensors = load_file(folder / TENSORS)

@@ -26,6 +26,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -103,10 +104,8 @@ class Trainer:
         self._checked = False
         self._failures = FailureWatch(config.failures.share, config.failures.steps, config.optional_rewards)
         self._resume()
-        rollout = config.rollout
-        self.shares = share_edits(
-            rollout.groups_per_step, rollout.group_size, world.size, whole=compares(judge), equal=editor.is_sharded
-        )
+        sizes = config.rollout.groups_per_step, config.rollout.group_size
+        self.shares = share_edits(*sizes, world.size, whole=compares(judge), equal=editor.is_sharded)
         edits = sum(share.count for share in self.shares[world.rank])
         self.progress = StepProgress(self.step, config.steps, edits, quiet=not world.is_main)
 
@@ -189,7 +188,8 @@ class Trainer:
         }
         if not self.world.is_main:
             return checkpoint.place(self._checkpoints, self.step)
-        return checkpoint.save(self._checkpoints, self.step, state, self._write_weights, self.config.keep)
+        weights = self.editor.policies, self.ema, self.optimizer, self.names
+        return checkpoint.save(self._checkpoints, self.step, state, partial(write_weights, weights), self.config.keep)
 
     def rollout(self, sample: EditSample, index: int, share: Share | None = None) -> Group:
         """G edits of `sample` by the sampling policy, as group `index` of this step; or those of a share alone."""
@@ -375,15 +375,8 @@ class Trainer:
                 raise KeyboardInterrupt
 
     def _how_to_go_on(self) -> str:
-        done = f"Stopped after step {self.step} of {self.config.steps}"
-        return (
-            f"{done}. Everything is saved in {self.out}; run the same command again to go on."
-            if self.step
-            else f"{done}."
-        )
-
-    def _write_weights(self, folder: Path) -> None:
-        write_weights(folder, self.editor.policies, self.ema, self.optimizer, self.names)
+        done = f"Stopped after step {self.step} of {self.config.steps}."
+        return f"{done} Everything is saved in {self.out}; run the same command again to go on." if self.step else done
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint, if there is one.
@@ -401,7 +394,7 @@ class Trainer:
             return
         state = checkpoint.read_state(folder)
         checkpoint.refuse_changes(self.out, state["config"], self.config)
-        read_weights(folder, self.editor.policies, self.ema, self.optimizer, self.names)
+        read_weights((self.editor.policies, self.ema, self.optimizer, self.names), folder)
         self.step, self.seconds, self.start = state["step"], state["seconds"], state["start"]
         self.place = state.get("place", self.step * self.config.rollout.groups_per_step)  # none before bans were
         self.banned = {*state.get("banned", [])}

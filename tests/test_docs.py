@@ -75,6 +75,17 @@ def test_presets_that_the_readme_names_exist() -> None:
     assert named == {name for name in presets() if not name.startswith("toy")}
 
 
+def test_the_readme_says_how_to_install_what_a_real_run_takes_and_which_presets_need_no_server() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "`pip install ." in text and re.search(r"\d+ GB in\s+bfloat16.*minutes on one H100", text, re.DOTALL)
+    alone, _, _ = text.partition("need no server")
+    for name in presets():
+        served = bool(getattr(load_config(name).judge, "endpoints", None))
+        assert served or re.search(rf"[` ]{name}`", alone), name
+    gains = re.findall(r"\+0\.\d\d \[\+0\.\d\d, \+0\.\d\d\]", text)
+    assert len(gains) >= 3, "a figure of the demo is a range over seeds, with intervals"
+
+
 def test_the_method_is_read_in_five_files_of_under_1500_lines() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     names = re.findall(r"^\d\. `(src/editr1/[\w/]+\.py)`", text, re.MULTILINE)

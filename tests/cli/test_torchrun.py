@@ -86,6 +86,17 @@ def test_a_fault_of_one_rank_in_a_step_ends_the_others_and_is_told_with_its_rank
     assert len(faults) == 1 and re.match("editr1: rank 1: .*late:score.*7", faults[0])
 
 
+def test_a_traceback_is_shown_by_one_rank(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        LATE.format(fault="{}['colour']").replace('os.environ.get("RANK") == "1" and ', "")
+    )
+    own = "rewards={own: {kind: function, path: 'late:score'}}"
+    arguments = ("toy", *SIZES, "judge=null", own, f"out={tmp_path / 'out'}")
+    result = torchrun(2, "editr1", "train", *arguments, cwd=tmp_path)
+    own_lines, _, _ = result.stderr.partition("torch/distributed/run.py")  # torchrun's own traceback and report follow
+    assert result.returncode != 0 and own_lines.count("KeyError: 'colour'") == 1
+
+
 def test_a_rank_that_hangs_is_named(tmp_path: Path) -> None:
     (tmp_path / "late.py").write_text(LATE.format(fault="__import__('time').sleep(60)"))
     own = "rewards={own: {kind: function, path: 'late:score'}}"

@@ -54,8 +54,9 @@ def _reported(command: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt as error:
             raise typer.Exit(130) from error
         except Exception as error:
-            _record(error)  # its traceback follows
-            raise
+            if _record(error):
+                raise
+            raise typer.Exit(1) from error  # another rank shows its traceback
 
     return run
 

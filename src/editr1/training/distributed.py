@@ -165,7 +165,8 @@ def first_to_fail(error: BaseException) -> bool:
     if not dist.is_initialized():  # what is wrong before the ranks meet is wrong on all of this machine
         handler.record_exception(error)
         return os.environ["LOCAL_RANK"] == "0"
-    if isinstance(error, RankLost) and _told():
+    own_fault = isinstance(error, UserError) and not isinstance(error, RankLost)
+    if not own_fault and _told():  # what comes after a rank's end mostly comes of it
         return False
     handler.record_exception(error)
     rank = dist.get_rank()

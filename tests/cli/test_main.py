@@ -15,6 +15,7 @@ from editr1 import __version__
 from editr1.cli import main as cli
 from editr1.errors import UserError
 from editr1.files import read_lines
+from editr1.training.distributed import World
 from tests.judges.tiny_judge import build_tiny_judge
 
 HEAVY = ("torch", "diffusers", "transformers", "numpy")
@@ -152,7 +153,7 @@ def test_the_demo_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, object] = {}
     monkeypatch.setattr(demo, "run_demo", lambda **arguments: given.update(arguments))
     assert invoke("demo", "--out", "x", "--seed", "3", "--minutes", "2.5", "--editor", "kontext")[0] == 0
-    assert given == {"out": Path("x"), "seed": 3, "minutes": 2.5, "editor": "kontext"}
+    assert given == {"out": Path("x"), "seed": 3, "minutes": 2.5, "editor": "kontext", "world": World(timeout=1800.0)}
 
 
 def test_report_prints_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
 
@@ -63,7 +64,7 @@ def _reported(command: Callable[P, R]) -> Callable[P, R]:
 
 def _record(error: Exception) -> bool:
     """Tell the other ranks of torchrun, if there are any, why this one ends; whether nobody has told it yet."""
-    if os.environ.get("WORLD_SIZE", "1") == "1":
+    if not _rank():
         return True
     from editr1.training.distributed import first_to_fail
 
@@ -72,11 +73,14 @@ def _record(error: Exception) -> bool:
 
 def _report(error: UserError) -> None:
     """Tell what is wrong; of several ranks that know it, one does."""
-    if not _record(error):
-        return
-    rank = f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-    for line in str(error).splitlines():  # a check tells all that is wrong, one line each
-        typer.echo(f"editr1: {rank}{line}", err=True)
+    if _record(error):
+        for line in str(error).splitlines():  # a check tells all that is wrong, one line each
+            typer.echo(f"editr1: {_rank()}{line}", err=True)
+
+
+def _rank() -> str:
+    """The rank that torchrun gives this process, as the start of a line; nothing if it is alone."""
+    return "" if os.environ.get("WORLD_SIZE", "1") == "1" else f"rank {os.environ['RANK']}: "
 
 
 def _version(requested: bool) -> None:
@@ -120,8 +124,6 @@ def train(
     from editr1.config.loading import load_config
 
     settings = load_config(config, overrides or [])
-    from contextlib import nullcontext
-
     from editr1.cli.check import checked
     from editr1.training.distributed import open_world
 

@@ -27,7 +27,6 @@ from torch.distributed.rendezvous import rendezvous
 from editr1.errors import UserError, first_line
 
 FAILURE = "editr1/failure"  # key of the store of all ranks: the rank that failed first, and why
-
 GRACE = 15.0  # seconds
 
 
@@ -91,8 +90,7 @@ class World:
         with _losses("a message"):
             length = torch.tensor([len(data)])
             dist.broadcast(length, source)
-            buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8) if self.rank == source else None
-            text = torch.empty(int(length), dtype=torch.uint8) if buffer is None else buffer
+            text = torch.frombuffer(bytearray(data if self.rank == source else int(length)), dtype=torch.uint8)
             dist.broadcast(text, source)
         return bytes(text.numpy())
 

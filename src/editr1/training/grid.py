@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from PIL import Image as Images
 from PIL import ImageDraw
 from PIL.Image import Image
 
-from editr1.data.pictures import png
+from editr1.data.pictures import decode, png
 from editr1.training.distributed import World
 from editr1.training.group import Group
 
@@ -64,7 +63,7 @@ def _told(index: int, first: int, strip: Strip) -> dict[str, Any]:
 
 def _heard(index: int, first: int, title: str, pictures: list[str], rewards: list[float]) -> tuple[int, int, Strip]:
     """The reverse."""
-    images = [Images.open(io.BytesIO(base64.b64decode(picture))).convert("RGB") for picture in pictures]
+    images = [decode(base64.b64decode(picture), "a sample of another rank") for picture in pictures]
     return index, first, Strip(title, images, rewards)
 
 

@@ -85,9 +85,9 @@ class Trainer:
         watch: Watch | None = None,
         world: World = ALONE,
     ) -> None:
-        self.world = world
-        self.config, self.editor, self.judge, self.dataset = config, editor, judge, dataset
+        self.config, self.editor, self.judge, self.dataset, self.world = config, editor, judge, dataset, world
         self.out, self.watch, self.algorithm = out or config.out, watch, config.algorithm
+        self._checkpoints = self.out / CHECKPOINTS
         editor.add_policies(config.adapter, derive_seed(config.seed, "adapter"))
         if config.adapter.init is not None and config.evaluation is not None:
             editor.policies.copy(START)
@@ -95,6 +95,7 @@ class Trainer:
         optim = config.optim
         self.optimizer = torch.optim.AdamW(self.params, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
         self.ema = EMA(zip(self.names, self.params, strict=True), config.ema)
+        self._weights = editor.policies, self.ema, self.optimizer, self.names
         self.sampler = GroupSampler(len(dataset), config.rollout.groups_per_step, config.seed)
         self.step, self.seconds = 0, 0.0
         self.place, self.banned = 0, set[int]()  # in the epochs, and the items that are not drawn any more
@@ -179,6 +180,8 @@ class Trainer:
 
     def save(self) -> Path:
         """Write the checkpoint of this step, unless it is there; returns its folder."""
+        if not self.world.is_main:
+            return checkpoint.place(self._checkpoints, self.step)
         state = {
             "seconds": self.seconds,
             "start": self.start,
@@ -186,10 +189,8 @@ class Trainer:
             "banned": sorted(self.banned),
             "config": self.config.model_dump(mode="json"),
         }
-        if not self.world.is_main:
-            return checkpoint.place(self._checkpoints, self.step)
-        weights = self.editor.policies, self.ema, self.optimizer, self.names
-        return checkpoint.save(self._checkpoints, self.step, state, partial(write_weights, weights), self.config.keep)
+        write = partial(write_weights, self._weights)
+        return checkpoint.save(self._checkpoints, self.step, state, write, self.config.keep)
 
     def rollout(self, sample: EditSample, index: int, share: Share | None = None) -> Group:
         """G edits of `sample` by the sampling policy, as group `index` of this step; or those of a share alone."""
@@ -354,10 +355,6 @@ class Trainer:
             with interrupts.held():
                 self.save()
 
-    @property
-    def _checkpoints(self) -> Path:
-        return self.out / CHECKPOINTS
-
     def _fits(self, max_seconds: float | None) -> bool:
         """Whether all ranks have time for a step."""
         over = max_seconds is not None and self.seconds + self._step_seconds >= max_seconds
@@ -394,7 +391,7 @@ class Trainer:
             return
         state = checkpoint.read_state(folder)
         checkpoint.refuse_changes(self.out, state["config"], self.config)
-        read_weights((self.editor.policies, self.ema, self.optimizer, self.names), folder)
+        read_weights(self._weights, folder)
         self.step, self.seconds, self.start = state["step"], state["seconds"], state["start"]
         self.place = state.get("place", self.step * self.config.rollout.groups_per_step)  # none before bans were
         self.banned = {*state.get("banned", [])}

@@ -105,7 +105,7 @@ def test_every_job_is_done_once_and_every_rank_has_all_results_in_order(jobs: in
         return job * job
 
     def work(world: World) -> list[int]:
-        return [*shared(range(jobs), square, width, world, encode=str, decode=int)]
+        return [*shared(range(jobs), square, width, world)]
 
     assert together(4, work) == [[job * job for job in range(jobs)]] * 4
     assert sorted(done) == [*range(jobs)]

@@ -259,7 +259,7 @@ def choose(
     by_key = {item.key: item for item in to_choose(items, settings, out)}
     picks: JsonLines[dict[str, Any]] = JsonLines(out / PICKS, "picks", "delete it", load=dict, writes=world.is_main)
     world.meet("the start of the choices")
-    for line in shared([*by_key.values()], pick, width, world, encode=_as_is, decode=_as_is):
+    for line in shared([*by_key.values()], pick, width, world):
         item, best = by_key[line["key"]], line["picked"]
         if best is None:
             failed[item.key] = f"none of {len(line['rewards'])} candidates has a reward: {line['reasons'][0]}"
@@ -269,10 +269,6 @@ def choose(
         on_item()
     world.meet("the end of the choices")
     return failed
-
-
-def _as_is(line: dict[str, Any]) -> dict[str, Any]:
-    return line
 
 
 def to_choose(items: Sequence[Item], settings: EditSettings, out: Path) -> list[Item]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from editr1.training.distributed import World
 
@@ -33,13 +33,10 @@ def shared(
     work: Callable[[Job], Done],
     width: int,
     world: World,
-    *,
-    encode: Callable[[Done], Any],
-    decode: Callable[[Any], Done],
 ) -> Iterator[Done]:
     """As `in_flight`, with `width` jobs of every rank at a time; every rank gets all results, in the same order.
 
-    Results travel as JSON, by `encode` and `decode`, as soon as every rank has as many as `in_flight` holds.
+    Results are JSON, and travel as soon as every rank has as many as `in_flight` holds.
     """
     if world.size == 1:
         yield from in_flight(jobs, work, width)
@@ -47,6 +44,5 @@ def shared(
     part = 2 * width
     for start in range(0, len(jobs), part * world.size):
         own = jobs[start + world.rank * part :][:part]
-        done = [encode(result) for result in in_flight(own, work, width)]
-        for results in world.gather(done, "the answers to a round of questions"):
-            yield from map(decode, results)
+        for results in world.gather([*in_flight(own, work, width)], "the answers to a round of questions"):
+            yield from results

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL.Image import Image
 from rich.console import Console
@@ -161,7 +162,7 @@ def ask_all(
 ) -> None:
     """Have every edit judged that lacks an answer; every rank judges `width` chunks of items at a time."""
 
-    def work(items: Sequence[Item]) -> list[Record]:
+    def work(items: Sequence[Item]) -> list[dict[str, Any]]:
         jobs = []
         for item in items:
             source, edit = item.source(), edits.open_edit(out / item.edit_file)
@@ -170,13 +171,13 @@ def ask_all(
             questions = benchmark.questions(item, source, edit)
             left = {name: question for name, question in questions.items() if (item.key, name) not in store.records}
             jobs.append(Job(item, source, edit, left))
-        return ask(jobs)
+        return to_json(ask(jobs))
 
     todo = [item for item in unanswered(benchmark, store) if (out / item.edit_file).is_file()]
     world.meet("the start of the questions")  # every rank has seen what is left before one adds to it
     chunks = [todo[start : start + chunk] for start in range(0, len(todo), chunk)]
     with progress(console, "judged", len(todo)) as done:
-        for records in shared(chunks, work, width, world, encode=to_json, decode=from_json):
+        for records in map(from_json, shared(chunks, work, width, world)):
             store.add(records)
             for _ in {record.key for record in records}:
                 done()

@@ -103,8 +103,8 @@ def measure_edits(
         edits = _edits(editor, own, settings)
         if editor.is_sharded:  # all ranks make as many calls of the pipeline as the first one
             _edits(editor, turn[0][len(own) :], settings)
-        rows = map(asdict, _measure(judge, oracle, own, edits, store) if own else [])
-        gathered = world.gather(list(rows), "the rows of an evaluation")
+        rows = [asdict(row) for row in _measure(judge, oracle, own, edits, store)] if own else []
+        gathered = world.gather(rows, "the rows of an evaluation")
         store.add([EditRow(**row) for rows in gathered for row in rows])
         on_items(sum(map(len, turn)))
     order = {sample.key: index for index, sample in enumerate(samples)}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +42,7 @@ def reward(**settings: Any) -> list[str]:
 
 
 def servers(*urls: str, **settings: Any) -> list[str]:
-    return check_judge(JudgeConfig(endpoints=urls, model="m", timeout=5.0, **settings), REQUESTS)
+    return check_judge(JudgeConfig(endpoints=urls, model="m", **{"timeout": 5.0, **settings}), REQUESTS)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +74,19 @@ def test_a_server_without_logprobs_is_told_when_the_method_reads_them() -> None:
 def test_a_server_that_is_busy_for_a_moment_has_no_fault() -> None:
     with FaultServer(times("http_503", 1)) as server:
         assert servers(server.url) == []
+
+
+def test_an_interrupt_does_not_wait_for_a_server_that_hangs() -> None:
+    def stop() -> None:
+        while not server.chats:
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with FaultServer(always("hang"), hang=30.0) as server:
+        threading.Thread(target=stop).start()
+        with pytest.raises(KeyboardInterrupt):
+            servers(server.url, timeout=60.0)
+        assert server.now == 1  # it is still busy with the question
 
 
 def test_a_criterion_or_a_template_that_is_not_there_is_told_without_asking() -> None:

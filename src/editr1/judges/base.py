@@ -8,7 +8,8 @@ server. A method turns requests into questions and answers into scores, and know
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -96,7 +97,7 @@ def scores_of(judge: Judge, requests: Sequence[JudgeRequest], name: str = "the j
 def complete_scores(judge: Judge, requests: Sequence[JudgeRequest]) -> list[Score]:
     """As `scores_of`, for measuring: an edit that lacks a mixed score that is not optional has none.
 
-    The mean of fewer scores cannot be compared with that of all.
+    The mean of fewer scores cannot be compared with that of all. An interrupt withdraws all questions.
     """
     optional = judge.optional if isinstance(judge, Mixing) else ()
 
@@ -106,7 +107,8 @@ def complete_scores(judge: Judge, requests: Sequence[JudgeRequest]) -> list[Scor
             return score
         return replace(score, value=None, reason="; ".join(f"{name}: {score.parts[name].reason}" for name in missing))
 
-    return [complete(score) for score in scores_of(judge, requests)]
+    with withdrawing(judge):
+        return [complete(score) for score in scores_of(judge, requests)]
 
 
 def at_edit_size(requests: Sequence[JudgeRequest]) -> list[JudgeRequest]:
@@ -138,6 +140,16 @@ def close(judge: object) -> None:
     """Withdraw the questions of a judge or a model to servers; does nothing for one that has no server."""
     if isinstance(judge, Closing):
         judge.close()
+
+
+@contextmanager
+def withdrawing(judge: object) -> Iterator[None]:
+    """A block of questions to a judge; if it fails or is interrupted, no thread goes on waiting for a server."""
+    try:
+        yield
+    except BaseException:
+        close(judge)
+        raise
 
 
 class ModelJudge:

@@ -10,7 +10,7 @@ import json
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from editr1.config.rewards import (
     OcrConfig,
     RewardConfig,
 )
-from editr1.errors import UserError, first_line
+from editr1.errors import UserError, collect, first_line
 from editr1.judges.assembly import assemble, open_prompt
 from editr1.judges.base import Judge, JudgeRequest, close
 from editr1.judges.methods import METHODS
@@ -71,9 +71,18 @@ def check_judge(settings: JudgeConfig, requests: Sequence[JudgeRequest]) -> list
             return []
     except UserError as error:
         return [str(error)]
-    with ThreadPoolExecutor(THREADS, "judge-check") as pool:  # a dead server does not hold up the others
-        answers = pool.map(lambda url: _ask_server(settings, prompt, url, requests), dict.fromkeys(settings.endpoints))
-        return [fault for fault in answers if fault is not None]
+    faults: list[str] = []
+    judges: dict[str, Judge] = {}
+    for url in settings.endpoints:
+        with collect(faults):
+            judges[url] = _judge_at(url, settings, prompt)
+    with ThreadPoolExecutor(THREADS, "judge-check") as pool, ExitStack() as stack:
+        for judge in judges.values():
+            stack.callback(close, judge)  # before the pool waits for its threads: one may be interrupted
+        reasons = pool.map(lambda judge: _unanswered(judge, requests), judges.values())
+        told = zip(judges, reasons, strict=True)
+        faults += [f"{reason}; mend the server {url}, or judge.endpoints" for url, reason in told if reason is not None]
+    return faults
 
 
 def check_reward(settings: RewardConfig, requests: Sequence[JudgeRequest]) -> list[str]:
@@ -117,18 +126,10 @@ def _check_json(file: Path) -> None:
         raise UserError(f"judge: {file} is broken ({first_line(error)}): copy the file again") from error
 
 
-def _ask_server(settings: JudgeConfig, prompt: Prompt, url: str, requests: Sequence[JudgeRequest]) -> str | None:
-    """The fault of one server."""
+def _judge_at(url: str, settings: JudgeConfig, prompt: Prompt) -> Judge:
+    """The judge at one of its servers alone, which is not asked often."""
     one = settings.model_copy(update={"endpoints": (url,), "tries": TRIES, "samples": 1})
-    try:
-        judge = assemble(one, prompt, OpenAIModel(one))
-    except UserError as error:
-        return str(error)
-    try:
-        reason = _unanswered(judge, requests)
-    finally:
-        close(judge)
-    return None if reason is None else f"{reason}; mend the server {url}, or judge.endpoints"
+    return assemble(one, prompt, OpenAIModel(one))
 
 
 def _unanswered(judge: Judge, requests: Sequence[JudgeRequest]) -> str | None:

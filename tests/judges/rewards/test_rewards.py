@@ -252,6 +252,24 @@ def test_close_frees_those_who_wait_for_a_service() -> None:
         assert not thread.is_alive() and errors
 
 
+def test_an_interrupt_while_edits_are_measured_leaves_no_thread_that_waits_for_a_service() -> None:
+    class Stopped(Fixed):
+        def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+            while not server.chats:
+                time.sleep(0.005)
+            raise KeyboardInterrupt
+
+    with FaultServer(always("hang"), hang=600.0) as server:
+        service = HttpReward(f"{server.url}/chat/completions")
+        judge = MixedJudge({"service": (service, 1.0), "own": (Stopped(), 1.0)})
+        with pytest.raises(KeyboardInterrupt):
+            complete_scores(judge, [request(BASE)])
+        waiting = [thread for thread in threading.enumerate() if thread.name.startswith("mixed-judge")]
+        for thread in waiting:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in waiting)
+
+
 class Partial:
     """A model that compares by brightness, and likes the first place."""
 

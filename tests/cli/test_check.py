@@ -177,17 +177,30 @@ def test_faults_that_need_the_libraries_of_models_are_told_before_a_weight(run: 
         ("run.yaml", "is a file; choose a folder"),
         ("run.yaml/deeper", "is a file; choose a folder"),
         ("data", "holds other files (black.png, blue.png, data.jsonl) and no run; choose an empty folder"),
-        ("/proc/editr1/run", "cannot be written"),
+        ("/proc/editr1/run", "/proc cannot be written (No such file or directory); choose another folder"),
         ("x" * 300, "there can be no such folder"),
     ],
 )
 @pytest.mark.usefixtures("no_weights")
-def test_a_folder_that_cannot_hold_the_run_is_one_line(
-    run: Path, out: str, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("editr1.training.preflight.os.access", lambda path, mode: Path(path) != Path("/proc"))
+def test_a_folder_that_cannot_hold_the_run_is_one_line(run: Path, out: str, words: str) -> None:
     code, _, err = invoke("train", str(run), f"out={out}")
     assert code == 2 and err.count("\n") == 1 and words in err
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_part_that_takes_long_is_named_while_it_is_checked(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, said = threading.Event(), list[str]()
+
+    def tell(text: str) -> None:
+        said.append(text)
+        if "judge" in text:
+            told.set()
+
+    monkeypatch.setattr(checks, "SLOW", 0.01)
+    monkeypatch.setattr(checks, "tell", tell)
+    monkeypatch.setattr(preflight, "check_judge", lambda *_: [] if told.wait(60) else ["it was not named"])
+    assert invoke("check", str(run))[0] == 0
+    assert "still checking judge ..." in said
 
 
 @pytest.mark.usefixtures("no_weights")
@@ -282,7 +295,7 @@ def test_a_run_with_few_pictures_looks_at_all_of_them_first(run: Path, capsys: p
 
 def last_of(config: Config) -> str:
     """The picture that is looked at last."""
-    (pictures,) = preflight.check_run(config).pictures.values()
+    (pictures,) = checks.find(config).pictures.values()
     pictures._left = iter(order := [*pictures._left])
     return order[-1][0].name
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from editr1.cli import main as cli
 from editr1.cli import measured
+from editr1.cli.check import find
 from editr1.cli.measured import HeldOut, legs, train_measured, verdict
 from editr1.config.loading import load_config
 from editr1.config.settings import EvaluationConfig
@@ -32,7 +33,6 @@ from editr1.judges.base import JudgeRequest, Score
 from editr1.report.run import write_report
 from editr1.training import checkpoint
 from editr1.training.datasets import open_datasets
-from editr1.training.preflight import check_run
 from editr1.training.trainer import Trainer
 from tests.judges.tiny_judge import build_tiny_judge
 from tests.training.runs import RedJudge, assert_same_run, at_call, settings
@@ -334,4 +334,4 @@ def test_split_that_leaves_nothing_is_one_line_before_a_weight_is_loaded(
 
 def test_held_out_folder_that_shares_pictures_with_the_training_data_is_a_warning(preset: Path, data: Path) -> None:
     config = load_config(preset, [f"evaluation={{data: {data}}}"])
-    assert any("8 of its source pictures are in the training data" in warning for warning in check_run(config).warnings)
+    assert any("8 of its source pictures are in the training data" in warning for warning in find(config).warnings)

@@ -19,6 +19,8 @@ from editr1.training.preflight import Findings, check_run, look_at_pictures
 SECONDS = 10.0
 """Longest time for which looking at pictures holds up a run."""
 THREAD = "editr1-pictures"
+SLOW = 5.0
+"""Seconds after which the part that is being checked is named."""
 LINES = 20
 """Faults that are shown; the others are counted."""
 
@@ -29,7 +31,7 @@ def run_check(config: Config) -> str:
     Raises:
         UserError: Something is wrong; one line for each fault.
     """
-    findings = check_run(config)
+    findings = find(config)
     for name, pictures in findings.pictures.items():
         _look([pictures], lambda: False)
         findings.faults += pictures.faults
@@ -46,7 +48,7 @@ def checked(config: Config, clock: Callable[[], float] = time.monotonic) -> Iter
     Raises:
         UserError: Something is wrong before the block. A picture that is seen later is a warning.
     """
-    findings = check_run(config)
+    findings = find(config)
     checks, end = [*findings.pictures.values()], clock() + SECONDS
     complete = _look(checks, lambda: clock() >= end)
     findings.faults += [fault for pictures in checks for fault in pictures.faults]
@@ -66,6 +68,25 @@ def checked(config: Config, clock: Callable[[], float] = time.monotonic) -> Iter
         rest.join()
 
 
+def find(config: Config) -> Findings:
+    """What `check_run` finds; says meanwhile which part takes long, as a busy server does."""
+    findings, done = Findings(), threading.Event()
+
+    def watch() -> None:
+        told = ""
+        while not done.wait(SLOW):
+            if findings.now != told:
+                told = findings.now
+                tell(f"still checking {told} ...")
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        check_run(config, findings)
+    finally:
+        done.set()
+    return findings
+
+
 def refuse_findings(config: Config, findings: Findings) -> None:
     """Tell warnings and refuse faults; only if there are none, look for those that libraries can tell."""
     for warning in findings.warnings:
@@ -78,9 +99,14 @@ def refuse_findings(config: Config, findings: Findings) -> None:
 
 
 def warn(fault: str | None) -> None:
-    """One line on the error stream, above a progress bar if there is one."""
+    """Tell a fault as a warning, if it is one."""
     if fault is not None:
-        sys.stderr.write(f"editr1: warning: {fault}\n")
+        tell(f"warning: {fault}")
+
+
+def tell(text: str) -> None:
+    """One line on the error stream, above a progress bar if there is one."""
+    sys.stderr.write(f"editr1: {text}\n")
 
 
 def refuse(faults: Sequence[str]) -> None:

@@ -1,17 +1,17 @@
 """All that can be known to be wrong with a run from its settings, files and servers, in one pass and in a few seconds.
 
 The folder of the run, the data, files of editor and judge, device and memory, one question to a judge on a server, one
-call of each further reward. Nothing here draws from the random generators of a run or writes into its folder, and
+call of each further reward. Nothing here draws from the random generators of a run or leaves a file in its folder, and
 nothing imports diffusers or transformers, which takes longer than all of this: see `model_check`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from PIL import Image as Images
@@ -47,25 +47,27 @@ class Findings:
         warnings: What may be meant so.
         faults: What a run cannot start with, one line each.
         pictures: The pictures of the data, not looked at yet, by dataset.
+        now: The part that is being checked.
     """
 
     facts: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     pictures: dict[str, PictureCheck] = field(default_factory=dict)
+    now: str = ""
 
     @contextmanager
     def part(self, name: str) -> Iterator[list[str]]:
         """Collects faults, a UserError too, under the name of a part that they do not name themselves."""
+        self.now = name
         faults: list[str] = []
         with collect(faults):
             yield faults
         self.faults += [fault if fault.startswith(name) else f"{name}: {fault}" for fault in faults]
 
 
-def check_run(config: Config) -> Findings:
-    """Check all but the pictures, which `Findings.pictures` looks at."""
-    findings = Findings()
+def check_run(config: Config, findings: Findings) -> None:
+    """Add what is found of all but the pictures, which `Findings.pictures` looks at."""
     with suppress(UserError):  # told below
         config = checkpoint.resolve(config)
     with findings.part("out"):
@@ -87,7 +89,6 @@ def check_run(config: Config) -> Findings:
         findings.facts[f"rewards.{name}"] = f"{reward.kind}, weight {reward.weight:g}"
         with findings.part(f"rewards.{name}") as faults:
             faults += check_reward(reward, requests)
-    return findings
 
 
 def check_out(out: Path, config: Config) -> str:
@@ -116,8 +117,13 @@ def check_writable(folder: Path, setting: str) -> None:
         raise UserError(f"{where}: there can be no such folder ({error}); choose another one") from error
     if not place.is_dir():
         raise UserError(f"{where}: {place} is a file; choose a folder")
-    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
-        raise UserError(f"{where}: {place} cannot be written; choose another folder, or change its permissions")
+    try:
+        with TemporaryDirectory(prefix=".editr1-", dir=place):  # permissions alone do not tell, least of all to root
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{where}: {place} cannot be written ({error.strerror}); choose another folder, or change its permissions"
+        ) from error
 
 
 def sample_requests(dataset: EditDataset | None) -> list[JudgeRequest]:

@@ -247,6 +247,14 @@ def test_wrong_input_is_one_line(imgedit: Path, tmp_path: Path, change: tuple[st
     assert not pictures(tmp_path), "told before any edit is made"
 
 
+def test_the_toy_models_by_their_long_names_are_the_same_and_asked_the_same_way(imgedit: Path, whole: Path) -> None:
+    before = (whole / "answers.jsonl").read_bytes()
+    long = ("--editor", "toy:qwen-image-edit", "--judge", "toy:judge", "--steps", "3")
+    code, _, error = invoke("imgedit", "--data", imgedit, *long, "--out", whole)
+    assert code == 0, error
+    assert (whole / "answers.jsonl").read_bytes() == before
+
+
 def test_a_mistaken_editor_does_not_spoil_the_folder_for_the_right_one(imgedit: Path, tmp_path: Path) -> None:
     for editor, code in (("toy:other", 2), ("toy", 0)):
         arguments = ("imgedit", "--data", imgedit, *FAST, "--limit", "1", "--out", tmp_path, "--editor", editor)

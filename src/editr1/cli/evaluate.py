@@ -118,6 +118,7 @@ def data(
     best_of: BestOf = 1,
     edits: Annotated[int, typer.Option(min=1, help="Edits per item; all are judged.")] = 2,
     limit: Limit = None,
+    root: Annotated[Path | None, typer.Option(help="A folder that may hold pictures too, as data.root.")] = None,
 ) -> None:
     """Your own items, judged as in a run with held-out items: the mean reward by task, with a page of edits."""
     from editr1.evaluation.benchmarks.own_data import evaluate_data, open_items
@@ -125,7 +126,7 @@ def data(
 
     numbers = {"steps": steps, "seed": seed, "guidance": guidance, "pixels": pixels, "best_of": best_of}
     settings = _settings(editor, lora, lora_scale, scheduler, **numbers)
-    dataset, record = open_items(folder, limit)
+    dataset, record = open_items(folder, limit, root)
     with _world() as (world, console):
         with progress(console, "items", len(dataset)) as done:
             result = evaluate_data(dataset, record, settings, judge, out, edits=edits, on_items=done, world=world)
@@ -174,7 +175,10 @@ def _settings(editor: str, lora: Path | None, lora_scale: float, scheduler: str,
 
 def _way(ask: str, judge: str) -> str:
     """How the judge is asked; the toy judge cannot write."""
-    way = ask or ("score_logit" if judge.partition("?")[0] == TOY else "written")
+    from editr1.config.rewards import TOY_JUDGE
+    from editr1.judges.open import parse_judge
+
+    way = ask or ("score_logit" if parse_judge(judge).path == TOY_JUDGE["path"] else "written")
     if way not in ("written", "score_logit"):
         raise UserError(f"--ask {ask}: use written or score_logit")
     return way

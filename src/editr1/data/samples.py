@@ -23,7 +23,7 @@ from editr1.data.seeds import derive_seed
 from editr1.errors import UserError, collect
 
 Line = TypeVar("Line", bound=BaseModel)
-REMEDY = "put it into the folder, or set data.root to a folder that holds it"
+REMEDY = "put it into the folder, or set data.root (--root of eval data) to a folder that holds it"
 
 
 @dataclass(frozen=True)

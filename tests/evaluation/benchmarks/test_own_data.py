@@ -77,6 +77,17 @@ def test_edit_without_a_reward_is_named_and_judged_by_the_same_command(
     assert all(row.scores["judge"] is not None for row in read_result(tmp_path / "out").items)
 
 
+def test_pictures_elsewhere_need_a_root_that_holds_them(data: Path, tiny_editor_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (data / "2.png").rename(tmp_path / "photos/2.png")
+    file = data / "data.jsonl"
+    file.write_text(file.read_text().replace('"2.png"', json.dumps(str(tmp_path / "photos/2.png"))))
+    code, said = run(data, tiny_editor_path, tmp_path / "out")
+    assert code == 2 and "data.jsonl:3" in said and "--root of eval data" in said
+    assert run(data, tiny_editor_path, tmp_path / "out", "--root", str(tmp_path / "photos"))[0] == 0
+    assert len(read_result(tmp_path / "out").items) == 3
+
+
 def test_edits_of_other_data_in_the_folder_are_refused(data: Path, tiny_editor_path: Path, tmp_path: Path) -> None:
     (tmp_path / "out/edits").mkdir(parents=True)
     (tmp_path / "out/edits/x.png").write_bytes(b"")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -103,6 +104,25 @@ def test_noise_is_the_same_in_two_evaluations_and_another_for_every_item(tmp_pat
     measure(second, Grader(), heldout(), out=tmp_path / "b", settings=SETTINGS)
     assert first.seeds == second.seeds
     assert len(set(first.seeds)) == ITEMS
+
+
+def test_no_more_pictures_are_held_than_those_of_a_chunk(tmp_path: Path) -> None:
+    pictures: list[ref[Image]] = []
+
+    class Photos(ToyDataset):
+        def __getitem__(self, index: int) -> EditSample:
+            sample = super().__getitem__(index)
+            pictures.append(ref(sample.source))
+            return sample
+
+    class Counting(Grader):
+        def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+            held.append(sum(picture() is not None for picture in pictures))
+            return super().score(requests)
+
+    held: list[int] = []
+    measure(Painter(), Counting(), Photos("heldout", ITEMS), out=tmp_path, settings=SETTINGS)
+    assert len(held) == 3 and max(held) <= 2 * CHUNK < ITEMS  # those of the chunk before, while it is replaced
 
 
 def test_stopped_evaluation_goes_on_without_repeating_an_item_and_ends_the_same(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """`editr1 eval data`: an editor on a user's own items (a folder with a data.jsonl), by the judge's reward.
 
-The same edits and rewards as those of a run with `evaluation: {data: FOLDER}`: each item gets some edits, each from
-noise of its own, and the judge's reward of all of them. `toy_world.py` measures the toy world through the same code.
+As in a run with `evaluation: {data: FOLDER}`, each item gets some edits, each from noise of its own, and all of them are
+judged; here by one judge, and at the guidance of inference. `toy_world.py` measures the toy world through the same code.
 """
 
 from __future__ import annotations
@@ -48,13 +48,15 @@ def evaluate_data(
     return measure_dataset(dataset, settings, judge_config, made_with, out, on_items=on_items, world=world)
 
 
-def open_items(folder: Path, limit: int | None) -> tuple[EditDataset, dict[str, str]]:
+def open_items(folder: Path, limit: int | None, root: Path | None = None) -> tuple[EditDataset, dict[str, str]]:
     """The first `limit` items of a folder, None for all; and the record of its place and content.
+
+    Pictures may lie below `root` too, as below `data.root` of a run.
 
     Raises:
         UserError: The data cannot be read.
     """
-    dataset = JsonlDataset(folder)
+    dataset = JsonlDataset(folder, root)
     items = len(dataset) if limit is None else min(limit, len(dataset))
     checksum = f"{zlib.crc32(dataset.file.read_bytes()):08x}"
     return Part(dataset, range(items)), {"data": str(folder.resolve()), "data_crc32": checksum}

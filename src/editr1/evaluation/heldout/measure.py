@@ -90,24 +90,24 @@ def measure_edits(
     Raises:
         UserError: The rows in `out` have other settings.
     """
-    samples = [dataset[index] for index in range(len(dataset))]
-    store = RowStore(out, settings.head([sample.key for sample in samples]), writes=world.is_main)
+    keys = [dataset[index].key for index in range(len(dataset))]  # and no picture more than a chunk's stays in memory
+    store = RowStore(out, settings.head(keys), writes=world.is_main)
     done = store.keep_items(settings.edits_per_item)
     world.meet("the start of an evaluation")  # every rank has read what is done before the main one adds to it
     on_items(len(done))
-    left = [sample for sample in samples if sample.key not in done]
+    left = [index for index, key in enumerate(keys) if key not in done]
     chunks = [left[start : start + CHUNK] for start in range(0, len(left), CHUNK)]
     for start in range(0, len(chunks), world.size):
         turn = chunks[start : start + world.size]
-        own = turn[world.rank] if world.rank < len(turn) else []
+        own = [dataset[index] for index in turn[world.rank]] if world.rank < len(turn) else []
         edits = _edits(editor, own, settings)
         if editor.is_sharded:  # all ranks make as many calls of the pipeline as the first one
-            _edits(editor, turn[0][len(own) :], settings)
+            _edits(editor, [dataset[index] for index in turn[0][len(own) :]], settings)
         rows = [asdict(row) for row in _measure(judge, oracle, own, edits, store)] if own else []
         gathered = world.gather(rows, "the rows of an evaluation")
         store.add([EditRow(**row) for rows in gathered for row in rows])
         on_items(sum(map(len, turn)))
-    order = {sample.key: index for index, sample in enumerate(samples)}
+    order = {key: index for index, key in enumerate(keys)}
     return sorted(store.rows, key=lambda row: (order[row.key], row.index))
 
 

@@ -1,7 +1,7 @@
 """`editr1 eval data`: an editor on a user's own items (a folder with a data.jsonl), by the judge's reward.
 
-As in a run with `evaluation: {data: FOLDER}`, each item gets some edits, each from noise of its own, and all of them are
-judged; here by one judge, and at the guidance of inference. `toy_world.py` measures the toy world through the same code.
+As in a run with `evaluation: {data: FOLDER}`, each item gets some edits, each from noise of its own, and all of them
+are judged; here by one judge, and at the guidance of inference. `toy_world.py` measures the toy world by the same code.
 """
 
 from __future__ import annotations

@@ -114,6 +114,17 @@ def test_the_number_format_is_bfloat16_where_it_is_fast_and_a_run_keeps_what_aut
     assert next(editor.denoiser.parameters()).dtype == torch.float32
 
 
+@pytest.mark.parametrize(("mode", "dtype"), [("lora", "bfloat16"), ("full", "float32")])
+def test_weights_that_are_trained_themselves_are_not_bfloat16_by_default(
+    monkeypatch: pytest.MonkeyPatch, mode: str, dtype: str
+) -> None:
+    monkeypatch.setattr("editr1.training.checkpoint.pick_device", lambda name: torch.device("cuda"))
+    settings = ["editor.path=x", "data.path=x", f"adapter.mode={mode}"]
+    assert resolve(load_config("flux_kontext", settings)).editor.dtype == dtype
+    explicit = load_config("flux_kontext", [*settings, "editor.dtype=bfloat16"])
+    assert resolve(explicit).editor.dtype == "bfloat16"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match="there is no GPU here"):

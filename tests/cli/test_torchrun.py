@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from editr1.cli.main import app
 from editr1.files import read_lines
 from tests.training.test_ranks import FIRST, SAME, torchrun, weights
 
 SIZES = ("rollout.groups_per_step=3", "rollout.group_size=5", "rollout.steps=2", "data.size=16", "optim.lr=3e-4")
+FULL = ("adapter.mode=full", "optim.lr=1e-5")
 FAULT = re.compile(r"^editr1: .*$", re.MULTILINE)
 
 
-def train(ranks: int, preset: str, out: Path, *overrides: str) -> list[dict[str, object]]:
+def train(ranks: int, preset: str, out: Path, *overrides: str) -> list[dict[str, Any]]:
     result = torchrun(ranks, "editr1", "train", preset, *SIZES, f"out={out}", *overrides)
     assert result.returncode == 0, result.stderr[-3000:]
     return read_lines(out / "metrics.jsonl")
@@ -30,14 +34,34 @@ def test_two_ranks_train_the_toy_as_one_process_does(tmp_path: Path) -> None:
     assert (weights(tmp_path / "2") - expected).norm() <= 1e-5 * expected.norm()
 
 
+@pytest.mark.long
+def test_full_finetuning_whose_weights_are_spread_over_ranks_goes_on_with_another_number_of_them(
+    tmp_path: Path,
+) -> None:
+    """On one process, on two with half of the weights each, and on four, of which two hold a copy together."""
+    train(1, "toy", tmp_path / "straight", "steps=3", *FULL)
+    out = tmp_path / "out"
+    for step, (ranks, shard) in enumerate([(2, 2), (1, 1), (4, 2)], start=1):
+        train(ranks, "toy", out, f"steps={step}", f"parallel.shard={shard}", *FULL)
+    for row, other in zip(*(read_lines(path / "metrics.jsonl") for path in (out, tmp_path / "straight")), strict=True):
+        assert {key: row.get(key) for key in SAME} == {key: other.get(key) for key in SAME}
+        for norm in ("grad_norm", "update_norm", "weight_norm"):
+            assert row[norm] == pytest.approx(other[norm], rel=1e-4)
+    for name in ("policy", "old", "ema"):
+        expected = weights(tmp_path / "straight", name)
+        assert (weights(out, name) - expected).norm() <= 1e-5 * expected.norm()
+    exported = CliRunner().invoke(app, ["export", str(out), "--merge", "--to", str(tmp_path / "export")])
+    assert exported.exit_code == 0, exported.output
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["toy", "toy_flux_kontext"])
-@pytest.mark.parametrize("mode", ["lora", "full", "sharded"])
+@pytest.mark.parametrize("mode", ["lora", "full", "lora, sharded", "full, sharded"])
 def test_one_two_and_four_ranks_make_the_same_run(preset: str, mode: str, tmp_path: Path) -> None:
-    own = ["adapter.mode=full", "optim.lr=1e-5"] if mode == "full" else ["optim.lr=3e-4"]
+    own = FULL if mode.startswith("full") else ["optim.lr=3e-4"]
     runs = {}
     for ranks in (1, 2, 4):
-        shard = [f"parallel.shard={ranks}"] if mode == "sharded" else []
+        shard = [f"parallel.shard={ranks}"] if mode.endswith("sharded") else []
         runs[ranks] = train(ranks, preset, tmp_path / str(ranks), "steps=5", *own, *shard)
     for ranks in (2, 4):
         for key in FIRST:
@@ -79,10 +103,13 @@ def score(source, edit, *_):
 """  # the check before the run shows a picture as its own edit
 
 
-def test_a_fault_of_one_rank_in_a_step_ends_the_others_and_is_told_with_its_rank(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [(), (*FULL, "parallel.shard=2")])
+def test_a_fault_of_one_rank_in_a_step_ends_the_others_and_is_told_with_its_rank(
+    tmp_path: Path, mode: tuple[str, ...]
+) -> None:
     (tmp_path / "late.py").write_text(LATE.format(fault="7"))
     own = "rewards={own: {kind: function, path: 'late:score'}}"
-    faults = faults_of(tmp_path, "toy", *SIZES, "judge=null", own, "steps=2")
+    faults = faults_of(tmp_path, "toy", *SIZES, "judge=null", own, "steps=2", *mode)
     assert len(faults) == 1 and re.match("editr1: rank 1: .*late:score.*7", faults[0])
 
 

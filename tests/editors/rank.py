@@ -7,20 +7,23 @@ whole editor and compares.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from editr1.config.settings import AdapterConfig, Config
 from editr1.editors import sharding
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_config_editor
-from tests.tiny import PIXELS, shake, tiny_sample
+from tests.tiny import PIXELS, tiny_sample
 
 RANKS = 2
 
@@ -33,21 +36,31 @@ def config(folder: Path, **sections: Any) -> Config:
     )
 
 
-def work(editor: Editor, seed: int) -> dict[str, Tensor]:
+def work(editor: Editor, seed: int, mode: Literal["lora", "full"] = "lora") -> dict[str, Tensor]:
     """Edits, velocities of three policies in the order of training, and the gradient of "default"."""
     rollout = editor.rollout(tiny_sample(), 2, steps=2, seed=seed)
     inputs = (rollout.conditioning, rollout.latents, torch.tensor([0.3, 0.8]))
-    editor.add_policies(AdapterConfig(rank=2, alpha=4))
-    shake(editor)
+    editor.add_policies(AdapterConfig(mode=mode, rank=2, alpha=4))
+    with torch.no_grad():
+        for number, (_, weight) in enumerate(editor.policies.parameters()):
+            weight.add_(0.01 * math.sin(number + 1))
     editor.policies.copy("start")
     velocities = {"default": editor.velocity(*inputs)}
     for name in ("old", "reference"):  # between the forward and the backward pass of "default"
         with torch.no_grad(), editor.policies.using(name):
             velocities[name] = editor.velocity(*inputs)
+    with torch.no_grad(), editor.policies.using("old"), editor.policies.using("start"):
+        velocities["start"] = editor.velocity(*inputs)
     (velocities["default"] - velocities["reference"]).square().mean().backward()
     gradients = {name: weight.grad for name, weight in editor.policies.parameters() if weight.grad is not None}
-    results = {"latents": rollout.latents, **velocities, **gradients}
-    return {name: tensor.detach().contiguous() for name, tensor in results.items()}
+    weights = {f"{name} after": weight for name, weight in editor.policies.parameters()}
+    results = {"latents": rollout.latents, **velocities, **gradients, **weights}
+    return {name: whole(tensor).detach().contiguous() for name, tensor in results.items()}
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that may be sharded."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def sharded_bytes(module: torch.nn.Module) -> int:
@@ -79,6 +92,11 @@ def main(out: Path, folders: list[Path]) -> None:
             save_file(work(editor, seed=rank), f"{place}.safetensors")
             facts = {"bytes": own, "name": type(editor.denoiser).__name__, "sharded": editor.is_sharded}
             Path(f"{place}.json").write_text(json.dumps(facts))
+        for gathered in (False, True):
+            with patch("editr1.editors.open.keeps_gathered", return_value=gathered):
+                editor = open_config_editor(config(folder, parallel={"shard": RANKS}), RANKS, meet)
+            results = work(editor, seed=rank, mode="full")
+            save_file(results, out / f"{folder.name}-full-{gathered}-{rank}.safetensors")
     dist.destroy_process_group()
 
 

@@ -59,6 +59,24 @@ def test_edits_velocities_and_gradients_of_a_sharded_lora_are_those_of_the_whole
         torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("gathered", [False, True])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_velocities_and_gradients_of_sharded_full_policies_are_those_of_whole_ones(
+    results: Path, pipeline_path: Paths, name: str, gathered: bool
+) -> None:
+    """The gradient is the sum over the ranks, whose edits differ; "default" is as before after all switches."""
+    wholes = [rank.work(open_config_editor(rank.config(pipeline_path(name))), n, "full") for n in range(rank.RANKS)]
+    gradients = [key for key in wholes[0] if f"{key} after" in wholes[0]]
+    assert len(gradients) > 20
+    for number, want in enumerate(wholes):
+        got = load_file(results / f"{name}-full-{gathered}-{number}.safetensors")
+        want = {**want, **{key: torch.stack([each[key] for each in wholes]).sum(0) for key in gradients}}
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+        assert (want["default"] - want["old"]).abs().max() > 1e-3
+        assert (want["start"] - want["default"]).abs().max() == 0
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_each_rank_holds_half_of_the_weights_and_the_class_keeps_its_name(
     results: Path, pipeline_path: Paths, name: str
@@ -83,7 +101,6 @@ def test_ranks_that_are_no_multiple_of_shard_are_refused() -> None:
     ("sections", "problem"),
     [
         ({"memory": {"quantize": "int8"}}, "memory.quantize='int8'"),
-        ({"adapter": {"mode": "full"}}, "adapter.mode"),
     ],
 )
 def test_weights_that_cannot_be_spread_are_refused(sections: dict[str, Any], problem: str) -> None:

@@ -6,7 +6,7 @@ fit each other, how many bytes a rank holds, and how many operations a training 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -21,11 +21,13 @@ from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.flop_counter import FlopCounterMode
 
+from editr1.algorithms.ema import EMA
 from editr1.config.settings import AdapterConfig
 from editr1.editors.families import FAMILIES
 from editr1.editors.memory import checkpoint_blocks
-from editr1.editors.policies import LoraPolicies
+from editr1.editors.policies import LoraPolicies, ShardedPolicies
 from editr1.editors.sharding import open_mesh, shard_denoiser
+from editr1.training.exchange import total_norm
 
 SIDE, TEXT = 32, 512  # tokens of 16x16 pixels along a side of 512, and of the instruction
 TOKENS = 2 * SIDE**2  # the edit's and the source's
@@ -128,22 +130,29 @@ def world(request: pytest.FixtureRequest) -> Iterator[int]:
     dist.destroy_process_group()
 
 
-def measure(editor: Published, blocks: tuple[int, ...], ranks: int) -> Size:
-    """Build, shard over all ranks, add the policies, and run forward and backward with gradient checkpointing."""
+def sharded(editor: Published, blocks: tuple[int, ...], ranks: int, dtype: torch.dtype) -> tuple[nn.Module, Any]:
+    """The denoiser, spread over all ranks, and the mode in which its tensors are fake."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
+    torch.set_default_dtype(dtype)
     try:
         with init_empty_weights():
             denoiser = editor.build(blocks).eval().requires_grad_(False)
     finally:
         torch.set_default_dtype(before)
-    weights = sum(weight.numel() for weight in denoiser.parameters())
     mesh = open_mesh(ranks, ranks, "cpu")
     assert mesh is not None
     shard_denoiser(denoiser, mesh)
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake:
         denoiser.load_state_dict({name: filled(part) for name, part in denoiser.state_dict().items()}, assign=True)
-    own = sum(weight.to_local().numel() for weight in denoiser.parameters())  # type: ignore[attr-defined]
+    return denoiser, fake
+
+
+def measure(editor: Published, blocks: tuple[int, ...], ranks: int) -> Size:
+    """Build, shard over all ranks, add the policies, and run forward and backward with gradient checkpointing."""
+    denoiser, fake = sharded(editor, blocks, ranks, torch.bfloat16)
+    weights = sum(weight.numel() for weight in denoiser.parameters())
+    own = sum(part.numel() for part in parts(denoiser.parameters()))
     record = FAMILIES[editor.family]
     policies = LoraPolicies(denoiser, record.denoiser, AdapterConfig(), record.lora_targets, seed=0)
     checkpoint_blocks(denoiser, lambda: policies)
@@ -155,6 +164,40 @@ def measure(editor: Published, blocks: tuple[int, ...], ranks: int) -> Size:
     assert not [name for name in without if ".to_q." in name], without  # the last block's text goes nowhere
     assert {weight.dtype for weight in trained} == {torch.float32}
     return Size(weights, own, sum(weight.numel() for weight in trained), flops.get_total_flops())
+
+
+def bytes_of_full_finetuning(editor: Published, blocks: tuple[int, ...], ranks: int) -> tuple[int, int]:
+    """Parameters of the denoiser, and bytes that a rank holds after a step that trains them all, in float32."""
+    denoiser, fake = sharded(editor, blocks, ranks, torch.float32)
+    inputs = {name: value.float() if is_bfloat16(value) else value for name, value in editor.inputs().items()}
+    with fake:
+        policies = ShardedPolicies(denoiser)
+        checkpoint_blocks(denoiser, lambda: policies)
+        _names, params = zip(*policies.parameters(), strict=True)
+        ema = EMA(policies.parameters(), 0.9)
+        optimizer = torch.optim.AdamW(params, lr=1e-5)
+        output: Tensor = denoiser(**inputs, return_dict=False)[0]
+        with torch.no_grad(), policies.using("old"):
+            old: Tensor = denoiser(**inputs, return_dict=False)[0]
+        (output - old).square().sum().backward()
+        total_norm(param.grad for param in params if param.grad is not None)
+        optimizer.step()
+        policies.follow(0.5)
+        ema.update(0)
+    moments = [moment for state in optimizer.state.values() for moment in state.values() if moment.ndim]
+    gradients = [param.grad for param in params if param.grad is not None]
+    weights = [weight for policy in policies.weights.values() for weight in policy.values()]
+    held = parts([*weights, *ema.averages.values(), *moments, *gradients])
+    return sum(param.numel() for param in params), sum(part.numel() * part.element_size() for part in held)
+
+
+def is_bfloat16(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.bfloat16
+
+
+def parts(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """What this rank holds of sharded tensors."""
+    return [tensor.to_local() for tensor in tensors if isinstance(tensor, DTensor)]
 
 
 def filled(part: Tensor) -> Tensor:
@@ -213,6 +256,16 @@ def test_a_block_of_qwen_image_edit_costs_as_many_operations_as_its_layers(world
     layers = 3 * 2 * length * 12 * width**2
     attention = 2 * 2 * length**2 * width * (1 + 1 + 2.5)  # flash attention computes its scores again
     assert two.flops - one.flops == pytest.approx(layers + attention, rel=0.03)
+
+
+@pytest.mark.parametrize("world", [8], indirect=True)
+@pytest.mark.parametrize("name", EDITORS)
+def test_full_finetuning_takes_28_bytes_per_parameter_of_a_ranks_shard(name: str, world: int) -> None:
+    """Three policies, average, gradient and two moments, of 4 bytes each."""
+    editor = EDITORS[name]
+    parameters, held = bytes_of_full_finetuning(editor, (1,) * len(editor.blocks), world)
+    # the last block's text goes nowhere: its weights have no gradient, so no moments
+    assert 0.9 * 28 * parameters / world <= held <= 1.001 * 28 * parameters / world
 
 
 @pytest.mark.slow

@@ -82,10 +82,10 @@ def seconds_of_stages(stages: Stages) -> dict[str, float]:
     return seconds
 
 
-def command(folder: Path, out: Path, steps: int, *launcher: str) -> list[str]:
+def command(folder: Path, out: Path, steps: int, launcher: Sequence[str], settings: Sequence[str] = ()) -> list[str]:
     """A run in `out` that tells its stages in `folder`; `launcher` is python, or torchrun with its options."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [*(launcher or (sys.executable,)), STAGED, str(folder), "train", *TINY, f"steps={steps}", f"out={out}"]
+    return [*launcher, STAGED, str(folder), "train", *TINY, *settings, f"steps={steps}", f"out={out}"]
 
 
 class Launch:
@@ -119,10 +119,10 @@ class Launch:
         self._lines.extend(self.process.stderr)
 
 
-def straight(out: Path, steps: int, *launcher: str) -> dict[str, float]:
+def straight(out: Path, steps: int, ranks: int = 1, settings: Sequence[str] = ()) -> dict[str, float]:
     """An undisturbed run; the seconds of the stages of rank 0."""
     folder = out.with_name(f"{out.name}.stages")
-    done = subprocess.run(command(folder, out, steps, *launcher), capture_output=True, text=True)
+    done = subprocess.run(command(folder, out, steps, launcher(ranks), settings), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return seconds_of_stages(Stages(next(folder.glob("0.*"))))
 
@@ -169,6 +169,7 @@ class Disturbance:
         fault: What.
         rng: Chooses the rank.
         ranks: Number of ranks.
+        settings: Further settings of the run.
         hits: How often each stage of a disturbed rank was hit.
     """
 
@@ -178,6 +179,7 @@ class Disturbance:
     fault: Fault
     rng: random.Random
     ranks: int = 1
+    settings: Sequence[str] = ()
     hits: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -186,8 +188,7 @@ class Disturbance:
 
     def by_hand(self, ends: Collection[int]) -> None:
         """Start the run again after every fault, which must end it by one of the exit codes `ends`; then finish it."""
-        launcher = torchrun(self.ranks) if self.ranks > 1 else ()
-        words = command(self._stages, self.out, self.steps, *launcher)
+        words = command(self._stages, self.out, self.steps, launcher(self.ranks), self.settings)
         for moment in self.moments:
             with started(words) as launch:
                 self._disturb(launch, moment)
@@ -198,7 +199,8 @@ class Disturbance:
 
     def under_torchrun(self) -> None:
         """Let torchrun restart the ranks after every fault, until the run is finished."""
-        words = command(self._stages, self.out, self.steps, *torchrun(self.ranks, len(self.moments)))
+        restarting = launcher(self.ranks, len(self.moments))
+        words = command(self._stages, self.out, self.steps, restarting, self.settings)
         with started(words) as launch:
             for moment in self.moments:
                 self._disturb(launch, moment)
@@ -222,8 +224,10 @@ class Disturbance:
         return sorted(path for path in new if path.stat().st_size)
 
 
-def torchrun(number: int, restarts: int = 0) -> list[str]:
-    """The launcher of as many ranks on this machine."""
+def launcher(number: int, restarts: int = 0) -> list[str]:
+    """What starts one process, or as many ranks on this machine."""
+    if number == 1:
+        return [sys.executable]
     options = ("--standalone", f"--nproc-per-node={number}", f"--max-restarts={restarts}")
     return [sys.executable, "-m", "torch.distributed.run", *options]
 

@@ -131,7 +131,7 @@ def gradient(trainer: Any, portions: list[Portion]) -> Tensor:
 class Two(World):
     """A world of two ranks whose other one has no gradients."""
 
-    def all_sum(self, tensors: Any, place: str) -> None:
+    def all_sum(self, tensors: Any, place: str, group: Any = None) -> None:
         assert all(torch.isfinite(tensor).all() for tensor in tensors)
 
 

@@ -29,7 +29,8 @@ class EditorConfig(Section):
     path: str
     """A diffusers pipeline: a folder, a hub name, or "toy:NAME" for a shipped one ("toy": toy:qwen-image-edit)."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the frozen weights: bfloat16 on a GPU and float32 on a CPU (auto), or one of them."""
+    """Number format of the weights: bfloat16 on a GPU and float32 on a CPU (auto), or one of them. Auto is float32 for
+    `adapter.mode: full`, as bfloat16 would round small steps away."""
     device: str = "auto"
     """"auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N"."""
     guidance: float | None = Field(default=None, ge=0)
@@ -255,11 +256,6 @@ class Config(Section):
             raise ValueError(
                 f"parallel.shard={self.parallel.shard} spreads weights of editor.dtype alone, not those of "
                 f"memory.quantize={self.memory.quantize!r}; set one of them to its default (1, null)"
-            )
-        if self.adapter.mode == "full" and self.parallel.shard > 1:
-            raise ValueError(
-                f"parallel.shard={self.parallel.shard} spreads the frozen weights under a LoRA, but adapter.mode "
-                '"full" trains them; set it to 1, or adapter.mode to "lora"'
             )
         return self
 

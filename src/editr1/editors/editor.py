@@ -19,13 +19,14 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL.Image import Image, Resampling
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from editr1.config.settings import AdapterConfig, SchedulerName
 from editr1.data.samples import EditSample
 from editr1.data.seeds import edit_seed
 from editr1.editors import recorder
 from editr1.editors.family import Family, Size, check_area
-from editr1.editors.policies import FullPolicies, LoraPolicies, Policies
+from editr1.editors.policies import FullPolicies, LoraPolicies, Policies, ShardedPolicies
 from editr1.editors.recorder import Call, Conditioning, Recording, largest_difference
 from editr1.editors.samplers import SCHEDULERS
 from editr1.editors.sharding import is_sharded
@@ -73,6 +74,9 @@ class Editor:
             no denoiser.
     """
 
+    replicas: ProcessGroup | None = None
+    """Ranks with the same shard of a sharded denoiser as this one; None if there are no others."""
+
     def __init__(
         self,
         pipe: DiffusionPipeline,
@@ -113,7 +117,7 @@ class Editor:
             UserError: A target names no module of the denoiser.
         """
         if adapter.mode == "full":
-            self.policies = FullPolicies(self.denoiser)
+            self.policies = ShardedPolicies(self.denoiser) if self.is_sharded else FullPolicies(self.denoiser)
         else:
             targets = self.family.lora_targets if adapter.targets is None else adapter.targets
             self.policies = LoraPolicies(self.denoiser, self.family.denoiser, adapter, targets, seed)

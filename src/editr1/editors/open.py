@@ -81,6 +81,7 @@ def open_config_editor(config: Config, ranks: int = 1, meet: Meeting = alone) ->
     """
     settings, memory = config.editor, config.memory
     device = pick_device(settings.device)
+    mesh = open_mesh(ranks, config.parallel.shard, device.type)
     editor = open_editor(
         locate(settings.path),
         dtype=pick_dtype(settings.dtype, device),
@@ -90,11 +91,13 @@ def open_config_editor(config: Config, ranks: int = 1, meet: Meeting = alone) ->
         text_tokens=settings.text_tokens,
         quantize=memory.quantize,
         offload=memory.offload,
-        mesh=open_mesh(ranks, config.parallel.shard, device.type),
+        mesh=mesh,
         # whether a rank finds an encoding in the cache, and calls no text encoder, is its own matter
         whole_encoders=memory.offload or memory.cache is not None,
         meet=meet,
     )
+    if mesh is not None and mesh["replicate"].size() > 1:
+        editor.replicas = mesh["replicate"].get_group()
     apply_memory(editor, memory)
     return editor
 

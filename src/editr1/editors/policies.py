@@ -4,7 +4,7 @@
 trained has the reference alone (`Policies`).
 
 LoRA: every policy except the reference is a PEFT adapter of the diffusers model; the reference has all adapters off.
-Full: every policy except "default" is a copy of all weights (each as large as the denoiser).
+Full: every policy except "default" is a copy of all weights (each as large as the denoiser, or as this rank's shard).
 
 Gradients belong to "default" alone, whatever policy is active. PEFT's own switch makes the active adapter trainable
 and the others not; a backward pass after such a switch would drop the gradients of "default" silently.
@@ -19,21 +19,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.loaders.peft import PeftAdapterMixin
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from editr1.config.settings import AdapterConfig
 from editr1.editors.lora.comfyui import listing
 from editr1.editors.lora.files import read_lora
+from editr1.editors.weight_files import open_tensors, read_part, write_parts
 from editr1.errors import UserError
 
 DEFAULT, OLD, REFERENCE = "default", "old", "reference"
+FILES = "diffusion_pytorch_model{suffix}.safetensors"  # as diffusers names them
 START = "start"  # a copy of `adapter.init`, in runs that measure what training starts from
 
 
@@ -47,7 +52,10 @@ class Policies:
         active: Name of the policy with which the denoiser computes.
         weights: By policy, the tensors in which it differs from the reference, by name.
         on_policy: Whether "old" equals "default" at the start of a step, so that one velocity is that of both.
+        spread: Whether each rank holds a shard of the policies; all ranks then save them together.
     """
+
+    spread = False
 
     def __init__(self, denoiser: Any) -> None:
         self.denoiser = denoiser
@@ -100,20 +108,20 @@ class Policies:
         """
         weights = self._own(name)
         try:
-            files = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
+            parts = {self._bare(key): part for key, part in open_tensors(sorted(folder.glob("*.safetensors"))).items()}
         except (OSError, SafetensorError) as error:
             raise UserError(f"cannot read the weights in {folder}: {error}") from error
-        tensors = {self._bare(key): tensor for file in files for key, tensor in file.items()}
-        own, saved = ({key: tensor.shape for key, tensor in each.items()} for each in (weights, tensors))
+        own = {key: tuple(weight.shape) for key, weight in weights.items()}
+        saved = {key: tuple(part.get_shape()) for key, part in parts.items()}
         if misfits := sorted(dict(own.items() ^ saved.items())):
             raise UserError(
                 f"{folder} does not fit this editor: {len(misfits)} of {len(weights)} weights are missing, left over "
                 f"or of another shape, first {misfits[0]!r}; use the adapter settings (mode, rank, targets) with "
                 "which it was saved."
             )
-        _copy(tensors, weights)
-        default, old = self.weights[DEFAULT], self.weights[OLD]
-        self.on_policy = all(torch.equal(default[key], old[key]) for key in default)
+        for key, weight in weights.items():
+            weight.copy_(read_part(parts[key], weight))
+        self.on_policy = self._equal(DEFAULT, OLD)
 
     def save(self, folder: Path, name: str) -> None:
         """Write policy `name` in the format of diffusers."""
@@ -124,6 +132,11 @@ class Policies:
         if name not in self.weights:
             raise KeyError(f"no policy {name!r} with weights of its own; there are {', '.join(self.weights) or 'none'}")
         return self.weights[name]
+
+    def _equal(self, name: str, other: str) -> bool:
+        """Whether two policies have the same weights, bit for bit."""
+        one, two = self.weights[name], self.weights[other]
+        return all(torch.equal(one[key], two[key]) for key in one)
 
     def _activate(self, name: str) -> None:
         """Make the denoiser compute with policy `name`."""
@@ -249,8 +262,12 @@ class FullPolicies(Policies):
 
     def save(self, folder: Path, name: str) -> None:
         """Write a denoiser folder that its class's `from_pretrained` loads."""
+        self._save_config(folder)
         with self.using(name):
-            self.denoiser.save_pretrained(folder)
+            write_parts(self.denoiser.state_dict(), folder, FILES)
+
+    def _save_config(self, folder: Path) -> None:
+        self.denoiser.save_config(folder)
 
     def _activate(self, name: str) -> None:
         """Put the Parameter objects of policy `name` into the denoiser's modules."""
@@ -260,6 +277,56 @@ class FullPolicies(Policies):
 
     def _add(self, name: str) -> None:
         self.weights[name] = _frozen_copy(self.weights[DEFAULT])
+
+
+class ShardedPolicies(FullPolicies):
+    """Full policies of a denoiser that `fully_shard` spreads over ranks: each policy is this rank's shard of it.
+
+    The sharding keeps its own Parameter objects, so a switch exchanges values: while another policy is active, the
+    tensors of "default" hold that policy, and its tensors hold "default". A graph recorded with "default" gathers its
+    weights again in the backward pass, so "default" must be active then.
+    """
+
+    spread = True
+
+    def __init__(self, denoiser: Any) -> None:
+        for module in denoiser.modules():
+            if isinstance(module, FSDPModule):  # gathered weights would outlive a switch
+                module.set_reshard_after_forward(True, recurse=False)
+                module.reshard()
+        super().__init__(denoiser)
+        self._mesh: DeviceMesh = next(denoiser.parameters()).device_mesh
+
+    @torch.no_grad()
+    def _activate(self, name: str) -> None:
+        """Exchange the values of the active policy and of policy `name`."""
+        if name == self.active:
+            return
+        for policy in (self.active, name):  # the active one goes back first
+            if policy != DEFAULT:
+                self._exchange(self._shards(DEFAULT), self._shards(policy))
+        self.active = name
+
+    def _equal(self, name: str, other: str) -> bool:
+        pairs = zip(self._shards(name), self._shards(other), strict=True)
+        differ = torch.tensor(float(not all(torch.equal(*pair) for pair in pairs)), device=self._mesh.device_type)
+        dist.all_reduce(differ, group=self._mesh.get_group())
+        return not differ
+
+    def _shards(self, name: str) -> list[Tensor]:
+        """This rank's part of each tensor of a policy."""
+        return [weight.to_local() for weight in self.weights[name].values() if isinstance(weight, DTensor)]
+
+    @staticmethod
+    def _exchange(some: Sequence[Tensor], others: Sequence[Tensor]) -> None:
+        for one, other in zip(some, others, strict=True):
+            before = one.clone()
+            one.copy_(other)
+            other.copy_(before)
+
+    def _save_config(self, folder: Path) -> None:
+        if dist.get_rank() == 0:
+            super()._save_config(folder)
 
 
 def add_adapter(denoiser: Any, config: LoraConfig, name: str) -> None:

@@ -23,13 +23,11 @@ from accelerate import init_empty_weights
 from diffusers import ModelMixin
 from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
 from huggingface_hub import snapshot_download
-from safetensors import safe_open
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from editr1.editors.weight_files import open_tensors, read_part
 from editr1.errors import UserError
 
 LARGE = 1_000_000_000
@@ -118,7 +116,9 @@ def _members(model: nn.Module) -> Iterator[nn.Module]:
 def _shard(module: nn.Module, mesh: DeviceMesh, reshard: bool) -> None:
     """`fully_shard`, after which the module's class has the name and place of the original one."""
     original = type(module)
-    fully_shard(module, mesh=mesh, reshard_after_forward=reshard)
+    sharded = fully_shard(module, mesh=mesh, reshard_after_forward=reshard)
+    sharded.set_gradient_divide_factor(1.0)  # ranks hold parts of one mean: their gradients are summed
+    sharded.set_force_sum_reduction_for_comms(True)  # by a plain sum, which gloo knows too
     for name in ("__name__", "__qualname__", "__module__"):
         setattr(type(module), name, getattr(original, name))
 
@@ -147,30 +147,16 @@ def read_shards(denoiser: nn.Module, path_or_id: str | Path, component: str, dev
         ValueError: The files do not hold exactly the weights of the denoiser.
         OSError: They cannot be read.
     """
-    files = _weight_files(path_or_id, component)
+    places = open_tensors(_weight_files(path_or_id, component))
     wanted = denoiser.state_dict()
-    handles = [safe_open(file, framework="pt") for file in files]
-    places = {name: handle for handle in handles for name in handle.keys()}  # noqa: SIM118
     if misfits := sorted(wanted.keys() ^ places.keys()):
         raise ValueError(f"{component}: weights are missing or left over, first {misfits[0]!r}")
-    parts = {name: _read(places[name].get_slice(name), name, tensor, device) for name, tensor in wanted.items()}
+    parts = {}
+    for name, tensor in wanted.items():
+        if (shape := list(places[name].get_shape())) != list(tensor.shape):
+            raise ValueError(f"{name} has the shape {shape} in the file, {list(tensor.shape)} in its config")
+        parts[name] = read_part(places[name], tensor, device).to(tensor.dtype)
     denoiser.load_state_dict(parts, assign=True)
-
-
-def _read(part: Any, name: str, tensor: Tensor, device: torch.device) -> Tensor:
-    """This rank's rows of a tensor in a file, in the number format and with the sharding of `tensor`."""
-    if list(part.get_shape()) != list(tensor.shape):
-        raise ValueError(f"{name} has the shape {part.get_shape()} in the file, {list(tensor.shape)} in its config")
-    if not isinstance(tensor, DTensor):
-        return part[...].to(device, tensor.dtype)
-    mesh, placements = tensor.device_mesh, tensor.placements
-    shape, offset = compute_local_shape_and_global_offset(tensor.shape, mesh, placements)
-    local = (
-        part[offset[0] : offset[0] + shape[0]].to(device, tensor.dtype)
-        if shape[0]
-        else torch.empty(shape, device=device, dtype=tensor.dtype)
-    )
-    return DTensor.from_local(local, mesh, placements, run_check=False, shape=tensor.shape, stride=tensor.stride())
 
 
 def _weight_files(path_or_id: str | Path, component: str) -> list[Path]:

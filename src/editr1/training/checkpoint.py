@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from editr1.config.settings import Config, EvaluationConfig, MemoryConfig, Paral
 from editr1.devices import pick_device, pick_dtype
 from editr1.errors import UserError, first_problem
 from editr1.files import sync
+from editr1.training.distributed import ALONE, World
 from editr1.training.run_files import CHECKPOINTS
 
 STATE = "state.json"
@@ -36,7 +38,9 @@ FREE = (
 """What may change when a run is continued, on another machine too; of another judge in `rewards` the same."""
 
 
-def save(root: Path, step: int, state: Mapping[str, Any], write: Callable[[Path], None], keep: int) -> Path:
+def save(
+    root: Path, step: int, state: Mapping[str, Any], write: Callable[[Path], None], keep: int, world: World = ALONE
+) -> Path:
     """Write `root`/step_<step> and remove all but the newest `keep` checkpoints. One that is there already stays.
 
     Args:
@@ -45,29 +49,52 @@ def save(root: Path, step: int, state: Mapping[str, Any], write: Callable[[Path]
         state: Content of state.json besides "step" and the list of files.
         write: Writes the files into a folder.
         keep: Checkpoints that stay, at least 1.
+        world: Ranks that write the files together; all of them call this.
 
     Raises:
         UserError: The disk is full or fails; older checkpoints are as they were.
     """
     final = place(root, step)
-    if is_complete(final):
+    if world.agree(world.is_main and is_complete(final), "a checkpoint"):
         return final
     part = root / f".{final.name}.part"
     try:
-        _discard(*root.glob(".step_*.part"), final)
-        part.mkdir(parents=True)
-        write(part)
-        _seal(part, {"format": FORMAT, "step": step, **state})
-        part.replace(final)
-        sync(root)
-        for old in complete(root)[:-keep]:
-            _discard(old.replace(root / f".{old.name}.part"))
+        with _together(world):
+            if world.is_main:
+                _discard(*root.glob(".step_*.part"), final)
+                part.mkdir(parents=True)
+        with _together(world):
+            write(part)
+        with _together(world):
+            if world.is_main:
+                _seal(part, {"format": FORMAT, "step": step, **state})
+                part.replace(final)
+                sync(root)
+                for old in complete(root)[:-keep]:
+                    _discard(old.replace(root / f".{old.name}.part"))
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(part, ignore_errors=True)
+        if world.is_main:
+            shutil.rmtree(part, ignore_errors=True)
         raise UserError(
             f"cannot write the checkpoint {final}: {error}; older ones are whole: make room, run again"
         ) from error
     return final
+
+
+@contextmanager
+def _together(world: World) -> Iterator[None]:
+    """A block of work that fails on all ranks if it fails on one."""
+    problem = None
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        problem = error
+    problems = world.gather(problem and str(problem), "the files of a checkpoint")
+    if problem is not None:
+        raise problem
+    for rank, words in enumerate(problems):
+        if words is not None:
+            raise OSError(f"rank {rank}: {words}")
 
 
 def place(root: Path, step: int) -> Path:
@@ -109,7 +136,10 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def resolve(config: Config) -> Config:
     """The config with the number format that `editor.dtype: auto` means on this machine; a run keeps it."""
-    dtype = pick_dtype(config.editor.dtype, pick_device(config.editor.device))
+    name, device = config.editor.dtype, pick_device(config.editor.device)
+    if name == "auto" and config.adapter.mode == "full":
+        name = "float32"  # bfloat16 would round small steps of the weights away
+    dtype = pick_dtype(name, device)
     editor = config.editor.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
     return config.model_copy(update={"editor": editor})
 

@@ -74,16 +74,28 @@ class World:
         return any(self.gather(flag, place))
 
     @torch.no_grad()
-    def all_sum(self, tensors: Sequence[Tensor], place: str) -> None:
-        """Replace tensors of one device by their sums over all ranks, in one message."""
+    def all_sum(self, tensors: Sequence[Tensor], place: str, group: dist.ProcessGroup | None = None) -> None:
+        """Replace tensors of one device by their sums over all ranks, or over a group's, in one message."""
         if self.size == 1 or not tensors:
             return
         self.meet(place)
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         with _losses(place):
-            dist.all_reduce(flat)
+            dist.all_reduce(flat, group=group)
         for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(total.view_as(tensor))
+
+    def all_come(self, place: str, seconds: float = GRACE) -> bool:
+        """Whether all ranks come to this place within some seconds; those that wait elsewhere notice nothing."""
+        if self.size == 1:
+            return True
+        store, key = _store(), f"editr1/{place}/"
+        store.set(f"{key}{self.rank}", "")
+        try:
+            store.wait([f"{key}{rank}" for rank in range(self.size)], timedelta(seconds=seconds))
+        except RuntimeError:  # torch's error of a time that is over
+            return False
+        return True
 
     def broadcast_bytes(self, data: bytes, source: int) -> bytes:
         """The bytes of rank `source`, on every rank."""

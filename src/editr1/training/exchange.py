@@ -8,12 +8,15 @@ Letters: G edits of a group, N tokens, C channels.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
 
 from editr1.algorithms.base import Edits
 from editr1.editors.recorder import Conditioning
@@ -162,18 +165,34 @@ def _collected(world: World, group: Group | None, sources: Sequence[int]) -> tup
 
 
 @torch.no_grad()
-def sum_gradients(world: World, params: Sequence[Tensor], sums: Tensor) -> None:
-    """Replace the gradients of all ranks by their sum, and `sums` likewise, in one message.
+def sum_gradients(world: World, params: Sequence[Tensor], sums: Tensor, replicas: ProcessGroup | None = None) -> None:
+    """Replace the gradients of all ranks by their sum, and `sums` likewise, in one message or two.
 
     A weight that no rank has a gradient for keeps none: an optimiser passes it by, as in one process.
+
+    Args:
+        world: The ranks.
+        params: Trained weights; if they are sharded, each backward pass has summed their gradients over the ranks that
+            hold one copy together.
+        sums: Other numbers, of this rank alone.
+        replicas: Ranks that hold the same shard of sharded weights as this one.
     """
     if world.size == 1:
         return
     own = torch.tensor([param.grad is not None for param in params], dtype=sums.dtype, device=sums.device)
     gradients = [torch.zeros_like(param) if param.grad is None else param.grad for param in params]
-    world.all_sum([*gradients, sums, own], "the sum of gradients")
+    shards = [each.to_local() for each in gradients if isinstance(each, DTensor)]
+    world.all_sum([*([] if shards else gradients), sums, own], "the sum of gradients")
+    if shards and replicas is not None:
+        world.all_sum(shards, "the sum of gradients over replicas", replicas)
     for param, gradient, ranks in zip(params, gradients, own.tolist(), strict=True):
         param.grad = gradient if ranks else None
+
+
+def total_norm(tensors: Iterable[Tensor]) -> Tensor:
+    """The L2 norm of all values, those that other ranks hold of sharded tensors included."""
+    norm = get_total_norm(tensors)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def as_dict(conditioning: Conditioning) -> dict[str, Any]:

@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
 from torch.optim import Optimizer
 
 from editr1.algorithms.ema import EMA
 from editr1.editors.policies import Policies
+from editr1.editors.weight_files import open_tensors, read_part, write_parts
 from editr1.errors import UserError
 from editr1.training import checkpoint
 
-TENSORS = "training.safetensors"
+TENSORS = "training{suffix}.safetensors"
 Weights = tuple[Policies, EMA, Optimizer, Sequence[str]]
 """All weights of a run; the last are the names of the trained parameters, in the optimiser's order."""
 
 
 def write_weights(weights: Weights, folder: Path) -> None:
-    """Write all weights."""
+    """Write all weights; if they are spread over ranks, all ranks do it together."""
     policies, ema, optimizer, names = weights
     policies.save(folder / "policy", "default")
     policies.save(folder / "old", "old")
@@ -30,7 +30,7 @@ def write_weights(weights: Weights, folder: Path) -> None:
         policies.save(folder / "ema", "default")
     moments = checkpoint.optimizer_tensors(optimizer, names)
     averages = {f"ema.{name}": tensor for name, tensor in ema.state_dict().items()}
-    save_file({name: tensor.contiguous() for name, tensor in {**moments, **averages}.items()}, folder / TENSORS)
+    write_parts({**moments, **averages}, folder, TENSORS)
 
 
 def read_weights(weights: Weights, folder: Path) -> None:
@@ -42,7 +42,12 @@ def read_weights(weights: Weights, folder: Path) -> None:
     policies, ema, optimizer, names = weights
     policies.load(folder / "policy", "default")
     policies.load(folder / "old", "old")
-    tensors = load_file(folder / TENSORS)
+    params = dict(policies.parameters())
+    # a moment is spread over ranks as its parameter is
+    tensors = {
+        key: read_part(part, params.get(key.partition(".")[2]))
+        for key, part in open_tensors(sorted(folder.glob(TENSORS.format(suffix="*")))).items()
+    }
     averages = {name.removeprefix("ema."): tensors.pop(name) for name in [*tensors] if name.startswith("ema.")}
     try:
         ema.load_state_dict(averages)

@@ -30,8 +30,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_
 
 from editr1.algorithms.base import Edits, Rows
 from editr1.algorithms.ema import EMA
@@ -48,7 +48,7 @@ from editr1.judges.base import Judge, compares, weights_of
 from editr1.training import checkpoint
 from editr1.training.alarms import sounding
 from editr1.training.distributed import ALONE, World
-from editr1.training.exchange import Judged, Portion, cut, gather_groups, hand_out, sum_gradients
+from editr1.training.exchange import Judged, Portion, cut, gather_groups, hand_out, sum_gradients, total_norm
 from editr1.training.grid import gather_strips, sample_grid
 from editr1.training.group import Group
 from editr1.training.interrupts import Interrupts
@@ -97,10 +97,9 @@ class Trainer:
         self.ema = EMA(zip(self.names, self.params, strict=True), config.ema)
         self._weights = editor.policies, self.ema, self.optimizer, self.names
         self.sampler = GroupSampler(len(dataset), config.rollout.groups_per_step, config.seed)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self._step_seconds = 0, 0.0, 0.0
         self.place, self.banned = 0, set[int]()  # in the epochs, and the items that are not drawn any more
         self.start: dict[str, float] = {}  # what the edits of the first step looked like
-        self._step_seconds = 0.0
         self._whole = True  # the weights are those after `step` steps, not between two
         self._checked = False
         self._failures = FailureWatch(config.failures.share, config.failures.steps, config.optional_rewards)
@@ -180,7 +179,8 @@ class Trainer:
 
     def save(self) -> Path:
         """Write the checkpoint of this step, unless it is there; returns its folder."""
-        if not self.world.is_main:
+        spread = self.editor.policies.spread
+        if not (spread or self.world.is_main):
             return checkpoint.place(self._checkpoints, self.step)
         state = {
             "seconds": self.seconds,
@@ -189,8 +189,8 @@ class Trainer:
             "banned": sorted(self.banned),
             "config": self.config.model_dump(mode="json"),
         }
-        write = partial(write_weights, self._weights)
-        return checkpoint.save(self._checkpoints, self.step, state, write, self.config.keep)
+        write, world = partial(write_weights, self._weights), self.world if spread else ALONE
+        return checkpoint.save(self._checkpoints, self.step, state, write, self.config.keep, world)
 
     def rollout(self, sample: EditSample, index: int, share: Share | None = None) -> Group:
         """G edits of `sample` by the sampling policy, as group `index` of this step; or those of a share alone."""
@@ -264,7 +264,7 @@ class Trainer:
                 self.progress.trains(number, len(portions))
         if self._total:
             with self._meeting():
-                sum_gradients(self.world, self.params, sums)
+                sum_gradients(self.world, self.params, sums, self.editor.replicas)
         with self.clock("train"):
             losses = dict(zip(names, sums.tolist(), strict=True)) if self._total else dict.fromkeys(names)
             return {**losses, "grad_norm": self._clip()}
@@ -287,13 +287,14 @@ class Trainer:
         Raises:
             UserError: It is not finite.
         """
-        norm = float(nn.utils.clip_grad_norm_(self.params, self.config.optim.grad_clip))
+        norm = total_norm(param.grad for param in self.params if param.grad is not None)
+        clip_grads_with_norm_(self.params, self.config.optim.grad_clip, norm)
         if not math.isfinite(norm):
             raise UserError(
                 f"the gradient of step {self.step + 1} is not finite, the weights are as before it; lower optim.lr "
                 f"(now {self.config.optim.lr}) or raise algorithm.kl (now {self.algorithm.kl}) in a new run"
             )
-        return norm
+        return float(norm)
 
     @torch.no_grad()
     def _update(self) -> dict[str, float]:
@@ -304,7 +305,7 @@ class Trainer:
             self.editor.policies.follow(self.algorithm.old_decay(self.step))
             self.ema.update(self.step)
             moved = [param - was for param, was in zip(self.params, before, strict=True)]
-            norms = torch.stack([get_total_norm(moved), get_total_norm(self.params)]).tolist()
+            norms = torch.stack([total_norm(moved), total_norm(self.params)]).tolist()
         self.step, self.place = self.step + 1, self._next
         weights = "lora_norm" if self.config.adapter.mode == "lora" else "weight_norm"
         return dict(zip(("update_norm", weights), norms, strict=True))
@@ -350,10 +351,11 @@ class Trainer:
             self.save()
 
     def _rescue(self, interrupts: Interrupts) -> None:
-        """Save the steps done, unless the weights stand between two."""
+        """Save the steps done, unless the weights stand between two, or are spread over ranks that are not all here."""
         if self._whole and self.step:
             with interrupts.held():
-                self.save()
+                if not self.editor.policies.spread or self.world.all_come(f"the end after step {self.step}"):
+                    self.save()
 
     def _fits(self, max_seconds: float | None) -> bool:
         """Whether all ranks have time for a step."""

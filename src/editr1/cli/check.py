@@ -7,14 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 
-from editr1.config.settings import Config
+from editr1.config.rewards import JudgeConfig
+from editr1.config.settings import Config, EditorConfig
+from editr1.data.samples import JsonlDataset
+from editr1.editors.check import check_editor
 from editr1.errors import UserError
 from editr1.evaluation.progress import progress
-from editr1.training.data_check import PictureCheck, describe_sizes
-from editr1.training.preflight import Findings, check_run, look_at_pictures
+from editr1.judges.check import check_judge
+from editr1.training.data_check import PictureCheck, describe_sizes, headers_of
+from editr1.training.preflight import Findings, check_run, check_writable, look_at_pictures, sample_requests
 
 SECONDS = 10.0
 """Longest time for which looking at pictures holds up a run."""
@@ -39,6 +44,19 @@ def run_check(config: Config) -> str:
     refuse_findings(config, findings)
     width = max(map(len, findings.facts))
     return "\n".join(f"{name:{width}}  {fact}" for name, fact in findings.facts.items())
+
+
+def check_evaluation(dataset: JsonlDataset, editor: EditorConfig, judge: JudgeConfig, out: Path) -> None:
+    """Refuse what an evaluation of a user's own items cannot start with: folder, editor, judge, every picture."""
+    findings, pictures = Findings(), PictureCheck(dataset.pictures, headers_of(dataset.folder))
+    with findings.part("--out"):
+        check_writable(out, "--out")
+    with findings.part("editor"):
+        check_editor(editor)
+    with findings.part("judge") as faults:
+        faults += check_judge(judge, sample_requests(dataset))
+    _look([pictures], lambda: False)
+    refuse(findings.faults + pictures.faults)
 
 
 @contextmanager

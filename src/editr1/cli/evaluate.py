@@ -121,13 +121,20 @@ def data(
     root: Annotated[Path | None, typer.Option(help="A folder that may hold pictures too, as data.root.")] = None,
 ) -> None:
     """Your own items, judged as in a run with held-out items: the mean reward by task, with a page of edits."""
-    from editr1.evaluation.benchmarks.own_data import evaluate_data, open_items
+    from editr1.cli.check import check_evaluation
+    from editr1.data.samples import JsonlDataset
+    from editr1.evaluation.benchmarks.own_data import evaluate_data, first_items
     from editr1.evaluation.progress import progress
+    from editr1.judges.open import parse_judge
 
     numbers = {"steps": steps, "seed": seed, "guidance": guidance, "pixels": pixels, "best_of": best_of}
     settings = _settings(editor, lora, lora_scale, scheduler, **numbers)
-    dataset, record = open_items(folder, limit, root)
+    whole = JsonlDataset(folder, root)
+    dataset, record = first_items(whole, limit)
     with _world() as (world, console):
+        if world.is_main:
+            check_evaluation(whole, _editor_config(editor, pixels), parse_judge(judge), out)
+        world.meet("the end of the checks")
         with progress(console, "items", len(dataset)) as done:
             result = evaluate_data(dataset, record, settings, judge, out, edits=edits, on_items=done, world=world)
         _finish(result, out, console, world)
@@ -171,6 +178,16 @@ def _settings(editor: str, lora: Path | None, lora_scale: float, scheduler: str,
         scheduler=scheduler,
         **options,
     )
+
+
+def _editor_config(name: str, pixels: int | None) -> Any:
+    """The `EditorConfig` of `--editor`, the YAML of a run too."""
+    from editr1.config.loading import load_config
+    from editr1.config.settings import EditorConfig
+
+    if Path(name).suffix in (".yaml", ".yml"):
+        return load_config(name, [] if pixels is None else [f"editor.pixels={pixels}"]).editor
+    return EditorConfig(path=name, pixels=pixels)
 
 
 def _way(ask: str, judge: str) -> str:

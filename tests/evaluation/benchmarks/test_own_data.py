@@ -88,6 +88,24 @@ def test_pictures_elsewhere_need_a_root_that_holds_them(data: Path, tiny_editor_
     assert len(read_result(tmp_path / "out").items) == 3
 
 
+def test_what_cannot_be_measured_is_told_at_once_before_a_weight(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_data, "open_editor", lambda *_: pytest.fail("the editor is loaded"))
+    (data / "1.png").write_text("no picture")
+    (tmp_path / "out").write_text("")
+    dead = ("--judge", "openai:http://127.0.0.1:9/v1?model=m")
+    code, said = run(data, tmp_path / "nowhere", tmp_path / "out", *dead)
+    expected = [
+        f"editr1: --out={tmp_path}/out: {tmp_path}/out is a file; choose a folder",
+        f"editr1: editor.path='{tmp_path}/nowhere': no diffusers pipeline there",
+        "editr1: judge: no answer from 127.0.0.1:9 after 2 tries",
+        f"editr1: cannot read the picture {data}/1.png of item 'line-2'",
+    ]
+    lines = said.splitlines()
+    assert code == 2 and [line[: len(words)] for line, words in zip(lines, expected, strict=True)] == expected
+
+
 def test_edits_of_other_data_in_the_folder_are_refused(data: Path, tiny_editor_path: Path, tmp_path: Path) -> None:
     (tmp_path / "out/edits").mkdir(parents=True)
     (tmp_path / "out/edits/x.png").write_bytes(b"")

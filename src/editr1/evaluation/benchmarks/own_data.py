@@ -38,7 +38,7 @@ def evaluate_data(
     on_items: Callable[[int], None],
     world: World = ALONE,
 ) -> Result:
-    """Edit the items that `open_items` returns, each `edits` times; the same call resumes a stopped one.
+    """Edit the items that `first_items` returns, each `edits` times; the same call resumes a stopped one.
 
     Raises:
         UserError: OUT holds other edits.
@@ -48,18 +48,11 @@ def evaluate_data(
     return measure_dataset(dataset, settings, judge_config, made_with, out, on_items=on_items, world=world)
 
 
-def open_items(folder: Path, limit: int | None, root: Path | None = None) -> tuple[EditDataset, dict[str, str]]:
-    """The first `limit` items of a folder, None for all; and the record of its place and content.
-
-    Pictures may lie below `root` too, as below `data.root` of a run.
-
-    Raises:
-        UserError: The data cannot be read.
-    """
-    dataset = JsonlDataset(folder, root)
+def first_items(dataset: JsonlDataset, limit: int | None) -> tuple[EditDataset, dict[str, str]]:
+    """The first `limit` items of a folder, None for all; and the record of its place and content."""
     items = len(dataset) if limit is None else min(limit, len(dataset))
     checksum = f"{zlib.crc32(dataset.file.read_bytes()):08x}"
-    return Part(dataset, range(items)), {"data": str(folder.resolve()), "data_crc32": checksum}
+    return Part(dataset, range(items)), {"data": str(dataset.folder), "data_crc32": checksum}
 
 
 def record_of(settings: EditSettings, judge: JudgeConfig, edits: int, **more: Any) -> dict[str, Any]:

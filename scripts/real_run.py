@@ -5,7 +5,7 @@ FLUX.1 Kontext. Their parameters are counted, and the operations of one call (to
 source: forward, and backward through frozen weights. A step of the defaults makes 24 x 12 edits of 6 calls, and trains
 each at 5 levels: one call with gradient, one of the old policy, one of the reference.
 
-The hours assume that a GPU does 40 % of an H100's dense bfloat16 peak (989 teraflops, by its data sheet). That share is
+The times assume that a GPU does 40 % of an H100's dense bfloat16 peak (989 teraflops, by its data sheet). That share is
 an assumption, not a measurement; text encoder, VAE and judge come on top.
 
 The tables of docs/scale.md follow. Memory: the denoiser's weights, whole, quantised (linear layers alone) or over 8
@@ -163,10 +163,12 @@ def main() -> None:
     for name, build in {"Qwen-Image-Edit": qwen, "FLUX.1 Kontext": kontext}.items():
         parameters, forward, backward = count(build)
         step = edits * (rollout.steps * forward + levels * (3 * forward + backward))
-        minutes = step / (PEAK * SHARE) / 60
+        longer = step + edits * levels * forward  # gradient checkpointing computes the blocks again
+        minutes, more = (flop / (PEAK * SHARE) / 60 for flop in (step, longer))
         print(
             f"{name}: {parameters / 1e9:.1f} billion parameters, {2 * parameters / 1e9:.0f} GB in bfloat16; "
-            f"{step / 1e15:.0f} petaflop per step, {minutes:.0f} minutes on one H100 at {SHARE:.0%} of its peak"
+            f"{step / 1e15:.0f} petaflop per step, {minutes:.0f} minutes on one H100 at {SHARE:.0%} of its peak, "
+            f"{more:.0f} with gradient checkpointing: {100 * more / 60:.0f} hours for 100 steps"
         )
     print_tables()
 

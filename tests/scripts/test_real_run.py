@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -28,5 +29,11 @@ def test_counts_are_those_of_the_published_models_and_lie_between_the_bounds_of_
     module.main()
     said = capsys.readouterr().out
     assert "Qwen-Image-Edit: 20.4 billion parameters, 41 GB in bfloat16" in said
+    readme = (SCRIPT.parents[1] / "README.md").read_text(encoding="utf-8")
+    times = re.compile(r"(\d+) minutes on one H100 .*?, (\d+) with gradient checkpointing: (\d+) hours for 100 steps")
+    (*qwen, hours), (*kontext, other_hours) = times.findall(said)
+    assert f"{qwen[0]} minutes on one H100 that reaches 40% of its peak, {qwen[1]} with gradient" in readme
+    assert f"steps take {hours} hours on one" in readme
+    assert f"{' or '.join(kontext)} minutes, {other_hours} hours" in readme
     document = (SCRIPT.parents[1] / "docs" / "scale.md").read_text(encoding="utf-8")
     assert [line for line in said.splitlines()[2:] if line and line not in document] == []

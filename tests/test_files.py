@@ -1,15 +1,24 @@
-"""Files of JSON lines: nothing is lost by a kill, nothing of other settings is mixed in or thrown away."""
+"""Files of JSON lines: nothing is lost by a kill, nothing of other settings is mixed in or thrown away.
+
+Locked files: one process at a time has them.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from editr1.errors import UserError
-from editr1.files import JsonLines, first_difference, read_lines
+from editr1.files import JsonLines, first_difference, locked, read_lines
 
 
 def store(path: Path, **more: Any) -> JsonLines[dict[str, Any]]:
@@ -70,3 +79,49 @@ def test_first_difference_names_both_values_but_no_long_list() -> None:
     assert first_difference({"a": 1, "b": 2}, {"a": 1, "b": 3}) == "b 2, now it is 3"
     assert first_difference({"a": 1}, {"a": 1, "c": "x"}) == "c None, now it is 'x'"
     assert first_difference({"items": ["k"] * 99}, {"items": []}) == "other items"
+
+
+def test_a_file_is_locked_until_its_block_ends_and_names_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "run" / ".lock"
+    for _ in range(2):
+        with locked(path):
+            owner = f"process {os.getpid()} on {platform.node()}"
+            with pytest.raises(UserError, match=f"run is in use by {owner}; wait until it ends"), locked(path):
+                pass
+            assert path.read_text() == owner
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    program = f"""if True:
+        import pathlib, time
+        from editr1.files import locked
+        with locked(pathlib.Path({str(path)!r})):
+            print(flush=True)
+            time.sleep(600)"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    with pytest.raises(UserError, match=f"in use by process {process.pid} on"), locked(path):
+        pass
+    process.kill()
+    process.communicate(timeout=60)
+    with locked(path):
+        assert path.read_text().startswith(f"process {os.getpid()} on")
+
+
+def test_a_file_system_without_locks_is_told_and_any_other_fault_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(number: int) -> None:
+        def flock(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+
+    fail(errno.ENOSYS)
+    with locked(tmp_path / ".lock"):
+        assert "has no locks; let no second run write there" in caplog.text
+    fail(errno.EIO)
+    with pytest.raises(UserError, match=r"cannot write .*\.lock: .*Input/output error"), locked(tmp_path / ".lock"):
+        pass

@@ -1,19 +1,25 @@
-"""Files that are written whole or not at all, and files of JSON lines that grow row by row.
+"""Files that are written whole or not at all, files of JSON lines that grow row by row, and a file that one holds.
 
 If the disk is full, writing raises a UserError.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TextIO, TypeVar
 
 from editr1.errors import UserError
 
+_log = logging.getLogger(__name__)
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system
 Row = TypeVar("Row")
 
 
@@ -38,6 +44,37 @@ def make_folder(path: Path) -> Path:
     except (OSError, ValueError) as error:
         raise UserError(f"cannot make the folder {path}: {error}; choose another one") from error
     return path
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file, which names this process; however the process ends, the system frees the file with it.
+
+    Raises:
+        UserError: Another process holds it; names that one.
+    """
+    make_folder(path.parent)
+    with _lock(path):
+        yield
+
+
+def _lock(path: Path) -> TextIO:
+    """The file, open and locked."""
+    try:
+        file = path.open("a+", encoding="utf-8")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+    except BlockingIOError as error:
+        raise UserError(
+            f"{path.parent} is in use by {path.read_text()}; wait until it ends, or end it, or choose another folder"
+        ) from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise UserError(f"cannot write {path}: {error}; make room, and run the same command again") from error
+        _log.warning("%s: the file system has no locks; let no second run write there meanwhile", path.parent)
+    return file
 
 
 def sync(path: Path) -> None:

@@ -97,6 +97,13 @@ def test_two_ranks_of_which_one_is_terminated_and_torchrun_restarts_both(tmp_pat
 
 
 @pytest.mark.slow
+def test_two_ranks_end_by_themselves_when_their_torchrun_is_killed(tmp_path: Path) -> None:
+    run = disturbed(tmp_path, 6, 3, to_launcher(signal.SIGKILL), ranks=2)
+    run.by_hand({-signal.SIGKILL})  # which waits for the end of all that say something
+    assert_undisturbed(run)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_two_ranks_whose_torchrun_is_stopped_and_continued_by_hand(tmp_path: Path, number: signal.Signals) -> None:
     run = disturbed(tmp_path, 5, 3, to_launcher(number), ranks=2)

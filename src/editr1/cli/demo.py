@@ -6,6 +6,7 @@ of an evaluation and finished training steps are not done again.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from editr1.data.samples import EditDataset
 from editr1.editors.open import open_config_editor
 from editr1.errors import UserError
 from editr1.evaluation.heldout.measure import toy_oracle
+from editr1.files import locked
 from editr1.judges.open import open_config_judge
 from editr1.report.run import write_report
 from editr1.toy.oracle import score
@@ -26,7 +28,7 @@ from editr1.training.datasets import open_dataset
 from editr1.training.distributed import ALONE, World
 from editr1.training.group import Group
 from editr1.training.preflight import check_out
-from editr1.training.run_files import AFTER, RESULTS
+from editr1.training.run_files import AFTER, LOCK, RESULTS
 from editr1.training.trainer import Trainer
 
 HELD_OUT = 144  # instructions, as many of each task
@@ -58,10 +60,11 @@ def run_demo(
     try:
         config = load_config(PRESETS[editor], [f"seed={seed}", f"out={out}"])
         check_out(config.out, config)
-        console.print("[bold]1/5[/] Loading the toy editor and the toy judge that come with editr1 ...")
-        parts = open_config_editor(config), open_config_judge(config), open_dataset(config.data)
-        trainer = Trainer(config, *parts, watch=oracle_of, world=world)
-        show(trainer, ToyDataset("heldout", HELD_OUT, level=config.data.level), minutes, console)
+        with locked(config.out / LOCK) if world.is_main else nullcontext():
+            console.print("[bold]1/5[/] Loading the toy editor and the toy judge that come with editr1 ...")
+            parts = open_config_editor(config), open_config_judge(config), open_dataset(config.data)
+            trainer = Trainer(config, *parts, watch=oracle_of, world=world)
+            show(trainer, ToyDataset("heldout", HELD_OUT, level=config.data.level), minutes, console)
     except KeyboardInterrupt:
         limit = "" if minutes is None else f" --minutes {minutes:g}"
         again = f"editr1 demo --out {out} --seed {seed} --editor {editor}{limit}"

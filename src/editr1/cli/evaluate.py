@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,7 +71,7 @@ def benchmark(
         raise UserError("--reward picks among several edits: give --best-of N too")
     picks = (reward or judge) if best_of > 1 else None
     asked = Asked(judge=judge, way=_way(ask, judge), reward=picks, price=None if price is None else _price(price))
-    with _world() as (world, console):
+    with _world(out) as (world, console):
         result = run_benchmark(open_benchmark, settings, asked, out, processes, console, world)
         _finish(result, out, console, world)
 
@@ -97,7 +97,7 @@ def toy(
     settings = _settings(
         editor, lora, lora_scale, scheduler, steps=steps, seed=seed, guidance=guidance, best_of=best_of
     )
-    with _world() as (world, console):
+    with _world(out) as (world, console):
         with progress(console, "instructions", items) as done:
             result = evaluate_toy(settings, ToySettings(items=items, edits=edits), judge, out, done, world)
         _finish(result, out, console, world)
@@ -131,7 +131,7 @@ def data(
     settings = _settings(editor, lora, lora_scale, scheduler, **numbers)
     whole = JsonlDataset(folder, root)
     dataset, record = first_items(whole, limit)
-    with _world() as (world, console):
+    with _world(out) as (world, console):
         if world.is_main:
             check_evaluation(whole, _editor_config(editor, pixels), parse_judge(judge), out)
         world.meet("the end of the checks")
@@ -210,11 +210,16 @@ def _price(text: str) -> tuple[float, float]:
 
 
 @contextmanager
-def _world() -> Iterator[tuple[Any, Console]]:
-    """The ranks of torchrun that share the items, and a console of the main one; says that Ctrl-C loses nothing."""
-    from editr1.training.distributed import open_world
+def _world(out: Path) -> Iterator[tuple[Any, Console]]:
+    """The ranks of torchrun that share the items, and a console of the main one, which holds the folder of the result.
 
-    with open_world() as world:
+    It says that Ctrl-C loses nothing.
+    """
+    from editr1.files import locked
+    from editr1.training.distributed import open_world
+    from editr1.training.run_files import LOCK
+
+    with open_world() as world, locked(out / LOCK) if world.is_main else nullcontext():
         try:
             yield world, Console(highlight=False, quiet=not world.is_main)
         except KeyboardInterrupt:

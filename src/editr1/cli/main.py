@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
 
@@ -125,9 +125,14 @@ def train(
 
     settings = load_config(config, overrides or [])
     from editr1.cli.check import checked
+    from editr1.files import locked
     from editr1.training.distributed import open_world
+    from editr1.training.run_files import LOCK
 
-    with open_world(settings.parallel.timeout) as world, checked(settings) if world.is_main else nullcontext():
+    with open_world(settings.parallel.timeout) as world, ExitStack() as stack:
+        if world.is_main:
+            stack.enter_context(checked(settings))
+            stack.enter_context(locked(settings.out / LOCK))
         world.meet("the end of the checks")
         from editr1.cli.measured import train_config
 

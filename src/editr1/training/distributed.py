@@ -43,12 +43,19 @@ class World:
         size: Number of processes.
         timeout: Seconds that ranks wait for each other.
         gloo: The group in which ranks with GPUs meet, as not every torch lets theirs do that; None for the default one.
+        launcher: Process id of the torchrun that started this process, if one did.
     """
 
     rank: int = 0
     size: int = 1
     timeout: float = 1800.0
     gloo: Any = None
+    launcher: int | None = None
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether torchrun is gone without a word, as after SIGKILL: nobody else would end this process."""
+        return self.launcher is not None and os.getppid() != self.launcher
 
     @property
     def is_main(self) -> bool:
@@ -144,6 +151,7 @@ def open_world(timeout: float = ALONE.timeout) -> Iterator[World]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World(timeout=timeout)
         return
+    launcher = os.getppid() if dist.is_torchelastic_launched() else None
     gpus, local_ranks = torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"])
     if 0 < gpus < local_ranks:
         raise UserError(f"torchrun starts {local_ranks} processes on the {gpus} GPUs here; use --nproc-per-node {gpus}")
@@ -155,7 +163,7 @@ def open_world(timeout: float = ALONE.timeout) -> Iterator[World]:
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
     gloo = dist.new_group(backend="gloo", timeout=patience) if gpus else None
-    yield World(dist.get_rank(), dist.get_world_size(), timeout, gloo)
+    yield World(dist.get_rank(), dist.get_world_size(), timeout, gloo, launcher)
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
 
 

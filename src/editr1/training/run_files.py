@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+LOCK = ".lock"  # of the process that writes
 CONFIG = "config.yaml"
 SESSION = "session.json"
 METRICS = "metrics.jsonl"

@@ -364,13 +364,15 @@ class Trainer:
 
     @contextmanager
     def _meeting(self, interrupts: Interrupts | None = None) -> Iterator[None]:
-        """A block in which ranks wait for each other; it ends the run if any of them is asked to stop."""
+        """A block in which ranks wait for each other; it ends the run if any of them is to stop."""
         if self.world.size == 1:
             yield
             return
         with self.clock("exchange"):
             yield
-            if interrupts is not None and self.world.agree(interrupts.requested, "a place to stop"):
+            if interrupts is None:
+                return
+            if self.world.agree(interrupts.requested or self.world.is_orphan, "a place to stop"):
                 raise KeyboardInterrupt
 
     def _how_to_go_on(self) -> str:

@@ -18,10 +18,14 @@ def pick_device(name: str) -> torch.device:
     default = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(default if name == "auto" else name)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise UserError(f"editor.device={name!r} is no device; use auto, cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"editor.device={name!r}: only cpu and cuda are supported; use auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"editor.device={name!r}: there is no GPU here; use auto or cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"editor.device={name!r}: the GPUs here are 0 to {torch.cuda.device_count() - 1}")
     return device
 
 

@@ -96,7 +96,7 @@ print(result.output.strip(), [name for name in {HEAVY} if name in sys.modules])
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["train", "toi"], "cannot read the config toi"),
+        (["train", "toi"], "cannot read the config 'toi'"),
         (["train", "toy", "algorithm.kll=3"], "did you mean algorithm.kl?"),
         (["train", "toy", "steps"], "must look like section.key=value"),
         (["train", "toy", "editor.path=/nowhere"], "editor.path='/nowhere'"),

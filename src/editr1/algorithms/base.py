@@ -222,7 +222,7 @@ def parse_algorithm(settings: Any) -> Any:
     if not isinstance(settings, dict):
         return settings
     name, algorithms = settings.get("name", "nft"), find_algorithms()
-    if name not in algorithms:
+    if not isinstance(name, str) or name not in algorithms:
         raise ValueError(f"algorithm.name: no algorithm is called {name!r}; there are {', '.join(algorithms)}")
     return algorithms[name].model_validate(settings)
 

@@ -21,6 +21,7 @@ from editr1.algorithms.base import Algorithm, find_algorithms
 from editr1.config.rewards import KINDS
 from editr1.config.section import Section
 from editr1.config.settings import Config
+from editr1.config.yaml_text import parse_yaml
 from editr1.errors import UserError
 
 ELSEWHERE = {
@@ -40,7 +41,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         UserError: There is no such file, it is not YAML, or a key or value is wrong; the message names its origin.
     """
     text, name = _read(path)
-    tree = _mapping(_yaml(text, name), name)
+    tree = _mapping(parse_yaml(text, name), name)
     origins: dict[str, str] = {}
     for override in overrides:
         key, value = parse_override(override)
@@ -69,7 +70,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not all(key.split(".")):
         raise UserError(f"override {text!r} must look like section.key=value, e.g. optim.lr=1e-3")
     if value.strip()[:1] in ("[", "{", '"', "'"):
-        return key, _yaml(value, f"override {text}")
+        return key, parse_yaml(value, f"override {text}")
     return key, None if value.strip() in ("null", "~") else value
 
 
@@ -107,16 +108,11 @@ def _read(path: str | Path) -> tuple[str, str]:
     if not Path(path).is_file() and str(path) in presets():
         return preset.read_text(encoding="utf-8"), f"preset {path}"
     try:
-        return Path(path).read_text(encoding="utf-8"), str(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the config {path}: {error}; shipped presets: {', '.join(presets())}") from error
-
-
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+        return Path(path).read_text(encoding="utf-8-sig"), str(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot read the config {str(path)!r}: {error}; shipped presets: {', '.join(presets())}"
+        ) from error
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

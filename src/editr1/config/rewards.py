@@ -12,6 +12,9 @@ MethodName = Literal["score_logit", "yes_no", "score_sampling", "cot_logit", "co
 Order = Literal["paper", "prefix"]
 SourceSize = Literal["edit", "original"]
 Scale = tuple[int, int]
+HIGHEST = 1000
+"""The highest score that a scale may have."""
+Weight = Annotated[float, Field(gt=0, le=1e6)]
 ClipKind = Literal["clip_image", "clip_direction"]
 
 TOY_JUDGE = {"path": "toy:judge", "template": "brief", "order": "prefix", "batch_size": 48}
@@ -34,9 +37,9 @@ class JudgeConfig(Section):
     after thoughts (cot), or the share of its group that an edit beats in pairs (ranking)."""
     scale: Scale = (0, 5)
     """Lowest and highest score that the model may give."""
-    criteria: dict[str, float] = Field(default_factory=lambda: {"overall": 1.0}, min_length=1)
+    criteria: dict[str, Weight] = Field(default_factory=lambda: {"overall": 1.0}, min_length=1)
     """Weight of each criterion of the template: overall, instruction, preservation, quality."""
-    samples: int = Field(default=1, gt=0)
+    samples: int = Field(default=1, gt=0, le=1000)
     """Answers averaged, for the methods that sample them."""
     template: str = "full"
     """The words of the prompt: "full", "brief" (the toy judge's), or a YAML file of your own."""
@@ -45,17 +48,17 @@ class JudgeConfig(Section):
     source_size: SourceSize = "edit"
     """Size at which the judge sees source and references: that of the edit, never enlarged and in their own shape
     (edit), or their own (original)."""
-    batch_size: int = Field(default=16, gt=0)
+    batch_size: int = Field(default=16, gt=0, le=100_000)
     """Questions per forward pass, in this process."""
-    in_flight: int = Field(default=32, gt=0)
+    in_flight: int = Field(default=32, gt=0, le=10_000)
     """Requests in flight per endpoint."""
-    timeout: float = Field(default=60.0, gt=0)
+    timeout: float = Field(default=60.0, gt=0, le=1e5)
     """Seconds per request."""
-    tries: int = Field(default=8, gt=0)
+    tries: int = Field(default=8, gt=0, le=1000)
     """Attempts per question; if all fail, the edit gets no reward."""
     jpeg_quality: int | None = Field(default=None, ge=1, le=100)
     """Send images as JPEG of this quality; null for PNG, which loses nothing."""
-    weight: float = Field(default=1.0, gt=0)
+    weight: Weight = 1.0
     """Weight in the mix with `rewards`."""
 
     @model_validator(mode="before")
@@ -79,8 +82,8 @@ class JudgeConfig(Section):
             raise ValueError("judge: give either path (a model in this process) or endpoints (servers)")
         if self.endpoints and not self.model:
             raise ValueError("judge.model must say under which name the endpoints know the model")
-        if not 0 <= self.scale[0] < self.scale[1]:
-            raise ValueError(f"judge.scale must rise from a number that is not negative, not {list(self.scale)}")
+        if not 0 <= self.scale[0] < self.scale[1] <= HIGHEST:
+            raise ValueError(f"judge.scale must rise from 0 or more to {HIGHEST} at most, not {list(self.scale)}")
         return self
 
     @model_validator(mode="after")
@@ -97,7 +100,7 @@ JUDGE_DEFAULTS = JudgeConfig.model_construct()
 
 
 class _Reward(Section):
-    weight: float = Field(default=1.0, gt=0)
+    weight: Weight = 1.0
     """Weight in the mix."""
     optional: bool = False
     """Whether edits without this reward are only counted; otherwise `failures` holds for it."""

@@ -7,16 +7,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from editr1.algorithms.base import Algorithm, parse_algorithm
+from editr1.algorithms.base import Algorithm, find_algorithms, parse_algorithm
 from editr1.algorithms.base import SchedulerName as SchedulerName
 from editr1.algorithms.nft import NFT
 from editr1.config.rewards import JudgeConfig, RewardConfig
-from editr1.config.section import Section, is_toy
+from editr1.config.section import Section, as_meant, is_toy
 
 Split = Literal["sft", "rl", "heldout"]
 Level = Literal["small", "full"]
 AdapterMode = Literal["lora", "full"]
 Quantization = Literal["nf4", "int8"]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 TOY_PIXELS = 64 * 64
@@ -35,9 +38,9 @@ class EditorConfig(Section):
     """"auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N"."""
     guidance: float | None = Field(default=None, ge=0)
     """Guidance scale of training; null for the default of the editor's family."""
-    pixels: int | None = Field(default=512 * 512, gt=0)
+    pixels: int | None = Field(default=512 * 512, gt=0, le=100_000_000)
     """Area of source and edit in pixels (64x64 by default for a toy); null for the pipeline's own."""
-    text_tokens: int | None = Field(default=None, gt=0)
+    text_tokens: int | None = Field(default=None, gt=0, le=100_000)
     """Length to which prompts are padded or cut (FLUX: 512 by default); null for the pipeline's own."""
 
     @model_validator(mode="before")
@@ -72,9 +75,9 @@ class DataConfig(Section):
     """Part of the toy world."""
     level: Level = "small"
     """Richness of the toy world."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the toy items."""
-    size: int = Field(default=512, gt=0)
+    size: int = Field(default=512, gt=0, le=10_000_000)
     """Number of toy items."""
     ban_solved: bool = False
     """Never draw an item again once its edits are good and agree (tau_mu, tau_sigma), as in the released code."""
@@ -97,9 +100,9 @@ class EvaluationConfig(Section):
     """Steps between two evaluations; null for before and after training alone."""
     items: int | None = Field(default=None, gt=0)
     """Number of held-out items that are measured, a fixed choice of them; null for all."""
-    edits: int = Field(default=2, gt=0)
+    edits: int = Field(default=2, gt=0, le=1000)
     """Edits per item, each from noise of its own that is the same in every evaluation."""
-    steps: int = Field(default=28, ge=2)
+    steps: int = Field(default=28, ge=2, le=1000)
     """Denoiser calls per edit."""
     scheduler: SchedulerName = "euler"
     """Sampler, as in `rollout`."""
@@ -116,11 +119,11 @@ class EvaluationConfig(Section):
 class RolloutConfig(Section):
     """How edits for training are sampled."""
 
-    group_size: int = Field(default=12, ge=2)
+    group_size: int = Field(default=12, ge=2, le=10_000)
     """G: edits of one item, compared with each other."""
-    groups_per_step: int = Field(default=24, gt=0)
+    groups_per_step: int = Field(default=24, gt=0, le=100_000)
     """Items per step."""
-    steps: int = Field(default=6, ge=2)
+    steps: int = Field(default=6, ge=2, le=1000)
     """Denoiser calls per edit."""
     scheduler: SchedulerName = "dpm2"
     """Sampler: DPM-Solver++(2M) for flow matching, or Euler."""
@@ -131,13 +134,13 @@ class OptimConfig(Section):
 
     lr: float = Field(default=3e-4, gt=0)
     """Constant learning rate."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay rates of the two moments."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """Decoupled weight decay."""
     grad_clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
-    micro_batch: int = Field(default=12, gt=0)
+    micro_batch: int = Field(default=12, gt=0, le=100_000)
     """Noised edits of one group in one denoiser call; changes memory and speed, not the result."""
 
 
@@ -146,14 +149,14 @@ class AdapterConfig(Section):
 
     mode: AdapterMode = "lora"
     """Low-rank adapters, or the whole denoiser."""
-    rank: int = Field(default=32, gt=0)
+    rank: int = Field(default=32, gt=0, le=16_384)
     """Rank of the adapters."""
-    alpha: float = Field(default=64, gt=0)
+    alpha: float = Field(default=64, gt=0, le=1e6)
     """Their scale is alpha / rank."""
     init: Path | None = None
     """A LoRA to start from, in the layout of diffusers, PEFT or ComfyUI; null for one without effect. `algorithm.kl`
     measures the distance to the editor without it."""
-    targets: tuple[str, ...] | None = None
+    targets: tuple[Name, ...] | None = Field(default=None, min_length=1)
     """Names of the layers that get an adapter; null for the attention projections of the editor's family."""
 
 
@@ -183,7 +186,7 @@ class ParallelConfig(Section):
     """Processes over which the weights of the denoiser, and of large text encoders, are spread; 1 keeps them whole."""
     context: int = Field(default=1, ge=1)
     """Processes that share the tokens of one denoiser call; 1 is the only choice so far."""
-    timeout: float = Field(default=1800.0, gt=0)
+    timeout: float = Field(default=1800.0, gt=0, le=1e6)
     """Seconds that processes wait for each other before the run ends and names those that are missing."""
 
     @model_validator(mode="after")
@@ -196,6 +199,12 @@ class ParallelConfig(Section):
         return self
 
 
+def _algorithm(settings: Any) -> Any:
+    name = settings.get("name", NFT.model_fields["name"].default) if isinstance(settings, dict) else None
+    kind = find_algorithms().get(name) if isinstance(name, str) else None
+    return parse_algorithm(settings if kind is None else as_meant(kind, settings))
+
+
 class Config(Section):
     """One run."""
 
@@ -204,7 +213,7 @@ class Config(Section):
     """The judge; null if `rewards` alone give the reward."""
     data: DataConfig
     rollout: RolloutConfig = RolloutConfig()
-    algorithm: Annotated[SerializeAsAny[Algorithm], BeforeValidator(parse_algorithm)] = NFT()
+    algorithm: Annotated[SerializeAsAny[Algorithm], BeforeValidator(_algorithm)] = NFT()
     """The algorithm, by `name`, with its settings."""
     optim: OptimConfig = OptimConfig()
     adapter: AdapterConfig = AdapterConfig()
@@ -215,15 +224,15 @@ class Config(Section):
     failures: FailureConfig = FailureConfig()
     evaluation: EvaluationConfig | None = None
     """Held-out items to measure the run on; null for none."""
-    ema: float = Field(default=0.9, ge=0, lt=1)
+    ema: Decay = 0.9
     """Decay rate of the averaged weights, which evaluation uses; after step s (from 0) at most (1 + s) / (10 + s)."""
-    steps: int = Field(default=1000, gt=0)
+    steps: int = Field(default=1000, gt=0, le=1_000_000_000)
     """Optimiser steps."""
     save_every: int = Field(default=10, gt=0)
     """Steps between two checkpoints, and between two pictures of samples."""
     keep: int = Field(default=3, gt=0)
     """Number of checkpoints to keep."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of every random draw of the run."""
     out: Path = Path("runs/editr1")
     """Folder of the run; one that holds a checkpoint is continued."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 import torch
-import yaml
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
@@ -23,6 +22,7 @@ from editr1.config.rewards import (
     RewardConfig,
 )
 from editr1.config.settings import Config
+from editr1.config.yaml_text import parse_yaml, read_yaml
 from editr1.devices import pick_device, pick_dtype
 from editr1.errors import UserError, first_problem
 from editr1.judges.assembly import assemble, open_prompt
@@ -117,14 +117,11 @@ def parse_judge(text: str) -> JudgeConfig:
     "toy?method=yes_no", "openai:http://127.0.0.1:8000/v1?model=qwen&order=prefix".
     """
     name, _, query = text.partition("?")
-    settings = {key: yaml.safe_load(value) for key, value in parse_qsl(query)}
+    settings = {key: parse_yaml(value, f"--judge {text}") for key, value in parse_qsl(query)}
     if name.startswith("openai:"):
         settings["endpoints"] = name.removeprefix("openai:").split(",")
     elif Path(name).suffix in (".yaml", ".yml"):
-        try:
-            tree = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"--judge {name}: cannot be read: {' '.join(str(error).split())}") from error
+        tree = read_yaml(Path(name), f"--judge {name}")
         own = tree.get("judge", None if "editor" in tree else tree) if isinstance(tree, dict) else None
         if not isinstance(own, dict):
             raise UserError(f"--judge {name}: holds no settings of a judge, such as `path: FOLDER`")

@@ -15,11 +15,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from editr1.config.rewards import JUDGE_DEFAULTS, Order, Scale
+from editr1.config.yaml_text import parse_yaml
 from editr1.errors import UserError, first_problem
 from editr1.judges.base import JudgeRequest
 
@@ -139,9 +139,11 @@ def references(request: JudgeRequest, words: str) -> Iterator[str | Image]:
 
 
 def _check_places(text: str, places: Collection[str]) -> None:
-    for _, name, _, _ in string.Formatter().parse(text):
+    for _, name, shape, conversion in string.Formatter().parse(text):
         if name is not None and name not in places:
             raise ValueError(f"{{{name}}} is not filled in; there are {', '.join(sorted(places))}")
+        if shape or conversion:
+            raise ValueError(f"{{{name}}} takes no format after its name")
 
 
 def load_prompt(template: str, order: Order) -> Prompt:
@@ -158,8 +160,8 @@ def load_prompt(template: str, order: Order) -> Prompt:
         return Prompt(words, f"{template}-{words.version}", order)
     path = Path(template)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
         raise UserError(
             f"judge.template {template!r} is neither a file ({error}) nor shipped ({', '.join(shipped)})"
         ) from error
@@ -169,8 +171,6 @@ def load_prompt(template: str, order: Order) -> Prompt:
 
 def _parse(text: str, where: str) -> Template:
     try:
-        return Template.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise UserError(f"judge template {where}: not YAML: {' '.join(str(error).split())}") from error
+        return Template.model_validate(parse_yaml(text, f"judge template {where}"))
     except ValidationError as error:
         raise UserError(f"judge template {where}: {first_problem(error)}") from error

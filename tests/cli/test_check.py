@@ -23,6 +23,7 @@ from editr1.cli import check as checks
 from editr1.cli import main as cli
 from editr1.config.loading import load_config
 from editr1.config.settings import Config
+from editr1.data.samples import JsonlDataset
 from editr1.errors import UserError
 from editr1.training import preflight
 from editr1.training.checkpoint import STATE, resolve
@@ -223,6 +224,19 @@ def test_a_lora_to_start_from_and_a_folder_for_encodings_are_checked(run: Path) 
         "checkpoint of `editr1 train`",
         f"editr1: memory.cache={run}: {run} is a file; choose a folder",
     ]
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_lines_are_read_once_where_a_part_of_the_data_is_held_out(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, opened = JsonlDataset.__init__, list[Path]()
+
+    def count(self: JsonlDataset, folder: Path, *more: Any) -> None:
+        opened.append(folder)
+        whole(self, folder, *more)
+
+    monkeypatch.setattr(JsonlDataset, "__init__", count)
+    code, out, _ = invoke("check", str(run), "evaluation={split: 2}")
+    assert code == 0 and "2 held-out items, 3 are left to train on" in out and opened == [run.parent / "data"]
 
 
 @pytest.mark.usefixtures("no_weights")

@@ -8,9 +8,12 @@ from editr1.data.samples import EditDataset, JsonlDataset
 from editr1.toy.world import ToyDataset
 
 
-def open_datasets(config: Config) -> tuple[EditDataset, EditDataset | None]:
-    """The items to train on, and the held-out items of `evaluation`; None without it."""
-    dataset, settings = open_dataset(config.data), config.evaluation
+def open_datasets(config: Config, data: EditDataset | None = None) -> tuple[EditDataset, EditDataset | None]:
+    """The items to train on, and the held-out items of `evaluation`; None without it.
+
+    `data` are the items that `config.data` names, if they are open: a long file takes seconds to read.
+    """
+    dataset, settings = open_dataset(config.data) if data is None else data, config.evaluation
     if settings is None:
         return dataset, None
     if settings.data is not None:

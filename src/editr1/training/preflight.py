@@ -166,7 +166,7 @@ def _check_data(config: Config, findings: Findings) -> EditDataset | None:
             heldout = _check_lines("evaluation", config.evaluation.data, config, findings)
         elif training is not None and not findings.faults:
             with findings.part("evaluation"):
-                part, rest = open_datasets(config)
+                part, rest = open_datasets(config, training)
                 held = len(rest) if rest else 0
                 findings.facts["evaluation"] = f"{held} held-out items, {len(part)} are left to train on"
         if isinstance(training, JsonlDataset) and heldout is not None:

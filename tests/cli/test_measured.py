@@ -332,6 +332,21 @@ def test_split_that_leaves_nothing_is_one_line_before_a_weight_is_loaded(
     assert len([line for line in said.splitlines() if line.startswith("editr1: ")]) == 1
 
 
+def test_a_run_that_goes_on_with_other_held_out_edits_is_refused_before_a_weight_is_loaded(
+    preset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train(str(preset))[0] == 0
+    assert train(str(preset), "steps=3", "evaluation.every=1")[0] == 0
+    changes = {"evaluation.steps=3": "with steps 2, now it is 3", "evaluation.items=1": "other items"}
+    with monkeypatch.context() as patch:
+        patch.setattr(measured, "open_trainer", lambda *_: pytest.fail("weights are loaded"))
+        for change, words in changes.items():
+            code, _, said = train(str(preset), change)
+            assert code == 2 and words in said and "move this one away" in said
+    (preset.parent / "run/evaluation").rename(preset.parent / "moved")
+    assert train(str(preset), "evaluation.steps=3", "steps=3")[0] == 0
+
+
 def test_held_out_folder_that_shares_pictures_with_the_training_data_is_a_warning(preset: Path, data: Path) -> None:
     config = load_config(preset, [f"evaluation={{data: {data}}}"])
     assert any("8 of its source pictures are in the training data" in warning for warning in find(config).warnings)

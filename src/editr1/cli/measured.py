@@ -21,13 +21,13 @@ from editr1.data.samples import EditDataset
 from editr1.editors.policies import START
 from editr1.errors import UserError
 from editr1.evaluation.heldout.measure import EvalSettings, Oracle, measure_edits, toy_oracle
-from editr1.evaluation.heldout.rows import EditRow, move_aside, read_rows
+from editr1.evaluation.heldout.rows import EditRow, RowStore, move_aside, read_rows
 from editr1.evaluation.paired import FEW, change, same_edits, summarise
 from editr1.evaluation.progress import progress
 from editr1.files import write_file
 from editr1.report.run import write_report
 from editr1.report.text import number, signed
-from editr1.training.checkpoint import fixed_settings
+from editr1.training.checkpoint import fixed_settings, resolve
 from editr1.training.datasets import open_datasets
 from editr1.training.distributed import ALONE, World
 from editr1.training.interrupts import Interrupts
@@ -59,6 +59,8 @@ class HeldOut:
 def train_config(config: Config, world: World = ALONE) -> str:
     """Train as `config` says, with its evaluation if it has one; returns the folder of the last checkpoint."""
     training, items = open_datasets(config)  # before the weights, which take longer
+    if items is not None:
+        refuse_other_edits(config, items)
     trainer = open_trainer(config, training, world)
     if items is None or config.evaluation is None:
         return str(trainer.train())
@@ -71,6 +73,14 @@ def train_config(config: Config, world: World = ALONE) -> str:
     except KeyboardInterrupt:
         say(console, f"Nothing that was finished is lost: {trainer.out} holds it, the same command goes on.")
         raise
+
+
+def refuse_other_edits(config: Config, items: EditDataset) -> None:
+    """A UserError if the run's folder holds held-out edits before training of other items or settings."""
+    folder = config.out / BEFORE
+    if config.evaluation is not None and folder.is_dir():
+        settings = _eval_settings(config.evaluation, BASE, _settings_of_the_start(resolve(config)))
+        RowStore(folder, settings.head([items[index].key for index in range(len(items))]), writes=False)
 
 
 def train_measured(trainer: Trainer, heldout: HeldOut, console: Console) -> str:
@@ -98,7 +108,7 @@ def legs(done: int, steps: int, every: int | None) -> Iterator[int]:
 
 def measure_base(trainer: Trainer, heldout: HeldOut, console: Console) -> list[EditRow]:
     """Measure what training starts from: the editor as it is loaded, or with the LoRA of `adapter.init`."""
-    pins = {key: value for key, value in fixed_settings(trainer.config).items() if key.startswith(OF_THE_START)}
+    pins = _settings_of_the_start(trainer.config)
     policies = trainer.editor.policies
     with policies.using(START if START in policies.weights else "reference"):
         return _measure(trainer, heldout, BEFORE, BASE, pins, console)
@@ -173,14 +183,7 @@ def _measure(
     Raises:
         UserError: No edit has a reward, or the folder holds rows of other settings.
     """
-    own, folder = heldout.settings, trainer.out / name
-    settings = EvalSettings(
-        weights=weights,
-        steps=own.steps,
-        scheduler=own.scheduler,
-        edits_per_item=own.edits,
-        made_with=pins if heldout.pinned else {},
-    )
+    folder, settings = trainer.out / name, _eval_settings(heldout.settings, weights, pins if heldout.pinned else {})
     if (old := _move_aside(trainer, name, weights)) is not None:
         say(console, f"The weights have moved on; what was measured before is now in {old}.")
     with progress(console, "instructions", len(heldout.items)) as done:
@@ -200,6 +203,18 @@ def _measure(
             "then run the same command again"
         )
     return rows
+
+
+def _eval_settings(own: EvaluationConfig, weights: str, pins: dict[str, Any]) -> EvalSettings:
+    """How held-out items are edited under the weights of this name; `pins` are settings of the run that matter."""
+    return EvalSettings(
+        weights=weights, steps=own.steps, scheduler=own.scheduler, edits_per_item=own.edits, made_with=pins
+    )
+
+
+def _settings_of_the_start(config: Config) -> dict[str, Any]:
+    """The settings of a run on which the edits before training depend."""
+    return {key: value for key, value in fixed_settings(config).items() if key.startswith(OF_THE_START)}
 
 
 def _move_aside(trainer: Trainer, name: str, weights: str) -> Path | None:

@@ -29,8 +29,12 @@ def collect(faults: list[str] | None) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, without a dot at its end; the error's name if it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
+    """The first line of what an error says, without a dot at its end; the error's name if it says nothing.
+
+    What cannot be printed is a "?": words of libraries repeat bytes of the files that they read.
+    """
+    line = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def first_problem(error: ValidationError) -> str:

@@ -95,13 +95,13 @@ def test_a_whole_picture_with_bytes_behind_its_end_is_none_of_the_damaged(tmp_pa
     Image.effect_noise((50, 20), 60).convert("RGB").save(tmp_path / "a", kind)
     with (tmp_path / "a").open("ab") as file:
         file.write(b"maker's notes of a phone")
-    assert pictures.picture_size(tmp_path / "a") == (50, 20)
+    assert pictures.picture_size(tmp_path / "a", "no") == (50, 20)
 
 
 def test_headers_are_read_once_until_a_file_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     open_image = Images.open
-    monkeypatch.setattr(Images, "open", lambda path: opened.append(Path(path).name) or open_image(path))
+    monkeypatch.setattr(Images, "open", lambda path, formats: opened.append(path.name) or open_image(path))
     files = {folder / f"{i}.jpg": str(i) for i in range(4)}
 
     def look() -> list[str]:

@@ -1,4 +1,8 @@
-"""Pictures from and to bytes: upright, RGB, and one line about what cannot be read."""
+"""Pictures from and to bytes: upright, RGB, and one line about what cannot be read.
+
+Files are read as data of strangers: in a few formats only, up to a number of pixels, and whatever a decoder stumbles
+over is one line.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,24 @@ import base64
 import io
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image as Images
-from PIL import ImageOps
+from PIL import ImageOps, UnidentifiedImageError
 from PIL.Image import Image
 
-from editr1.errors import UserError
+from editr1.errors import UserError, first_line
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Images.DecompressionBombError)
-"""Errors of Pillow if a picture cannot be read."""
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
+"""Formats that are read; others of Pillow start programs (EPS) or are rarely tested against damaged files."""
+PIXELS_MAX = 2**26
+"""Largest area of a picture: 200 MB as RGB."""
+UNCLEAR = {"F": "floating-point levels", "I": "32-bit levels", "LAB": "Lab colours"}
+"""Modes that cannot be brought to 8-bit RGB without a guess."""
 ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 """Last bytes of a file that is whole."""
 
@@ -49,29 +60,68 @@ def shrink(image: Image, area: int) -> Image:
 
 
 def read_picture(file: Path | BinaryIO, complaint: str, remedy: str = "") -> Image:
-    """The picture in a file, upright as its EXIF data say, RGB.
+    """The picture in a file, upright as its EXIF data say, RGB; what is transparent is on white.
 
     If it cannot be read, the message of the UserError begins with `complaint` and ends with `remedy`.
     """
-    try:
-        with Images.open(file) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except UNREADABLE as error:
-        raise UserError(f"{complaint}: {error}{remedy}") from error
+    with _opened(file, complaint, remedy) as image:
+        return _rgb(ImageOps.exif_transpose(image))
 
 
-def picture_size(file: Path) -> tuple[int, int]:
+def picture_size(file: Path, complaint: str, remedy: str = "") -> tuple[int, int]:
     """Width and height by the header of a picture file; one whose last bytes are unusual is decoded to be sure.
 
     Raises:
-        OSError, SyntaxError, ValueError, DecompressionBombError: It is no picture, or it is cut short.
+        UserError: It is no picture that `read_picture` takes, or it is cut short.
     """
-    with Images.open(file) as image, file.open("rb") as content:
+    with _opened(file, complaint, remedy) as image, file.open("rb") as content:
         end = ENDS.get(image.format or "", b"")
         content.seek(-len(end), os.SEEK_END)
         if content.read() != end:
             image.load()
         return image.size
+
+
+@contextmanager
+def _opened(file: Path | BinaryIO, complaint: str, remedy: str) -> Iterator[Image]:
+    """A picture file whose pixels are not decoded yet; whatever goes wrong with it inside is a UserError."""
+    try:
+        with Images.open(file, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > PIXELS_MAX:
+                raise Images.DecompressionBombError
+            if image.mode in UNCLEAR:
+                raise ValueError(f"it has {UNCLEAR[image.mode]}; save it with 8 bits per channel")
+            yield image
+    except Exception as error:  # decoders raise whatever they stumble over in a damaged file
+        raise UserError(f"{complaint}: {_words(error)}{remedy}") from error
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is none of {', '.join(FORMATS)}, or damaged"
+    if isinstance(error, Images.DecompressionBombError):  # Pillow has a limit too
+        return f"it has more than {PIXELS_MAX:,} pixels; make it smaller"
+    told = isinstance(error, OSError | SyntaxError | ValueError)
+    return first_line(error) if told else f"it is damaged ({type(error).__name__})"
+
+
+def _rgb(image: Image) -> Image:
+    """A picture of any mode but the unclear ones as RGB."""
+    if image.mode.startswith("I;16"):
+        return _from_16_bits(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    white = Images.new("RGBA", image.size, "white")
+    return Images.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def _from_16_bits(image: Image) -> Image:
+    """Grey levels of 16 bits as the nearest of 8."""
+    levels = np.asarray(image).astype(np.uint32)  # height, width
+    grey = ((levels + 128) // 257).astype(np.uint8)
+    grey[levels == image.info.get("transparency", -1)] = 255
+    return Images.fromarray(grey).convert("RGB")
 
 
 def decode(content: bytes, where: str) -> Image:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from editr1.data.pictures import UNREADABLE, picture_size
+from editr1.data.pictures import picture_size
 from editr1.data.samples import JsonlDataset
 from editr1.errors import UserError, first_line
 from editr1.files import write_file
@@ -36,13 +36,13 @@ class Headers:
         except (OSError, ValueError, TypeError):
             self._entries = {}
 
-    def size(self, path: Path) -> Size:
-        """Width and height of a picture; errors as of `picture_size`."""
+    def size(self, path: Path, complaint: str, remedy: str) -> Size:
+        """Width and height of a picture; arguments and errors as of `picture_size`."""
         stat = path.stat()
         stamp = [stat.st_size, stat.st_mtime_ns]
         entry = self._entries.get(str(path), [])
         if entry[:2] != stamp or len(entry) != 4:
-            entry = self._entries[str(path)] = [*stamp, *picture_size(path)]
+            entry = self._entries[str(path)] = [*stamp, *picture_size(path, complaint, remedy)]
         return entry[2], entry[3]
 
     def save(self) -> None:
@@ -96,13 +96,16 @@ class PictureCheck:
 
     def _look(self, path: Path, key: str) -> str | None:
         self.seen += 1
+        complaint, remedy = f"cannot read the picture {path} of item {key!r}", "; replace it or drop the line"
         try:
-            self.sizes[self._headers.size(path)] += 1
-        except UNREADABLE as error:
-            fault = f"cannot read the picture {path} of item {key!r}: {first_line(error)}; replace it or drop the line"
-            self.faults.append(fault)
-            return fault
-        return None
+            self.sizes[self._headers.size(path, complaint, remedy)] += 1
+        except OSError as error:  # it is gone
+            self.faults.append(f"{complaint}: {first_line(error)}{remedy}")
+        except UserError as error:
+            self.faults.append(str(error))
+        else:
+            return None
+        return self.faults[-1]
 
 
 def describe(dataset: JsonlDataset) -> str:

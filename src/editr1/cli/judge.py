@@ -12,7 +12,7 @@ import typer
 
 from editr1.errors import UserError
 
-JUDGE_HELP = 'toy, a model\'s folder, a YAML file, or "openai:URL?model=NAME"; settings follow a "?".'
+JUDGE_HELP = 'toy, a model\'s folder or hub name, a YAML file, or "openai:URL?model=NAME"; settings follow a "?".'
 JudgeOption = Annotated[str, typer.Option("--judge", help=JUDGE_HELP)]
 
 

@@ -111,7 +111,7 @@ def open_reward(settings: RewardConfig, device: torch.device | str, dtype: torch
 
 
 def parse_judge(text: str) -> JudgeConfig:
-    """The settings that `--judge` names: "toy", a model's folder, a YAML file, or "openai:URL?model=NAME".
+    """The settings that `--judge` names: "toy", a model's folder or hub name, a YAML file, or "openai:URL?model=NAME".
 
     A YAML file holds the settings of a judge, or a run's config with a `judge`. Settings of the judge may follow a "?":
     "toy?method=yes_no", "openai:http://127.0.0.1:8000/v1?model=qwen&order=prefix".

@@ -56,11 +56,44 @@ def wait_for_row(out: Path) -> None:
     raise TimeoutError
 
 
+LOADING = """
+import time
+from editr1.cli import main
+def load(*arguments):
+    print("loading", flush=True)
+    time.sleep(300)
+import editr1.config.loading
+editr1.config.loading.load_config = load
+main.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_while_a_run_is_loaded_ends_it_with_a_line(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", LOADING, "train", "toy"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout is not None and run.stdout.readline() == "loading\n"
+    run.send_signal(number)
+    assert (run.communicate(timeout=60)[1], run.returncode) == ("editr1: stopped\n", 130)
+
+
+def test_a_signal_that_nohup_ignores_stops_nothing() -> None:
+    nohup = LOADING.replace("import time", "import signal, time; signal.signal(signal.SIGHUP, signal.SIG_IGN)")
+    command = [sys.executable, "-c", nohup, "train", "toy"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout is not None and run.stdout.readline() == "loading\n"
+    run.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        run.communicate(timeout=2)
+    run.send_signal(signal.SIGTERM)
+    assert run.communicate(timeout=60)[1] == "editr1: stopped\n"
+
+
 def test_a_run_that_is_stopped_and_started_again_equals_one_that_is_not(preset: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "editr1", "train", str(preset), f"out={tmp_path / 'a'}", "steps=500"]
     stopped = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     wait_for_row(tmp_path / "a")
-    stopped.send_signal(signal.SIGTERM)
+    stopped.send_signal(signal.SIGHUP)
     _, said = stopped.communicate(timeout=600)
     assert stopped.returncode == 130
     assert "Traceback" not in said and "run the same command again to go on" in said
@@ -137,7 +170,10 @@ def test_without_resvg_the_toy_world_says_in_one_line_what_to_install(monkeypatc
 def test_every_command_turns_errors_and_interruption_into_exit_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     from editr1.cli import demo
 
-    for error, expected in ((UserError("wrong"), (2, "editr1: wrong\n")), (KeyboardInterrupt(), (130, ""))):
+    for error, expected in (
+        (UserError("wrong"), (2, "editr1: wrong\n")),
+        (KeyboardInterrupt(), (130, "editr1: stopped\n")),
+    ):
 
         def fail(error: BaseException = error, **arguments: object) -> None:
             raise error

@@ -1,6 +1,7 @@
 """The command line. Each command imports what it needs, so that --help is quick.
 
-Exit codes: 0 done, 2 wrong input (one line says what, where, and how to mend it), 130 stopped by Ctrl-C or SIGTERM.
+Exit codes: 0 done, 2 wrong input (one line says what, where, and how to mend it), 130 stopped by Ctrl-C,
+SIGTERM or SIGHUP.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from editr1.cli import judge as judge_commands
 from editr1.cli import toy as toy_commands
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.registry import BENCHMARKS
+from editr1.training.interrupts import raise_when_stopped
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,6 +41,8 @@ app.add_typer(evaluation, name="eval")
 
 def main() -> None:
     """Entry point of the `editr1` command."""
+    if not _rank():  # a rank may wait for others where Python sees no signal; torchrun's SIGTERM must end it
+        raise_when_stopped()
     app()
 
 
@@ -53,6 +57,8 @@ def _reported(command: Callable[P, R]) -> Callable[P, R]:
             _report(error)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
+            if os.environ.get("RANK", "0") == "0":
+                typer.echo("editr1: stopped", err=True)
             raise typer.Exit(130) from error
         except Exception as error:
             if _record(error):

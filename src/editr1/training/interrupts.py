@@ -9,9 +9,19 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""The signals that ask a program to stop: Ctrl-C, a scheduler's, and that of a terminal which is closed."""
+
+
+def raise_when_stopped() -> None:
+    """Let all of them raise KeyboardInterrupt from now on, except those that are ignored, as SIGHUP is under nohup."""
+    for number in STOPS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+
 
 class Interrupts:
-    """Inside, Ctrl-C and SIGTERM raise KeyboardInterrupt; within a `held()` block they wait for its end.
+    """Inside, Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt; within a `held()` block they wait for its end.
 
     Args:
         together: Whether a signal waits until the ranks of the run stop together; a second one does not.
@@ -28,7 +38,7 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in [each for each in STOPS if signal.getsignal(each) is not signal.SIG_IGN]:
                 self._handlers[number] = signal.signal(number, self._on_signal)
         return self
 

@@ -220,6 +220,8 @@ def test_judge_score_prints_score_probabilities_and_prompt(tmp_path: Path) -> No
     assert report["judge"] == "judge:score_logit:brief-1/prefix" and "<image>" in report["prompt"][0]
     code, out, _ = invoke("judge", "score", *images, "Remove the cat.", "--judge", "toy?method=yes_no")
     assert code == 0 and "yes" in out and "prompt       Judge an image edit." in out
+    code, out, _ = invoke("judge", "score", *images, "go", "--reference", images[0], "--reference", images[1])
+    assert code == 0 and "Reference 1: <image> Reference 2: <image> Edit: <image>" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,14 @@ def test_a_lora_to_start_from_needs_lora_training() -> None:
         load_config("toy", ["adapter.init=lora", "adapter.mode=full"])
 
 
+def test_a_scale_of_the_lora_to_start_from_needs_one_and_is_a_number() -> None:
+    with pytest.raises(UserError, match=r"adapter\.init_scale=2 needs a LoRA: set adapter\.init"):
+        load_config("toy", ["adapter.init_scale=2"])
+    with pytest.raises(UserError, match=r"adapter\.init_scale"):
+        load_config("toy", ["adapter.init=lora", "adapter.init_scale=.nan"])
+    assert load_config("toy", ["adapter.init=lora", "adapter.init_scale=2"]).adapter.init_scale == 2
+
+
 def test_toy_names_the_shipped_models_with_their_own_area_and_words(file: Path) -> None:
     short = load_config(file, ["editor.path=toy", "judge.path=toy"])
     long = load_config(file, ["editor.path=toy:qwen-image-edit", "judge.path=toy:judge"])

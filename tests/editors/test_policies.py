@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 import torch
 from diffusers import QwenImageEditPlusPipeline, QwenImageTransformer2DModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from editr1.config.settings import AdapterConfig
@@ -63,6 +64,21 @@ def test_training_starts_from_a_lora_and_the_reference_is_without_it(
     for policy, want in {"default": trained, "old": trained, "reference": loaded}.items():
         torch.testing.assert_close(velocity(second, policy, inputs), want)
     assert second.policies.on_policy
+
+
+def test_training_starts_from_a_lora_that_lost_its_alpha_at_the_scale_that_is_set(
+    tiny_editor_path: Path, tmp_path: Path
+) -> None:
+    """The released conversion of Edit-R1 keeps the tensors alone; alpha / rank was 12 / 3."""
+    first, second = (open_editor(tiny_editor_path, pixels=PIXELS) for _ in range(2))
+    inputs = prepare(first)
+    shake(first)
+    first.policies.save(tmp_path, "default")
+    (file,) = tmp_path.glob("*.safetensors")
+    save_file(load_file(file), file)
+    prepare(second, init=tmp_path, init_scale=4)
+    for policy in ("default", "old"):
+        torch.testing.assert_close(velocity(second, policy, inputs), velocity(first, "default", inputs))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ def score(
     instruction: Annotated[str, typer.Argument(help="The instruction of the edit.")],
     requirement: Annotated[str, typer.Option(help="What a good edit must show.")] = "",
     task: Annotated[str, typer.Option(help="Type of the edit, such as add or remove.")] = "edit",
+    reference: Annotated[list[Path] | None, typer.Option(help="A further source image; may be repeated.")] = None,
     judge: JudgeOption = "toy",
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
@@ -34,8 +35,9 @@ def score(
     from editr1.judges.open import open_judge, parse_judge
     from editr1.judges.scoring import NO_YES, digits
 
-    before, after = (read_picture(path, f"cannot read the picture {path}") for path in (source, edit))
-    request = JudgeRequest(EditSample(source.name, before, instruction, requirement, task), after)
+    paths = (source, edit, *(reference or ()))
+    before, after, *others = (read_picture(path, f"cannot read the picture {path}") for path in paths)
+    request = JudgeRequest(EditSample(source.name, before, instruction, requirement, task, tuple(others)), after)
     scorer = open_judge(parse_judge(judge), pick_device("auto"))
     if not isinstance(scorer, MLLMJudge):
         raise UserError("judge score shows one edit; a ranking judge compares several: choose another method")

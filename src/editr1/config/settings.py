@@ -156,6 +156,8 @@ class AdapterConfig(Section):
     init: Path | None = None
     """A LoRA to start from, in the layout of diffusers, PEFT or ComfyUI; null for one without effect. `algorithm.kl`
     measures the distance to the editor without it."""
+    init_scale: float = Field(default=1.0, gt=0, le=1e6)
+    """Factor on what that LoRA adds; 2 for one whose file lost its alpha, as the released conversion writes it."""
     targets: tuple[Name, ...] | None = Field(default=None, min_length=1)
     """Names of the layers that get an adapter; null for the attention projections of the editor's family."""
 
@@ -270,6 +272,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _init_of_a_lora(self) -> Config:
+        if self.adapter.init is None and self.adapter.init_scale != 1:
+            raise ValueError(f"adapter.init_scale={self.adapter.init_scale:g} needs a LoRA: set adapter.init")
         if self.adapter.init is not None and self.adapter.mode == "full":
             raise ValueError(
                 'adapter.init is a LoRA to train on, but adapter.mode "full" trains all weights; set adapter.mode to '

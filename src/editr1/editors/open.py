@@ -145,6 +145,9 @@ def open_named_editor(
 def inference_guidance(name: str) -> float | None:
     """Guidance scale of an edit outside of training: the default of the pipeline's own call; None if it takes none.
 
+    It is read from the call's signature, and is no second field of the record beside the `guidance` of training: it
+    cannot differ from what a user of the stock pipeline gets, and holds for pipelines that have no record.
+
     A toy editor is the exception, because of how its weights were made: they never saw the empty prompt that
     classifier-free guidance needs, and one scale alone is embedded. It keeps the scale that its presets train with.
 

@@ -177,12 +177,12 @@ class LoraPolicies(Policies):
                 self._add(name)
         self._activate(DEFAULT)
         if adapter.init is not None:
-            self._start_from(adapter.init, adapter.rank, adapter.alpha)
+            self._start_from(adapter.init, adapter)
         self.copy(OLD)
 
     @torch.no_grad()
-    def _start_from(self, path: Path, rank: int, alpha: float) -> None:
-        """Let "default" add to the weights what a LoRA adds; its layers without an adapter here are refused."""
+    def _start_from(self, path: Path, adapter: AdapterConfig) -> None:
+        """Let "default" add to the weights `init_scale` times what a LoRA adds; its layers without an adapter here are refused."""
         lora, own = read_lora(path, type(self.denoiser).__name__), self.weights[DEFAULT]
         strangers = [name for name in lora if f"{name}.lora_A.weight" not in own]
         if strangers:
@@ -190,16 +190,17 @@ class LoraPolicies(Policies):
                 f"adapter.init={str(path)!r}: its layers {listing(strangers)} get no adapter in this run; name them in "
                 "adapter.targets"
             )
-        if ranks := sorted({layer.rank for layer in lora.values()} - {rank}):
+        if ranks := sorted({layer.rank for layer in lora.values()} - {adapter.rank}):
             raise UserError(
-                f"adapter.init={str(path)!r}: its rank is {ranks[0]}, adapter.rank is {rank}; make them equal"
+                f"adapter.init={str(path)!r}: its rank is {ranks[0]}, adapter.rank is {adapter.rank}; make them equal"
             )
+        gain = adapter.init_scale * adapter.rank / adapter.alpha
         for name, layer in lora.items():
             down, up = own[f"{name}.lora_A.weight"], own[f"{name}.lora_B.weight"]
             if (down.shape, up.shape) != (layer.down.shape, layer.up.shape):
                 raise UserError(f"adapter.init={str(path)!r}: its layer {name} is for a denoiser of another size")
             down.copy_(layer.down)
-            up.copy_(layer.up.float() * (layer.scale * rank / alpha))
+            up.copy_(layer.up.float() * (layer.scale * gain))
 
     def save(self, folder: Path, name: str) -> None:
         """Write a file that `pipe.load_lora_weights(folder)` loads; rank and alpha are in its metadata.

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from editr1.errors import UserError
 from editr1.evaluation.agreement.agree import agree
 from editr1.evaluation.agreement.toy_pairs import toy_pairs
 from editr1.report.agreement import agreement_table, write_agreement_page
-from tests.evaluation.agreement.cases import Brightness, pair
+from tests.evaluation.agreement.cases import Brightness, grey, pair
 from tests.report.browser import browse, needs_chromium
 
 PAIRS = [
@@ -66,6 +67,13 @@ def test_stopped_run_goes_on_and_ends_with_the_same_result(tmp_path: Path) -> No
     assert agree(PAIRS, {"m": third, "n": Brightness(100)}, out=out) == whole and third.asked == []
     more = agree(PAIRS, {"o": Brightness()}, out=out)
     assert list(more["methods"]) == ["o"] and agree(PAIRS, {"m": third, "n": Brightness(100)}, out=out) == whole
+
+
+def test_an_edit_with_other_references_is_judged_anew(tmp_path: Path) -> None:
+    pairs = [pair("plain", "a"), pair("several", "a", references=(partial(grey, 9),)), pair("again", "a")]
+    judge = Brightness()
+    agree(pairs, {"m": judge}, out=tmp_path)
+    assert sorted(judge.asked) == [100, 100, 200, 200]
 
 
 def test_failed_pair_is_wrong_counted_with_its_reason_and_asked_again_later(tmp_path: Path) -> None:

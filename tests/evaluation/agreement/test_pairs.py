@@ -31,9 +31,17 @@ def test_lines_are_read_and_pictures_opened_when_asked(tmp_path: Path) -> None:
     assert [opener().tobytes()[0] for opener in (first.source, first.edit_a, first.edit_b)] == [1, 2, 3]
 
 
+def test_references_are_opened_in_their_order_for_the_judge(tmp_path: Path) -> None:
+    several = {**LINE, "references": ["b.png", "a.png"]}
+    plain, pair = read_pairs(write(tmp_path, json.dumps(LINE), json.dumps(several)))
+    assert plain.sample().references == ()
+    assert [picture.tobytes()[0] for picture in pair.sample().references] == [3, 2]
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
+        (json.dumps({**LINE, "references": ["../a.png"]}), "outside"),
         ('{"source"', "not JSON"),
         ("[1]", "the line"),
         (json.dumps({**LINE, "preference": "left"}), "preference"),

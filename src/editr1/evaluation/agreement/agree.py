@@ -246,7 +246,7 @@ def _hash(request: JudgeRequest) -> str:
     """Equal for equal pictures and questions."""
     digest = hashlib.sha256()
     sample = request.sample
-    for image in (sample.source, request.edit):
+    for image in (sample.source, request.edit, *sample.references):
         digest.update(f"{image.mode}{image.size}".encode() + image.tobytes())
     digest.update(json.dumps([sample.instruction, sample.requirement, sample.task]).encode())
     return digest.hexdigest()[:24]

@@ -42,6 +42,7 @@ class Pair:
         score_a: the reference's own score of the first edit, on any scale, if it has one.
         score_b: the reference's own score of the second edit.
         layout: the layout that the pair was read from; decides the tie rule.
+        references: open the further source images, RGB.
     """
 
     key: str
@@ -58,10 +59,12 @@ class Pair:
     score_a: float | None = None
     score_b: float | None = None
     layout: str = "jsonl"
+    references: tuple[Opener, ...] = ()
 
     def sample(self) -> EditSample:
-        """What the editors were asked; opens the source."""
-        return EditSample(self.key, self.source(), self.instruction, self.requirement, self.task)
+        """What the editors were asked; opens the source and the references."""
+        references = tuple(opener() for opener in self.references)
+        return EditSample(self.key, self.source(), self.instruction, self.requirement, self.task, references)
 
 
 class _Line(BaseModel):
@@ -77,12 +80,13 @@ class _Line(BaseModel):
     task: str = Field(default="edit", min_length=1)
     requirement: str = ""
     annotator: str = ""
+    references: list[str] = []
 
 
 def read_jsonl(file: Path) -> list[Pair]:
     """The pairs of a preference file: {"source", "instruction", "edit_a", "edit_b", "preference"} per line.
 
-    "task", "requirement" and "annotator" may be added; paths are relative to the file's folder and stay inside it.
+    "task", "requirement", "annotator" and the list "references" may be added; paths are relative to the file's folder and stay inside it.
 
     Raises:
         UserError: a line is wrong (its file and number are named), or there is none.
@@ -90,10 +94,11 @@ def read_jsonl(file: Path) -> list[Pair]:
     pairs = []
     for number, line in checked_lines(file, _Line, WHAT):
         where, key = f"{file}:{number}", f"{file.name}:{number}"
-        source, a, b = (picture(name, file.parent, where) for name in (line.source, line.edit_a, line.edit_b))
+        names = (line.source, line.edit_a, line.edit_b, *line.references)
+        source, a, b, *references = (picture(name, file.parent, where) for name in names)
         group = json.dumps([line.source, line.instruction])
-        pair = Pair(key, source, line.instruction, a, b, line.preference, line.task, line.requirement, group=group)
-        pairs.append(pair)
+        words = line.instruction, a, b, line.preference, line.task, line.requirement
+        pairs.append(Pair(key, source, *words, group=group, references=tuple(references)))
     if not pairs:
         raise UserError(f"{file} holds no pair; write one JSON object a line")
     return pairs

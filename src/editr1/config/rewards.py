@@ -76,6 +76,13 @@ class JudgeConfig(Section):
         """The model's name at its servers, or its folder."""
         return self.model or str(self.path)
 
+    @property
+    def own_settings(self) -> str | None:
+        """Settings beside method and words that change scores and differ from the defaults, as "samples=4"; or None."""
+        own = {name: getattr(self, name) for name in ("scale", "criteria", "samples", "source_size", "jpeg_quality")}
+        parts = [f"{name}={value}" for name, value in own.items() if value != getattr(JUDGE_DEFAULTS, name)]
+        return ", ".join(parts) or None
+
     @model_validator(mode="after")
     def _one_place(self) -> JudgeConfig:
         if (self.path is None) == (not self.endpoints):

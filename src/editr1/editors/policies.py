@@ -182,7 +182,7 @@ class LoraPolicies(Policies):
 
     @torch.no_grad()
     def _start_from(self, path: Path, adapter: AdapterConfig) -> None:
-        """Let "default" add to the weights `init_scale` times what a LoRA adds; its layers without an adapter here are refused."""
+        """Let "default" add to the weights `init_scale` times what a LoRA adds; layers without adapter are refused."""
         lora, own = read_lora(path, type(self.denoiser).__name__), self.weights[DEFAULT]
         strangers = [name for name in lora if f"{name}.lora_A.weight" not in own]
         if strangers:

@@ -106,6 +106,21 @@ def test_what_cannot_be_measured_is_told_at_once_before_a_weight(
     assert code == 2 and [line[: len(words)] for line, words in zip(lines, expected, strict=True)] == expected
 
 
+def test_rewards_of_a_judge_with_other_settings_are_neither_reused_nor_comparable(
+    data: Path, tiny_editor_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_data, "open_judge", lambda *_: RedJudge())
+    assert run(data, tiny_editor_path, tmp_path / "out")[0] == 0
+    larger = ("--judge", "toy?source_size=original&jpeg_quality=75")
+    code, said = run(data, tiny_editor_path, tmp_path / "out", *larger)
+    words = "judge_settings None, now it is 'source_size=original, jpeg_quality=75'"
+    assert code == 2 and words in " ".join(said.split())
+    assert run(data, tiny_editor_path, tmp_path / "other", *larger)[0] == 0
+    notes = compare([tmp_path / "out", tmp_path / "other"]).notes
+    words = "(out: none, other: source_size=original, jpeg_quality=75)"
+    assert notes == (f"Not comparable with each other, judge_settings differs {words}.",)
+
+
 def test_edits_of_other_data_in_the_folder_are_refused(data: Path, tiny_editor_path: Path, tmp_path: Path) -> None:
     (tmp_path / "out/edits").mkdir(parents=True)
     (tmp_path / "out/edits/x.png").write_bytes(b"")

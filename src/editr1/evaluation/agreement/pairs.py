@@ -86,7 +86,8 @@ class _Line(BaseModel):
 def read_jsonl(file: Path) -> list[Pair]:
     """The pairs of a preference file: {"source", "instruction", "edit_a", "edit_b", "preference"} per line.
 
-    "task", "requirement", "annotator" and the list "references" may be added; paths are relative to the file's folder and stay inside it.
+    "task", "requirement", "annotator" and the list "references" may be added; paths are relative to the file's folder
+    and stay inside it.
 
     Raises:
         UserError: a line is wrong (its file and number are named), or there is none.

@@ -12,7 +12,7 @@ from editr1.evaluation.benchmarks.edits import with_lora_scale
 from editr1.evaluation.benchmarks.published import Published, Sampling
 from editr1.evaluation.benchmarks.results import Result
 
-ASKED = ("judge", "asked", "prompts")  # what must be equal for numbers to be comparable
+ASKED = ("judge", "asked", "prompts", "judge_settings")  # what must be equal for numbers to be comparable
 WEIGHTS = ("editor", "editor_crc32", "lora", "lora_crc32", "lora_scale")
 DATA = ("data", "data_crc32", "items", "level")
 USED = ("prompt_tokens", "completion_tokens")  # what a run cost; no setting

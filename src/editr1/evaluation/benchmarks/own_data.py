@@ -64,6 +64,7 @@ def record_of(settings: EditSettings, judge: JudgeConfig, edits: int, **more: An
         "judge": judge.name,
         "asked": judge.method,
         "prompts": f"{judge.template}/{judge.order}",
+        "judge_settings": judge.own_settings,
     }
 
 

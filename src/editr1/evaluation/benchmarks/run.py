@@ -88,7 +88,7 @@ def run_benchmark(
         if not each.endpoints:
             load_processor(Path(locate(str(each.path))))  # a missing judge is reported before hours of edits
     edits.prepare(out, made_with, world)
-    how = {"judge": judge.name, "asked": asked.way, "prompts": benchmark.prompts}
+    how = {"judge": judge.name, "asked": asked.way, "prompts": benchmark.prompts, "judge_settings": judge.own_settings}
     if asked.way == "score_logit":
         how["prompts"] = load_prompt(judge.template, judge.order).version
     store = AnswerStore(out, how, writes=world.is_main)

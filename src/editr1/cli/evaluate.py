@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -131,9 +131,11 @@ def data(
     settings = _settings(editor, lora, lora_scale, scheduler, **numbers)
     whole = JsonlDataset(folder, root)
     dataset, record = first_items(whole, limit)
-    with _world(out) as (world, console):
-        if world.is_main:
-            check_evaluation(whole, _editor_config(editor, pixels), parse_judge(judge), out)
+
+    def check() -> None:
+        check_evaluation(whole, _editor_config(editor, pixels), parse_judge(judge), out)
+
+    with _world(out, check) as (world, console):
         world.meet("the end of the checks")
         with progress(console, "items", len(dataset)) as done:
             result = evaluate_data(dataset, record, settings, judge, out, edits=edits, on_items=done, world=world)
@@ -210,18 +212,21 @@ def _price(text: str) -> tuple[float, float]:
 
 
 @contextmanager
-def _world(out: Path) -> Iterator[tuple[Any, Console]]:
+def _world(out: Path, check: Callable[[], object] = lambda: None) -> Iterator[tuple[Any, Console]]:
     """The ranks of torchrun that share the items, and a console of the main one, which holds the folder of the result.
 
-    It says that Ctrl-C loses nothing.
+    The main one calls `check` before that folder is made. It says that Ctrl-C loses nothing.
     """
     from editr1.files import locked
     from editr1.training.distributed import open_world
     from editr1.training.run_files import LOCK
 
-    with open_world() as world, locked(out / LOCK) if world.is_main else nullcontext():
+    with open_world() as world:
         try:
-            yield world, Console(highlight=False, quiet=not world.is_main)
+            if world.is_main:
+                check()
+            with locked(out / LOCK) if world.is_main else nullcontext():
+                yield world, Console(highlight=False, quiet=not world.is_main)
         except KeyboardInterrupt:
             if world.is_main:
                 typer.echo("Stopped; nothing that was finished is lost. The same command goes on.", err=True)

@@ -10,7 +10,6 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import DiffusionPipeline
-from safetensors import SafetensorError
 from torch.distributed.device_mesh import DeviceMesh
 
 from editr1.config.loading import load_config
@@ -41,8 +40,6 @@ from editr1.editors.sharding import (
 from editr1.errors import UserError, first_line
 from editr1.toy.assets import locate
 
-UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError)
-"""Errors of a pipeline whose files are missing, damaged or do not fit each other."""
 ONE_PROCESS = ("memory.gradient_checkpointing=false", "parallel.shard=1", "parallel.context=1")
 """Settings of a run's YAML outside of training."""
 
@@ -210,10 +207,10 @@ def pipeline_class(path_or_id: str | Path) -> type[DiffusionPipeline]:
     """
     index, where = read_index(path_or_id), place_of(path_or_id)
     name = str(index.get("_class_name"))
-    if not hasattr(diffusers, name):
+    kind = getattr(diffusers, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, DiffusionPipeline)):
         raise UserError(f"{where}: this diffusers ({diffusers.__version__}) has no {name}; install one that has it.")
     check_scheduler(index, where)
-    kind: type[DiffusionPipeline] = getattr(diffusers, name)
     return kind
 
 
@@ -249,23 +246,24 @@ def load_pipeline(
     Raises:
         UserError: They cannot be read or do not fit their configs, or a package that `quantize` needs is missing.
     """
-    index = DiffusionPipeline.load_config(path_or_id) if quantize or offload or mesh else {}
+    index = read_index(path_or_id)
     denoiser = denoiser_name(index) or DENOISERS[0]
-    settings = {"quantization_config": quantization(quantize, denoiser, dtype)} if quantize else {}
+    settings: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
+    settings |= {"quantization_config": quantization(quantize, denoiser, dtype)} if quantize else {}
     try:
         if mesh is None:
-            pipe = DiffusionPipeline.from_pretrained(path_or_id, dtype=dtype, **settings)
+            pipe = DiffusionPipeline.from_pretrained(path_or_id, **settings)
             return place(pipe, device, denoiser if offload else None)
         empty = empty_denoiser(path_or_id, denoiser, dtype)
         shard_denoiser(empty, mesh, keeps_gathered(empty, torch.device(device)))
         read_shards(empty, path_or_id, denoiser, torch.device(device))
         with turn(meet, "loading the editor"):
-            pipe = DiffusionPipeline.from_pretrained(path_or_id, dtype=dtype, **{denoiser: empty})
+            pipe = DiffusionPipeline.from_pretrained(path_or_id, **settings, **{denoiser: empty})
             for name, component in pipe.components.items():
                 if name != denoiser and is_large(component) and not whole_encoders:
                     shard_text_encoder(component, mesh)
             return place(pipe, device, denoiser if offload else None)
     except (torch.OutOfMemoryError, UserError):
         raise
-    except UNREADABLE as error:
+    except Exception as error:  # the libraries raise whatever they stumble over in a stranger's files
         raise UserError(f"editor.path={str(path_or_id)!r}: cannot load the pipeline: {first_line(error)}") from error

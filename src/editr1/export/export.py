@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from editr1 import __version__
 from editr1.editors.family import DENOISERS
+from editr1.editors.index import read_index
 from editr1.editors.lora import files as lora_files
 from editr1.editors.lora.comfyui import Lora, listing, to_original
 from editr1.editors.lora.find import DIFFUSERS_FILE, PEFT_FILE
@@ -154,7 +155,7 @@ class BaseEditor:
     def load(self, dtype: torch.dtype, **parts: Any) -> Any:
         """The pipeline with its weights; `parts` replace its own components."""
         try:
-            return DiffusionPipeline.from_pretrained(self.path, dtype=dtype, **parts)
+            return DiffusionPipeline.from_pretrained(self.path, dtype=dtype, use_safetensors=True, **parts)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot load the pipeline {self.path}: {' '.join(str(error).split())}") from error
 
@@ -172,11 +173,11 @@ def find_base(path: str) -> BaseEditor:
     """The classes of a pipeline folder or hub id, or of "toy:NAME"."""
     place = locate(path)
     try:
-        index = DiffusionPipeline.load_config(place)
+        index = read_index(place)
         component = denoiser_name(index) or DENOISERS[0]
         pipeline, denoiser = index["_class_name"], index[component][1]
         return BaseEditor(place, getattr(diffusers, pipeline), component, getattr(diffusers, denoiser))
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (UserError, KeyError, AttributeError) as error:
         raise UserError(
             f"the run's editor.path={path!r} is no diffusers pipeline with a denoiser, and an export is checked "
             "against it: put it back, or export on a machine that has it"
@@ -261,13 +262,14 @@ def _write_pipeline(source: ExportSource, base: BaseEditor, folder: Path) -> Non
     """Write the base with the trained weights in it; the written denoiser is loaded and compared."""
     dtype = getattr(torch, source.run.config["editor"]["dtype"])
     if source.whole:
-        pipe = base.load(dtype, **{base.component: base.denoiser.from_pretrained(source.weights, dtype=dtype)})
+        denoiser = base.denoiser.from_pretrained(source.weights, dtype=dtype, use_safetensors=True)
+        pipe = base.load(dtype, **{base.component: denoiser})
     else:
         pipe = base.load(dtype)
         merge_lora(getattr(pipe, base.component), source.lora(base))
     pipe.save_pretrained(folder)
     expected = getattr(pipe, base.component).state_dict()
-    loaded = base.denoiser.from_pretrained(folder / base.component, dtype=dtype).state_dict()
+    loaded = base.denoiser.from_pretrained(folder / base.component, dtype=dtype, use_safetensors=True).state_dict()
     wrong = [name for name in expected.keys() | loaded.keys() if not _equal(expected.get(name), loaded.get(name))]
     if wrong:
         raise UserError(f"the merged denoiser does not load as it was written: {listing(wrong)}")

@@ -62,7 +62,7 @@ def train_vae_and_editor(out: Path, layout: Layout, *, seed: int, level: Level) 
     vae_dir, editor_dir = out / "vae", out / "editor"
     if not (vae_dir / "vae").exists():
         train_vae(vae_dir, layout.init_vae, level=level, seed=seed, steps=VAE_STEPS)
-    vae = type(layout.init_vae()).from_pretrained(vae_dir / "vae")
+    vae = type(layout.init_vae()).from_pretrained(vae_dir / "vae", use_safetensors=True)
     if not (editor_dir / "editor").exists():
         train_editor(editor_dir, layout, vae, level=level, seed=seed, steps=EDITOR_STEPS, batch=EDITOR_BATCH)
 

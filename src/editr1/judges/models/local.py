@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
-from safetensors import SafetensorError
+from PIL.Image import new as new_image
 from torch import Tensor
 from transformers import (
     AutoModelForImageTextToText,
@@ -35,6 +35,8 @@ from editr1.model_files import check_hub, is_hub_name
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """Arguments of `from_pretrained`: nothing is downloaded, no foreign code is run."""
+PROBE = (64, 64)
+"""Size of the pictures that a new processor is tried with."""
 
 
 class TransformersModel:
@@ -168,10 +170,25 @@ class TransformersModel:
 
     def _inputs(self, asks: Sequence[Ask]) -> Any:
         """The model's arguments for these questions, padded on the left."""
-        chats = [chat(ask) for ask in asks]
-        texts = self.processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
-        images = [[part.convert("RGB") for part in ask.parts if isinstance(part, Image)] for ask in asks]
-        return self.processor(text=texts, images=images if any(images) else None, padding=True, return_tensors="pt")
+        return processor_inputs(self.processor, asks)
+
+
+def processor_inputs(processor: Any, asks: Sequence[Ask]) -> Any:
+    """The model's arguments for questions.
+
+    Raises:
+        UserError: The chat template or the processor fails; both come with the model.
+    """
+    images = [[part.convert("RGB") for part in ask.parts if isinstance(part, Image)] for ask in asks]
+    try:
+        texts = processor.apply_chat_template([chat(ask) for ask in asks], add_generation_prompt=True, tokenize=False)
+        return processor(text=texts, images=images if any(images) else None, padding=True, return_tensors="pt")
+    except Exception as error:  # a template is a program of strangers, and raises what it likes
+        name = processor.tokenizer.name_or_path
+        raise UserError(
+            f"judge: the chat template or the processor in {name} fails ({type(error).__name__}: {first_line(error)}): "
+            "copy the model's own files there"
+        ) from error
 
 
 def chat(ask: Ask) -> list[dict[str, Any]]:
@@ -217,7 +234,7 @@ def load_processor(path: Path) -> Any:
         raise UserError(f"judge: no folder at {path}: give the folder of a model saved with save_pretrained")
     try:
         processor = AutoProcessor.from_pretrained(str(path), **origin(path))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the libraries raise whatever they stumble over in a stranger's files
         words = f"judge: no processor in {path} ({first_line(error)}): save the model's processor there"
         raise UserError(words) from error
     if not isinstance(processor, ProcessorMixin):
@@ -225,6 +242,8 @@ def load_processor(path: Path) -> Any:
     if not processor.chat_template:
         raise UserError(f"judge: the processor in {path} has no chat template: add the model's chat_template.jinja")
     processor.tokenizer.padding_side = "left"
+    picture = new_image("RGB", PROBE)
+    processor_inputs(processor, [Ask(("text", picture, "text", picture))])
     return processor
 
 
@@ -234,7 +253,9 @@ def _load_model(path: Path, dtype: torch.dtype) -> Any:
         model, info = AutoModelForImageTextToText.from_pretrained(
             str(path), dtype=dtype, use_safetensors=True, output_loading_info=True, **origin(path)
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # the libraries raise whatever they stumble over in a stranger's files
         raise UserError(
             f"judge: no image-text-to-text model in {path} ({first_line(error)}): copy its config and all its "
             "safetensors files there"

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModel, AutoProcessor
 
@@ -53,7 +52,9 @@ class ClipReward:
         try:
             self.processor: Any = AutoProcessor.from_pretrained(path, **LOCAL)
             model: Any = AutoModel.from_pretrained(path, dtype=dtype, use_safetensors=True, **LOCAL)
-        except (OSError, ValueError, SafetensorError) as error:
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # the libraries raise whatever they stumble over in a stranger's files
             raise UserError(f"reward {kind}: no CLIP or SigLIP model in {path} ({first_line(error)})") from error
         if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
             raise UserError(f"reward {kind}: the model in {path} is a {type(model).__name__}, not CLIP or SigLIP")

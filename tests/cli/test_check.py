@@ -24,7 +24,10 @@ from editr1.cli import main as cli
 from editr1.config.loading import load_config
 from editr1.config.settings import Config
 from editr1.data.samples import JsonlDataset
+from editr1.editors.check import component_weights
 from editr1.errors import UserError
+from editr1.model_files import parameters
+from editr1.toy.assets import WEIGHTS
 from editr1.training import preflight
 from editr1.training.checkpoint import STATE, resolve
 
@@ -253,6 +256,11 @@ def test_weights_that_do_not_fit_are_told(run: Path, monkeypatch: pytest.MonkeyP
     assert (
         code == 2 and "memory: weights of " in err and "do not fit into the 0.0 GB of cpu; see memory.quantize" in err
     )
+    judge = parameters(WEIGHTS / "judge") * 4
+    whole = sum(component_weights(Path(load_config(run).editor.path)).values()) * 4
+    monkeypatch.setattr(preflight, "memory_of", lambda device: judge + whole - 1)
+    assert invoke("check", str(run))[0] == 2
+    assert invoke("check", str(run), "parallel.shard=8")[0] == 0  # a process holds an eighth of the denoiser
 
 
 def test_repeated_items_are_a_warning(run: Path) -> None:

@@ -28,6 +28,15 @@ def test_the_weights_are_those_of_the_loaded_pipeline(tiny_editor_path: Path) ->
     assert bytes_on_device(weights, MemoryConfig(offload=True, quantize="int8"), torch.float32) == denoiser
 
 
+def test_weights_that_are_spread_count_for_the_share_of_one_process() -> None:
+    weights = {"transformer": 20 * 10**9, "text_encoder": 8 * 10**9, "vae": 10**8}
+    assert bytes_on_device(weights, MemoryConfig(), torch.bfloat16) == 56.2e9
+    assert bytes_on_device(weights, MemoryConfig(), torch.bfloat16, shard=8) == 5e9 + 2e9 + 0.2e9
+    cached = MemoryConfig(cache=Path("cache"))  # text encoders stay whole
+    assert bytes_on_device(weights, cached, torch.bfloat16, shard=8) == 5e9 + 16e9 + 0.2e9
+    assert bytes_on_device(weights, MemoryConfig(offload=True), torch.bfloat16, shard=8) == 5e9
+
+
 def test_a_component_or_weights_that_are_not_there_are_told(tiny_editor_path: Path, tmp_path: Path) -> None:
     copy = tmp_path / "editor"
     shutil.copytree(tiny_editor_path, copy)

@@ -8,7 +8,7 @@ import torch
 
 from editr1.config.settings import EditorConfig, MemoryConfig
 from editr1.editors.families import FAMILIES
-from editr1.editors.family import DENOISERS, Family, check_area
+from editr1.editors.family import DENOISERS, LARGE, Family, check_area
 from editr1.editors.index import check_scheduler, place_of, read_index
 from editr1.errors import UserError
 from editr1.model_files import is_hub_name, parameters
@@ -49,9 +49,16 @@ def component_weights(folder: Path) -> Weights:
     return {name: parameters(folder / name) for name in names if (folder / name / "config.json").is_file()}
 
 
-def bytes_on_device(weights: Weights, memory: MemoryConfig, dtype: torch.dtype) -> int:
-    """Bytes of the weights on the device of training: the denoiser's alone if all others are offloaded."""
-    sizes = {name: count * dtype.itemsize for name, count in weights.items()}
-    for name in [name for name in weights if name in DENOISERS and memory.quantize is not None]:
-        sizes[name] = int(weights[name] * BYTES[str(memory.quantize)])
-    return sum(size for name, size in sizes.items() if name in DENOISERS or not memory.offload)
+def bytes_on_device(weights: Weights, memory: MemoryConfig, dtype: torch.dtype, shard: int = 1) -> int:
+    """Bytes of the weights on the device of training: the denoiser's alone if all others are offloaded.
+
+    Over `shard` processes the denoiser is spread, and so are large text encoders that nothing keeps whole.
+    """
+    whole = memory.cache is not None
+    total = 0.0
+    for name, count in weights.items():
+        if name in DENOISERS:
+            total += count * BYTES.get(str(memory.quantize), dtype.itemsize) / shard
+        elif not memory.offload:
+            total += count * dtype.itemsize / (shard if count >= LARGE and not whole else 1)
+    return int(total)

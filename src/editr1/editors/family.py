@@ -16,6 +16,8 @@ from editr1.errors import UserError
 
 DENOISERS = ("transformer", "unet", "denoiser", "dit")
 """Names of the denoiser in diffusers pipelines."""
+LARGE = 1_000_000_000
+"""Parameters from which a text encoder is sharded too, as the denoiser is."""
 Size = tuple[int, int]
 End = Literal["first", "last"]
 

@@ -27,11 +27,10 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from editr1.editors.family import LARGE as LARGE
 from editr1.editors.weight_files import open_tensors, read_part
 from editr1.errors import UserError
 
-LARGE = 1_000_000_000
-"""Parameters from which a text encoder is sharded too."""
 ROOMY = 0.25
 """Share of a GPU's memory below which the gathered weights of the whole denoiser may stay there between calls."""
 Meeting = Callable[[str], None]

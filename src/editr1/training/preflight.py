@@ -199,7 +199,7 @@ def _check_machine(config: Config, findings: Findings) -> None:
         name = family.name if family else "not known yet, its record is derived when it is loaded"
         findings.facts["editor"] = f"{config.editor.path}, {name}"
     sizes = {
-        "the editor": bytes_on_device(weights, config.memory, dtype),
+        "the editor": bytes_on_device(weights, config.memory, dtype, config.parallel.shard),
         "judges": _judge_parameters(config) * dtype.itemsize,
     }
     need, have = sum(sizes.values()), memory_of(device)
@@ -208,8 +208,8 @@ def _check_machine(config: Config, findings: Findings) -> None:
     if need > have:
         parts = " and ".join(f"{size / GB:.1f} GB of {name}" for name, size in sizes.items() if size)
         findings.faults.append(
-            f"memory: weights of {parts} do not fit into the {have / GB:.1f} GB of {device}; see memory.quantize and "
-            "memory.offload, or put the judge on a server"
+            f"memory: weights of {parts} do not fit into the {have / GB:.1f} GB of {device}; see memory.quantize, "
+            "memory.offload and parallel.shard, or put the judge on a server"
         )
 
 

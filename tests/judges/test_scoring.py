@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -116,6 +117,10 @@ def test_two_answers_give_the_probability_of_the_better() -> None:
     assert score.value == pytest.approx(1 / (1 + np.exp(-1.2 + 0.4)), rel=1e-12)
 
 
+def any_listed(logprobs: list[float | None]) -> bool:
+    return any(value is not None for value in logprobs)
+
+
 @given(st.lists(LOGPROB, min_size=6, max_size=6), st.floats(-25, -3), st.integers(0, 63))
 def test_the_true_score_lies_within_the_bound_when_digits_are_missing(
     logprobs: list[float], floor: float, hidden: int
@@ -130,6 +135,38 @@ def test_the_true_score_lies_within_the_bound_when_digits_are_missing(
     else:
         assert score.bound <= BOUND_MAX
         assert abs(score.value - expected(logprobs)) <= score.bound + 1e-12
+
+
+@given(
+    st.lists(st.none() | LOGPROB, min_size=2, max_size=9).filter(any_listed),
+    st.floats(-25, 0),
+    st.lists(st.integers(0, 6), min_size=9, max_size=9),
+)
+def test_value_and_bound_are_those_of_all_combinations_of_extremes(
+    logprobs: list[float | None], floor: float, spellings: list[int]
+) -> None:
+    choices = digits((0, len(logprobs) - 1))
+    unlisted = dict(zip(choices, spellings, strict=False))
+    listed = {choice: value for choice, value in zip(choices, logprobs, strict=True) if value is not None}
+    score = score_logit(Position("0", listed, floor, unlisted), choices)
+    top = max(listed.values())
+    low = [math.exp(listed[choice] - top) if choice in listed else 0.0 for choice in choices]
+    more = [unlisted[choice] * math.exp(min(floor - top, 0.0)) for choice in choices]
+    ranges = [(one, one + other) for one, other in zip(low, more, strict=True)]
+    means = [np.average(range(len(choices)), weights=weights) for weights in itertools.product(*ranges)]
+    least, greatest = min(means) / (len(choices) - 1), max(means) / (len(choices) - 1)
+    if (greatest - least) / 2 > BOUND_MAX + 1e-12:
+        assert score.value is None and f"anywhere in {least:.2f} to {greatest:.2f}" in str(score.reason)
+    elif (greatest - least) / 2 < BOUND_MAX - 1e-12:
+        assert score.value == pytest.approx((least + greatest) / 2, abs=1e-12)
+        assert score.bound == pytest.approx((greatest - least) / 2, abs=1e-12)
+
+
+def test_a_scale_of_a_hundred_numbers_of_which_most_are_not_listed_is_read_at_once() -> None:
+    hundred = digits((0, 100))
+    listed = {str(number): math.log(0.049) for number in range(80, 100)}
+    score = score_logit(Position("80", listed, floor=-25.0), hundred)  # 2^81 combinations
+    assert score.value == pytest.approx(0.895, abs=1e-8) and 0 < score.bound < 1e-8
 
 
 def test_missing_digits_that_hardly_matter_are_bounded_and_others_are_no_reward() -> None:

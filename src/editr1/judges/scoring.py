@@ -6,7 +6,6 @@ log-probabilities l_0 .. l_{S-1} at the answer position, give softmax(l) . (0, .
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -45,20 +44,18 @@ def score_logit(position: Position, choices: Sequence[str]) -> Score:
         return Score(None, f"none of the answers {', '.join(choices)} is among the likeliest tokens")
     top = max(finite)
     most = math.exp(min(position.floor - top, 0.0))
-    ranges = []
+    low, high = [], []  # ends of the range of each choice's weight
     for choice, logprob in zip(choices, logprobs, strict=True):
-        listed = 0.0 if logprob is None else math.exp(logprob - top)
-        more = most * position.unlisted.get(choice, logprob is None)
-        ranges.append((listed, listed + more) if more or logprob is None else (listed,))
-    means = [_mean_place(weights) for weights in itertools.product(*ranges)]  # extremes lie at the ends of the ranges
-    low, high = min(means), max(means)
-    bound = (high - low) / 2
+        low.append(0.0 if logprob is None else math.exp(logprob - top))
+        high.append(low[-1] + most * position.unlisted.get(choice, logprob is None))
+    least, greatest = _mean_range(low, high)
+    bound = (greatest - least) / 2
     if bound > BOUND_MAX:
-        missing = ", ".join(choice for choice, ends in zip(choices, ranges, strict=True) if len(ends) > 1)
-        return Score(None, f"the server did not list {missing}: the score lies anywhere in {low:.2f} to {high:.2f}")
-    weights = [options[0] for options in ranges]
-    total = sum(weights)
-    return Score((low + high) / 2, probs=tuple(weight / total for weight in weights), bound=bound)
+        missing = ", ".join(choice for choice, *ends in zip(choices, low, high, strict=True) if len({*ends}) > 1)
+        span = f"{least:.2f} to {greatest:.2f}"
+        return Score(None, f"the server did not list {missing}: the score lies anywhere in {span}")
+    total = sum(low)
+    return Score((least + greatest) / 2, probs=tuple(weight / total for weight in low), bound=bound)
 
 
 def score_first(answer: Answer, choices: Sequence[str]) -> Score:
@@ -104,6 +101,21 @@ def written_number(text: str, scale: Scale, marked: bool) -> Score:
     return Score((number - low) / (high - low), text=text)
 
 
-def _mean_place(weights: Sequence[float]) -> float:
-    """Mean place in [0, 1] under unnormalised weights."""
-    return math.fsum(place * weight for place, weight in enumerate(weights)) / (math.fsum(weights) * (len(weights) - 1))
+def _mean_range(low: Sequence[float], high: Sequence[float]) -> tuple[float, float]:
+    """Least and greatest mean place in [0, 1], if each place has an unnormalised weight in its own range.
+
+    The mean is least if all places below one have their highest weight and the others their lowest, and greatest the
+    other way round: such a ratio rises in every weight above it and falls in every weight below. The places are
+    sorted, so S steps find the best split.
+    """
+    places, best = range(len(low)), len(low) - 1
+    ends = []
+    for order, extreme in ((places, min), (reversed(places), max)):
+        total, moment = math.fsum(low), math.fsum(place * low[place] for place in places)
+        means = [moment / (total * best)]
+        for place in order:
+            total += high[place] - low[place]
+            moment += place * (high[place] - low[place])
+            means.append(moment / (total * best))
+        ends.append(extreme(means))
+    return ends[0], ends[1]

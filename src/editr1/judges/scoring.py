@@ -97,7 +97,7 @@ def written_number(text: str, scale: Scale, marked: bool) -> Score:
     low, high = scale
     number = float(numbers[0])
     if not low <= number <= high:
-        return Score(None, f"the answer {numbers[0]} is not between {low} and {high}", text=text)
+        return Score(None, f"the answer {numbers[0][:20]} is not between {low} and {high}", text=text)
     return Score((number - low) / (high - low), text=text)
 
 

@@ -11,11 +11,11 @@ import time
 from collections import Counter
 from typing import Any
 
-import httpx
 import pytest
 
 from editr1.judges.base import Answer, Ask
-from editr1.judges.models.endpoints import Endpoint, Endpoints, Fault, GivenUp
+from editr1.judges.models.endpoints import Endpoint, Endpoints, GivenUp
+from editr1.judges.models.wire import Fault, Wire
 from tests.judges.client import DIGITS, client, without_time
 from tests.judges.fault_server import FaultServer, Plan, always, never, times
 
@@ -80,7 +80,7 @@ def call(
         return endpoint.url
 
     async def gather() -> list[str | BaseException]:
-        servers = [Endpoint(url, httpx.AsyncClient, 20.0, str) for url in latencies]
+        servers = [Endpoint(Wire(url, 20.0)) for url in latencies]
         endpoints = Endpoints(servers, **{"in_flight": 8, "tries": 8, "backoff": 0.002, **settings})
         return await asyncio.gather(*(endpoints.call(send) for _ in range(count)), return_exceptions=True)
 

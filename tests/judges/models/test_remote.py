@@ -44,7 +44,7 @@ WORDS = {  # what a reason must say, where it is not the status
     "reset": "no answer", "hang_up": "disconnected", "hang": "timeout", "drip": "timeout", "cut_body": "no answer",
     "no_http": "no answer", "cut_json": "JSON is damaged", "wrong_type": "content type 'text/plain'",
     "html": "content type 'text/html'", "empty": "JSON is damaged", "no_utf8": "JSON is damaged",
-    "bad_gzip": "no answer", "error_200": "no choices", "list": "no choices", "null": "no choices",
+    "bad_gzip": "it is compressed (gzip)", "error_200": "no choices", "list": "no choices", "null": "no choices",
     "no_choices": "no choices", "null_message": "no choices", "null_content": "no content", "aborted": "abort",
     "null_logprobs": "no logprobs", "no_positions": "no logprobs", "few_positions": "the text is longer",
     "null_top": "logprobs are missing", "empty_top": "is empty", "nan": "nan", "infinite": "-inf", "positive": "0.7",

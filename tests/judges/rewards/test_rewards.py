@@ -259,12 +259,14 @@ def test_an_interrupt_while_edits_are_measured_leaves_no_thread_that_waits_for_a
                 time.sleep(0.005)
             raise KeyboardInterrupt
 
+    others = set(threading.enumerate())  # threads of judges that earlier tests have left to the garbage collector
     with FaultServer(always("hang"), hang=600.0) as server:
         service = HttpReward(f"{server.url}/chat/completions")
         judge = MixedJudge({"service": (service, 1.0), "own": (Stopped(), 1.0)})
         with pytest.raises(KeyboardInterrupt):
             complete_scores(judge, [request(BASE)])
-        waiting = [thread for thread in threading.enumerate() if thread.name.startswith("mixed-judge")]
+        started = set(threading.enumerate()) - others
+        waiting = [thread for thread in started if thread.name.startswith("mixed-judge")]
         for thread in waiting:
             thread.join(60)
         assert not any(thread.is_alive() for thread in waiting)

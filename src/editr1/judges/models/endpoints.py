@@ -9,59 +9,24 @@ this changes an answer, only the time when it comes.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
 import random
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 
 import httpx
 
+from editr1.judges.models.wire import LINE, Fault, Wire
+
 T = TypeVar("T")
 LONGEST_REST = 30.0  # seconds of backoff
 LONGEST_WISH = 300.0  # longest pause in seconds that a server gets by Retry-After
-CONNECT = 10.0  # seconds to connect, at most
 UNKNOWN_LATENCY = 2  # calls in flight at an endpoint that has not answered yet, if there are others
 GARBLED = 3  # unreadable answers in a row after which an endpoint rests
-REASON = 200  # characters
-NOT_FOR_ALL = frozenset({408, 409, 425, 429})  # client errors that may pass
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class Fault(Exception):
-    """A wrong answer of an endpoint, or none.
-
-    Attributes:
-        what: The problem in a few words, such as "HTTP 503".
-        detail: Words of the server or the system about it.
-        status: Status of the HTTP answer, if there is one.
-        lasting: Whether it makes no sense to ask this endpoint the same again.
-        garbled: Whether there is an answer that cannot be used.
-        retry_after: Pause in seconds that the server asks for.
-    """
-
-    what: str
-    detail: str = ""
-    status: int = 0
-    lasting: bool = False
-    garbled: bool = False
-    retry_after: float = 0.0
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.detail}" if self.detail else self.what
-
-
-def unusable(why: str) -> Fault:
-    """The fault of an answer that is not what was asked for."""
-    return Fault("unusable answer", why, garbled=True)
 
 
 class GivenUp(Exception):
@@ -69,7 +34,7 @@ class GivenUp(Exception):
 
     def __init__(self, host: str, fault: Fault, tries: int) -> None:
         times = "1 try" if tries == 1 else f"{tries} tries"
-        super().__init__(f"{fault.what} from {host} after {times}: {fault.detail}"[:REASON].rstrip(": "))
+        super().__init__(f"{fault.what} from {host} after {times}: {fault.detail}"[:LINE].rstrip(": "))
         self.fault, self.tries = fault, tries
 
 
@@ -78,23 +43,14 @@ class Endpoint:
     """One server.
 
     Attributes:
-        url: Base of its interface, without a slash at the end.
-        connect: Makes an HTTP client for it, with the credentials. Every call in flight has a client of its own: one
-            client searches all of its connections for every call.
-        timeout: Seconds per call.
-        redact: Takes secrets out of a text.
+        wire: Its requests.
         in_flight: Calls in flight.
         latency: Moving mean over its answers in seconds; None before the first.
         failures: Failures in a row; calls that fail together count as one.
         refusing: Whether its last answer says that it does not take such calls.
-        clients: All of its clients.
-        idle: The clients that no call uses.
     """
 
-    url: str
-    connect: Callable[[], httpx.AsyncClient]
-    timeout: float
-    redact: Callable[[str], str]
+    wire: Wire
     in_flight: int = 0
     latency: float | None = None
     failures: int = 0
@@ -103,52 +59,16 @@ class Endpoint:
     rests_until: float = 0.0
     wished_until: float = 0.0
     fault: Fault | None = None
-    clients: list[httpx.AsyncClient] = field(default_factory=list)
-    idle: list[httpx.AsyncClient] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Base of its interface, without a slash at the end."""
+        return self.wire.url
 
     @property
     def host(self) -> str:
         """Host and port, for messages."""
         return httpx.URL(self.url).netloc.decode()
-
-    async def post(self, url: str, body: dict[str, Any]) -> Any:
-        """JSON for JSON, or a `Fault`."""
-        response = await self.send(url, body)
-        if response.status_code != 200:
-            raise self.refusal(response)
-        kind = response.headers.get("content-type", "")
-        if "json" not in kind:
-            raise unusable(f"content type {self.redact(kind)!r} is not JSON")
-        try:
-            return json.loads(response.content)
-        except ValueError as error:  # UnicodeDecodeError too
-            raise unusable(f"JSON is damaged: {self.redact(str(error))}") from None
-
-    async def send(self, url: str, body: dict[str, Any]) -> httpx.Response:
-        """Whatever the server answers; a `Fault` if it does not."""
-        if not self.idle:
-            self.clients.append(self.connect())
-            self.idle.append(self.clients[-1])
-        client = self.idle.pop()
-        try:
-            return await asyncio.wait_for(client.post(url, json=body), self.timeout)
-        except (asyncio.TimeoutError, httpx.TimeoutException):
-            raise Fault("no answer", f"timeout of {self.timeout:g} s") from None
-        except httpx.RequestError as error:
-            raise Fault("no answer", self.redact(_cause(error))) from None
-        finally:
-            self.idle.append(client)
-
-    def refusal(self, response: httpx.Response) -> Fault:
-        """An answer with an error status, as a fault."""
-        status = response.status_code
-        return Fault(
-            f"HTTP {status}",
-            " ".join(self.redact(_server_words(response)).split()),
-            status=status,
-            lasting=status < 500 and status not in NOT_FOR_ALL,
-            retry_after=_retry_after(response.headers.get("retry-after", "")),
-        )
 
 
 @dataclass(eq=False)
@@ -195,9 +115,7 @@ class Endpoints:
         """Close all connections and forget all failures and rests: their timers end with the event loop."""
         self._waiting.clear()
         for endpoint in self.endpoints:
-            for client in endpoint.clients:
-                await client.aclose()
-            endpoint.clients, endpoint.idle = [], []
+            await endpoint.wire.close()
             endpoint.in_flight = endpoint.failures = 0
             endpoint.failed_at = endpoint.rests_until = endpoint.wished_until = 0.0
 
@@ -322,52 +240,3 @@ class Endpoints:
 def _now() -> float:
     """Seconds on the event loop's clock."""
     return asyncio.get_running_loop().time()
-
-
-def connector(url: str, timeout: float, headers: Mapping[str, str] | None = None) -> Callable[[], httpx.AsyncClient]:
-    """Makes clients of a server; certificates are loaded once, and not at all without TLS."""
-    parsed = httpx.URL(url)
-    local = parsed.host in ("127.0.0.1", "localhost", "::1")
-    verify = httpx.create_ssl_context() if parsed.scheme == "https" else False
-
-    def connect() -> httpx.AsyncClient:  # not a partial, whose repr would tell the key
-        return httpx.AsyncClient(
-            headers=headers,
-            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT), pool=None),
-            verify=verify,
-            trust_env=not local,  # a proxy of the environment does not lead to this machine
-        )
-
-    return connect
-
-
-def _cause(error: BaseException) -> str:
-    """The root cause of an exception: httpx hides the system's words under its own."""
-    root: BaseException = error
-    while inner := root.__cause__ or root.__context__:
-        root = inner
-    words = os.strerror(root.errno) if isinstance(root, ConnectionError) and root.errno else str(root) or str(error)
-    return f"{type(error).__name__}, {words}" if words else type(error).__name__
-
-
-def _server_words(response: httpx.Response) -> str:
-    """The message in a server's error, in any of the usual forms."""
-    try:
-        body = json.loads(response.content)
-    except ValueError:
-        return response.text[:1000]
-    error = body.get("error", body) if isinstance(body, dict) else body
-    words = error.get("message") or error.get("detail") if isinstance(error, dict) else None
-    return str(words or error)
-
-
-def _retry_after(value: str) -> float:
-    """Seconds in a Retry-After header, which holds seconds or a date; 0 for none."""
-    with suppress(ValueError):
-        return max(0.0, float(value))
-    try:
-        when = parsedate_to_datetime(value)
-    except ValueError:
-        return 0.0
-    when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
-    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())

@@ -16,9 +16,10 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import httpx
 from PIL.Image import Image
 
 from editr1.config.rewards import JudgeConfig
@@ -26,12 +27,15 @@ from editr1.data.pictures import data_url
 from editr1.errors import UserError
 from editr1.judges.base import Answer, Ask, Position
 from editr1.judges.models.client import Client
-from editr1.judges.models.endpoints import Endpoint, Endpoints, Fault, GivenUp, connector, unusable
+from editr1.judges.models.endpoints import Endpoint, Endpoints, GivenUp
+from editr1.judges.models.wire import Fault, Wire, server_url, unusable
 
 PLACEHOLDER = -9999.0  # what servers write for an unknown log-probability
 ROUNDING = 1e-4  # a log-probability may be this far above 0
 BROKEN_OFF = frozenset({"abort", "content_filter", "error"})
 NO_SUCH_CALL = 501
+LONGEST_TOKEN = 256  # characters
+TOKENS_MAX = 10**7  # of a question or an answer: a number above it counts none
 RUN_LENGTHS = 3  # zlib's quickest strategy that still makes flat areas small
 
 _log = logging.getLogger(__name__)
@@ -56,9 +60,8 @@ class OpenAIModel:
         urls = [_checked(url) for url in dict.fromkeys(settings.endpoints)]
         if not urls:
             raise UserError("judge.endpoints is empty: name at least one server, such as http://127.0.0.1:8000/v1")
-        headers, self._redact = _credentials(settings.api_key_env)
-        timeout, tries = settings.timeout, settings.tries
-        servers = [Endpoint(url, connector(url, timeout, headers), timeout, self._redact) for url in urls]
+        tries, key = settings.tries, _key(settings.api_key_env)
+        servers = [Endpoint(Wire(url, settings.timeout, key)) for url in urls]
         self._endpoints = Endpoints(servers, in_flight=settings.in_flight, tries=tries, backoff=backoff)
         self._exact = {server: _TokenIds(server, self.name, tries) for server in servers}
         self._renamed: set[Endpoint] = set()  # these want `max_completion_tokens`, like OpenAI's newer models
@@ -87,53 +90,55 @@ class OpenAIModel:
             "seed": ask.seed,
         }
 
-        def read(reply: Any, named: int = 0) -> Answer:
-            return _read(reply, ask, time.monotonic() - started, self._redact, named)
-
         async def send(endpoint: Endpoint) -> Answer:
-            return await self._ask(endpoint, ask, body, read)
+            return await self._ask(endpoint, ask, body)
 
         try:
-            return await self._endpoints.call(send)
+            answer = await self._endpoints.call(send)
         except GivenUp as error:
-            return Answer(reason=str(error), seconds=time.monotonic() - started)
+            answer = Answer(reason=str(error))
+        return replace(answer, seconds=time.monotonic() - started)
 
-    async def _ask(self, endpoint: Endpoint, ask: Ask, body: dict[str, Any], read: Callable[..., Answer]) -> Answer:
+    async def _ask(self, endpoint: Endpoint, ask: Ask, body: dict[str, Any]) -> Answer:
         """An answer, with log-probabilities of the choices if a server can give them, else of its likeliest tokens."""
+
+        def read(reply: Any, named: int = 0) -> Answer:
+            return _read(reply, ask, endpoint.wire.clean, named)
+
         if not ask.choices:
-            return read(await self._post(endpoint, body))
+            return await self._post(endpoint, body, read)
         body = {**body, "logprobs": True, "top_logprobs": self.top_logprobs}
         exact = self._exact[endpoint]
         ids = await exact.of(ask)
         if ids is None:
-            return read(await self._post(endpoint, body))
+            return await self._post(endpoint, body, read)
         enough = max(self.top_logprobs, len(ids) + 1)  # the list holds the answer's own token too
+        named = {**body, "logprob_token_ids": ids, "top_logprobs": enough}
         try:
-            reply = await self._post(endpoint, {**body, "logprob_token_ids": ids, "top_logprobs": enough})
+            answer = await self._post(endpoint, named, partial(read, named=len(ids)))
         except Fault as fault:
             if fault.status not in (400, 422):
                 raise
-            reply = await self._post(endpoint, body)  # raises if the parameter was not the problem
+            answer = await self._post(endpoint, body, read)  # raises if the parameter was not the problem
             exact.give_up(f"refuses logprob_token_ids ({fault})")
-            return read(reply)
-        answer = read(reply, len(ids))
+            return answer
         if all(position.floor == -math.inf for position in answer.positions):
             return answer
         exact.give_up("does not know logprob_token_ids")
-        return read(await self._post(endpoint, body))
+        return await self._post(endpoint, body, read)
 
-    async def _post(self, endpoint: Endpoint, body: dict[str, Any]) -> Any:
-        """A chat completion as the server sends it."""
+    async def _post(self, endpoint: Endpoint, body: dict[str, Any], read: Callable[[Any], Answer]) -> Answer:
+        """What `read` makes of a chat completion."""
         url = f"{endpoint.url}/chat/completions"
         if endpoint not in self._renamed:
             try:
-                return await endpoint.post(url, body)
+                return await endpoint.wire.post(url, body, read)
             except Fault as fault:
                 if fault.status != 400 or "max_completion_tokens" not in fault.detail:
                     raise
             self._renamed.add(endpoint)
         renamed = {"max_completion_tokens" if name == "max_tokens" else name: value for name, value in body.items()}
-        return await endpoint.post(url, renamed)
+        return await endpoint.wire.post(url, renamed, read)
 
     def _part(self, part: str | Image, urls: dict[int, Future[str]]) -> str | Future[str]:
         """One piece of the message; an image is encoded in a thread, once however often it occurs."""
@@ -186,10 +191,8 @@ class _TokenIds:
     async def _learn_one(self, text: str, warn: bool) -> None:
         url = self.endpoint.url.removesuffix("/v1") + "/tokenize"
         try:
-            reply = await self.endpoint.post(url, {"model": self.model, "prompt": text, "add_special_tokens": False})
-            tokens = reply.get("tokens") if isinstance(reply, dict) else None
-            if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
-                raise unusable("no list of tokens")
+            body = {"model": self.model, "prompt": text, "add_special_tokens": False}
+            tokens = await self.endpoint.wire.post(url, body, _tokens)
         except Fault as fault:
             self.left -= fault.garbled or fault.status == 500
             if not (fault.lasting or fault.status == NO_SUCH_CALL or self.left <= 0):
@@ -214,7 +217,15 @@ async def _content(part: str | Future[str]) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": await asyncio.shield(asyncio.wrap_future(part))}}
 
 
-def _read(reply: Any, ask: Ask, seconds: float, redact: Callable[[str], str], named: int) -> Answer:
+def _tokens(reply: Any) -> list[int]:
+    """The token ids in an answer to the question for them."""
+    tokens = reply.get("tokens") if isinstance(reply, dict) else None
+    if not isinstance(tokens, list) or not all(type(token) is int and 0 <= token < 2**31 for token in tokens):
+        raise unusable("no list of tokens")
+    return tokens
+
+
+def _read(reply: Any, ask: Ask, clean: Callable[[str], str], named: int) -> Answer:
     """A chat completion as an answer; a `Fault` if it is not whole, or holds log-probabilities that cannot be.
 
     `named` is the number of tokens whose log-probabilities the server was asked for; 0 for its likeliest tokens.
@@ -226,16 +237,17 @@ def _read(reply: Any, ask: Ask, seconds: float, redact: Callable[[str], str], na
         raise unusable("no choices with a message") from None
     if not isinstance(text, str):
         raise unusable("no content")
-    if choice.get("finish_reason") in BROKEN_OFF:
-        raise unusable(f"broken off: {choice['finish_reason']}")
+    if len(text) > LONGEST_TOKEN * ask.max_tokens:
+        raise unusable(f"{len(text)} characters are more than {ask.max_tokens} tokens can be")
+    if (end := str(choice.get("finish_reason"))) in BROKEN_OFF:
+        raise unusable(f"broken off: {end}")
     usage = reply.get("usage")
     return Answer(
-        redact(text),
+        clean(text),
         _positions(choice.get("logprobs"), ask, text, named) if ask.choices else (),
         prompt_tokens=_count(usage, "prompt_tokens"),
         cached_tokens=_count(usage, "prompt_tokens_details", "cached_tokens"),
         completion_tokens=_count(usage, "completion_tokens"),
-        seconds=seconds,
     )
 
 
@@ -243,6 +255,8 @@ def _positions(logprobs: Any, ask: Ask, text: str, named: int) -> tuple[Position
     tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not isinstance(tokens, list) or not tokens:
         raise unusable("no logprobs")
+    if len(tokens) > ask.max_tokens:
+        raise unusable(f"logprobs of {len(tokens)} tokens, asked for were {ask.max_tokens}")
     positions = tuple(_position(token, ask, named) for token in tokens)
     tokens_text = "".join(position.token for position in positions)
     if len("".join(tokens_text.split())) < len("".join(text.split())):
@@ -259,16 +273,17 @@ def _position(token: Any, ask: Ask, named: int) -> Position:
     try:
         listed = [(str(entry["token"]), _logprob(entry["logprob"])) for entry in token["top_logprobs"]]
         own = str(token["token"])
-        if own not in dict(listed) and token["logprob"] != PLACEHOLDER:
+        if all(name != own for name, _ in listed) and token["logprob"] != PLACEHOLDER:
             listed.append((own, _logprob(token["logprob"])))
     except (KeyError, TypeError):
         raise unusable("logprobs are missing") from None
     if not token["top_logprobs"]:
         raise unusable("the list of the likeliest tokens is empty")
+    values: dict[str, list[float]] = {}
+    for name, value in dict.fromkeys(listed):
+        values.setdefault(name, []).append(value)
     spellings = {choice: ask.spellings(choice) for choice in ask.choices}
-    found = {
-        choice: [value for name, value in dict.fromkeys(listed) if name in some] for choice, some in spellings.items()
-    }
+    found = {choice: [value for name in some for value in values.get(name, ())] for choice, some in spellings.items()}
     total = _log_sum if ask.any_spelling else max
     logprobs = {choice: total(values) for choice, values in found.items() if values}
     if len(logprobs) == len(found) and (not ask.any_spelling or 0 < named <= sum(map(len, found.values()))):
@@ -286,8 +301,8 @@ def _log_sum(logprobs: Sequence[float]) -> float:
 
 def _logprob(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise unusable(f"a log-probability is {value!r}"[:60])
-    if not math.isfinite(value) or value > ROUNDING or value <= PLACEHOLDER:
+        raise unusable(f"a log-probability is {value!r}")
+    if not PLACEHOLDER < value <= ROUNDING:  # nor is NaN
         raise unusable(f"a log-probability is {value}")
     return min(float(value), 0.0)
 
@@ -296,7 +311,7 @@ def _count(usage: Any, *keys: str) -> int:
     """A number of tokens in a server's reply; 0 if it is not there."""
     for key in keys:
         usage = usage.get(key) if isinstance(usage, Mapping) else None
-    return usage if isinstance(usage, int) else 0
+    return usage if type(usage) is int and 0 <= usage <= TOKENS_MAX else 0
 
 
 def picture_url(image: Image, jpeg_quality: int | None) -> str:
@@ -316,20 +331,16 @@ def _checked(url: str) -> str:
             f"judge.endpoints: the URL that ends in {url.rsplit('@', 1)[1]!r} holds credentials: "
             "put the key into the environment instead"
         )
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:
-        parsed = httpx.URL("")
-    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
-        raise UserError(f"judge.endpoints: {url!r} is not a server's base URL, such as http://127.0.0.1:8000/v1")
+    complaint = f"judge.endpoints: {url!r} is not a server's base URL, such as http://127.0.0.1:8000/v1"
+    parsed = server_url(url, complaint)
+    if parsed.query or parsed.fragment:
+        raise UserError(complaint)
     return url.rstrip("/")
 
 
-def _credentials(api_key_env: str) -> tuple[dict[str, str], Callable[[str], str]]:
-    """Headers with the key from the environment, and a function that takes the key out of a text."""
+def _key(api_key_env: str) -> str:
+    """The key in an environment variable; nothing if it is not set."""
     key = os.environ.get(api_key_env, "").strip()
-    if not key:
-        return {}, lambda text: text
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"the key in the environment variable {api_key_env} holds characters that cannot be sent")
-    return {"Authorization": f"Bearer {key}"}, lambda text: text.replace(key, "[key]")
+    return key

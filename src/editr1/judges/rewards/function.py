@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import sys
 from collections.abc import Callable
 from numbers import Real
@@ -44,7 +45,11 @@ def as_score(value: Any, where: str) -> Score:
         return Score(None, f"{where}: nothing to say")
     if isinstance(value, bool) or not isinstance(value, Real):  # numbers of NumPy are real too
         return Score(None, f"{where}: gave {type(value).__name__} {str(value)[:40]!r}, not a number in [0, 1]")
-    if not 0 <= (number := float(value)) <= 1:  # nor is NaN
+    try:
+        number = float(value)
+    except (ArithmeticError, TypeError, ValueError):  # such as an integer of 400 digits
+        number = math.inf
+    if not 0 <= number <= 1:  # nor is NaN
         return Score(None, f"{where}: gave {number:g}, not a number in [0, 1]")
     return Score(number)
 

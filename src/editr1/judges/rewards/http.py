@@ -13,7 +13,8 @@ from editr1.data.pictures import png_data_url
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score
 from editr1.judges.models.client import Client
-from editr1.judges.models.endpoints import NOT_FOR_ALL, Endpoint, Endpoints, GivenUp, connector
+from editr1.judges.models.endpoints import Endpoint, Endpoints, GivenUp
+from editr1.judges.models.wire import NOT_FOR_ALL, Fault, Reply, Wire, server_url
 from editr1.judges.rewards.function import as_score
 
 AGAIN = NOT_FOR_ALL | {500, 502, 503, 504}
@@ -29,18 +30,24 @@ class HttpReward:
         url: Address of the service, without user and password.
         tries: Attempts per edit.
         backoff: Seconds of the first pause; each further pause is twice as long.
+        timeout: Seconds per attempt.
     """
 
     remote = True
 
-    def __init__(self, url: str, *, tries: int = 4, backoff: float = 0.5) -> None:
-        parsed = httpx.URL(url)
-        if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo:
-            raise UserError(f"reward service: {parsed.host or url!r} needs a URL such as http://127.0.0.1:9000/score, "
-                            "without user or password")  # fmt: skip
+    def __init__(
+        self, url: str, *, tries: int = 4, backoff: float = 0.5, timeout: float = JUDGE_DEFAULTS.timeout
+    ) -> None:
+        shown = repr(url.rpartition("@")[2])
+        complaint = f"reward service: {shown} needs a URL such as http://127.0.0.1:9000/score, without user or password"
+        parsed = server_url(url, complaint)
+        if parsed.userinfo:
+            raise UserError(complaint)
         self.url, self.where = url, f"{parsed.host}:{parsed.port or ''}"
-        service = Endpoint(url, connector(url, JUDGE_DEFAULTS.timeout), JUDGE_DEFAULTS.timeout, redact=str)
-        self._endpoints = Endpoints([service], in_flight=JUDGE_DEFAULTS.in_flight, tries=tries, backoff=backoff)
+        self._wire = Wire(url, timeout)
+        self._endpoints = Endpoints(
+            [Endpoint(self._wire)], in_flight=JUDGE_DEFAULTS.in_flight, tries=tries, backoff=backoff
+        )
         self._client = Client(self._endpoints, "reward-client")
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
@@ -55,10 +62,7 @@ class HttpReward:
         body = await asyncio.to_thread(_body, request)
 
         async def send(service: Endpoint) -> Score:
-            response = await service.send(self.url, body)
-            if response.status_code in AGAIN:
-                raise service.refusal(response)
-            return self._read(response)
+            return await service.wire.ask(self.url, body, self._read)
 
         try:
             return await self._endpoints.call(send)
@@ -66,17 +70,19 @@ class HttpReward:
             problem = error.fault.what if error.fault.status else error.fault.detail.partition(", ")[0]
             return Score(None, f"{self.where}: {problem} after {error.tries} tries")
 
-    def _read(self, response: httpx.Response) -> Score:
-        if response.status_code != httpx.codes.OK:
-            return Score(None, f"{self.where}: HTTP {response.status_code}")
+    def _read(self, reply: Reply) -> Score:
+        if reply.status in AGAIN:
+            raise reply.refusal()
+        if reply.status != httpx.codes.OK:
+            return Score(None, f"{self.where}: HTTP {reply.status}")
         try:
-            answer: Any = response.json()
-        except ValueError:
+            answer = reply.parsed()
+        except Fault:
             return Score(None, f"{self.where}: the answer is not JSON")
         if not isinstance(answer, dict) or "score" not in answer:
             return Score(None, f'{self.where}: the answer has no "score"')
         if answer["score"] is None and answer.get("reason"):
-            return Score(None, f"{self.where}: {str(answer['reason'])[:120]}")
+            return Score(None, f"{self.where}: {self._wire.line(str(answer['reason']))[:120]}")
         return as_score(answer["score"], self.where)
 
 

@@ -97,7 +97,7 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | No
 def read_lines(path: Path) -> list[Any]:
     """The values in a file of JSON lines, without a cut-off last line; a UserError names a line that is not JSON."""
     try:
-        *lines, _ = path.read_text(encoding="utf-8").split("\n")
+        *lines, _ = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     return [_value(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]

@@ -160,7 +160,7 @@ def checked_lines(
     Messages call the file `what`, and name number and key of a wrong line. If there is a list `faults`, it receives
     them and wrong lines are left out; otherwise the first is raised.
     """
-    for number, text in enumerate(read_text(file, what).splitlines(), start=1):
+    for number, text in enumerate(text_lines(read_text(file, what)), start=1):
         line = None
         with collect(faults):
             line = _checked(text, f"{file}:{number}", kind) if text.strip() else None
@@ -180,10 +180,19 @@ def _checked(text: str, where: str, kind: type[Line]) -> Line:
         raise UserError(f"{where}: {name}: {problem['msg']} (keys: {keys})") from error
 
 
+def text_lines(text: str) -> list[str]:
+    """The lines of JSONL: only a newline ends one, as JSON's texts may hold U+2028 and the like as they are."""
+    return text.split("\n")
+
+
 def read_text(file: Path, what: str) -> str:
-    """A text file that a user wrote; `what` is its name in the message of the UserError if it cannot be read."""
+    """A text file that a user wrote, without a byte order mark.
+
+    Raises:
+        UserError: It cannot be read; the message calls it `what`.
+    """
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {what} {file}: {error}") from error
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from editr1.data.columns import Opener, TableRow, columns_of, picture, place_of, read_table
-from editr1.data.samples import read_text
+from editr1.data.samples import read_text, text_lines
 from editr1.errors import UserError
 from editr1.evaluation.agreement.pairs import WHAT, Pair, Preference, read_jsonl
 
@@ -179,7 +179,7 @@ def _columns(file: Path) -> frozenset[str]:
     if file.suffix == ".parquet":
         return columns_of(file)
     if file.suffix == ".jsonl":
-        first = next((line for line in read_text(file, WHAT).splitlines() if line.strip()), "")
+        first = next((line for line in text_lines(read_text(file, WHAT)) if line.strip()), "")
         name = _layout(_keys(first))
         return COLUMNS[name] if name else OURS  # a wrong first line is reported by its number
     items = _items(file)
@@ -199,7 +199,7 @@ def _items(file: Path) -> list[Any]:
     text = read_text(file, WHAT)
     try:
         if file.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return [json.loads(line) for line in text_lines(text) if line.strip()]
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{file}: not JSON: {error}") from error

@@ -101,6 +101,7 @@ def test_ranks_that_are_no_multiple_of_shard_are_refused() -> None:
     ("sections", "problem"),
     [
         ({"memory": {"quantize": "int8"}}, "memory.quantize='int8'"),
+        ({"memory": {"quantize": "nf4"}}, "memory.quantize='nf4'"),
     ],
 )
 def test_weights_that_cannot_be_spread_are_refused(sections: dict[str, Any], problem: str) -> None:

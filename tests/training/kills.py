@@ -101,7 +101,7 @@ class Launch:
         """Wait until it has ended; the end of what it said."""
         self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
-        return "".join(self._lines)[-5000:]
+        return "".join(self._lines)[-20_000:]
 
     def wait(self, until: Callable[[], bool]) -> bool:
         """Wait for something; whether it came before the process ended."""

@@ -17,7 +17,7 @@ from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score
 from editr1.training import rewarding
 from editr1.training.alarms import Alarm
-from editr1.training.log import QUIET, RunLog, StepProgress
+from editr1.training.log import QUIET, RunLog, StepProgress, imbalance, slowest
 from editr1.training.rewarding import Rewarding
 from editr1.training.session import header
 from tests.training.runs import Make, RedJudge
@@ -168,3 +168,10 @@ def test_a_disk_that_is_full_for_tensorboard_is_one_line(
         patch.setattr(SummaryWriter, call, full)
         log.write(ROW)
     log.close()
+
+
+def test_seconds_of_a_part_are_the_slowest_ranks_and_imbalance_is_the_share_of_waiting() -> None:
+    clocks = [{"rollout": 6.0, "train": 2.0, "exchange": 1.0}, {"rollout": 3.0, "judge": 1.0, "exchange": 5.0}]
+    assert slowest(clocks) == {"rollout": 6.0, "train": 2.0, "judge": 1.0, "exchange": 5.0}
+    assert imbalance(clocks) == pytest.approx(1 - (8 + 4) / (2 * 8))  # to exchange is to wait
+    assert imbalance([clocks[0]] * 3) == imbalance([{}, {}]) == 0

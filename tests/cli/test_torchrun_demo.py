@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from editr1.files import read_lines
-from tests.training.test_ranks import FIRST, SAME, torchrun, weights
+from tests.training.test_ranks import FIRST, torchrun, weights
 
 
+@pytest.mark.long
 def test_two_ranks_show_the_demo_of_one_process(tmp_path: Path) -> None:
     said = {}
     for ranks in (1, 2):
-        result = torchrun(ranks, "tests.cli.small_demo", "--out", str(tmp_path / str(ranks)))
+        out = str(tmp_path / str(ranks))
+        result = torchrun(ranks, "tests.cli.small_demo", "--out", out, "--minutes", "0.0001")  # over after one step
         assert result.returncode == 0, result.stderr[-3000:]
         said[ranks] = result.stdout
     one, two = (tmp_path / ranks for ranks in "12")
@@ -27,8 +29,7 @@ def test_two_ranks_show_the_demo_of_one_process(tmp_path: Path) -> None:
     assert names[0] == names[1] and len([*(two / "tb").iterdir()]) == 1
 
     rows = [read_lines(out / "metrics.jsonl") for out in (one, two)]
-    for row, other in zip(*rows, strict=True):
-        assert {key: row.get(key) for key in SAME} == {key: other.get(key) for key in SAME}
+    assert len(rows[0]) == len(rows[1]) == 1
     assert {key: rows[0][0].get(key) for key in (*FIRST, "watched")} == {
         key: rows[1][0].get(key) for key in (*FIRST, "watched")
     }

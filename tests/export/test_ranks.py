@@ -53,6 +53,7 @@ def headers_of(folder: Path) -> list[dict[str, str]]:
     return [{name: value for name, value in header.items() if name != "config_sha256"} for header in headers]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("run", ["two", "sharded"])
 def test_a_run_of_two_ranks_exports_what_one_process_exports(exports: Path, run: str, form: str) -> None:

@@ -16,9 +16,10 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from editr1.data.pictures import picture_file, read_picture
+from editr1.data.plain_text import fault_of, plain
 from editr1.data.seeds import derive_seed
 from editr1.errors import UserError, collect
 
@@ -29,6 +30,9 @@ REMEDY = "put it into the folder, or set data.root (--root of eval data) to a fo
 @dataclass(frozen=True)
 class EditSample:
     """One item of a dataset: the unit by which edits are grouped (never by instruction text).
+
+    Its texts go into prompts of editors and judges: what looks like a control token is parted (`data/plain_text.py`),
+    and one that is too long is a UserError.
 
     Attributes:
         key: Name that is unique in its dataset and stable between runs.
@@ -45,6 +49,12 @@ class EditSample:
     requirement: str = ""
     task: str = "edit"
     references: tuple[Image, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("instruction", "requirement"):
+            if fault := fault_of(getattr(self, name)):
+                raise UserError(f"item {self.key!r}: {name}: {fault}; change it, or leave the item out")
+            object.__setattr__(self, name, plain(getattr(self, name)))
 
 
 class EditDataset(Protocol):
@@ -66,6 +76,13 @@ class ItemLine(BaseModel):
     task: str = Field(default="edit", min_length=1)
     key: str | None = Field(default=None, min_length=1)
     references: list[str] = []
+
+    @field_validator("instruction", "requirement")
+    @classmethod
+    def _fits(cls, text: str) -> str:
+        if fault := fault_of(text):
+            raise ValueError(fault)
+        return text
 
 
 class _ReleasedLine(ItemLine):

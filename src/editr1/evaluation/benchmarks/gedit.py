@@ -24,6 +24,7 @@ from typing import Any
 from PIL.Image import Image
 
 from editr1.data.columns import TableRow, columns_of, read_table
+from editr1.data.plain_text import plain
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks import base
 from editr1.evaluation.benchmarks.base import SAFE_NAME, Benchmark, Item, ItemResult, Question, Reading, Tables
@@ -100,7 +101,7 @@ class GEdit(Benchmark):
     def questions(self, item: Item, source: Image, edit: Image) -> dict[str, Question]:
         """SC: text, source, edit. PQ: text, edit."""
         fitted = edit if edit.size == source.size else edit.resize(source.size)
-        text = self.templates["consistency"].replace("<instruction>", item.instruction)
+        text = self.templates["consistency"].replace("<instruction>", plain(item.instruction))
         asks = {"consistency": Ask((text, source, fitted), max_tokens=MAX_TOKENS)}
         asks["quality"] = Ask((self.templates["quality"], fitted), max_tokens=MAX_TOKENS)
         return {name: Question(ask, CRITERIA[name], LOW, HIGH, _write) for name, ask in asks.items()}

@@ -20,6 +20,7 @@ from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from editr1.data.pictures import inside, open_picture
+from editr1.data.plain_text import plain
 from editr1.errors import UserError, first_problem
 from editr1.evaluation.benchmarks import base
 from editr1.evaluation.benchmarks.base import SAFE_NAME, Benchmark, Item, ItemResult, Question, Reading, Tables
@@ -70,7 +71,7 @@ class ImgEdit(Benchmark):
         """The only question of the official script: text, source, edit."""
         template = self.templates[item.task]
         names = NAME.findall(template)
-        text = template.replace("<edit_prompt>", item.instruction)
+        text = template.replace("<edit_prompt>", plain(item.instruction))
         criteria = _meant(names if len(names) == len(CRITERIA) else CRITERIA)
 
         def write(numbers: Sequence[float]) -> str:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from transformers import (
 )
 
 from editr1.config.rewards import JUDGE_DEFAULTS
+from editr1.data.plain_text import control_tokens, without_tokens
 from editr1.errors import UserError, first_line
 from editr1.judges.base import Answer, Ask, Position
 from editr1.judges.models.tokens import choice_token_ids, score_token_ids
@@ -174,11 +176,13 @@ class TransformersModel:
 
 
 def processor_inputs(processor: Any, asks: Sequence[Ask]) -> Any:
-    """The model's arguments for questions.
+    """The model's arguments for questions; their texts are text, whatever tokens the model has.
 
     Raises:
         UserError: The chat template or the processor fails; both come with the model.
     """
+    tokens = control_tokens(processor.tokenizer)
+    asks = [replace(ask, parts=tuple(_as_text(part, tokens) for part in ask.parts)) for ask in asks]
     images = [[part.convert("RGB") for part in ask.parts if isinstance(part, Image)] for ask in asks]
     try:
         texts = processor.apply_chat_template([chat(ask) for ask in asks], add_generation_prompt=True, tokenize=False)
@@ -189,6 +193,10 @@ def processor_inputs(processor: Any, asks: Sequence[Ask]) -> Any:
             f"judge: the chat template or the processor in {name} fails ({type(error).__name__}: {first_line(error)}): "
             "copy the model's own files there"
         ) from error
+
+
+def _as_text(part: str | Image, tokens: Collection[str]) -> str | Image:
+    return without_tokens(part, tokens) if isinstance(part, str) else part
 
 
 def chat(ask: Ask) -> list[dict[str, Any]]:

@@ -187,18 +187,9 @@ class ParallelConfig(Section):
     shard: int = Field(default=1, ge=1)
     """Processes over which the weights of the denoiser, and of large text encoders, are spread; 1 keeps them whole."""
     context: int = Field(default=1, ge=1)
-    """Processes that share the tokens of one denoiser call; 1 is the only choice so far."""
+    """Neighbouring processes that share the tokens of each denoiser call, for large pictures; 1: each works alone."""
     timeout: float = Field(default=1800.0, gt=0, le=1e6)
     """Seconds that processes wait for each other before the run ends and names those that are missing."""
-
-    @model_validator(mode="after")
-    def _one_context(self) -> ParallelConfig:
-        if self.context > 1:
-            raise ValueError(
-                f"parallel.context={self.context}: sharing the tokens of one call is not supported; set it to 1, and "
-                "for large pictures lower optim.micro_batch and set memory.gradient_checkpointing"
-            )
-        return self
 
 
 def _algorithm(settings: Any) -> Any:

@@ -9,13 +9,14 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModelMixin
 from torch.distributed.device_mesh import DeviceMesh
 
 from editr1.config.loading import load_config
 from editr1.config.section import is_toy
 from editr1.config.settings import TOY_PIXELS, Config, EditorConfig, MemoryConfig, Quantization
 from editr1.devices import pick_device, pick_dtype
+from editr1.editors.context import check_context, open_context, share_tokens
 from editr1.editors.editor import Editor
 from editr1.editors.encoding_cache import cache_encodings
 from editr1.editors.families import FAMILIES
@@ -74,11 +75,14 @@ def open_config_editor(config: Config, ranks: int = 1, meet: Meeting = alone) ->
         meet: Waits for all of them.
 
     Raises:
-        UserError: There is no such editor, or `parallel.shard` does not divide the number of ranks.
+        UserError: There is no such editor, `parallel.shard` or `parallel.context` does not divide the number of ranks,
+            or ranks cannot share the calls of this editor.
     """
-    settings, memory = config.editor, config.memory
+    settings, memory, context = config.editor, config.memory, config.parallel.context
+    check_sharing(locate(settings.path), context)
     device = pick_device(settings.device)
     mesh = open_mesh(ranks, config.parallel.shard, device.type)
+    sharing = open_context(ranks, context, device.type)
     editor = open_editor(
         locate(settings.path),
         dtype=pick_dtype(settings.dtype, device),
@@ -96,6 +100,8 @@ def open_config_editor(config: Config, ranks: int = 1, meet: Meeting = alone) ->
     if mesh is not None and mesh["replicate"].size() > 1:
         editor.replicas = mesh["replicate"].get_group()
     apply_memory(editor, memory)
+    if sharing is not None:
+        share_tokens(editor, sharing, memory.attention)
     return editor
 
 
@@ -192,11 +198,28 @@ def find_family(path_or_id: str | Path) -> Family | None:
     return FAMILIES.get(pipeline_class(path_or_id).__name__)
 
 
-def check_loading(settings: EditorConfig, memory: MemoryConfig) -> None:
-    """Refuse an editor whose pipeline this diffusers lacks, or `memory.quantize` without its package or GPU."""
+def check_loading(settings: EditorConfig, memory: MemoryConfig, context: int = 1) -> None:
+    """Refuse an editor whose pipeline this diffusers lacks, or `memory.quantize` without its package or GPU.
+
+    Likewise one whose calls `context` ranks cannot share.
+    """
     pipeline_class(locate(settings.path))
+    check_sharing(locate(settings.path), context)
     if memory.quantize is not None:
         quantization(memory.quantize, DENOISERS[0], pick_dtype(settings.dtype, pick_device(settings.device)))
+
+
+def check_sharing(path_or_id: str | Path, context: int) -> None:
+    """Refuse an editor whose denoiser's calls `context` ranks cannot share."""
+    if context == 1:
+        return
+    index = read_index(path_or_id)
+    name = denoiser_name(index) or DENOISERS[0]
+    kind: type[ModelMixin] = getattr(diffusers, index[name][1])
+    try:
+        check_context(kind, kind.load_config(path_or_id, subfolder=name), context)
+    except OSError as error:
+        raise UserError(f"{place_of(path_or_id)}: cannot load the pipeline: {first_line(error)}") from error
 
 
 def pipeline_class(path_or_id: str | Path) -> type[DiffusionPipeline]:

@@ -44,6 +44,8 @@ class World:
         timeout: Seconds that ranks wait for each other.
         gloo: The group in which ranks with GPUs meet, as not every torch lets theirs do that; None for the default one.
         launcher: Process id of the torchrun that started this process, if one did.
+        context: Neighbours that share the tokens of each denoiser call (`editors/context.py`). Together they are one
+            worker: they make the same edits and train on the same rows, and the first one speaks for all.
     """
 
     rank: int = 0
@@ -51,6 +53,22 @@ class World:
     timeout: float = 1800.0
     gloo: Any = None
     launcher: int | None = None
+    context: int = 1
+
+    @property
+    def workers(self) -> int:
+        """Number of workers that share out the edits and rows of a step."""
+        return self.size // self.context
+
+    @property
+    def worker(self) -> int:
+        """Number of this rank's worker, from 0."""
+        return self.rank // self.context
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank is the first one of its worker."""
+        return self.rank % self.context == 0
 
     @property
     def is_orphan(self) -> bool:

@@ -126,22 +126,24 @@ def hand_out(
         world: The ranks.
         groups: Groups with edits of this rank.
         kept: Groups that are trained on, with advantages.
-        makers: Edits that each rank has made.
-        takers: Rows that each rank trains on.
+        makers: Edits that each worker has made; its first rank has them.
+        takers: Rows that each worker trains on, with all of its ranks.
     """
     portions, own = [], {group.index: group for group in groups}
     for judged in kept:
-        shares = [share for share in takers[world.rank] if share.index == judged.index]
-        sources = [rank for rank, made in enumerate(makers) if any(s.count and s.index == judged.index for s in made)]
-        needed = {rank for rank, some in enumerate(takers) if any(s.index == judged.index for s in some)}
+        shares = [share for share in takers[world.worker] if share.index == judged.index]
+        sources = [
+            worker for worker, made in enumerate(makers) if any(s.count and s.index == judged.index for s in made)
+        ]
+        needed = {worker for worker, some in enumerate(takers) if any(s.index == judged.index for s in some)}
         group = own.get(judged.index)
-        if len(sources) == 1 and needed <= {*sources}:  # nothing has to travel
+        if len(sources) == 1 and needed <= {*sources} and world.context == 1:  # nothing has to travel
             if group is None:
                 continue
             conditioning = group.rollout.conditioning
             latents, trajectory = group.rollout.latents, group.rollout.trajectory
         else:
-            conditioning, latents, trajectory = _collected(world, group, sources)
+            conditioning, latents, trajectory = _collected(world, group, [world.context * worker for worker in sources])
         edits = replace(judged.edits, latents=latents, levels=judged.levels.to(latents.device), trajectory=trajectory)
         portions += [Portion(judged.index, conditioning, edits, share) for share in shares]
     return portions
@@ -168,7 +170,8 @@ def _collected(world: World, group: Group | None, sources: Sequence[int]) -> tup
 def sum_gradients(world: World, params: Sequence[Tensor], sums: Tensor, replicas: ProcessGroup | None = None) -> None:
     """Replace the gradients of all ranks by their sum, and `sums` likewise, in one message or two.
 
-    A weight that no rank has a gradient for keeps none: an optimiser passes it by, as in one process.
+    A weight that no rank has a gradient for keeps none: an optimiser passes it by, as in one process. The ranks of a
+    worker have each a part of its gradient, but all of them its whole `sums`, which count once.
 
     Args:
         world: The ranks.
@@ -179,6 +182,7 @@ def sum_gradients(world: World, params: Sequence[Tensor], sums: Tensor, replicas
     """
     if world.size == 1:
         return
+    sums *= world.speaks
     own = torch.tensor([param.grad is not None for param in params], dtype=sums.dtype, device=sums.device)
     gradients = [torch.zeros_like(param) if param.grad is None else param.grad for param in params]
     shards = [each.to_local() for each in gradients if isinstance(each, DTensor)]

@@ -15,7 +15,7 @@ from editr1.training.preflight import Findings
 def check_models(config: Config, findings: Findings) -> None:
     """Add faults of the editor's class and number format, and of the processors of judges in this process."""
     with findings.part("editor"):
-        check_loading(config.editor, config.memory)
+        check_loading(config.editor, config.memory, config.parallel.context)
     others = {
         f"rewards.{name}": own.judge for name, own in config.rewards.items() if isinstance(own, JudgeRewardConfig)
     }

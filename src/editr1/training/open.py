@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from editr1.config.settings import Config
 from editr1.data.samples import EditDataset
 from editr1.editors.open import open_config_editor
@@ -28,6 +30,6 @@ def open_trainer(config: Config, dataset: EditDataset | None = None, world: Worl
         raise UserError(
             f"editor.device={config.editor.device!r} is one GPU, for {world.size} processes; use auto: each has one"
         )
-    config = resolve(config)
+    config, world = resolve(config), replace(world, context=config.parallel.context)
     editor, judge = open_config_editor(config, world.size, world.meet), open_config_judge(config)
     return Trainer(config, editor, judge, open_datasets(config)[0] if dataset is None else dataset, world=world)

@@ -105,8 +105,8 @@ class Trainer:
         self._failures = FailureWatch(config.failures.share, config.failures.steps, config.optional_rewards)
         self._resume()
         sizes = config.rollout.groups_per_step, config.rollout.group_size
-        self.shares = share_edits(*sizes, world.size, whole=compares(judge), equal=editor.is_sharded)
-        edits = sum(share.count for share in self.shares[world.rank])
+        self.shares = share_edits(*sizes, world.workers, whole=compares(judge), equal=editor.is_sharded)
+        edits = sum(share.count for share in self.shares[world.worker])
         self.progress = StepProgress(self.step, config.steps, edits, quiet=not world.is_main)
 
     def train(
@@ -219,13 +219,13 @@ class Trainer:
     def _collect(self) -> list[Group]:
         """The edits of this step that this rank makes, with their rewards."""
         self.clock, groups = Stopwatch(), list[Group]()
-        shares, size = self.shares[self.world.rank], self.config.rollout.group_size
+        shares, size = self.shares[self.world.worker], self.config.rollout.group_size
         self._items, self._next = self.sampler.draw(self.place, self.banned)
         with Rewarding(self.judge, self.config.rollout.groups_per_step) as rewarding:
             for share in shares:
                 with self.clock("rollout"):
                     made = self.rollout(self.dataset[self._items[share.index]], share.index, widened(share, size))
-                if share.count == 0:
+                if share.count == 0 or not self.world.speaks:
                     continue  # a call for the sake of other ranks
                 with self.clock("judge"):
                     # a judge in this process is asked about all of them: its batch is that of one process
@@ -243,7 +243,7 @@ class Trainer:
         counts = [(each.index, self.algorithm.count(each.edits)) for each in kept]
         self._total = sum(rows for _, rows in counts)
         batch = self.config.optim.micro_batch if self.editor.is_sharded else None
-        takers = share_rows(counts, self.world.size, batch)
+        takers = share_rows(counts, self.world.workers, batch)
         with self._meeting():
             return hand_out(self.world, groups, kept, self.shares, takers)
 

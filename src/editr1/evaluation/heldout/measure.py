@@ -97,13 +97,13 @@ def measure_edits(
     on_items(len(done))
     left = [index for index, key in enumerate(keys) if key not in done]
     chunks = [left[start : start + CHUNK] for start in range(0, len(left), CHUNK)]
-    for start in range(0, len(chunks), world.size):
-        turn = chunks[start : start + world.size]
-        own = [dataset[index] for index in turn[world.rank]] if world.rank < len(turn) else []
+    for start in range(0, len(chunks), world.workers):
+        turn = chunks[start : start + world.workers]
+        own = [dataset[index] for index in turn[world.worker]] if world.worker < len(turn) else []
         edits = _edits(editor, own, settings)
         if editor.is_sharded:  # all ranks make as many calls of the pipeline as the first one
             _edits(editor, [dataset[index] for index in turn[0][len(own) :]], settings)
-        rows = [asdict(row) for row in _measure(judge, oracle, own, edits, store)] if own else []
+        rows = [asdict(row) for row in _measure(judge, oracle, own, edits, store)] if own and world.speaks else []
         gathered = world.gather(rows, "the rows of an evaluation")
         store.add([EditRow(**row) for rows in gathered for row in rows])
         on_items(sum(map(len, turn)))

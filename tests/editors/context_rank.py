@@ -1,6 +1,7 @@
-"""One rank of two that share the tokens of each call: `torchrun tests/editors/context_rank.py OUT FOLDER...`.
+"""One rank of two that share the tokens of each call: `torchrun tests/editors/context_rank.py OUT WAYS FOLDER...`.
 
-It does what `rank.work` says with each pipeline of FOLDER..., and a test compares it with one process.
+It does what `rank.work` says with each pipeline of FOLDER..., in every way of WAYS (their names with commas between
+them), and a test compares it with one process.
 """
 
 from __future__ import annotations
@@ -18,21 +19,29 @@ from tests.editors.rank import RANKS, config, meet, work
 
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "checkpointing": {"memory": {"gradient_checkpointing": True}},
+    "checkpointing and offload": {"memory": {"gradient_checkpointing": True, "offload": True}},
     "shard": {"parallel": {"shard": RANKS}},
+    "full and shard": {"parallel": {"shard": RANKS}},
+    "odd text": {},
+    "compile": {"memory": {"compile": True}},
+}
+WORK: dict[str, dict[str, Any]] = {
+    "full and shard": {"mode": "full"},
+    "odd text": {"instruction": "remove the ball"},  # 19 tokens of Qwen-Image-Edit; the other one has 20
 }
 
 
-def main(out: Path, folders: list[Path]) -> None:
+def main(out: Path, ways: list[str], folders: list[Path]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     for folder in folders:
-        for name, sections in WAYS.items():
-            parallel = {"context": RANKS, **sections.get("parallel", {})}
-            editor = open_config_editor(config(folder, **{**sections, "parallel": parallel}), RANKS, meet)
-            save_file(work(editor, seed=0), out / f"{folder.name}-{name}-{dist.get_rank()}.safetensors")
+        for way in ways:
+            parallel = {"context": RANKS, **WAYS[way].get("parallel", {})}
+            editor = open_config_editor(config(folder, **{**WAYS[way], "parallel": parallel}), RANKS, meet)
+            results = work(editor, 0, **WORK.get(way, {}))
+            save_file(results, out / f"{folder.name}-{way}-{dist.get_rank()}.safetensors")
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])
+    main(Path(sys.argv[1]), sys.argv[2].split(","), [Path(name) for name in sys.argv[3:]])

@@ -36,9 +36,11 @@ def config(folder: Path, **sections: Any) -> Config:
     )
 
 
-def work(editor: Editor, seed: int, mode: Literal["lora", "full"] = "lora") -> dict[str, Tensor]:
+def work(
+    editor: Editor, seed: int, mode: Literal["lora", "full"] = "lora", instruction: str = "remove the red ball"
+) -> dict[str, Tensor]:
     """Edits, velocities of three policies in the order of training, and the gradient of "default"."""
-    rollout = editor.rollout(tiny_sample(), 2, steps=2, seed=seed)
+    rollout = editor.rollout(tiny_sample(instruction), 2, steps=2, seed=seed)
     inputs = (rollout.conditioning, rollout.latents, torch.tensor([0.3, 0.8]))
     editor.add_policies(AdapterConfig(mode=mode, rank=2, alpha=4))
     with torch.no_grad():

@@ -116,8 +116,3 @@ def test_each_of_two_ranks_takes_less_memory_to_load_an_editor_than_one_process(
     assert table["1"]["peak"] > table["1"]["weights"]  # the measurement sees the weights
     assert table["2"]["weights"] == pytest.approx(table["1"]["weights"] / 2, rel=0.01)
     assert table["2"]["ratio"] < 0.9  # one that reads all and keeps half takes as much as one process
-
-
-def test_context_parallelism_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"parallel.context=2: .* set it to 1"):
-        rank.config(Path("unused"), parallel={"context": 2})

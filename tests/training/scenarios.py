@@ -15,6 +15,7 @@ from PIL import Image
 
 from editr1.config.settings import Config
 from editr1.data.samples import EditSample
+from editr1.editors.context import open_context, share_tokens
 from editr1.editors.open import apply_memory, open_editor
 from editr1.judges.base import Judge, JudgeRequest, Score
 from editr1.judges.rewards.mixed import MixedJudge
@@ -98,15 +99,19 @@ def trainer_of(name: str, out: Path, editor: Path, world: World = ALONE) -> Trai
     config: Config = settings(**{**sizes, "steps": STEPS, "save_every": STEPS, **changes})
     opened = open_editor(editor, pixels=1024)
     apply_memory(opened, config.memory)
+    if (mesh := open_context(world.size, world.context, "cpu")) is not None:
+        share_tokens(opened, mesh)
     return Trainer(config, opened, judge() if callable(judge) else judge, dataset, out, world=world)
 
 
 def main() -> None:
-    until = next((int(word[8:]) for word in sys.argv if word.startswith("--until=")), None)
+    options = dict(word[2:].split("=") for word in sys.argv[1:] if word.startswith("--"))
+    until, context = int(options.get("until", STEPS)), int(options.get("context", 1))
     folder, editor, *names = [word for word in sys.argv[1:] if not word.startswith("--")]
     with open_world(60) as world:
         for name in names:
-            trainer_of(name, Path(folder) / name, Path(editor), world).train(until=until)
+            own = replace(world, context=context)
+            trainer_of(name, Path(folder) / name, Path(editor), own).train(until=until)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ All ranks of a group must make the same calls in the same order.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from inspect import signature
@@ -86,11 +87,12 @@ def share_tokens(editor: Editor, mesh: DeviceMesh, attention: str | None = None)
             f"parallel.context={context} pads the texts of {editor.family.name} under a mask, which "
             f"memory.attention={attention!r} may not take; set it to null"
         )
-    side = editor.family.multiple // (2 * editor.pipe.vae_scale_factor)  # a token is 2x2 latents
-    factor = next(k for k in count(1) if (k * side) ** 2 % context == 0)
-    editor.family = replace(editor.family, multiple=factor * editor.family.multiple)
+    token = 2 * editor.pipe.vae_scale_factor  # the side of a token, which is 2x2 latents, in pixels
+    editor.family = replace(editor.family, multiple=coarser(editor.family.multiple, token, context))
     if editor.pixels is not None:
         check_area(editor.family, editor.pixels)
+    # diffusers 0.42 calls a function that torch 2.15 renames
+    warnings.filterwarnings("ignore", message=".*all_gather_tensor. is deprecated", category=FutureWarning)
     devices = max(torch.accelerator.device_count(), 1)  # diffusers divides by it, on a CPU too
     try:
         with temporarily(torch.accelerator, device_count=lambda: devices):
@@ -98,6 +100,11 @@ def share_tokens(editor: Editor, mesh: DeviceMesh, attention: str | None = None)
     except ValueError as error:
         raise UserError(f"parallel.context={context}, memory.attention={attention!r}: {first_line(error)}") from error
     denoiser.register_forward_pre_hook(_dividing(context, masked), with_kwargs=True)
+
+
+def coarser(multiple: int, token: int, context: int) -> int:
+    """The first multiple of `multiple` such that `context` divides the tokens of every picture with such sides."""
+    return next(side for side in count(multiple, multiple) if (side // token) ** 2 % context == 0)
 
 
 def _dividing(context: int, masked: bool) -> Callable[..., tuple[tuple[Any, ...], Arguments]]:

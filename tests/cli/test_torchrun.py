@@ -72,6 +72,45 @@ def test_one_two_and_four_ranks_make_the_same_run(preset: str, mode: str, tmp_pa
         assert (weights(tmp_path / str(ranks)) - expected).norm() <= 1e-5 * expected.norm()
 
 
+ASKED = """
+import os
+from PIL import ImageStat
+def score(source, edit, *_):
+    with open(f"asked-{os.environ.get('RANK', 'alone')}", "a") as file: file.write("x")
+    return ImageStat.Stat(edit).mean[0] / 255
+"""
+
+
+@pytest.mark.long
+def test_two_ranks_that_share_tokens_train_and_measure_as_one_process_does(tmp_path: Path) -> None:
+    """One of them asks for rewards, and a pixel that rounds the other way is a millionth of a reward."""
+    (tmp_path / "asked.py").write_text(ASKED)
+    own = ("judge=null", "rewards={own: {kind: function, path: 'asked:score'}}")
+    measured = ("evaluation={split: 2, steps: 2, edits: 1}", "steps=2")
+    rows, results = [], []
+    for ranks in (1, 2):
+        command = ("editr1", "train", "toy", *SIZES, *own, *measured, f"parallel.context={ranks}", f"out=of-{ranks}")
+        done = torchrun(ranks, *command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+        rows.append(read_lines(tmp_path / f"of-{ranks}" / "metrics.jsonl"))
+        results.append(json.loads((tmp_path / f"of-{ranks}" / "results.json").read_text())["judge"])
+        asked = (tmp_path / "asked-0").read_text()
+        assert len(asked) > 2 * 3 * 5 and not (tmp_path / "asked-1").exists()
+        (tmp_path / "asked-0").unlink()
+    for one, two in zip(*rows, strict=True):
+        assert two["reward_mean"] == pytest.approx(one["reward_mean"], abs=1e-5)
+        assert {key: one.get(key) for key in SAME} == {key: two.get(key) for key in SAME}
+    for key in ("before", "after"):
+        assert results[1][key] == pytest.approx(results[0][key], abs=1e-5)
+    expected = weights(tmp_path / "of-1")
+    assert (weights(tmp_path / "of-2") - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_a_denoiser_that_cannot_share_its_tokens_is_told_before_weights_are_loaded(tmp_path: Path) -> None:
+    faults = faults_of(tmp_path, "toy", *SIZES, "parallel.context=4")
+    assert len(faults) == 1 and "parallel.context=4 does not divide the 6 attention heads" in faults[0]
+
+
 def faults_of(tmp_path: Path, *arguments: str) -> list[str]:
     """The lines of faults of a run on two ranks that must fail."""
     result = torchrun(2, "editr1", "train", *arguments, f"out={tmp_path / 'out'}", cwd=tmp_path)

@@ -37,15 +37,22 @@ def config(folder: Path, **sections: Any) -> Config:
 
 
 def work(
-    editor: Editor, seed: int, mode: Literal["lora", "full"] = "lora", instruction: str = "remove the red ball"
+    editor: Editor,
+    seed: int,
+    mode: Literal["lora", "full"] = "lora",
+    instruction: str = "remove the red ball",
+    moved: float = 0.01,
 ) -> dict[str, Tensor]:
-    """Edits, velocities of three policies in the order of training, and the gradient of "default"."""
+    """Edits, velocities of three policies in the order of training, and the gradient of "default".
+
+    The loss is the distance that `moved`, the largest change of a weight, makes.
+    """
     rollout = editor.rollout(tiny_sample(instruction), 2, steps=2, seed=seed)
     inputs = (rollout.conditioning, rollout.latents, torch.tensor([0.3, 0.8]))
     editor.add_policies(AdapterConfig(mode=mode, rank=2, alpha=4))
     with torch.no_grad():
         for number, (_, weight) in enumerate(editor.policies.parameters()):
-            weight.add_(0.01 * math.sin(number + 1))
+            weight.add_(moved * math.sin(number + 1))
     editor.policies.copy("start")
     velocities = {"default": editor.velocity(*inputs)}
     for name in ("old", "reference"):  # between the forward and the backward pass of "default"

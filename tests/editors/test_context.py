@@ -37,8 +37,11 @@ def results(tmp_path_factory: pytest.TempPathFactory, pipeline_path: Paths) -> P
 
 
 def assert_same(results: Path, folder: Path, way: str) -> None:
-    """Float32 rounds in another order: half of the heads, and a mask's kernel, on each rank; halves of each sum."""
-    want = rank.work(open_config_editor(rank.config(folder)), 0, **context_rank.WORK.get(way, {}))
+    """Float32 is summed in another order: half of the heads, under a mask's kernel, and half of each gradient's tokens.
+
+    The loss is a small difference of velocities, so a gradient has fewer exact digits than they have.
+    """
+    want = context_rank.work_of(way, open_config_editor(rank.config(folder)))
     one, other = (load_file(results / f"{folder.name}-{way}-{number}.safetensors") for number in range(rank.RANKS))
     assert one.keys() == other.keys() == want.keys()
     gradients = {name: want[name] for name in want if f"{name} after" in want}
@@ -47,10 +50,10 @@ def assert_same(results: Path, folder: Path, way: str) -> None:
         torch.testing.assert_close(one[name], want[name], rtol=1e-6, atol=1e-6, msg=name)
     assert len(gradients) > 10
     added = "full" in way  # sharded weights: the backward pass has added up the parts
-    for name, whole in gradients.items():
-        got = one[name] if added else one[name] + other[name]
-        assert (got - whole).norm() <= 1e-5 * whole.norm(), name
-    part, whole = (torch.cat([each[name].flatten() for name in gradients]) for each in (one, want))
+    got = {name: one[name] if added else one[name] + other[name] for name in gradients}
+    assert all((got[name] - gradients[name]).norm() <= 1e-4 * gradients[name].norm() for name in gradients)
+    part, total, whole = (torch.cat([each[name].flatten() for name in gradients]) for each in (one, got, want))
+    assert (total - whole).norm() <= 1e-5 * whole.norm()
     assert added or (part - whole).norm() > 0.1 * whole.norm()  # each rank has a part of it alone
 
 

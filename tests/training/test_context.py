@@ -6,10 +6,13 @@ neighbour, a reward changes by a millionth, and in later steps the gradient by 1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from editr1.files import read_lines
 from editr1.training.distributed import World
@@ -74,7 +77,7 @@ def test_neighbours_are_one_worker_and_the_first_one_speaks() -> None:
 class Kept(World):
     """A rank whose sums over all ranks are what it sends."""
 
-    def all_sum(self, tensors: object, place: str) -> None:
+    def all_sum(self, tensors: Sequence[Tensor], place: str, group: ProcessGroup | None = None) -> None:
         pass
 
 

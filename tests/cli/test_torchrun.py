@@ -77,13 +77,13 @@ import os
 from PIL import ImageStat
 def score(source, edit, *_):
     with open(f"asked-{os.environ.get('RANK', 'alone')}", "a") as file: file.write("x")
-    return ImageStat.Stat(edit).mean[0] / 255
-"""
+    return round(ImageStat.Stat(edit).mean[0] / 255, 3)
+"""  # rounded: a pixel that rounds the other way in another order of sums shall not change a reward
 
 
 @pytest.mark.long
 def test_two_ranks_that_share_tokens_train_and_measure_as_one_process_does(tmp_path: Path) -> None:
-    """One of them asks for rewards, and a pixel that rounds the other way is a millionth of a reward."""
+    """And one of them asks for rewards."""
     (tmp_path / "asked.py").write_text(ASKED)
     own = ("judge=null", "rewards={own: {kind: function, path: 'asked:score'}}")
     measured = ("evaluation={split: 2, steps: 2, edits: 1}", "steps=2")
@@ -98,7 +98,7 @@ def test_two_ranks_that_share_tokens_train_and_measure_as_one_process_does(tmp_p
         assert len(asked) > 2 * 3 * 5 and not (tmp_path / "asked-1").exists()
         (tmp_path / "asked-0").unlink()
     for one, two in zip(*rows, strict=True):
-        assert two["reward_mean"] == pytest.approx(one["reward_mean"], abs=1e-5)
+        assert two["reward_mean"] == pytest.approx(one["reward_mean"], abs=1e-6)
         assert {key: one.get(key) for key in SAME} == {key: two.get(key) for key in SAME}
     for key in ("before", "after"):
         assert results[1][key] == pytest.approx(results[0][key], abs=1e-5)

@@ -65,6 +65,7 @@ def logprob(value: str) -> bytes:
 @contextmanager
 def raw_server(send: Callable[[socket.socket], None]) -> Iterator[str]:
     """A server that reads a request and then does as it is told."""
+    logging.basicConfig(level=logging.WARNING, force=True)  # on the error stream, in place of pytest's
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
 
     def serve(connection: socket.socket) -> None:

@@ -82,6 +82,12 @@ def picture_size(file: Path, complaint: str, remedy: str = "") -> tuple[int, int
         return image.size
 
 
+def header_size(content: bytes, complaint: str) -> tuple[int, int]:
+    """Width and height of an image file by its header; a UserError if `read_picture` does not take that."""
+    with _opened(io.BytesIO(content), complaint, "") as image:
+        return image.size
+
+
 @contextmanager
 def _opened(file: Path | BinaryIO, complaint: str, remedy: str) -> Iterator[Image]:
     """A picture file whose pixels are not decoded yet; whatever goes wrong with it inside is a UserError."""

@@ -15,7 +15,7 @@ import yaml
 from markupsafe import Markup
 
 from editr1 import __version__
-from editr1.data.pictures import data_url
+from editr1.data.pictures import png_data_url
 from editr1.evaluation.heldout.rows import open_image
 from editr1.evaluation.paired import FEW
 from editr1.report.environment import write_page
@@ -71,7 +71,7 @@ def write_report(run_dir: str | Path) -> Path:
         tables=score_tables(run.results) if run.results else [],
         heldout=heldout_figures(run),
         gallery=[(title, note, [pair_card(run, pair) for pair in pairs]) for title, note, pairs in pair_gallery(run)],
-        grids=[(path.stem.replace("_", " "), data_url(path.read_bytes())) for path in grids],
+        grids=[(path.stem.replace("_", " "), png_data_url(open_image(path.parent, path.name))) for path in grids],
     )
 
 

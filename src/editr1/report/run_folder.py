@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from editr1.algorithms.base import Algorithm, find_algorithms
+from editr1.data.pictures import inside
 from editr1.errors import UserError
 from editr1.evaluation.heldout.rows import EditRow, read_rows
 from editr1.files import read_lines
@@ -99,6 +100,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _pairs(folder: Path, name: str) -> list[BeforeAfter]:
+    inside(folder, name, str(folder / RESULTS))
     after = {(row.key, row.index): row for row in read_rows(folder / name)}
     pairs = [BeforeAfter(row, after[row.key, row.index]) for row in read_rows(folder / BEFORE)]
     return [pair for pair in pairs if _score(pair.before) is not None and _score(pair.after) is not None]

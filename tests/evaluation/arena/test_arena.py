@@ -18,7 +18,6 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 import websockets
 from PIL import Image
 
@@ -27,7 +26,7 @@ from editr1.evaluation.agreement.pairs import read_jsonl
 from editr1.evaluation.arena.server import arena, make_app
 from editr1.evaluation.arena.votes import Votes, read_duels, runs_id
 from editr1.evaluation.heldout.rows import EditRow, RowStore
-from editr1.listening import listen
+from editr1.listening import listen, server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ITEMS = 5
@@ -54,13 +53,13 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
 def served(runs: tuple[Path, Path], out: Path) -> Iterator[str]:
     app = make_app(read_duels(*runs), Votes(out, runs_id(*runs)))
     listener, url = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    running = server(app)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         yield url
     finally:
-        server.should_exit = True
+        running.should_exit = True
         thread.join()
 
 

@@ -33,8 +33,10 @@ from editr1.judges.methods import METHODS
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models import server as server_module
 from editr1.judges.models.local import TransformersModel
+from editr1.judges.models.questions import Refused, image_file
+from editr1.judges.models.questions import picture as read_image
 from editr1.judges.models.remote import picture_url
-from editr1.judges.models.server import BODY_MAX, Refused, _image, make_app, serve
+from editr1.judges.models.server import BODY_MAX, make_app, serve
 from editr1.judges.prompts import load_prompt
 from editr1.judges.rewards.ranking import RankingJudge
 from tests.judges.client import remote_model
@@ -206,12 +208,14 @@ def test_images_are_read_whole_or_refused(kind: str) -> None:
     random = np.random.default_rng(0)
     head, _, data = encoded(picture(0), kind).partition(",")
     whole = base64.b64decode(data)
-    assert np.abs(np.asarray(_image(f"{head},{data}"), float) - np.asarray(picture(0), float)).mean() < 20
+    assert (
+        np.abs(np.asarray(read_image(image_file(f"{head},{data}")), float) - np.asarray(picture(0), float)).mean() < 20
+    )
     for _ in range(300):
         damaged = bytearray(whole[: random.integers(len(whole) // 2, len(whole) + 1)])
         damaged[random.integers(len(damaged))] = random.integers(256)
         with contextlib.suppress(Refused):
-            _image(f"{head},{base64.b64encode(damaged).decode()}")
+            read_image(image_file(f"{head},{base64.b64encode(damaged).decode()}"))
 
 
 def test_several_answers_are_drawn_with_seeds_of_their_own(url: str) -> None:

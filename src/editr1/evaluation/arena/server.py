@@ -11,18 +11,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from editr1.data.pictures import png
 from editr1.errors import UserError
 from editr1.evaluation.agreement.pairs import Preference
 from editr1.evaluation.arena.votes import Duel, Votes, read_duels, runs_id
-from editr1.listening import listen
+from editr1.evaluation.heldout.rows import open_image
+from editr1.listening import Guard, listen, server
 
-HEADERS = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'"}
+POLICY = "default-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
+BODY_MAX = 1000  # bytes of a vote
 STRANGER = "votes are taken from the page itself only"
 
 _log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def arena(run_a: Path, run_b: Path, out: Path, *, host: str = "127.0.0.1", port:
     listener, url = listen(host, port)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     _log.info("Vote at %s (Ctrl-C ends it); votes go to %s", url, out)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+    server(app).run(sockets=[listener])
 
 
 class Arena:
@@ -76,14 +77,18 @@ class Arena:
             "out": str(self.votes.path),
         }
 
-    def picture(self, index: int, which: Literal["source", "left", "right"]) -> Path | None:
-        """File of a picture; None if there is no such pair or file."""
+    def picture(self, index: int, which: Literal["source", "left", "right"]) -> bytes | None:
+        """A picture as a PNG file, whatever its own file is; None if there is no such pair or picture."""
         if not 0 <= index < len(self.duels):
             return None
         duel = self.duels[index]
         left, right = (duel.b, duel.a) if duel.swapped else (duel.a, duel.b)
         path = {"source": duel.source, "left": left, "right": right}[which]
-        return path if path.is_file() else None
+        try:
+            return png(open_image(path.parent, path.name))
+        except UserError as error:
+            _log.warning("%s", error)
+            return None
 
     def vote(self, ballot: Vote) -> JSONResponse:
         """Write a vote on the pair that is shown."""
@@ -109,13 +114,13 @@ class Arena:
 def make_app(duels: list[Duel], votes: Votes, host: str = "127.0.0.1") -> FastAPI:
     """The page over these pairs."""
     app = FastAPI(openapi_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, "127.0.0.1", "localhost"])
+    app.add_middleware(Guard, host=host, body_max=BODY_MAX, refuse=_refuse)
     page = resources.files("editr1.evaluation.arena").joinpath("page.html").read_text(encoding="utf-8")
     rounds = Arena(duels, votes)
 
     @app.get("/")
     def show() -> HTMLResponse:
-        return HTMLResponse(page, headers=HEADERS)
+        return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
 
     @app.get("/state")
     def state() -> dict[str, Any]:
@@ -123,8 +128,8 @@ def make_app(duels: list[Duel], votes: Votes, host: str = "127.0.0.1") -> FastAP
 
     @app.get("/image/{index}/{which}")
     def image(index: int, which: Literal["source", "left", "right"]) -> Response:
-        path = rounds.picture(index, which)
-        return FileResponse(path) if path else _refuse(404, "there is no such picture")
+        picture = rounds.picture(index, which)
+        return Response(picture, media_type="image/png") if picture else _refuse(404, "there is no such picture")
 
     # Coroutines run one after the other, so two votes cannot write at the same time.
     @app.post("/vote")

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from editr1.data.pictures import png
 from editr1.errors import UserError
 from editr1.evaluation.agreement.pairs import Preference
-from editr1.evaluation.heldout.rows import EDITS, EditRow, read_rows
+from editr1.evaluation.heldout.rows import EDITS, EditRow, image_path, open_image, read_rows
 from editr1.files import JsonLines, write_file
 from editr1.training.run_files import AFTER
 
@@ -53,7 +54,7 @@ def read_duels(run_a: Path, run_b: Path, seed: int = 0) -> list[Duel]:
     duels = []
     for key, swap in zip(common, swapped, strict=True):
         one, other = ours[key], theirs[key]
-        files = first / one.source, first / one.image, second / other.image
+        files = image_path(first, one.source), image_path(first, one.image), image_path(second, other.image)
         duels.append(Duel(key, one.instruction, one.task, *files, bool(swap)))
     return [duels[index] for index in random.permutation(len(duels))]
 
@@ -89,7 +90,7 @@ class Votes:
         for role, file in pictures.items():
             names[role] = f"{self.path.stem}_images/{duel.key.replace('/', '-')}_{role}.png"
             if not (self.path.parent / names[role]).exists():
-                write_file(self.path.parent / names[role], file.read_bytes())
+                write_file(self.path.parent / names[role], png(open_image(file.parent, file.name)))
         fields = {"instruction": duel.instruction, "task": duel.task, "preference": preference}
         others = [line for line in self.lines if line["key"] != duel.key]
         self._write([*others, {**names, **fields, "key": duel.key, "runs": self.runs}])

@@ -17,7 +17,8 @@ from typing import Any
 
 from PIL.Image import Image
 
-from editr1.data.pictures import png, read_picture
+from editr1.data.pictures import inside, png, read_picture
+from editr1.errors import UserError
 from editr1.files import JsonLines, read_lines, write_file
 
 FILE = "rows.jsonl"
@@ -113,9 +114,18 @@ def move_aside(folder: Path, weights: str) -> Path | None:
     return place
 
 
+def image_path(folder: Path, name: str) -> Path:
+    """File of a picture of a row; a UserError if it lies outside the folder of the rows."""
+    try:
+        return inside(folder, name, str(folder / FILE))
+    except (TypeError, ValueError) as error:  # no text, or one with a NUL
+        raise UserError(f"{folder / FILE}: {name!r} is no file name") from error
+
+
 def open_image(folder: Path, name: str) -> Image:
-    """A picture of a row, in memory."""
-    return read_picture(folder / name, f"cannot read the picture {folder / name}")
+    """A picture of a row, in memory; a UserError if it lies outside the folder of the rows."""
+    path = image_path(folder, name)
+    return read_picture(path, f"cannot read the picture {path}")
 
 
 def _to_line(row: EditRow) -> dict[str, Any]:

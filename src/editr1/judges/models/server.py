@@ -7,40 +7,30 @@ exact: `logprob_token_ids` and `/tokenize`. It fetches nothing: images come as d
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import logging
-import random
-import struct
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from PIL import Image
-from pydantic import BaseModel, Field, ValidationError, model_validator
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from editr1.config.rewards import JUDGE_DEFAULTS
-from editr1.errors import UserError, first_line, first_problem
+from editr1.errors import UserError, first_line
 from editr1.judges.base import MLLM, Answer, Ask, Position
-from editr1.listening import listen
+from editr1.judges.models.questions import HELD_MAX, Chat, Memory, Refused, Tokenize, area, parts_of, picture, read_body
+from editr1.listening import Guard, listen, server
 
 QUEUE = 1024
 BODY_MAX = 32 * 2**20
-IMAGES_MAX = 8
-KINDS = {f"data:image/{kind.lower()};base64,": kind for kind in ("PNG", "JPEG", "WEBP")}
-UNREADABLE = (OSError, SyntaxError, ValueError, IndexError, struct.error, Image.DecompressionBombError)  # of Pillow
 PLACEHOLDER = -9999.0  # vLLM's value for an unknown log-probability
 
 T = TypeVar("T")
-Body = TypeVar("Body", bound=BaseModel)
 _log = logging.getLogger(__name__)
 
 
@@ -54,51 +44,6 @@ class Served(MLLM, Protocol):
     def token_id(self, text: str) -> int: ...
 
     def token_text(self, token: int) -> str: ...
-
-
-class Message(BaseModel):
-    """Text, or texts and images in order."""
-
-    role: Literal["user"]
-    content: str | list[dict[str, Any]]
-
-
-class Chat(BaseModel):
-    """A chat request; further keys are ignored, as clients send many."""
-
-    model: str
-    messages: list[Message] = Field(min_length=1, max_length=1)
-    max_tokens: int | None = Field(default=None, ge=1, le=4096)
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=4096)
-    temperature: float = Field(default=1.0, ge=0, le=2)
-    seed: int = Field(default_factory=lambda: random.getrandbits(31))
-    n: int = Field(default=1, ge=1, le=16)
-    stream: Literal[False] = False
-    logprobs: bool = False
-    top_logprobs: int = Field(default=0, ge=0, le=20)
-    logprob_token_ids: list[int] = Field(default=[], max_length=128)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, body: Any) -> Any:
-        """Clients send null for the settings that they leave to the server."""
-        return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
-
-
-class Tokenize(BaseModel):
-    """A request for the tokens of a text."""
-
-    model: str
-    prompt: str
-    add_special_tokens: bool = True
-
-
-class Refused(Exception):
-    """A request that is answered with an error."""
-
-    def __init__(self, status: int, message: str, kind: str = "invalid_request_error") -> None:
-        super().__init__(message)
-        self.status, self.kind = status, kind
 
 
 class Batcher:
@@ -165,9 +110,11 @@ class Batcher:
             batch[0][2].set_exception(_refusal(error))
 
 
-def make_app(model: Served, *, batch_size: int = JUDGE_DEFAULTS.batch_size, wait_ms: float = 5) -> FastAPI:
-    """The application; a batch with room waits `wait_ms` milliseconds for more questions."""
-    batcher = Batcher(model, batch_size, wait_ms / 1000)
+def make_app(
+    model: Served, *, batch_size: int = JUDGE_DEFAULTS.batch_size, wait_ms: float = 5, host: str = "127.0.0.1"
+) -> FastAPI:
+    """The application at `host`; a batch with room waits `wait_ms` milliseconds for more questions."""
+    batcher, memory = Batcher(model, batch_size, wait_ms / 1000), Memory(HELD_MAX)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -177,6 +124,7 @@ def make_app(model: Served, *, batch_size: int = JUDGE_DEFAULTS.batch_size, wait
         batcher.close()
 
     app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Guard, host=host, body_max=BODY_MAX, refuse=_error)
     _add_errors(app)
 
     @app.get("/health")
@@ -189,7 +137,8 @@ def make_app(model: Served, *, batch_size: int = JUDGE_DEFAULTS.batch_size, wait
 
     @app.post("/tokenize")
     async def tokenize(request: Request) -> dict[str, Any]:
-        body = await _read(request, Tokenize)
+        with memory.share() as take:
+            body = await read_body(request, Tokenize, take)
         _check_name(body.model, model)
         tokenizer = model.processor.tokenizer
         ids = await batcher.run(lambda: tokenizer.encode(body.prompt, add_special_tokens=body.add_special_tokens))
@@ -198,12 +147,18 @@ def make_app(model: Served, *, batch_size: int = JUDGE_DEFAULTS.batch_size, wait
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> dict[str, Any]:
-        body = await _read(request, Chat)
-        _check_name(body.model, model)
+        with memory.share() as take:
+            body = await read_body(request, Chat, take)
+            _check_name(body.model, model)
+            return await answered(request, body, take)
+
+    async def answered(request: Request, body: Chat, take: Callable[[int], None]) -> dict[str, Any]:
         choices = await batcher.choices(body.logprob_token_ids)
-        parts = await asyncio.to_thread(_parts, body.messages[0])
+        parts = parts_of(body.messages[0])
+        take(3 * sum(map(area, parts)))
+        shown = tuple([await asyncio.to_thread(picture, part) if isinstance(part, bytes) else part for part in parts])
         tokens = body.max_completion_tokens or body.max_tokens or 256
-        asks = [Ask(parts, choices, tokens, body.temperature, (body.seed + i) % 2**31) for i in range(body.n)]
+        asks = [Ask(shown, choices, tokens, body.temperature, (body.seed + i) % 2**31) for i in range(body.n)]
         top = int(body.logprobs) if choices or not body.logprobs else max(body.top_logprobs, 1)
         answers = await _unless_gone(request, asyncio.gather(*(batcher.ask(ask, top) for ask in asks)))
         for answer in answers:
@@ -244,26 +199,12 @@ def serve(model: Served, *, host: str, port: int, batch_size: int) -> None:
     listener, url = listen(host, port)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     _log.info("Serving %s at %s (Ctrl-C ends it)", model.name, f"{url}/v1")
-    config = uvicorn.Config(make_app(model, batch_size=batch_size), log_level="warning", access_log=False)
-    uvicorn.Server(config).run(sockets=[listener])
+    server(make_app(model, batch_size=batch_size, host=host)).run(sockets=[listener])
 
 
 def _check_name(name: str, model: MLLM) -> None:
     if name != model.name:
         raise Refused(404, f"the model {name!r} is not served here; there is {model.name!r}", "not_found_error")
-
-
-async def _read(request: Request, kind: type[Body]) -> Body:
-    """The request's body; one that is too long is not read to its end."""
-    content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > BODY_MAX:
-            raise Refused(413, f"a request may have {BODY_MAX} bytes")
-    try:
-        return kind.model_validate_json(bytes(content))
-    except ValidationError as error:
-        raise Refused(400, first_problem(error)) from None
 
 
 async def _unless_gone(request: Request, answers: asyncio.Future[T]) -> T:
@@ -281,6 +222,7 @@ async def _unless_gone(request: Request, answers: asyncio.Future[T]) -> T:
     finally:
         gone.cancel()
         answers.cancel()
+        await asyncio.gather(gone, answers, return_exceptions=True)  # else asyncio logs that nobody took their ends
 
 
 async def _end(request: Request) -> None:
@@ -306,34 +248,6 @@ def _texts(model: Served, ids: Sequence[int]) -> dict[int, str]:
     except (IndexError, OverflowError, TypeError, UserError) as error:
         raise Refused(400, f"logprob_token_ids: {error}") from error
     raise Refused(400, "logprob_token_ids: they are not all tokens that can be written alone")
-
-
-def _parts(message: Message) -> tuple[str | Image.Image, ...]:
-    """The message's texts and images."""
-    if isinstance(message.content, str):
-        return (message.content,)
-    if sum(part.get("type") == "image_url" for part in message.content) > IMAGES_MAX:
-        raise Refused(400, f"a message may hold {IMAGES_MAX} images")
-    parts: list[str | Image.Image] = []
-    for part in message.content:
-        if part.get("type") == "text" and isinstance(part.get("text"), str):
-            parts.append(part["text"])
-        elif part.get("type") == "image_url" and isinstance(part.get("image_url"), dict):
-            parts.append(_image(str(part["image_url"].get("url"))))
-        else:
-            raise Refused(400, "content holds parts of the types text and image_url only")
-    return tuple(parts)
-
-
-def _image(url: str) -> Image.Image:
-    head = next((head for head in KINDS if url.startswith(head)), None)
-    if head is None:
-        raise Refused(400, "an image must be a data URL of PNG, JPEG or WebP: nothing is fetched")
-    try:
-        file = io.BytesIO(base64.b64decode(url[len(head) :], validate=True))
-        return Image.open(file, formats=[KINDS[head]]).convert("RGB")
-    except UNREADABLE as error:  # binascii.Error is a ValueError
-        raise Refused(400, f"an image cannot be read: {error}") from error
 
 
 def _completion(name: str, body: Chat, ask: Ask, answers: Sequence[Answer]) -> dict[str, Any]:

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+NOT_JSON = (ValueError, RecursionError)
+"""Errors of `json.loads`: no JSON, an integer of too many digits, or nested too deeply."""
+
+
 class UserError(Exception):
     """Bad input: the message says what is wrong, where, and how to mend it, in one line.
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
-from editr1.errors import UserError
+from editr1.errors import NOT_JSON, UserError, first_line
 
 _log = logging.getLogger(__name__)
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system
@@ -106,8 +106,8 @@ def read_lines(path: Path) -> list[Any]:
 def _value(line: str, where: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON: {error}") from error
+    except NOT_JSON as error:
+        raise UserError(f"{where}: not JSON: {first_line(error)}") from error
 
 
 class JsonLines(Generic[Row]):

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from editr1.data.samples import JsonlDataset
@@ -98,8 +100,31 @@ CASES += tuple(
         "two values on a line": LINE + b" " + LINE,
         "a mark in the middle": b" \xef\xbb\xbf" + LINE,
         "a list": b"[" + LINE + b"]",
+        "a long number": b'{"key": ' + 5000 * b"9" + b"}",
+        "deep nesting": 100000 * b"[",
+        "deep nesting that ends": 5000 * b"[" + 5000 * b"]",
+        "a NaN": LINE.replace(b'"go"', b"NaN"),
+        "a number as text": LINE.replace(b'"go"', b"3"),
+        "a path with a NUL": LINE.replace(b"a.png", b"a\\u0000.png"),
+        "a path that is too long": LINE.replace(b"a.png", 5000 * b"a" + b".png"),
+        "a path outside": LINE.replace(b"a.png", b"../a.png"),
+        "a folder": LINE.replace(b"a.png", b"."),
     }.items()
 )
+
+
+@given(
+    st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists) | st.dictionaries(st.text(), st.text())
+)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_json_is_an_item_or_one_line(tmp_path: Path, value: object) -> None:
+    picture(tmp_path)
+    for line in (value, item("go") | value if isinstance(value, dict) else item("go") | {"instruction": value}):
+        (tmp_path / "data.jsonl").write_text(json.dumps(line), encoding="utf-8")
+        try:
+            assert JsonlDataset(tmp_path)[0].source.size == (8, 8)
+        except UserError as error:
+            assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -11,7 +11,7 @@ import io
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -144,6 +144,8 @@ def inside(
     folder: Path, name: str, where: str, root: Path | None = None, remedy: str = "put it into the folder"
 ) -> Path:
     """The path of a picture that a data file in `folder` names; one outside this folder and `root` is refused."""
+    if "\0" in name:
+        raise UserError(f"{where}: there can be no picture {name[:80]!r}")
     path = Path(os.path.realpath(folder / name))  # three times as fast as Path.resolve
     if not any(path.is_relative_to(os.path.realpath(top)) for top in (folder, root) if top is not None):
         raise UserError(f"{where}: the picture {name!r} lies outside {root or folder}; {remedy}")
@@ -153,6 +155,7 @@ def inside(
 def picture_file(folder: Path, name: str, where: str, root: Path | None = None, **remedy: str) -> Path:
     """As `inside`, of a picture that must be there."""
     path = inside(folder, name, where, root, **remedy)
-    if not path.is_file():
-        raise UserError(f"{where}: there is no picture {name!r} in {folder}")
-    return path
+    with suppress(OSError):  # the name is too long
+        if path.is_file():
+            return path
+    raise UserError(f"{where}: there is no picture {name[:200]!r} in {folder}")

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from editr1.data.pictures import picture_file, read_picture
 from editr1.data.plain_text import fault_of, plain
 from editr1.data.seeds import derive_seed
-from editr1.errors import UserError, collect
+from editr1.errors import NOT_JSON, UserError, collect, first_line
 
 Line = TypeVar("Line", bound=BaseModel)
 REMEDY = "put it into the folder, or set data.root (--root of eval data) to a folder that holds it"
@@ -187,9 +187,11 @@ def checked_lines(
 
 def _checked(text: str, where: str, kind: type[Line]) -> Line:
     try:
-        return kind.model_validate(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON: {error}") from error
+        value = json.loads(text)
+    except NOT_JSON as error:
+        raise UserError(f"{where}: not JSON: {first_line(error)}") from error
+    try:
+        return kind.model_validate(value)
     except ValidationError as error:
         problem = error.errors()[0]
         name = ".".join(map(str, problem["loc"])) or "the line"

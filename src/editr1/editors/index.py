@@ -13,11 +13,11 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download
 
-from editr1.errors import UserError
+from editr1.errors import NOT_JSON, UserError
 from editr1.model_files import UNREACHABLE, check_hub, is_hub_name
 
 FILE = "model_index.json"
-ABSENT: tuple[type[Exception], ...] = (*UNREACHABLE, ValueError)
+ABSENT: tuple[type[Exception], ...] = (*UNREACHABLE, *NOT_JSON)
 LIBRARIES = ("diffusers", "transformers")
 FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
 
@@ -79,10 +79,7 @@ def place_of(path_or_id: str | Path) -> str:
 def _read(path_or_id: str | Path) -> dict[str, Any]:
     is_hub = is_hub_name(str(path_or_id))
     file = Path(hf_hub_download(str(path_or_id), FILE)) if is_hub else Path(path_or_id) / FILE
-    try:
-        index = json.loads(file.read_text(encoding="utf-8-sig"))
-    except RecursionError as error:
-        raise ValueError(f"{file} is nested too deeply") from error
+    index = json.loads(file.read_text(encoding="utf-8-sig"))
     if not isinstance(index, dict):
         raise ValueError(f"{file} holds no index")
     return index

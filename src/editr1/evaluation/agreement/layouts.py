@@ -26,7 +26,7 @@ import numpy as np
 
 from editr1.data.columns import Opener, TableRow, columns_of, picture, place_of, read_table
 from editr1.data.samples import read_text, text_lines
-from editr1.errors import UserError
+from editr1.errors import NOT_JSON, UserError, first_line
 from editr1.evaluation.agreement.pairs import WHAT, Pair, Preference, read_jsonl
 
 SEED = 0
@@ -189,7 +189,7 @@ def _columns(file: Path) -> frozenset[str]:
 def _keys(line: str) -> frozenset[str]:
     try:
         value = json.loads(line)
-    except json.JSONDecodeError:
+    except NOT_JSON:
         return frozenset()
     return frozenset(value) if isinstance(value, dict) else frozenset()
 
@@ -201,8 +201,8 @@ def _items(file: Path) -> list[Any]:
         if file.suffix == ".jsonl":
             return [json.loads(line) for line in text_lines(text) if line.strip()]
         value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}: not JSON: {error}") from error
+    except NOT_JSON as error:
+        raise UserError(f"{file}: not JSON: {first_line(error)}") from error
     if not isinstance(value, list):
         raise UserError(f"{file}: expected a JSON list of pairs")
     return value

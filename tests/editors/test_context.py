@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from editr1.editors.context import MASK, TEXT, coarser, open_context, padded
 from editr1.editors.editor import Editor
-from editr1.editors.open import open_config_editor
+from editr1.editors.open import check_sharing, open_config_editor
 from editr1.editors.recorder import replay
 from editr1.errors import UserError
 from tests.editors import context_rank, rank
@@ -132,6 +133,16 @@ def test_editors_that_cannot_share_tokens_are_refused(
     with pytest.raises(UserError, match=problem) as told:
         opened(name, context, 6, **sections)
     assert "\n" not in str(told.value)
+
+
+def test_a_folder_that_lacks_its_denoiser_is_refused_as_without_context(tmp_path: Path) -> None:
+    index = {"_class_name": "FluxKontextPipeline", "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    check_sharing(tmp_path, 2)  # loading tells it
+    index["transformer"] = ["diffusers", "FluxTransformer2DModel"]
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"cannot load the pipeline: .*config.json"):
+        check_sharing(tmp_path, 2)
 
 
 @pytest.mark.parametrize(

@@ -210,12 +210,12 @@ def check_loading(settings: EditorConfig, memory: MemoryConfig, context: int = 1
 
 
 def check_sharing(path_or_id: str | Path, context: int) -> None:
-    """Refuse an editor whose denoiser's calls `context` ranks cannot share."""
-    if context == 1:
+    """Refuse an editor whose denoiser's calls `context` ranks cannot share; one without a denoiser cannot be opened."""
+    index = read_index(path_or_id) if context > 1 else {}
+    name = denoiser_name(index)
+    kind: type[ModelMixin] | None = getattr(diffusers, str(index[name][1]), None) if name else None
+    if name is None or kind is None:
         return
-    index = read_index(path_or_id)
-    name = denoiser_name(index) or DENOISERS[0]
-    kind: type[ModelMixin] = getattr(diffusers, index[name][1])
     try:
         check_context(kind, kind.load_config(path_or_id, subfolder=name), context)
     except OSError as error:

@@ -58,7 +58,8 @@ def test_full_finetuning_whose_weights_are_spread_over_ranks_goes_on_with_anothe
 @pytest.mark.parametrize("preset", ["toy", "toy_flux_kontext"])
 @pytest.mark.parametrize("mode", ["lora", "full", "lora, sharded", "full, sharded"])
 def test_one_two_and_four_ranks_make_the_same_run(preset: str, mode: str, tmp_path: Path) -> None:
-    own = FULL if mode.startswith("full") else ["optim.lr=3e-4"]
+    # Adam turns rounding of tiny gradients (those of a LoRA's A while B is near 0) into steps of the whole rate
+    own = FULL if mode.startswith("full") else ["optim.lr=1e-4"]
     runs = {}
     for ranks in (1, 2, 4):
         shard = [f"parallel.shard={ranks}"] if mode.endswith("sharded") else []

@@ -370,9 +370,7 @@ class Trainer:
             return
         with self.clock("exchange"):
             yield
-            if interrupts is None:
-                return
-            if self.world.agree(interrupts.requested or self.world.is_orphan, "a place to stop"):
+            if interrupts and self.world.agree(interrupts.requested or self.world.is_orphan, "a place to stop"):
                 raise KeyboardInterrupt
 
     def _how_to_go_on(self) -> str:

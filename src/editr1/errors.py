@@ -37,12 +37,16 @@ def first_line(error: BaseException) -> str:
 
     What cannot be printed is a "?": words of libraries repeat bytes of the files that they read.
     """
-    line = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
-    return "".join(letter if letter.isprintable() else "?" for letter in line)
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0]).rstrip(".")
+
+
+def printable(text: str) -> str:
+    """The first 300 letters of a text, with "?" for what cannot be printed, newlines among them."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:300])
 
 
 def first_problem(error: ValidationError) -> str:
     """The first problem of data that pydantic refuses: "place: problem", or the problem alone if it has no place."""
     problem = error.errors()[0]
-    where, words = ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
+    where, words = printable(".".join(map(str, problem["loc"]))), problem["msg"].removeprefix("Value error, ")
     return f"{where}: {words}" if where else words

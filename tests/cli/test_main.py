@@ -57,7 +57,8 @@ def wait_for_row(out: Path) -> None:
 
 
 LOADING = """
-import time
+import signal, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests themselves may run under nohup
 from editr1.cli import main
 def load(*arguments):
     print("loading", flush=True)
@@ -78,7 +79,7 @@ def test_a_signal_while_a_run_is_loaded_ends_it_with_a_line(number: signal.Signa
 
 
 def test_a_signal_that_nohup_ignores_stops_nothing() -> None:
-    nohup = LOADING.replace("import time", "import signal, time; signal.signal(signal.SIGHUP, signal.SIG_IGN)")
+    nohup = LOADING.replace("SIG_DFL", "SIG_IGN")
     command = [sys.executable, "-c", nohup, "train", "toy"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stdout is not None and run.stdout.readline() == "loading\n"
@@ -93,7 +94,7 @@ def test_a_run_that_is_stopped_and_started_again_equals_one_that_is_not(preset: 
     command = [sys.executable, "-m", "editr1", "train", str(preset), f"out={tmp_path / 'a'}", "steps=500"]
     stopped = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     wait_for_row(tmp_path / "a")
-    stopped.send_signal(signal.SIGHUP)
+    stopped.send_signal(signal.SIGTERM)
     _, said = stopped.communicate(timeout=600)
     assert stopped.returncode == 130
     assert "Traceback" not in said and "run the same command again to go on" in said

@@ -77,6 +77,8 @@ def test_a_server_that_is_busy_for_a_moment_has_no_fault() -> None:
 
 
 def test_an_interrupt_does_not_wait_for_a_server_that_hangs() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs beside it without
+
     def stop() -> None:
         while not server.chats:
             time.sleep(0.005)

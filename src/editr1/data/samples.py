@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from editr1.data.pictures import picture_file, read_picture
 from editr1.data.plain_text import fault_of, plain
 from editr1.data.seeds import derive_seed
-from editr1.errors import NOT_JSON, UserError, collect, first_line
+from editr1.errors import NOT_JSON, UserError, collect, first_line, printable
 
 Line = TypeVar("Line", bound=BaseModel)
 REMEDY = "put it into the folder, or set data.root (--root of eval data) to a folder that holds it"
@@ -194,7 +194,7 @@ def _checked(text: str, where: str, kind: type[Line]) -> Line:
         return kind.model_validate(value)
     except ValidationError as error:
         problem = error.errors()[0]
-        name = ".".join(map(str, problem["loc"])) or "the line"
+        name = printable(".".join(map(str, problem["loc"]))) or "the line"
         keys = ", ".join(field.alias or name for name, field in kind.model_fields.items())
         raise UserError(f"{where}: {name}: {problem['msg']} (keys: {keys})") from error
 

@@ -13,11 +13,15 @@ STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if ha
 """The signals that ask a program to stop: Ctrl-C, a scheduler's, and that of a terminal which is closed."""
 
 
+def stops() -> list[signal.Signals]:
+    """The signals that ask this process to stop; not SIGHUP under nohup, which ignores it."""
+    return [each for each in STOPS if each is signal.SIGINT or signal.getsignal(each) is not signal.SIG_IGN]
+
+
 def raise_when_stopped() -> None:
-    """Let all of them raise KeyboardInterrupt from now on, except those that are ignored, as SIGHUP is under nohup."""
-    for number in STOPS:
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+    """Let all of them raise KeyboardInterrupt from now on."""
+    for number in stops():
+        signal.signal(number, signal.default_int_handler)
 
 
 class Interrupts:
@@ -38,7 +42,7 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
-            for number in [each for each in STOPS if signal.getsignal(each) is not signal.SIG_IGN]:
+            for number in stops():
                 self._handlers[number] = signal.signal(number, self._on_signal)
         return self
 

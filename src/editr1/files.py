@@ -47,12 +47,19 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, held: bool = True) -> Iterator[None]:
     """Hold a file, which names this process; however the process ends, the system frees the file with it.
+
+    Args:
+        path: The file; its folder is made.
+        held: Whether it is this process that holds it, and not another one of the same run.
 
     Raises:
         UserError: Another process holds it; names that one.
     """
+    if not held:
+        yield
+        return
     make_folder(path.parent)
     with _lock(path):
         yield

@@ -217,14 +217,16 @@ def draw_levels(visited: Tensor | None, edits: int, count: int, generator: torch
     return visited[order.to(visited.device)]
 
 
-def parse_algorithm(settings: Any) -> Any:
-    """The settings as those of the algorithm that they name; DiffusionNFT if they name none."""
-    if not isinstance(settings, dict):
-        return settings
+def algorithm_of(settings: Mapping[str, Any]) -> type[Algorithm]:
+    """The algorithm that settings name; DiffusionNFT if they name none.
+
+    Raises:
+        ValueError: There is none of this name.
+    """
     name, algorithms = settings.get("name", "nft"), find_algorithms()
     if not isinstance(name, str) or name not in algorithms:
         raise ValueError(f"algorithm.name: no algorithm is called {name!r}; there are {', '.join(algorithms)}")
-    return algorithms[name].model_validate(settings)
+    return algorithms[name]
 
 
 def find_algorithms() -> dict[str, type[Algorithm]]:

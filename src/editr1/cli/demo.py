@@ -6,7 +6,6 @@ of an evaluation and finished training steps are not done again.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def run_demo(
     try:
         config = load_config(PRESETS[editor], [f"seed={seed}", f"out={out}"])
         check_out(config.out, config)
-        with locked(config.out / LOCK) if world.is_main else nullcontext():
+        with locked(config.out / LOCK, world.is_main):
             console.print("[bold]1/5[/] Loading the toy editor and the toy judge that come with editr1 ...")
             parts = open_config_editor(config), open_config_judge(config), open_dataset(config.data)
             trainer = Trainer(config, *parts, watch=oracle_of, world=world)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -225,7 +225,7 @@ def _world(out: Path, check: Callable[[], object] = lambda: None) -> Iterator[tu
         try:
             if world.is_main:
                 check()
-            with locked(out / LOCK) if world.is_main else nullcontext():
+            with locked(out / LOCK, world.is_main):
                 yield world, Console(highlight=False, quiet=not world.is_main)
         except KeyboardInterrupt:
             if world.is_main:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
 
@@ -135,10 +135,11 @@ def train(
     from editr1.training.distributed import open_world
     from editr1.training.run_files import LOCK
 
-    with open_world(settings.parallel.timeout) as world, ExitStack() as stack:
-        if world.is_main:
-            stack.enter_context(checked(settings))
-            stack.enter_context(locked(settings.out / LOCK))
+    with (
+        open_world(settings.parallel.timeout) as world,
+        checked(settings) if world.is_main else nullcontext(),
+        locked(settings.out / LOCK, world.is_main),
+    ):
         world.meet("the end of the checks")
         from editr1.cli.measured import train_config
 

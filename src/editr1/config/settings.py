@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from editr1.algorithms.base import Algorithm, find_algorithms, parse_algorithm
+from editr1.algorithms.base import Algorithm, algorithm_of
 from editr1.algorithms.base import SchedulerName as SchedulerName
 from editr1.algorithms.nft import NFT
 from editr1.config.rewards import JudgeConfig, RewardConfig
@@ -193,9 +193,11 @@ class ParallelConfig(Section):
 
 
 def _algorithm(settings: Any) -> Any:
-    name = settings.get("name", NFT.model_fields["name"].default) if isinstance(settings, dict) else None
-    kind = find_algorithms().get(name) if isinstance(name, str) else None
-    return parse_algorithm(settings if kind is None else as_meant(kind, settings))
+    """The settings as those of the algorithm that they name."""
+    if not isinstance(settings, dict):
+        return settings
+    kind = algorithm_of(settings)
+    return kind.model_validate(as_meant(kind, settings))
 
 
 class Config(Section):

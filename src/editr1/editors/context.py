@@ -28,6 +28,7 @@ from torch.nn.functional import pad
 
 from editr1.editors.editor import Editor, temporarily
 from editr1.editors.family import check_area
+from editr1.editors.sharding import groups_of
 from editr1.errors import UserError, first_line
 
 PICTURE, TEXT, MASK = "hidden_states", "encoder_hidden_states", "encoder_hidden_states_mask"
@@ -43,13 +44,10 @@ def open_context(ranks: int, context: int, device: str) -> DeviceMesh | None:
     """
     if context == 1:
         return None
-    if ranks % context:
-        raise UserError(
-            f"parallel.context={context} shares each call of the denoiser among {context} processes, and {ranks} is no "
-            f"multiple of it; start them by `torchrun --nproc-per-node {context}`, or set it to 1"
-        )
+    setting = f"parallel.context={context} shares each call of the denoiser among {context} processes"
+    groups = groups_of(ranks, context, setting)
     # diffusers asks for these names of the two ways to share; ring attention needs kernels that only GPUs have
-    return init_device_mesh(device, (ranks // context, 1, context), mesh_dim_names=("replicate", "ring", "ulysses"))
+    return init_device_mesh(device, (groups, 1, context), mesh_dim_names=("replicate", "ring", "ulysses"))
 
 
 def check_context(kind: type[ModelMixin], settings: Mapping[str, Any], context: int) -> None:

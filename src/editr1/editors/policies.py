@@ -135,8 +135,11 @@ class Policies:
 
     def _equal(self, name: str, other: str) -> bool:
         """Whether two policies have the same weights, bit for bit."""
-        one, two = self.weights[name], self.weights[other]
-        return all(torch.equal(one[key], two[key]) for key in one)
+        return all(torch.equal(*pair) for pair in zip(self._tensors(name), self._tensors(other), strict=True))
+
+    def _tensors(self, name: str) -> list[Tensor]:
+        """What this rank holds of each tensor of a policy; those of all policies have one order."""
+        return [*self.weights[name].values()]
 
     def _activate(self, name: str) -> None:
         """Make the denoiser compute with policy `name`."""
@@ -305,17 +308,15 @@ class ShardedPolicies(FullPolicies):
             return
         for policy in (self.active, name):  # the active one goes back first
             if policy != DEFAULT:
-                self._exchange(self._shards(DEFAULT), self._shards(policy))
+                self._exchange(self._tensors(DEFAULT), self._tensors(policy))
         self.active = name
 
     def _equal(self, name: str, other: str) -> bool:
-        pairs = zip(self._shards(name), self._shards(other), strict=True)
-        differ = torch.tensor(float(not all(torch.equal(*pair) for pair in pairs)), device=self._mesh.device_type)
+        differ = torch.tensor(float(not super()._equal(name, other)), device=self._mesh.device_type)
         dist.all_reduce(differ, group=self._mesh.get_group())
         return not differ
 
-    def _shards(self, name: str) -> list[Tensor]:
-        """This rank's part of each tensor of a policy."""
+    def _tensors(self, name: str) -> list[Tensor]:
         return [weight.to_local() for weight in self.weights[name].values() if isinstance(weight, DTensor)]
 
     @staticmethod

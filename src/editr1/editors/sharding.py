@@ -49,13 +49,19 @@ def open_mesh(ranks: int, shard: int, device: str) -> DeviceMesh | None:
     """
     if shard == 1:
         return None
-    if ranks % shard:
-        raise UserError(
-            f"parallel.shard={shard} spreads weights over {shard} processes, and {ranks} is no multiple of it; start "
-            f"them by `torchrun --nproc-per-node {shard}`, or set it to 1"
-        )
+    groups = groups_of(ranks, shard, f"parallel.shard={shard} spreads weights over {shard} processes")
     # PEFT takes a dimension of this name for sharded storage, and any other one for tensor parallelism
-    return init_device_mesh(device, (ranks // shard, shard), mesh_dim_names=("replicate", "fsdp"))
+    return init_device_mesh(device, (groups, shard), mesh_dim_names=("replicate", "fsdp"))
+
+
+def groups_of(ranks: int, size: int, setting: str) -> int:
+    """How many groups of `size` ranks there are; a UserError that begins with `setting` if there is a rest."""
+    if ranks % size:
+        raise UserError(
+            f"{setting}, and {ranks} is no multiple of it; start them by `torchrun --nproc-per-node {size}`, or set it "
+            "to 1"
+        )
+    return ranks // size
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -40,6 +40,12 @@ all edits of a group share their source. Classifier-free guidance is off unless 
 rollouts are guided, and the conditional velocity is trained. A source keeps its shape: `editor.pixels` is the area, and
 each side is rounded to the multiple that the pipeline takes.
 
+Pipelines cut a prompt that is longer than their text encoder takes: 512 tokens for FLUX.1 (T5), FLUX.2, Z-Image,
+LongCat, Qwen-Image and Kandinsky 5, 256 for Stable Diffusion 3, 3,000 for Fibo-Edit, 4,096 for JoyImage, template
+included, or `editor.text_tokens`. Here such an instruction is one line with both numbers, from `check`, at the start of
+a run, and in `edit` and `eval`. CLIP sees the first 77 tokens of any prompt, for its pooled vector; that is how these
+models were trained. Qwen-Image-Edit and OmniGen cut nothing; no text has more than 3,000 bytes.
+
 `python scripts/editors_table.py docs/editors.md` runs the tests and writes this page.
 """
 TAIL = """

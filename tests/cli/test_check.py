@@ -175,6 +175,23 @@ def test_faults_that_need_the_libraries_of_models_are_told_before_a_weight(run: 
     assert "not as one token" in err
 
 
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_an_instruction_that_the_editor_would_cut_is_told_before_a_weight(run: Path, command: str) -> None:
+    editor = ["editor.path=toy:flux-kontext", "editor.pixels=4096"]
+    with (run.parent / "data" / "data.jsonl").open("a") as file:
+        file.write("\n" + json.dumps({"source": "red.png", "instruction": 40 * "add the cat ", "key": "long"}))
+    code, _, err = invoke(command, str(run), *editor)
+    assert code == 2
+    words = "tokens with its template, flux-kontext takes 32; shorten it, or raise editor.text_tokens"
+    assert err == f"editr1: data: item 'long': instruction: it has 121 {words}\n"
+    limit = ["editor.text_tokens=121"]
+    assert invoke("check", str(run), *editor, *limit)[0] == 0
+    options = ["--editor", "toy:flux-kontext", "--judge", "toy", "--out", str(run.parent / "measured")]
+    code, _, err = invoke("eval", "data", str(run.parent / "data"), *options)
+    assert code == 2 and err.startswith("editr1: item 'long': instruction: it has 121 tokens") and err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("out", "words"),
     [

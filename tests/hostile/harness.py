@@ -127,9 +127,11 @@ def _child(case: Case, folder: Path, writer: int, output: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (taken + case.memory, resource.RLIM_INFINITY))
     outcome = _outcome(case, folder)
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    with os.fdopen(writer, "w", encoding="utf-8") as pipe:
-        json.dump([outcome.verdict, outcome.words], pipe)
-    os._exit(0)
+    try:
+        with os.fdopen(writer, "w", encoding="utf-8") as pipe:
+            json.dump([outcome.verdict, outcome.words], pipe)
+    finally:  # the parent may have closed its end after a time-out
+        os._exit(0)
 
 
 def _outcome(case: Case, folder: Path) -> Outcome:

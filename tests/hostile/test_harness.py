@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from editr1.errors import UserError
-from tests.hostile.harness import Case, attempt, command
+from tests.hostile.harness import Case, _child, attempt, command
 
 
 def refuse(words: str, folder: Path) -> None:
@@ -46,6 +46,20 @@ VERDICTS = {
     "a dead process": (Case("", lambda _: os._exit(0), "clean"), "traceback"),
     "no end": (Case("", lambda _: time.sleep(60), "clean", seconds=0.2), "endless"),
 }
+
+
+def test_a_child_whose_end_nobody_reads_ends_too(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    output = os.open(tmp_path / "output", os.O_WRONLY | os.O_CREAT)
+    if (child := os.fork()) == 0:
+        try:
+            os.close(reader)  # nobody has it open, as after a time-out
+            _child(Case("", lambda _: None, "clean"), tmp_path, writer, output)
+        finally:
+            os._exit(99)  # it went on
+    os.close(writer)
+    os.close(reader)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.parametrize("name", VERDICTS)

@@ -47,7 +47,7 @@ def run_check(config: Config) -> str:
 
 
 def check_evaluation(dataset: JsonlDataset, editor: EditorConfig, judge: JudgeConfig, out: Path) -> None:
-    """Refuse what an evaluation of a user's own items cannot start with: folder, editor, judge, every picture."""
+    """Refuse what an evaluation of a user's own items cannot start with: folder, editor, judge, pictures, texts."""
     findings, pictures = Findings(), PictureCheck(dataset.pictures, headers_of(dataset.folder))
     with findings.part("--out"):
         check_writable(out, "--out")
@@ -57,6 +57,9 @@ def check_evaluation(dataset: JsonlDataset, editor: EditorConfig, judge: JudgeCo
         faults += check_judge(judge, sample_requests(dataset))
     _look([pictures], lambda: False)
     refuse(findings.faults + pictures.faults)
+    from editr1.training.model_check import long_instructions  # imports diffusers and transformers
+
+    refuse(long_instructions(dataset, editor))
 
 
 @contextmanager

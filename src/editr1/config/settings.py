@@ -41,7 +41,8 @@ class EditorConfig(Section):
     pixels: int | None = Field(default=512 * 512, gt=0, le=100_000_000)
     """Area of source and edit in pixels (64x64 by default for a toy); null for the pipeline's own."""
     text_tokens: int | None = Field(default=None, gt=0, le=100_000)
-    """Length to which prompts are padded or cut (FLUX: 512 by default); null for the pipeline's own."""
+    """Length to which prompts are padded, and above which they are refused (FLUX: 512 by default); null for the
+    pipeline's own."""
 
     @model_validator(mode="before")
     @classmethod

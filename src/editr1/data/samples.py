@@ -147,6 +147,11 @@ class JsonlDataset:
         return [line for line, _, _ in self._items]
 
     @property
+    def instructions(self) -> dict[str, str]:
+        """The instruction of each item, by its key."""
+        return {key: line.instruction for line, key, _ in self._items}
+
+    @property
     def pictures(self) -> dict[Path, str]:
         """Every picture file, with the key of an item that shows it."""
         return {path: key for _, key, paths in reversed(self._items) for path in paths}

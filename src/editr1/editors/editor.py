@@ -30,6 +30,7 @@ from editr1.editors.policies import FullPolicies, LoraPolicies, Policies, Sharde
 from editr1.editors.recorder import Call, Conditioning, Recording, largest_difference
 from editr1.editors.samplers import SCHEDULERS
 from editr1.editors.sharding import is_sharded
+from editr1.editors.text_limit import faults_of
 from editr1.errors import UserError
 
 
@@ -66,8 +67,8 @@ class Editor:
         family: Its record.
         guidance: Guidance scale; None for the family's, which is that of training.
         pixels: Area of source and edit; None for the pipeline's own.
-        text_tokens: Length to which prompts are padded or cut; None for the pipeline's own, or its tokenizer's if that
-            is less.
+        text_tokens: Length to which prompts are padded, and above which they are refused; None for the pipeline's own,
+            or its tokenizer's if that is less.
 
     Raises:
         UserError: The editor takes no guidance or no text length but there is one, the area is too small, or there is
@@ -142,7 +143,7 @@ class Editor:
 
         Raises:
             UserError: The source is too elongated for the editor's area, there are more source images than the editor
-                takes, or the sampler returns NaN or infinity.
+                takes, the instruction is longer than its text encoder takes, or the sampler returns NaN or infinity.
         """
         images, recording = self.sample_recorded(
             sample, num_edits, steps=steps, seed=seed, scheduler=scheduler, every_call=every_call, first=first
@@ -179,8 +180,10 @@ class Editor:
     ) -> tuple[list[Image], Recording]:
         """The pipeline's images, and the recording of its denoiser and scheduler; arguments as in `rollout`."""
         size = self.size_of(sample.source, sample.key)
+        sources = self.sources_of(sample)
+        self._check_length(sample, len(sources))
         arguments = self.family.call(
-            sample, self.sources_of(sample), num_edits, size=size, guidance=self.guidance, text_tokens=self.text_tokens
+            sample, sources, num_edits, size=size, guidance=self.guidance, text_tokens=self.text_tokens
         )
         noise = [noise_generator(seed, first + i) for i in range(num_edits)]
         with (
@@ -248,6 +251,13 @@ class Editor:
         )
         problem = f"replaying a recorded denoiser call gives another velocity (largest difference {difference:.3g})"
         return f"{problem}; {hint}"
+
+    def _check_length(self, sample: EditSample, sources: int) -> None:
+        """Refuse an instruction that the pipeline would cut."""
+        family, prompt = self.family, self.family.prompt_of(sample.instruction, sources)
+        tokenizer = self.pipe.components.get(family.tokenizer)
+        if faults := faults_of({sample.key: prompt}, family, tokenizer, self.text_tokens):
+            raise UserError(f"item {sample.key!r}: instruction: {faults[sample.key]}")
 
     def sources_of(self, sample: EditSample) -> list[Image]:
         """The sample's source images as arguments of the pipeline."""

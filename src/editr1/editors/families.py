@@ -8,6 +8,7 @@ outside of training take the pipeline's own default.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -17,6 +18,11 @@ from editr1.editors.family import Family
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 JOINT_ATTENTION = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 JOY_ATTENTION = ("img_attn_qkv", "img_attn_proj", "txt_attn_qkv", "txt_attn_proj")
+QWEN_USER, QWEN_ASSISTANT = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
+FLUX2_SYSTEM = (
+    "You are an AI that reasons about image descriptions. You give structured responses focusing on object "
+    "relationships, object\nattribution and actions without speculation."
+)
 QWEN_ARGS = ("encoder_hidden_states", "encoder_hidden_states_mask", "guidance")
 
 QWEN_IMAGE_EDIT = Family(
@@ -58,6 +64,8 @@ FLUX_KONTEXT = Family(
     pipeline="FluxKontextPipeline",
     guidance_arg="guidance_scale",
     guidance=2.5,
+    text_limit=512,
+    tokenizer="tokenizer_2",
     sized=lambda size: {"_auto_resize": False, "max_area": prod(size)},
     source_shape=True,
     fitted=True,
@@ -71,6 +79,8 @@ FLUX2 = Family(
     sources=None,
     guidance_arg="guidance_scale",
     guidance=4.0,
+    text_limit=512,
+    tokenized=lambda text: (f"[SYSTEM_PROMPT]{FLUX2_SYSTEM}[/SYSTEM_PROMPT][INST]{text}[/INST]",),
     fitted=True,
     batch_args=("encoder_hidden_states", "txt_ids", "img_ids", "guidance"),
     lora_targets=(*JOINT_ATTENTION, "to_qkv_mlp_proj"),
@@ -81,6 +91,7 @@ FLUX2_KLEIN = replace(
     name="flux2-klein",
     pipeline="Flux2KleinPipeline",
     guidance=1.0,
+    tokenized=lambda text: (f"{QWEN_USER}{text}{QWEN_ASSISTANT}<think>\n\n</think>\n\n",),
     batch_args=("encoder_hidden_states", "txt_ids", "img_ids"),
 )
 
@@ -93,6 +104,14 @@ FLUX2_KLEIN_KV = replace(
     target="last",
 )
 
+
+def _longcat_pieces(text: str) -> list[str]:
+    """LongCat tokenizes each letter in quotes on its own."""
+    without_apostrophes = re.sub(r"(?<=[a-zA-Z])'(?=[a-zA-Z])", "`", text)
+    parts = re.split("""('[^']*'|"[^"]*"|‘[^‘’]*’|“[^“”]*”)""", without_apostrophes)
+    return [piece for i, part in enumerate(parts) for piece in (part if i % 2 else [part]) if piece]
+
+
 LONGCAT_IMAGE_EDIT = Family(
     name="longcat-image-edit",
     pipeline="LongCatImageEditPipeline",
@@ -100,6 +119,8 @@ LONGCAT_IMAGE_EDIT = Family(
     guidance=1.0,
     takes_size=False,
     text_tokens=None,
+    text_limit=512,
+    tokenized=_longcat_pieces,
     area_functions=("calculate_dimensions",),
     batch_args=("encoder_hidden_states",),
     lora_targets=JOINT_ATTENTION,
@@ -112,6 +133,7 @@ BRIA_FIBO_EDIT = Family(
     prompt=lambda text: json.dumps({"edit_instruction": text}),
     guidance_arg="guidance_scale",
     guidance=1.0,
+    text_limit=3000,
     sized=lambda size: {"_auto_resize": False},
     fitted=True,
     time_scale=1000.0,
@@ -138,6 +160,8 @@ JOYIMAGE_EDIT = Family(
     pipeline="JoyImageEditPipeline",
     guidance_arg="guidance_scale",
     guidance=1.0,
+    text_limit=4096,
+    tokenized=lambda text: (f"{text}{QWEN_ASSISTANT}",),
     scoped=lambda size: {"diffusers.pipelines.joyimage.image_processor:BUCKETS": {1024: [size[::-1]]}},
     mean_source=True,
     time_scale=1000.0,
@@ -156,6 +180,8 @@ JOYIMAGE_EDIT_PLUS = Family(
     repeats=False,
     guidance_arg="guidance_scale",
     guidance=1.0,
+    text_limit=4096,
+    tokenized=lambda text: (f"{text}{QWEN_ASSISTANT}",),
     scoped=lambda size: {"diffusers.pipelines.joyimage.image_processor:BUCKETS": {1024: [size[::-1]]}},
     time_scale=1000.0,
     length=lambda arguments: prod(arguments["shape_list"][0][0]),
@@ -173,6 +199,7 @@ KANDINSKY5_I2I = Family(
     guidance_arg="guidance_scale",
     guidance=1.0,
     text_tokens=None,
+    text_limit=512,  # of 1,024 that it shares with a picture of 1.5 megapixels
     scoped=lambda size: {"resolutions": [size]},
     mean_source=True,
     time_scale=1000.0,
@@ -188,6 +215,8 @@ Z_IMAGE_OMNI = Family(
     listed=True,
     guidance_arg="guidance_scale",
     guidance=0.0,
+    text_limit=512,
+    tokenized=lambda text: (f"<|vision_end|>{text}{QWEN_ASSISTANT}<|vision_start|>",),
     fitted=True,
     mean_source=True,
     latents="x",
@@ -238,6 +267,8 @@ QWEN_IMAGE = replace(
     pipeline="QwenImagePipeline",
     image=None,
     sources=0,
+    text_limit=512,
+    tokenized=lambda text: (f"{text}{QWEN_ASSISTANT}",),
     multiple=16,
     area_functions=(),
 )
@@ -249,6 +280,8 @@ FLUX = Family(
     sources=0,
     guidance_arg="guidance_scale",
     guidance=3.5,
+    text_limit=512,
+    tokenizer="tokenizer_2",
     batch_args=("encoder_hidden_states", "pooled_projections", "guidance"),
     lora_targets=JOINT_ATTENTION,
 )
@@ -260,6 +293,8 @@ STABLE_DIFFUSION_3 = Family(
     sources=0,
     guidance_arg="guidance_scale",
     guidance=1.0,
+    text_limit=256,
+    tokenizer="tokenizer_3",
     time_scale=1000.0,
     batch_args=("encoder_hidden_states", "pooled_projections"),
     conditional="last",

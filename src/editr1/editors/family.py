@@ -5,7 +5,7 @@ A record is data: `editr1 editor probe` derives it for a pipeline that is not li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -49,6 +49,10 @@ class Family:
             area, and without them its edits are square.
         repeats: Whether it has `num_images_per_prompt`; if not, prompts and sources are repeated in lists.
         text_tokens: Argument for the number of text tokens to which prompts are padded or cut.
+        text_limit: Tokens at which the pipeline cuts a prompt unless `text_tokens` is set; None if it cuts none.
+        tokenizer: Name of the component whose tokens these are.
+        tokenized: Texts that the pipeline's tokenizer gets for a prompt, with the parts of its template that count
+            against the limit; None if it gets the prompt alone.
         multiple: Width and height of source and edit are multiples of this.
         fitted: Whether the source is resized to the edit's area before the call, as the pipeline does not resize it.
         source_areas: Constants in the pipeline's module for the area, in pixels, of the encoded source.
@@ -95,6 +99,9 @@ class Family:
     source_shape: bool = False
     repeats: bool = True
     text_tokens: str | None = "max_sequence_length"
+    text_limit: int | None = None
+    tokenizer: str = "tokenizer"
+    tokenized: Callable[[str], Sequence[str]] | None = None
     multiple: int = 16
     fitted: bool = False
     source_areas: tuple[str, ...] = ()
@@ -129,10 +136,8 @@ class Family:
         text_tokens: int | None = None,
     ) -> dict[str, Any]:
         """The pipeline's arguments for `edits` edits of a sample; `sources` are resized already."""
-        tags = "".join(self.tag.format(number) for number in range(1, len(sources) + 1))
-        text = tags + sample.instruction
         settings = {**self.settings, **self.training_settings}
-        arguments: dict[str, Any] = {"prompt": self.prompt(text) if self.prompt else text, **settings}
+        arguments: dict[str, Any] = {"prompt": self.prompt_of(sample.instruction, len(sources)), **settings}
         if self.image is not None and sources:
             arguments[self.image] = sources if self.listed or len(sources) > 1 else sources[0]
         if self.repeats:
@@ -151,6 +156,11 @@ class Family:
         if self.text_tokens is not None and text_tokens is not None:
             arguments[self.text_tokens] = text_tokens
         return arguments
+
+    def prompt_of(self, instruction: str, sources: int) -> str:
+        """The prompt of an instruction about a number of source images."""
+        text = "".join(self.tag.format(number) for number in range(1, sources + 1)) + instruction
+        return self.prompt(text) if self.prompt else text
 
 
 def for_inference(family: Family) -> Family:

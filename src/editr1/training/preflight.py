@@ -46,6 +46,7 @@ class Findings:
         facts: What was checked and how it is, by part of the run.
         warnings: What may be meant so.
         faults: What a run cannot start with, one line each.
+        data: The data that users wrote, by part of the run.
         pictures: The pictures of the data, not looked at yet, by dataset.
         now: The part that is being checked.
     """
@@ -53,6 +54,7 @@ class Findings:
     facts: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    data: dict[str, JsonlDataset] = field(default_factory=dict)
     pictures: dict[str, PictureCheck] = field(default_factory=dict)
     now: str = ""
 
@@ -181,7 +183,7 @@ def _check_lines(name: str, folder: Path, config: Config, findings: Findings) ->
     dataset: JsonlDataset | None = None
     with findings.part(name) as faults:
         dataset = JsonlDataset(folder, config.data.root, faults)
-        findings.facts[name] = f"{folder}: {describe(dataset)}"
+        findings.facts[name], findings.data[name] = f"{folder}: {describe(dataset)}", dataset
         findings.pictures[name] = PictureCheck(dataset.pictures, headers_of(folder))
         if again := repetitions(dataset):
             findings.warnings.append(f"{name}: {again} items repeat the picture and instruction of another")

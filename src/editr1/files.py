@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, files of JSON lines that grow row by row, and a file that one holds.
+"""Files that are written whole or not at all, JSON of strangers, files of JSON lines that grow, a file that one holds.
 
 If the disk is full, writing raises a UserError.
 """
@@ -7,19 +7,29 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import logging
+import math
 import os
 import platform
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
-from editr1.errors import NOT_JSON, UserError, first_line
+from editr1.errors import UserError, first_line, printable
 
 _log = logging.getLogger(__name__)
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system
+PLAIN_KEY = re.compile(r"[a-z0-9][a-z0-9._/-]{0,99}")
+DEEPEST = 50
+"""Lists and objects inside each other at most."""
+DIGITS = 300
+"""Digits of a whole number at most: a float holds it."""
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escape that may be half of a character."""
 Row = TypeVar("Row")
 
 
@@ -101,20 +111,110 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | No
     return None
 
 
-def read_lines(path: Path) -> list[Any]:
+def file_name(key: str) -> str:
+    """The start of a file's name for a key: readable, and no two keys share one, whatever the case of letters means.
+
+    A key of at most 100 of the characters "a-z0-9._-/" is its own name, with "+" for "/". That of any other one is as
+    much of it as can be read, "~", and 24 digits of its SHA-256.
+    """
+    if PLAIN_KEY.fullmatch(key):
+        return key.replace("/", "+")
+    readable = re.sub(r"[^a-z0-9._-]+", "-", key.lower())[:60].lstrip(".-")
+    return f"{readable or 'key'}~{hashlib.sha256(key.encode(errors='surrogatepass')).hexdigest()[:24]}"
+
+
+def read_lines(path: Path, *, allow_nan: bool = False) -> list[Any]:
     """The values in a file of JSON lines, without a cut-off last line; a UserError names a line that is not JSON."""
     try:
         *lines, _ = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    return [_value(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
+        raise UserError(f"cannot read {path}: {first_line(error)}") from error
+    return [
+        parse_json(line, f"{path}:{number}", allow_nan=allow_nan)
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
 
 
-def _value(line: str, where: str) -> Any:
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; a UserError if it cannot be read, or `parse_json` refuses it."""
     try:
-        return json.loads(line)
-    except NOT_JSON as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {first_line(error)}") from error
+    return parse_json(text, str(path))
+
+
+def parse_json(text: str, where: str, *, allow_nan: bool = False) -> Any:
+    """The value that JSON of strangers means; `where` begins the line of an error.
+
+    Python's `json` takes the last of two equal keys, NaN and Infinity, numbers that no float holds, half characters,
+    and nests until its stack ends. None of this is read here.
+
+    Args:
+        text: The text, such as a line of a file.
+        where: Its place, such as the file's name and the line's number.
+        allow_nan: Whether NaN and the infinities are numbers, as in our own log of a run that diverged.
+
+    Raises:
+        UserError: It is not JSON, a key is there twice in one object, a number is none or too long, the text holds half
+            of a character, or it nests too deeply.
+    """
+    constant = float if allow_nan else _no_number
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_constant=constant, parse_float=_finite, parse_int=_whole
+        )
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON: {first_line(error)}") from error
+    if fault := _fault_of(text, value):
+        raise UserError(f"{where}: {fault}")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in value if names.count(name) > 1)
+        raise ValueError(f"the key {printable(twice)!r} is there twice; leave one of them")
+    return value
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise ValueError(f"the number {printable(text[:20])} is too large")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError(f"a number of {len(text)} digits is too large")
+    return int(text)
+
+
+def _fault_of(text: str, value: Any) -> str | None:
+    if text.count("[") + text.count("{") > DEEPEST and _depth(value) > DEEPEST:
+        return f"more than {DEEPEST} lists and objects are inside each other"
+    if HALF.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            return "it holds half of a character (a lone surrogate)"
+    return None
+
+
+def _depth(value: Any) -> int:
+    """Levels of lists and objects."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return depth
 
 
 class JsonLines(Generic[Row]):
@@ -147,7 +247,7 @@ class JsonLines(Generic[Row]):
         **options: Any,
     ) -> None:
         self.path, self._options, self._clean, self._writes = path, {"allow_nan": False, **options}, False, writes
-        lines = read_lines(path) if path.exists() else []
+        lines = self._read() if path.exists() else []
         try:
             old = dict(lines[0]) if head is not None and lines else None
             self.rows = [load(**line) for line in lines[head is not None :]]
@@ -166,7 +266,7 @@ class JsonLines(Generic[Row]):
         if not self._writes:
             return
         if not self._clean:
-            self.replace(read_lines(self.path)[len(self._head) :] if self.path.exists() else [])
+            self.replace(self._read()[len(self._head) :] if self.path.exists() else [])
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(self._text(rows))
@@ -181,6 +281,9 @@ class JsonLines(Generic[Row]):
             return
         write_file(self.path, self._text([*self._head, *rows]).encode())
         self._clean = True
+
+    def _read(self) -> list[Any]:
+        return read_lines(self.path, allow_nan=self._options["allow_nan"])
 
     def _text(self, rows: Iterable[Mapping[str, Any]]) -> str:
         return "".join(json.dumps(row, **self._options) + "\n" for row in rows)

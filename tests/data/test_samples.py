@@ -101,8 +101,11 @@ def test_a_folder_without_items_is_refused(tmp_path: Path) -> None:
 def test_repeated_keys_are_refused(tmp_path: Path) -> None:
     red_picture(tmp_path / "a.png")
     line = {"source": "a.png", "instruction": "go", "key": "same"}
-    with pytest.raises(UserError, match="'same' is on more than one line"):
+    with pytest.raises(UserError, match=r"data\.jsonl:2: line 1 has the key 'same' too"):
         JsonlDataset(write_dataset(tmp_path, line, line))
+    faults: list[str] = []
+    JsonlDataset(write_dataset(tmp_path, *[line] * 50), faults=faults)
+    assert len(faults) == 1, "one line, however many lines share the key"
 
 
 @pytest.mark.parametrize("content", [b"no picture", b"\x89PNG\r\n\x1a\n broken", b""])

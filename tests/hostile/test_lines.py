@@ -109,7 +109,99 @@ CASES += tuple(
         "a path that is too long": LINE.replace(b"a.png", 5000 * b"a" + b".png"),
         "a path outside": LINE.replace(b"a.png", b"../a.png"),
         "a folder": LINE.replace(b"a.png", b"."),
+        "a key twice": LINE.replace(b'"instruction"', b'"instruction": "stop", "instruction"'),
+        "a key twice, once escaped": LINE.replace(b'"instruction"', b'"instr\\u0075ction": "stop", "instruction"'),
+        "an infinity": LINE.replace(b'"go"', b"-Infinity"),
+        "a number beyond floats": LINE.replace(b'"go"', b"1e400"),
+        "half of a character": LINE.replace(b"go", b"g\\ud83d"),
+        "half of a character in a key": LINE.replace(b'"go"', b'"go", "key": "\\udc00"'),
+        "a NUL in an instruction": LINE.replace(b"go", b"g\\u0000o"),
+        "an instruction that ends in a NUL": LINE.replace(b"go", b"go\\u0000"),
     }.items()
+)
+
+
+VOTE = {"source": "a.png", "instruction": "go", "edit_a": "a.png", "edit_b": "a.png", "preference": "a"}
+ROW = {"key": "k/0", "preference": "a", "runs": "runs"}
+BROKEN = {
+    "a key twice": b'"key": "k/0", "key": "k/1"',
+    "another key twice": b'"x": 1, "x": 1',
+    "a key twice inside": b'"x": {"y": 1, "y": 2}',
+    "NaN": b'"x": NaN',
+    "Infinity": b'"x": Infinity',
+    "1e400": b'"x": 1e400',
+    "5,000 digits": b'"x": ' + 5000 * b"9",
+    "4,000 digits": b'"x": ' + 4000 * b"9",
+    "deep nesting": b'"x": ' + 100_000 * b"[",
+    "deep nesting that ends": b'"x": ' + 500 * b'{"x":' + b"1" + 500 * b"}",
+    "a NUL": b'"x": "\0"',
+    "half of a character": b'"x": "\\ud800"',
+    "bytes that are no text": b'"x": "\xff"',
+}
+
+
+def write_lines(name: str, value: dict[str, str], more: bytes, folder: Path) -> Path:
+    """A whole line, and one with more in its object."""
+    picture(folder)
+    line = json.dumps(value).encode()
+    (folder / name).write_bytes(line + b"\n" + line[:-1] + b", " + more + b"}\n")
+    return folder / name
+
+
+def named(file: Path, more: bytes, error: UserError) -> None:
+    assert str(error).startswith((f"{file}:2: ", "cannot read ")), error
+    assert b"twice" not in more or "twice" in str(error), error
+
+
+def pairs_with(more: bytes, folder: Path) -> None:
+    file = write_lines("pairs.jsonl", VOTE, more, folder)
+    try:
+        read_pairs(file)
+    except UserError as error:
+        named(file, more, error)
+        raise
+
+
+def votes_with(more: bytes, folder: Path) -> None:
+    file = write_lines("votes.jsonl", VOTE | ROW, more, folder)
+    try:
+        Votes(file, "runs")
+    except UserError as error:
+        named(file, more, error)
+        raise
+
+
+def published_with(more: bytes, folder: Path) -> None:
+    """A JSON list in the layout of GenAI-Bench."""
+    picture(folder)
+    pair = {"instruct_prompt": "go", "vote_type": "tievote"} | dict.fromkeys(
+        ("source_image", "left_output_image", "right_output_image"), "a.png"
+    )
+    line = json.dumps(pair).encode()
+    (folder / "pairs.json").write_bytes(b"[" + line + b", " + line[:-1] + b", " + more + b"}]")
+    read_pairs(folder / "pairs.json")
+
+
+CASES += tuple(
+    Case(f"{act.__name__} {name.replace('twice', '2x')}", partial(act, more))
+    for act in (pairs_with, votes_with, published_with)
+    for name, more in BROKEN.items()
+    if not (act is pairs_with and name == "a key twice")
+)
+
+
+def repeated_keys(faults: list[str] | None, folder: Path) -> None:
+    """One line about 100,000 lines, and not a look at a picture for each of them."""
+    picture(folder)
+    (folder / "data.jsonl").write_text(100_000 * (json.dumps(item("go") | {"key": "k"}) + "\n"))
+    JsonlDataset(folder, faults=faults)
+    assert faults and len(faults) == 1
+    raise UserError(faults[0])
+
+
+CASES += (
+    Case("100,000 lines with one key", partial(repeated_keys, None), seconds=10),
+    Case("100,000 lines with one key, checked", partial(repeated_keys, []), seconds=30),
 )
 
 

@@ -25,6 +25,8 @@ def fault_of(text: str) -> str | None:
         size = len(text.encode())
     except UnicodeEncodeError:
         return "it holds half of a character (a lone surrogate)"
+    if "\0" in text:
+        return "it holds a NUL"
     return f"it has {size} bytes, {BYTES_MAX} at most" if size > BYTES_MAX else None
 
 

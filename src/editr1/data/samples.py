@@ -6,8 +6,6 @@ run's seed (`data/seeds.py`), so that a step does not depend on earlier draws.
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -21,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from editr1.data.pictures import picture_file, read_picture
 from editr1.data.plain_text import fault_of, plain
 from editr1.data.seeds import derive_seed
-from editr1.errors import NOT_JSON, UserError, collect, first_line, printable
+from editr1.errors import UserError, collect, printable
+from editr1.files import parse_json
 
 Line = TypeVar("Line", bound=BaseModel)
 REMEDY = "put it into the folder, or set data.root (--root of eval data) to a folder that holds it"
@@ -125,7 +124,6 @@ class JsonlDataset:
             self._read(faults)
             if not self._items and not faults:
                 raise UserError(f"{self.file} holds no item; write one JSON object per line")
-            self._refuse_repeated_keys()
 
     def __len__(self) -> int:
         return len(self._items)
@@ -157,17 +155,22 @@ class JsonlDataset:
         return {path: key for _, key, paths in reversed(self._items) for path in paths}
 
     def _read(self, faults: list[str] | None) -> None:
+        """Read the lines; of those whose key an earlier one has, the first is told."""
+        keys: dict[str, int] = {}
+        repeated = False
         for number, line in checked_lines(self.file, self._kind, "the dataset", faults):
-            names, where = (line.source, *line.references), f"{self.file}:{number}"
-            with collect(faults):
-                paths = [picture_file(self.folder, name, where, self.root, remedy=REMEDY) for name in names]
-                self._items.append((line, line.key or f"line-{number}", paths))
-
-    def _refuse_repeated_keys(self) -> None:
-        keys = Counter(key for _, key, _ in self._items)
-        if len(keys) < len(self._items):
-            repeated = next(key for key, count in keys.items() if count > 1)
-            raise UserError(f"{self.file}: the key {repeated!r} is on more than one line; keys must be unique")
+            where, key = f"{self.file}:{number}", line.key or f"line-{number}"
+            if keys.setdefault(key, number) == number:
+                with collect(faults):
+                    names = (line.source, *line.references)
+                    paths = [picture_file(self.folder, name, where, self.root, remedy=REMEDY) for name in names]
+                    self._items.append((line, key, paths))
+            elif not repeated:
+                repeated = True
+                with collect(faults):
+                    raise UserError(
+                        f"{where}: line {keys[key]} has the key {printable(key)!r} too; keys must be unique"
+                    )
 
 
 def _open(path: Path, key: str) -> Image:
@@ -192,11 +195,7 @@ def checked_lines(
 
 def _checked(text: str, where: str, kind: type[Line]) -> Line:
     try:
-        value = json.loads(text)
-    except NOT_JSON as error:
-        raise UserError(f"{where}: not JSON: {first_line(error)}") from error
-    try:
-        return kind.model_validate(value)
+        return kind.model_validate(parse_json(text, where))
     except ValidationError as error:
         problem = error.errors()[0]
         name = printable(".".join(map(str, problem["loc"]))) or "the line"

@@ -214,4 +214,4 @@ def test_no_two_keys_share_a_picture_and_none_leaves_the_folder() -> None:
     keys = ["a/b", "a-b", "a b", "../../x", "x" * 300, "x" * 300 + "y", "toy/small/heldout/0/1", "über"]
     names = [image_name(key, 0) for key in keys]
     assert len({*names}) == len(names) and all("/" not in name and len(name) < 200 for name in names)
-    assert image_name("toy/small/heldout/0/1", 0) == "toy-small-heldout-0-1_0.png"
+    assert image_name("toy/small/heldout/0/1", 0) == "toy+small+heldout+0+1_0.png"

@@ -26,8 +26,9 @@ import numpy as np
 
 from editr1.data.columns import Opener, TableRow, columns_of, picture, place_of, read_table
 from editr1.data.samples import read_text, text_lines
-from editr1.errors import NOT_JSON, UserError, first_line
+from editr1.errors import UserError
 from editr1.evaluation.agreement.pairs import WHAT, Pair, Preference, read_jsonl
+from editr1.files import parse_json
 
 SEED = 0
 OURS = frozenset({"source", "instruction", "edit_a", "edit_b", "preference"})
@@ -188,8 +189,8 @@ def _columns(file: Path) -> frozenset[str]:
 
 def _keys(line: str) -> frozenset[str]:
     try:
-        value = json.loads(line)
-    except NOT_JSON:
+        value = parse_json(line, "")
+    except UserError:  # it is told with its number
         return frozenset()
     return frozenset(value) if isinstance(value, dict) else frozenset()
 
@@ -197,12 +198,10 @@ def _keys(line: str) -> frozenset[str]:
 def _items(file: Path) -> list[Any]:
     """The list in a JSON file, or the objects in a JSONL."""
     text = read_text(file, WHAT)
-    try:
-        if file.suffix == ".jsonl":
-            return [json.loads(line) for line in text_lines(text) if line.strip()]
-        value = json.loads(text)
-    except NOT_JSON as error:
-        raise UserError(f"{file}: not JSON: {first_line(error)}") from error
+    if file.suffix == ".jsonl":
+        lines = enumerate(text_lines(text), start=1)
+        return [parse_json(line, f"{file}:{number}") for number, line in lines if line.strip()]
+    value = parse_json(text, str(file))
     if not isinstance(value, list):
         raise UserError(f"{file}: expected a JSON list of pairs")
     return value

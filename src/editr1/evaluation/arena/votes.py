@@ -15,7 +15,7 @@ from editr1.data.pictures import png
 from editr1.errors import UserError
 from editr1.evaluation.agreement.pairs import Preference
 from editr1.evaluation.heldout.rows import EDITS, EditRow, image_path, open_image, read_rows
-from editr1.files import JsonLines, write_file
+from editr1.files import JsonLines, file_name, write_file
 from editr1.training.run_files import AFTER
 
 
@@ -88,9 +88,8 @@ class Votes:
         pictures = {"source": duel.source, "edit_a": duel.a, "edit_b": duel.b}
         names = {}
         for role, file in pictures.items():
-            names[role] = f"{self.path.stem}_images/{duel.key.replace('/', '-')}_{role}.png"
-            if not (self.path.parent / names[role]).exists():
-                write_file(self.path.parent / names[role], png(open_image(file.parent, file.name)))
+            names[role] = f"{self.path.stem}_images/{file_name(duel.key)}_{role}.png"
+            write_file(self.path.parent / names[role], png(open_image(file.parent, file.name)))
         fields = {"instruction": duel.instruction, "task": duel.task, "preference": preference}
         others = [line for line in self.lines if line["key"] != duel.key]
         self._write([*others, {**names, **fields, "key": duel.key, "runs": self.runs}])

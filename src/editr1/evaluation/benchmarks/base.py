@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -19,9 +20,10 @@ import yaml
 from PIL.Image import Image
 
 from editr1.data.samples import EditSample
+from editr1.errors import UserError
 from editr1.judges.base import Ask
 
-SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """What a key must look like to become the name of a file."""
 
 
@@ -137,6 +139,13 @@ def digest_of(items: Sequence[Item]) -> str:
     """What tells two sets of items apart."""
     content = json.dumps([(item.key, item.task, item.instruction) for item in items])
     return f"{len(items)} items, {zlib.crc32(content.encode()):08x}"
+
+
+def refuse_shared_files(items: Sequence[Item], folder: Path) -> None:
+    """A UserError if two pictures, of official names, would be one file; file systems may not tell cases apart."""
+    names = Counter(name.casefold() for item in items for name in (item.edit_file, item.source_file))
+    if shared := next((name for name, count in names.items() if count > 1), None):
+        raise UserError(f"{folder}: two pictures would share the file {shared}; give each item a key of its own")
 
 
 def packaged(name: str) -> Any:

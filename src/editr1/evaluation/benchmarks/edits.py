@@ -29,7 +29,7 @@ from editr1.editors.open import inference_guidance, open_named_editor
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.base import Benchmark, Item
 from editr1.evaluation.benchmarks.flight import shared
-from editr1.files import JsonLines, first_difference, write_file
+from editr1.files import JsonLines, first_difference, read_json, write_file
 from editr1.judges.base import Judge, JudgeRequest
 from editr1.training.distributed import ALONE, World
 
@@ -292,7 +292,9 @@ def prepare(out: Path, made_with: Mapping[str, Any], world: World = ALONE) -> No
 def _prepare(out: Path, made_with: Mapping[str, Any]) -> None:
     path = out / "edits.json"
     if path.is_file() and next(out.rglob("*.png"), None) is not None:
-        old = with_lora_scale(json.loads(path.read_text(encoding="utf-8")))
+        if not isinstance(record := read_json(path), dict):
+            raise UserError(f"{path} is no record of edits; give another folder")
+        old = with_lora_scale(record)
         if difference := first_difference({name: old.get(name) for name in made_with}, made_with):
             raise UserError(
                 f"--out {out} holds edits made with {difference}: give another folder, or go on with the same settings"

@@ -96,6 +96,7 @@ class GEdit(Benchmark):
             raise UserError(f"{folder} holds no item")
         if len({item.key for item in everything}) < len(everything):
             raise UserError(f"{folder} holds an item twice; give one copy of the benchmark")
+        base.refuse_shared_files(everything, folder)
         self.templates, self.prompts = self._templates()
 
     def questions(self, item: Item, source: Image, edit: Image) -> dict[str, Question]:

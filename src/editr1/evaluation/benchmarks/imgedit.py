@@ -25,7 +25,7 @@ from editr1.errors import UserError, first_problem
 from editr1.evaluation.benchmarks import base
 from editr1.evaluation.benchmarks.base import SAFE_NAME, Benchmark, Item, ItemResult, Question, Reading, Tables
 from editr1.evaluation.benchmarks.lines import type_table
-from editr1.files import write_file
+from editr1.files import read_json, write_file
 from editr1.judges.base import Ask
 
 TYPES = ("add", "adjust", "extract", "replace", "remove", "background", "style", "compose", "action")
@@ -66,6 +66,7 @@ class ImgEdit(Benchmark):
         self.items, self.digest = items[:limit], base.digest_of(items)
         if not self.items:
             raise UserError(f"{folder / 'basic_edit.json'} holds no item")
+        base.refuse_shared_files(items, folder)
 
     def questions(self, item: Item, source: Image, edit: Image) -> dict[str, Question]:
         """The only question of the official script: text, source, edit."""
@@ -145,9 +146,9 @@ def careful_numbers(text: str) -> tuple[float, ...]:
 
 
 def _read(path: Path, kind: TypeAdapter[Any]) -> Any:
+    if not path.is_file():
+        raise UserError(f"there is no {path}; --data must be the benchmark's folder")
     try:
-        return kind.validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error}; --data must be the benchmark's folder") from error
+        return kind.validate_python(read_json(path))
     except ValidationError as error:
         raise UserError(f"{path}: {first_problem(error)}") from error

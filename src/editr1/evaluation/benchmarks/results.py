@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from editr1 import __version__
 from editr1.errors import UserError, first_problem
 from editr1.evaluation.benchmarks.base import ItemResult, Tables
-from editr1.files import write_file
+from editr1.files import read_json, write_file
 
 FILE = "results.json"
 ROUNDING = 0.0051  # official scores have two decimals
@@ -92,10 +92,10 @@ def write_result(result: Result, out: Path) -> None:
 def read_result(path: Path) -> Result:
     """The result in a folder or a file; a UserError if there is none, or it is damaged."""
     file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{path}: no {FILE} there; give the folder of a finished eval")
     try:
-        result: Result = TypeAdapter(Result).validate_json(file.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: no {FILE} there ({error.strerror}); give the folder of a finished eval") from error
+        result: Result = TypeAdapter(Result).validate_python(read_json(file))
     except ValidationError as error:
         raise UserError(f"{file}: not the result of a benchmark: {first_problem(error)}") from error
     numbers = [row.scores for row in result.items] + [line.means for lines in result.tables.values() for line in lines]

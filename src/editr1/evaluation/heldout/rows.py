@@ -6,25 +6,24 @@ rows name. An item's pictures are written before its lines, so a line never name
 
 from __future__ import annotations
 
-import re
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from PIL.Image import Image
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from editr1.data.pictures import inside, png, read_picture
-from editr1.errors import UserError
-from editr1.files import JsonLines, read_lines, write_file
+from editr1.errors import UserError, first_line, first_problem, printable
+from editr1.files import JsonLines, file_name, read_lines, write_file
 
 FILE = "rows.jsonl"
 SOURCE = "source"
-LONGEST = 100  # characters of a key in a file name
 EDITS = "edits"  # folder of the rows in what `editr1 eval toy` writes
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -42,19 +41,24 @@ class EditRow:
         image: file name of the edit in the folder of the rows.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")  # of lines that are read
+
     key: str
     task: str
-    index: int
+    index: Annotated[int, Field(ge=0, strict=True)]
     instruction: str
-    judge: float | None
+    judge: Share | None
     reason: str | None
-    oracle: dict[str, float]
+    oracle: dict[str, Share]
     image: str
 
     @property
     def source(self) -> str:
-        """File name of the source image in the folder of the rows."""
-        return image_name(self.key, SOURCE)
+        """File name of the source image in the folder of the rows: as the edit's, whatever version named that."""
+        return f"{self.image.rpartition('_')[0]}_{SOURCE}.png"
+
+
+_ROW = TypeAdapter(EditRow)
 
 
 class RowStore:
@@ -92,22 +96,27 @@ class RowStore:
 
 def image_name(key: str, which: int | str) -> str:
     """File name of edit `which`, or of the source, of an item; no two keys share one."""
-    plain = re.sub(r"[^\w.-]", "-", key)[:LONGEST]
-    own = plain == key or re.fullmatch(r"toy(/\w+)+", key)
-    return f"{plain}{'' if own else f'-{zlib.crc32(key.encode()):08x}'}_{which}.png"
+    return f"{file_name(key)}_{which}.png"
 
 
 def read_rows(folder: Path) -> list[EditRow]:
     """The rows in a folder; a last line that was cut off while being written is left out."""
-    return [_from_line(**line) for line in read_lines(folder / FILE)[1:]]
+    try:
+        return [_from_line(**line) for line in read_lines(folder / FILE)[1:]]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder / FILE} is no file of edits: {first_line(error)}") from error
 
 
 def move_aside(folder: Path, weights: str) -> Path | None:
     """Move the rows and pictures of other weights beside `folder`, to their name; None if the folder holds none."""
     head, *rows = read_lines(folder / FILE) if (folder / FILE).exists() else [{}]
-    if not rows or head["weights"] == weights:
+    if not rows:
         return None
-    name = head["weights"]
+    name = head.get("weights") if isinstance(head, dict) else None
+    if not isinstance(name, str) or file_name(name) != name:
+        raise UserError(f"{folder / FILE} names no weights in its first line; move {folder} away")
+    if name == weights:
+        return None
     places = map(folder.with_name, chain([name], (f"{name}.{number}" for number in count(2))))
     place = next(place for place in places if not place.exists())
     folder.rename(place)
@@ -125,7 +134,7 @@ def image_path(folder: Path, name: str) -> Path:
 def open_image(folder: Path, name: str) -> Image:
     """A picture of a row, in memory; a UserError if it lies outside the folder of the rows."""
     path = image_path(folder, name)
-    return read_picture(path, f"cannot read the picture {path}")
+    return read_picture(path, f"cannot read the picture {printable(str(path))}")
 
 
 def _to_line(row: EditRow) -> dict[str, Any]:
@@ -134,4 +143,11 @@ def _to_line(row: EditRow) -> dict[str, Any]:
 
 
 def _from_line(*, seed: int, **fields: Any) -> EditRow:
-    return EditRow(index=seed, **fields)
+    """A row; a ValueError names the field that is wrong."""
+    try:
+        row: EditRow = _ROW.validate_python({"index": seed, **fields})
+    except ValidationError as error:
+        raise ValueError(f"{printable(repr(fields.get('key')))}: {first_problem(error)}") from error
+    if row.oracle and "score" not in row.oracle:
+        raise ValueError(f"{printable(repr(row.key))}: oracle has no score")
+    return row

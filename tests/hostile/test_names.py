@@ -77,7 +77,7 @@ def votes_of_other_runs(folder: Path) -> None:
     second = evaluation(folder / "c", ("k",), 50), evaluation(folder / "d", ("k",), 60)
     for runs in (first, second):
         (folder / "votes.jsonl").unlink(missing_ok=True)
-        Votes(folder / "votes.jsonl", runs_id(*runs)).add(*read_duels(*runs), "a")
+        Votes(folder / "votes.jsonl", runs_id(*runs)).add(read_duels(*runs)[0], "a")
     (pair,) = read_jsonl(folder / "votes.jsonl")
     assert [opener().getpixel((0, 0)) for opener in (pair.edit_a, pair.edit_b)] == [(50, 0, 0), (60, 0, 0)]
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, JSON of strangers, files of JSON lines that grow, a file that one holds.
+"""Files that are written whole or not at all, files of JSON lines that grow row by row, and a file that one holds.
 
 If the disk is full, writing raises a UserError.
 """
@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import math
 import os
 import platform
 import re
@@ -19,17 +18,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
-from editr1.errors import UserError, first_line, printable
+from editr1.errors import UserError, first_line, parse_json
 
 _log = logging.getLogger(__name__)
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system
 PLAIN_KEY = re.compile(r"[a-z0-9][a-z0-9._/-]{0,99}")
-DEEPEST = 50
-"""Lists and objects inside each other at most."""
-DIGITS = 300
-"""Digits of a whole number at most: a float holds it."""
-HALF = re.compile(r"\\u[dD][89a-fA-F]")
-"""An escape that may be half of a character."""
 Row = TypeVar("Row")
 
 
@@ -134,87 +127,6 @@ def read_lines(path: Path, *, allow_nan: bool = False) -> list[Any]:
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file; a UserError if it cannot be read, or `parse_json` refuses it."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {first_line(error)}") from error
-    return parse_json(text, str(path))
-
-
-def parse_json(text: str, where: str, *, allow_nan: bool = False) -> Any:
-    """The value that JSON of strangers means; `where` begins the line of an error.
-
-    Python's `json` takes the last of two equal keys, NaN and Infinity, numbers that no float holds, half characters,
-    and nests until its stack ends. None of this is read here.
-
-    Args:
-        text: The text, such as a line of a file.
-        where: Its place, such as the file's name and the line's number.
-        allow_nan: Whether NaN and the infinities are numbers, as in our own log of a run that diverged.
-
-    Raises:
-        UserError: It is not JSON, a key is there twice in one object, a number is none or too long, the text holds half
-            of a character, or it nests too deeply.
-    """
-    constant = float if allow_nan else _no_number
-    try:
-        value = json.loads(
-            text, object_pairs_hook=_object, parse_constant=constant, parse_float=_finite, parse_int=_whole
-        )
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON: {first_line(error)}") from error
-    if fault := _fault_of(text, value):
-        raise UserError(f"{where}: {fault}")
-    return value
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in value if names.count(name) > 1)
-        raise ValueError(f"the key {printable(twice)!r} is there twice; leave one of them")
-    return value
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number of JSON")
-
-
-def _finite(text: str) -> float:
-    if math.isinf(value := float(text)):
-        raise ValueError(f"the number {printable(text[:20])} is too large")
-    return value
-
-
-def _whole(text: str) -> int:
-    if len(text) > DIGITS:
-        raise ValueError(f"a number of {len(text)} digits is too large")
-    return int(text)
-
-
-def _fault_of(text: str, value: Any) -> str | None:
-    if text.count("[") + text.count("{") > DEEPEST and _depth(value) > DEEPEST:
-        return f"more than {DEEPEST} lists and objects are inside each other"
-    if HALF.search(text):
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            return "it holds half of a character (a lone surrogate)"
-    return None
-
-
-def _depth(value: Any) -> int:
-    """Levels of lists and objects."""
-    depth, level = 0, [value]
-    while level := [one for one in level if isinstance(one, dict | list)]:
-        depth += 1
-        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
-    return depth
 
 
 class JsonLines(Generic[Row]):

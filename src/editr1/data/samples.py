@@ -19,8 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from editr1.data.pictures import picture_file, read_picture
 from editr1.data.plain_text import fault_of, plain
 from editr1.data.seeds import derive_seed
-from editr1.errors import UserError, collect, printable
-from editr1.files import parse_json
+from editr1.errors import UserError, collect, parse_json, printable
 
 Line = TypeVar("Line", bound=BaseModel)
 REMEDY = "put it into the folder, or set data.root (--root of eval data) to a folder that holds it"

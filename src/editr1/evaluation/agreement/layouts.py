@@ -26,9 +26,8 @@ import numpy as np
 
 from editr1.data.columns import Opener, TableRow, columns_of, picture, place_of, read_table
 from editr1.data.samples import read_text, text_lines
-from editr1.errors import UserError
+from editr1.errors import UserError, parse_json
 from editr1.evaluation.agreement.pairs import WHAT, Pair, Preference, read_jsonl
-from editr1.files import parse_json
 
 SEED = 0
 OURS = frozenset({"source", "instruction", "edit_a", "edit_b", "preference"})

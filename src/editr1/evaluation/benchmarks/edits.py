@@ -26,10 +26,10 @@ from editr1.data.seeds import item_seed
 from editr1.devices import pick_device
 from editr1.editors.editor import Editor
 from editr1.editors.open import inference_guidance, open_named_editor
-from editr1.errors import UserError
+from editr1.errors import UserError, read_json
 from editr1.evaluation.benchmarks.base import Benchmark, Item
 from editr1.evaluation.benchmarks.flight import shared
-from editr1.files import JsonLines, first_difference, read_json, write_file
+from editr1.files import JsonLines, first_difference, write_file
 from editr1.judges.base import Judge, JudgeRequest
 from editr1.training.distributed import ALONE, World
 

@@ -21,11 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from editr1.data.pictures import inside, open_picture
 from editr1.data.plain_text import plain
-from editr1.errors import UserError, first_problem
+from editr1.errors import UserError, first_problem, read_json
 from editr1.evaluation.benchmarks import base
 from editr1.evaluation.benchmarks.base import SAFE_NAME, Benchmark, Item, ItemResult, Question, Reading, Tables
 from editr1.evaluation.benchmarks.lines import type_table
-from editr1.files import read_json, write_file
+from editr1.files import write_file
 from editr1.judges.base import Ask
 
 TYPES = ("add", "adjust", "extract", "replace", "remove", "background", "style", "compose", "action")

@@ -13,9 +13,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from editr1 import __version__
-from editr1.errors import UserError, first_problem
+from editr1.errors import UserError, first_problem, read_json
 from editr1.evaluation.benchmarks.base import ItemResult, Tables
-from editr1.files import read_json, write_file
+from editr1.files import write_file
 
 FILE = "results.json"
 ROUNDING = 0.0051  # official scores have two decimals

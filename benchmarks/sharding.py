@@ -31,6 +31,7 @@ from editr1.config.settings import Config
 from editr1.editors.open import open_config_editor
 from editr1.toy.assets import locate
 from editr1.training.distributed import open_world
+from editr1.training.process_end import run_and_exit
 
 RESULTS = Path(__file__).parent / "results.json"
 RANKS = (1, 2, 4)
@@ -101,8 +102,7 @@ def main() -> None:
     """Measure, print, write."""
     if "--load" in sys.argv:
         torch.set_num_threads(1)
-        load(Path(sys.argv[2]), int(sys.argv[3]))
-        return
+        run_and_exit(lambda: load(Path(sys.argv[2]), int(sys.argv[3])))
     table = measure(int(sys.argv[1]) if len(sys.argv) > 1 else 400)
     for shard, row in table.items():
         print(f"shard {shard}: {row['weights'] / 1e6:.0f} MB of weights, {row['peak'] / 1e6:.0f} MB to load them")

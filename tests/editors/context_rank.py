@@ -17,6 +17,7 @@ from torch import Tensor
 
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_config_editor
+from editr1.training.process_end import run_and_exit
 from tests.editors.rank import RANKS, config, meet, work
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -50,4 +51,4 @@ def main(out: Path, ways: list[str], folders: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2].split(","), [Path(name) for name in sys.argv[3:]])
+    run_and_exit(lambda: main(Path(sys.argv[1]), sys.argv[2].split(","), [Path(name) for name in sys.argv[3:]]))

@@ -23,6 +23,7 @@ from editr1.config.settings import AdapterConfig, Config
 from editr1.editors import sharding
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_config_editor
+from editr1.training.process_end import run_and_exit
 from tests.tiny import PIXELS, tiny_sample
 
 RANKS = 2
@@ -110,4 +111,4 @@ def main(out: Path, folders: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])
+    run_and_exit(lambda: main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]))

@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from editr1.editors.weight_files import open_tensors, read_part, write_parts
+from editr1.training.process_end import run_and_exit
 
 PATTERN = "weights{suffix}.safetensors"
 LIMIT = 100
@@ -65,4 +66,4 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    run_and_exit(lambda: main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -20,6 +20,7 @@ from editr1.editors.open import apply_memory, open_editor
 from editr1.judges.base import Judge, JudgeRequest, Score
 from editr1.judges.rewards.mixed import MixedJudge
 from editr1.training.distributed import ALONE, World, open_world
+from editr1.training.process_end import run_and_exit
 from editr1.training.trainer import Trainer
 from tests.training.runs import Colours, RedJudge, redness, settings
 
@@ -115,4 +116,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

@@ -26,6 +26,7 @@ def main() -> None:
     from editr1.cli.main import app
     from editr1.training import checkpoint
     from editr1.training.log import RunLog, Stopwatch
+    from editr1.training.process_end import run_and_exit
 
     count, save, write = Stopwatch.__call__, checkpoint.save, RunLog.write
 
@@ -50,7 +51,7 @@ def main() -> None:
     replacements = ((Stopwatch, "__call__", told), (RunLog, "write", told_write), (checkpoint, "save", told_save))
     for owner, name, function in replacements:
         setattr(owner, name, function)
-    app()
+    run_and_exit(app)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from editr1.cli import toy as toy_commands
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.registry import BENCHMARKS
 from editr1.training.interrupts import raise_when_stopped
+from editr1.training.process_end import run_and_exit
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,8 +42,9 @@ app.add_typer(evaluation, name="eval")
 
 def main() -> None:
     """Entry point of the `editr1` command."""
-    if not _rank():  # a rank may wait for others where Python sees no signal; torchrun's SIGTERM must end it
-        raise_when_stopped()
+    if _rank():  # it may wait for others where Python sees no signal; torchrun's SIGTERM must end it
+        run_and_exit(app)
+    raise_when_stopped()
     app()
 
 

@@ -50,9 +50,9 @@ def first_line(error: BaseException) -> str:
     return printable((str(error).strip() or type(error).__name__).splitlines()[0]).rstrip(".")
 
 
-def printable(text: str) -> str:
-    """The first 300 letters of a text, with "?" for what cannot be printed, newlines among them."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:300])
+def printable(text: str, longest: int = 300) -> str:
+    """The first letters of a text, with "?" for what cannot be printed, newlines among them."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:longest])
 
 
 def first_problem(error: ValidationError) -> str:

@@ -82,10 +82,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 def parameters(folder: Path) -> int:
     """Number of parameters of one model, by the headers of its weight files; errors as of `weight_files`."""
-    return sum(count for file in weight_files(folder) for count in _tensor_sizes(file))
+    return sum(count for file in weight_files(folder) for count in tensor_sizes(file))
 
 
-def _tensor_sizes(file: Path) -> Iterator[int]:
+def tensor_sizes(file: Path) -> Iterator[int]:
     """Elements of each tensor in a safetensors file: eight bytes with the header's length, then the header as JSON."""
     try:
         with file.open("rb") as content:

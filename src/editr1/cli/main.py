@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
@@ -21,13 +21,16 @@ from editr1.cli import evaluate as eval_commands
 from editr1.cli import export as export_commands
 from editr1.cli import judge as judge_commands
 from editr1.cli import toy as toy_commands
-from editr1.errors import UserError
+from editr1.config.section import place
+from editr1.errors import UserError, printable
 from editr1.evaluation.benchmarks.registry import BENCHMARKS
 from editr1.training.interrupts import raise_when_stopped
 from editr1.training.process_end import run_and_exit
 
 P = ParamSpec("P")
 R = TypeVar("R")
+LONGEST = 800  # letters of a line that is told; one that repeats a long path has its remedy at its end
+TEXTS = ("instruction", "requirement", "task", "overrides")  # arguments that are words and no names
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 toy = typer.Typer(no_args_is_help=True, help="The embedded world: scenes, a tiny editor and a tiny judge.")
@@ -49,12 +52,12 @@ def main() -> None:
 
 
 def _reported(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn bad input and interruption into a line and an exit code."""
+    """Follow "~" in paths, and turn bad input and interruption into a line and an exit code."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            return command(*args, **{name: _followed(name, value) for name, value in kwargs.items()})
         except UserError as error:
             _report(error)
             raise typer.Exit(2) from error
@@ -70,6 +73,22 @@ def _reported(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+def _followed(name: str, value: Any) -> Any:
+    """An argument with its "~" followed: no shell does so behind the "=" of an option.
+
+    Raises:
+        UserError: No file can have this name.
+    """
+    if isinstance(value, list):
+        return [_followed(name, one) for one in value]
+    if not isinstance(value, str | Path) or name in TEXTS:
+        return value
+    try:
+        return type(value)(place(str(value)))
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
+
+
 def _record(error: Exception) -> bool:
     """Tell the other ranks of torchrun, if there are any, why this one ends; whether nobody has told it yet."""
     if not _rank():
@@ -83,7 +102,8 @@ def _report(error: UserError) -> None:
     """Tell what is wrong; of several ranks that know it, one does."""
     if _record(error):
         for line in str(error).splitlines():  # a check tells all that is wrong, one line each
-            typer.echo(f"editr1: {_rank()}{line}", err=True)
+            short = line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+            typer.echo(f"editr1: {_rank()}{printable(short, 2 * LONGEST)}", err=True)
 
 
 def _rank() -> str:

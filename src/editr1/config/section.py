@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
+
+from editr1.errors import printable
+
+PLACES = ("path", "template", "lora")
+"""Settings that name a folder or a file, or something else."""
 
 
 class Section(BaseModel):
@@ -38,9 +45,23 @@ def _value(name: str, value: Any, annotation: Any) -> Any:
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, bool):
                 raise ValueError(f"{name} must be a number, not {each}; YAML reads yes, no, on and off as truth values")
-    if isinstance(value, str) and value.startswith("~/") and (Path in kinds or name == "path"):
-        return str(Path(value).expanduser())
+    if isinstance(value, str) and (Path in kinds or name in PLACES):
+        return place(value)
     return value
+
+
+def place(text: str) -> str:
+    """A path with its "~" followed; a ValueError if no file can have it, as it is too long or a loop of links."""
+    if text.startswith("~"):
+        with suppress(RuntimeError):  # no user has this name: a shell leaves it too
+            text = str(Path(text).expanduser())
+    try:
+        if "://" not in text:
+            Path(text).stat()
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise ValueError(f"there can be no {printable(text[-80:])!r}: {error.strerror}") from error
+    return text
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:

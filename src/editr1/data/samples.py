@@ -120,6 +120,8 @@ class JsonlDataset:
         self.file, self._kind = folder / name, FILES[name]
         self._items: list[tuple[ItemLine, str, list[Path]]] = []
         with collect(faults):
+            if root is not None and not root.is_dir():
+                raise UserError(f"root {root}: there is no such folder; leave it out if all pictures are in {folder}")
             self._read(faults)
             if not self._items and not faults:
                 raise UserError(f"{self.file} holds no item; write one JSON object per line")

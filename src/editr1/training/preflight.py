@@ -26,7 +26,7 @@ from editr1.editors.lora.find import find_file
 from editr1.errors import UserError, collect
 from editr1.judges.base import JudgeRequest
 from editr1.judges.check import check_judge, check_reward
-from editr1.model_files import is_hub_name, parameters
+from editr1.model_files import is_hub_name, parameters, tensor_sizes
 from editr1.toy.assets import locate
 from editr1.training import checkpoint, run_files
 from editr1.training.data_check import PictureCheck, describe, headers_of, repetitions
@@ -76,7 +76,7 @@ def check_run(config: Config, findings: Findings) -> None:
         findings.facts["out"] = check_out(config.out, config)
     if config.adapter.init is not None:
         with findings.part("adapter.init"):
-            find_file(config.adapter.init)
+            sum(tensor_sizes(find_file(config.adapter.init)))
     if config.memory.cache is not None:
         with findings.part("memory.cache"):
             check_writable(config.memory.cache, "memory.cache")
@@ -114,11 +114,12 @@ def check_writable(folder: Path, setting: str) -> None:
     """Refuse a folder that cannot be made or written."""
     where = f"{setting}={folder}"
     try:
-        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        place = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
     except (OSError, ValueError) as error:
         raise UserError(f"{where}: there can be no such folder ({error}); choose another one") from error
     if not place.is_dir():
-        raise UserError(f"{where}: {place} is a file; choose a folder")
+        kind = "a file" if place.exists() else "a link to nothing"
+        raise UserError(f"{where}: {place} is {kind}; choose a folder")
     try:
         with TemporaryDirectory(prefix=".editr1-", dir=place):  # permissions alone do not tell, least of all to root
             pass

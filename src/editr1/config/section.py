@@ -46,7 +46,10 @@ def _value(name: str, value: Any, annotation: Any) -> Any:
             if isinstance(each, bool):
                 raise ValueError(f"{name} must be a number, not {each}; YAML reads yes, no, on and off as truth values")
     if isinstance(value, str) and (Path in kinds or name in PLACES):
-        return place(value)
+        try:
+            return place(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
     return value
 
 
@@ -60,7 +63,8 @@ def place(text: str) -> str:
             Path(text).stat()
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            raise ValueError(f"there can be no {printable(text[-80:])!r}: {error.strerror}") from error
+            words = f"{printable(text[-80:])!r}: there can be no such folder or file ({error.strerror})"
+            raise ValueError(words) from error
     return text
 
 

@@ -24,11 +24,30 @@ HALF = re.compile(r"\\u[dD][89a-fA-F]")
 """An escape that may be half of a character."""
 
 
+LINE = 1000
+"""Longest line of a message."""
+
+
 class UserError(Exception):
     """Bad input: the message says what is wrong, where, and how to mend it, in one line.
 
-    The command line prints it without a traceback and exits with code 2.
+    The command line prints it without a traceback and exits with code 2. Messages repeat names and words of strangers:
+    what is not printable is a "?", and the middle of a long line is left out.
+
+    Args:
+        lines: The message; several if several things are wrong.
     """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*map(_readable, lines))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
+
+
+def _readable(line: str) -> str:
+    short = line if len(line) <= LINE else f"{line[: LINE // 2]} ... {line[-LINE // 3 :]}"
+    return printable(short, LINE)
 
 
 @contextmanager

@@ -134,7 +134,7 @@ def refuse(faults: Sequence[str]) -> None:
     """Raise a UserError with one line for each fault, if there are any."""
     more = [f"and {len(faults) - LINES} more faults"] if len(faults) > LINES else []
     if faults:
-        raise UserError("\n".join([*faults[:LINES], *more]))
+        raise UserError(*faults[:LINES], *more)
 
 
 def _look(checks: Sequence[PictureCheck], enough: Callable[[], bool]) -> bool:

@@ -45,8 +45,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     origins: dict[str, str] = {}
     for override in overrides:
         key, value = parse_override(override)
-        _set(tree, key, value, f"override {override}")
         origins[key] = f"override {override}"
+        _set(tree, key, value, origins[key])
     try:
         return Config.model_validate(tree)
     except ValidationError as error:

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image as Images
 from PIL import ImageOps, UnidentifiedImageError
 from PIL.Image import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from editr1.errors import UserError, first_line
 
@@ -65,6 +66,7 @@ def read_picture(file: Path | BinaryIO, complaint: str, remedy: str = "") -> Ima
     If it cannot be read, the message of the UserError begins with `complaint` and ends with `remedy`.
     """
     with _opened(file, complaint, remedy) as image:
+        _scale_transparency(image)
         return _rgb(ImageOps.exif_transpose(image))
 
 
@@ -120,6 +122,16 @@ def _rgb(image: Image) -> Image:
         return image.convert("RGB")
     white = Images.new("RGBA", image.size, "white")
     return Images.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def _scale_transparency(image: Image) -> None:
+    """Bring the colour that means transparent, which PNG states with the file's own bits, to the 8 of the pixels."""
+    bits = image.tile[0].args if isinstance(image, PngImageFile) and image.tile else None
+    clear = image.info.get("transparency")
+    if bits in ("L;2", "L;4") and isinstance(clear, int):
+        image.info["transparency"] = clear * (85 if bits == "L;2" else 17)
+    elif bits == "RGB;16B" and isinstance(clear, tuple):
+        image.info["transparency"] = tuple(level >> 8 for level in clear)  # as Pillow does with the pixels
 
 
 def _from_16_bits(image: Image) -> Image:

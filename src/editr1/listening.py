@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 import h11
 import uvicorn
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from editr1.errors import UserError
 
 PATIENCE = 30.0  # seconds for the head of a request, and as many for its body
+HEAD_MAX = 2**16  # bytes of the head of a request
 CONNECTIONS = 900  # at a time: a process may usually have 1,024 files
 LOCAL = ("127.0.0.1", "::1", "localhost")
 HEADERS = {
@@ -32,7 +33,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
 }
-"""Of every answer that does not set them itself."""
+"""Of every answer that does not set them itself, those of the framework too."""
 
 
 def listen(host: str, port: int) -> tuple[socket.socket, str]:
@@ -60,43 +61,44 @@ def server(app: ASGIApp) -> uvicorn.Server:
 
 
 class Guard:
-    """Checks requests before they reach an application, and adds `HEADERS` to its answers.
+    """Checks requests before they reach an application.
 
     Args:
         app: The application.
         host: The address that the server listens at.
         body_max: Bytes of a request's body, at most.
         refuse: Makes an answer of a status and words.
+        names: Further names that requests may give to this server.
     """
 
-    def __init__(self, app: ASGIApp, host: str, body_max: int, refuse: Callable[[int, str], Response]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        body_max: int,
+        refuse: Callable[[int, str], Response],
+        names: Sequence[str] = (),
+    ) -> None:
         self.app, self.body_max, self.refuse = app, body_max, refuse
         more = () if host in LOCAL else (socket.gethostname(), socket.getfqdn())
-        self.names = {name.lower() for name in ("localhost", host, *more)}
+        self.names = {name.lower() for name in ("localhost", host, *more, *names)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve or refuse a request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-
-        async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
         if (problem := self._problem(Headers(scope=scope))) is not None:
-            await self.refuse(*problem)(scope, receive, send_guarded)
+            await self.refuse(*problem)(scope, receive, send)
         else:
-            await self.app(scope, _limited(receive, self.body_max), send_guarded)
+            await self.app(scope, _limited(receive, self.body_max), send)
 
     def _problem(self, headers: Headers) -> tuple[int, str] | None:
         """Status and words of a refusal."""
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self._is_own(host):
-            return 400, f"this server has another name: call it by its address, or as {', '.join(sorted(self.names))}"
+            names = ", ".join(sorted(self.names))
+            return 400, f"this server has another name: call it by its address, as {names}, or as --allow-host says"
         if origin is not None and origin != f"http://{host}":
             return 403, "pages of other sites may not ask this server"
         if (size := headers.get("content-length", "0")).isdecimal() and int(size[:20]) > self.body_max:
@@ -138,10 +140,26 @@ def _limited(receive: Receive, body_max: int) -> Receive:
     return receive_limited
 
 
+class _Connection(h11.Connection):
+    """Adds `HEADERS` to whatever is answered."""
+
+    def send(self, event: h11.Event) -> bytes | None:
+        if isinstance(event, h11.Response):
+            present = {name for name, _ in event.headers}
+            own = [(name, value) for name, value in HEADERS.items() if name.lower().encode() not in present]
+            headers = [*event.headers, *own]
+            event = h11.Response(status_code=event.status_code, headers=headers, reason=event.reason)
+        return super().send(event)
+
+
 class _Protocol(H11Protocol):
     """Ends a connection if no whole head of a request comes in time, and refuses one too many."""
 
     timer: asyncio.TimerHandle | None = None
+
+    def __init__(self, config: uvicorn.Config, *others: Any, **named: Any) -> None:
+        super().__init__(config, *others, **named)
+        self.conn = _Connection(h11.SERVER, HEAD_MAX)
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)

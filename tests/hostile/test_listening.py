@@ -106,6 +106,89 @@ def listen_at(host: str, folder: Path) -> None:
         assert httpx.get(f"{url}/health", headers={"Host": "evil.example"}).status_code == 400
 
 
+def raw(content: bytes) -> Callable[[str], bytes]:
+    """What is answered to these bytes."""
+
+    def ask(url: str) -> bytes:
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=20) as connection:
+            connection.sendall(content)
+            return b"".join(iter(partial(connection.recv, 2**16), b""))
+
+    return ask
+
+
+def guarded(status: int, content: bytes, app: Callable[[], Any], folder: Path) -> None:
+    """Every answer has each of the headers once, also one that the framework gives."""
+    with running(app()) as url:
+        logging.disable()  # what is not foreseen is logged with its traceback
+        head, _, _ = raw(content)(url).partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    assert first.split()[1] == str(status), head
+    names = [line.partition(":")[0].lower() for line in lines]
+    assert all(names.count(name.lower()) == 1 for name in HEADERS), head
+
+
+class Broken(Model):
+    """Fails in a way that nothing foresees."""
+
+    @property
+    def name(self) -> str:
+        raise KeyError("name")
+
+
+def broken_app() -> Any:
+    return judge_app(Broken())  # type: ignore[arg-type]
+
+
+def judge_of_nobody() -> Any:
+    return judge_app(Model())  # type: ignore[arg-type]
+
+
+async def falls_over(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "http":
+        raise ValueError("before it answers")
+
+
+def empty_arena() -> Any:
+    return arena_app([], SimpleNamespace(keys=set(), lines=[], counts={}, path="votes.jsonl"))  # type: ignore[arg-type]
+
+
+def request(line: str, *headers: str) -> bytes:
+    return "\r\n".join([f"{line} HTTP/1.1", "Host: localhost", "Connection: close", *headers, "", ""]).encode()
+
+
+GUARDED = (
+    ("a page", 200, request("GET /"), empty_arena),
+    ("an unknown path", 404, request("GET /x"), empty_arena),
+    ("a method that is not there", 405, request("PUT /vote"), empty_arena),
+    ("a vote that is none", 422, request("POST /vote", "Content-Length: 2", "Content-Type: application/json") + b"{}",
+     empty_arena),
+    ("a picture of a text", 422, request("GET /image/x/left"), empty_arena),
+    ("a picture of another side", 422, request("GET /image/0/up"), empty_arena),
+    ("no HTTP", 400, b"nonsense\r\n\r\n", empty_arena),
+    ("an unknown path", 404, request("GET /x"), judge_of_nobody),
+    ("a method that is not there", 405, request("DELETE /health"), judge_of_nobody),
+    ("no JSON", 400, request("POST " + CHAT, "Content-Length: 1") + b"{", judge_of_nobody),
+    ("no HTTP", 400, b"\x00\x01\r\n\r\n", judge_of_nobody),
+    ("two hosts", 400, request("GET /", "Host: localhost"), judge_of_nobody),
+    ("another name", 400, request("GET /").replace(b"localhost", b"evil.example"), judge_of_nobody),
+    ("a failure that is not foreseen", 500, request("GET /v1/models"), broken_app),
+    ("an application that falls over", 500, request("GET /"), lambda: falls_over),
+)  # fmt: skip
+
+
+def called(names: tuple[str, ...], host: str, status: int, folder: Path) -> None:
+    """Names that the user allows are this server's, whatever the port; the others are not."""
+    with running(judge_app(Model(), names=names)) as url:  # type: ignore[arg-type]
+        for name in (host, f"{host}:8000", host.upper()):
+            assert httpx.get(f"{url}/health", headers={"Host": name}).status_code == status
+        origin = {"Host": host, "Origin": "http://evil.example"}
+        assert httpx.get(f"{url}/health", headers=origin).status_code == max(status, 400 if status == 400 else 403)
+
+
+SERVICE = ("judge", "judge.training.svc.cluster.local")
+
+
 def chunks(count: int) -> Iterator[bytes]:
     for _ in range(count):
         yield b" " * 2**20
@@ -232,6 +315,19 @@ SERVE = (
     Case("serve: a body that drips", partial(drip, SLOW), "clean"),
     Case("serve: 50 clients that leave at once", partial(leave, 0.0, 50), "clean"),
     Case("serve: 15 clients that leave soon", partial(leave, 0.1, 15), "clean"),
+)
+
+SERVE += (
+    *(
+        Case(f"headers of {name}, {app.__name__.strip('<>')}", partial(guarded, status, content, app), "clean")
+        for name, status, content, app in GUARDED
+    ),
+    *(Case(f"called {name}", partial(called, SERVICE, name, 200), "clean") for name in SERVICE),
+    *(
+        Case(f"called {name}, which nobody allows", partial(called, SERVICE, name, 400), "clean")
+        for name in ("judges", "judge.evil.example", "evil.judge", "training.svc.cluster.local")
+    ),
+    Case("called judge, and no name is allowed", partial(called, (), "judge", 400), "clean"),
 )
 
 

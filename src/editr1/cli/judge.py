@@ -66,6 +66,9 @@ def serve(
     name: Annotated[str | None, typer.Option(help="Model name for clients; by default the folder's name.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8000,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A further name by which clients call this server; may be repeated.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16; by default bfloat16 on a GPU.")] = "",
@@ -83,7 +86,7 @@ def serve(
     number_format = pick_dtype(dtype or "auto", place)
     served = TransformersModel(locate(model, toy="judge"), batch_size=batch_size, device=place, dtype=number_format)
     served.name = name or served.name
-    run_server(served, host=host, port=port, batch_size=batch_size)
+    run_server(served, host=host, port=port, batch_size=batch_size, names=allow_host or ())
 
 
 def agree(

@@ -55,7 +55,8 @@ class EditRow:
     @property
     def source(self) -> str:
         """File name of the source image in the folder of the rows: as the edit's, whatever version named that."""
-        return f"{self.image.rpartition('_')[0]}_{SOURCE}.png"
+        start = self.image.removesuffix(f"_{self.index}.png")
+        return image_name(self.key, SOURCE) if start == self.image else f"{start}_{SOURCE}.png"
 
 
 _ROW = TypeAdapter(EditRow)

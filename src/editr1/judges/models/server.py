@@ -111,9 +111,17 @@ class Batcher:
 
 
 def make_app(
-    model: Served, *, batch_size: int = JUDGE_DEFAULTS.batch_size, wait_ms: float = 5, host: str = "127.0.0.1"
+    model: Served,
+    *,
+    batch_size: int = JUDGE_DEFAULTS.batch_size,
+    wait_ms: float = 5,
+    host: str = "127.0.0.1",
+    names: Sequence[str] = (),
 ) -> FastAPI:
-    """The application at `host`; a batch with room waits `wait_ms` milliseconds for more questions."""
+    """The application at `host`, which clients may call by further names.
+
+    A batch with room waits `wait_ms` milliseconds for more questions.
+    """
     batcher, memory = Batcher(model, batch_size, wait_ms / 1000), Memory(HELD_MAX)
 
     @asynccontextmanager
@@ -124,7 +132,7 @@ def make_app(
         batcher.close()
 
     app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, host=host, body_max=BODY_MAX, refuse=_error)
+    app.add_middleware(Guard, host=host, body_max=BODY_MAX, refuse=_error, names=names)
     _add_errors(app)
 
     @app.get("/health")
@@ -190,8 +198,8 @@ def _add_errors(app: FastAPI) -> None:
         return _error(500, type(error).__name__, "server_error")
 
 
-def serve(model: Served, *, host: str, port: int, batch_size: int) -> None:
-    """Serve until Ctrl-C.
+def serve(model: Served, *, host: str, port: int, batch_size: int, names: Sequence[str] = ()) -> None:
+    """Serve until Ctrl-C; requests may call this server by further `names`.
 
     Raises:
         UserError: The address is taken, or not of this machine.
@@ -199,7 +207,7 @@ def serve(model: Served, *, host: str, port: int, batch_size: int) -> None:
     listener, url = listen(host, port)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     _log.info("Serving %s at %s (Ctrl-C ends it)", model.name, f"{url}/v1")
-    server(make_app(model, batch_size=batch_size, host=host)).run(sockets=[listener])
+    server(make_app(model, batch_size=batch_size, host=host, names=names)).run(sockets=[listener])
 
 
 def _check_name(name: str, model: MLLM) -> None:

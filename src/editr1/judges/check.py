@@ -7,7 +7,6 @@ import (`open.check_processor`).
 from __future__ import annotations
 
 import json
-import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -32,7 +31,7 @@ from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.remote import OpenAIModel
 from editr1.judges.prompts import Prompt
 from editr1.judges.rewards.editscore import BACKBONES
-from editr1.judges.rewards.function import FunctionReward
+from editr1.judges.rewards.function import FunctionReward, raised
 from editr1.judges.rewards.http import HttpReward
 from editr1.model_files import check_hub, is_hub_name, parameters, weight_files
 from editr1.toy.assets import locate
@@ -146,13 +145,14 @@ def _unanswered(judge: Judge, requests: Sequence[JudgeRequest]) -> str | None:
 def _call(name: str, requests: Sequence[JudgeRequest]) -> Iterator[str]:
     """What a user's function raises on the first edit."""
     try:
-        FunctionReward(name).score(requests[:1])
+        reward = FunctionReward(name)
+        reward.read(reward.call(requests[0]))
     except UserError as error:
         yield str(error)
-    except Exception as error:  # noqa: BLE001  # whatever a user's function raises is told
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(place.filename).name}:{place.lineno}"
-        yield f"the function {name} raises {type(error).__name__}: {first_line(error)} ({where}); mend it"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # whatever a user's function raises is told, sys.exit() too
+        yield f"the function {name} {raised(error)}; mend it"
 
 
 def _post(url: str, requests: Sequence[JudgeRequest], optional: bool) -> Iterator[str]:

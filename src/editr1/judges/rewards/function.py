@@ -6,12 +6,13 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Collection
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from editr1.errors import UserError
+from editr1.errors import UserError, first_line, printable
 from editr1.judges.base import JudgeRequest, Score, SingleJudge
 
 
@@ -19,20 +20,33 @@ class FunctionReward(SingleJudge):
     """Calls `function(source, edit, instruction, requirement, task)`, which returns a number in [0, 1], or None.
 
     A function with a parameter `references` gets the sample's references too, by that name.
-    None leaves the edit without a score. Anything else that it returns is a `UserError`, and what it raises is not
-    caught: it is the user's own code, and its traceback says where it fails.
+    None leaves the edit without a score, and so does a function that would end the process. Anything else that it
+    returns is a `UserError`, and an exception is not caught: it is the user's own code, and its traceback says where it
+    fails.
 
     Its name is "pkg.module:function", importable from the current folder too.
     """
 
     def __init__(self, name: str) -> None:
         self.name, self.function = name, load_function(name)
-        self.takes_references = "references" in inspect.signature(self.function).parameters
+        self.takes_references = "references" in _parameters(self.function)
 
     def score_one(self, request: JudgeRequest) -> Score:
+        try:
+            return self.read(self.call(request))
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001  # such as sys.exit(), which is no end of the run
+            return Score(None, f"{self.name} {raised(error)}")
+
+    def call(self, request: JudgeRequest) -> Any:
+        """What the function returns for an edit."""
         sample = request.sample
         more = {"references": sample.references} if self.takes_references else {}
-        value = self.function(sample.source, request.edit, sample.instruction, sample.requirement, sample.task, **more)
+        return self.function(sample.source, request.edit, sample.instruction, sample.requirement, sample.task, **more)
+
+    def read(self, value: Any) -> Score:
+        """The score that a returned value means; a UserError if it is none."""
         score = as_score(value, self.name)
         if score.value is None and value is not None:
             raise UserError(f"reward function {score.reason}; return one, or None for an edit that it cannot score")
@@ -44,7 +58,9 @@ def as_score(value: Any, where: str) -> Score:
     if value is None:
         return Score(None, f"{where}: nothing to say")
     if isinstance(value, bool) or not isinstance(value, Real):  # numbers of NumPy are real too
-        return Score(None, f"{where}: gave {type(value).__name__} {str(value)[:40]!r}, not a number in [0, 1]")
+        return Score(
+            None, f"{where}: gave {type(value).__name__} {printable(str(value)[:40])!r}, not a number in [0, 1]"
+        )
     try:
         number = float(value)
     except (ArithmeticError, TypeError, ValueError):  # such as an integer of 400 digits
@@ -52,6 +68,16 @@ def as_score(value: Any, where: str) -> Score:
     if not 0 <= number <= 1:  # nor is NaN
         return Score(None, f"{where}: gave {number:g}, not a number in [0, 1]")
     return Score(number)
+
+
+def raised(error: BaseException) -> str:
+    """What an error of the user's own code is, and where: "raises KeyError: 'colour' (rewards.py:6)"."""
+    ours = ("<frozen ", __file__, str(importlib.__file__))
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append((error.filename, error.lineno))
+    places = [f" ({Path(file).name}:{line})" for file, line in frames if not file.startswith(ours)]
+    return f"raises {type(error).__name__}: {first_line(error)}{places[-1] if places else ''}"
 
 
 def load_function(name: str) -> Callable[..., Any]:
@@ -64,8 +90,17 @@ def load_function(name: str) -> Callable[..., Any]:
         sys.path.insert(0, here)
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise UserError(f"reward function {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the user's module does while it is imported
+        raise UserError(f"reward function {name!r} cannot be loaded: it {raised(error)}; mend it") from error
     if not callable(function):
         raise UserError(f"reward function {name!r} is a {type(function).__name__}, not a function")
     return function
+
+
+def _parameters(function: Callable[..., Any]) -> Collection[str]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some of those that are written in C have none to be read
+        return ()

@@ -143,7 +143,7 @@ def _limited(receive: Receive, body_max: int) -> Receive:
 class _Connection(h11.Connection):
     """Adds `HEADERS` to whatever is answered."""
 
-    def send(self, event: h11.Event) -> bytes | None:
+    def send(self, event: Any) -> Any:
         if isinstance(event, h11.Response):
             present = {name for name, _ in event.headers}
             own = [(name, value) for name, value in HEADERS.items() if name.lower().encode() not in present]

@@ -79,10 +79,8 @@ def loaded(text: str, folder: Path) -> None:
         FunctionReward("own:reward")
     except UserError as error:
         assert "'own:reward'" in str(error)
-        placed = re.search(
-            r"\(own\.py:\d+\)|has no attribute|not a function|cannot import|null bytes|encoding", str(error)
-        )
-        assert placed, error
+        place = r"\(own\.py:\d+\)|has no attribute|not a function|cannot import|null bytes|encoding"
+        assert re.search(place, str(error)), error
         raise
 
 

@@ -58,9 +58,8 @@ def as_score(value: Any, where: str) -> Score:
     if value is None:
         return Score(None, f"{where}: nothing to say")
     if isinstance(value, bool) or not isinstance(value, Real):  # numbers of NumPy are real too
-        return Score(
-            None, f"{where}: gave {type(value).__name__} {printable(str(value)[:40])!r}, not a number in [0, 1]"
-        )
+        words = printable(str(value), 40)
+        return Score(None, f"{where}: gave {type(value).__name__} {words!r}, not a number in [0, 1]")
     try:
         number = float(value)
     except (ArithmeticError, TypeError, ValueError):  # such as an integer of 400 digits

@@ -131,7 +131,7 @@ def guarded(status: int, content: bytes, app: Callable[[], Any], folder: Path) -
 class Broken(Model):
     """Fails in a way that nothing foresees."""
 
-    name = property(lambda self: {}["name"])  # type: ignore[assignment]
+    name = property(lambda self: Model.missing)  # type: ignore[attr-defined]
 
 
 def broken_app() -> Any:

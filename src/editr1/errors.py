@@ -1,10 +1,14 @@
-"""The exception for wrong input, which says how to mend it; short words for errors of libraries; JSON of strangers."""
+"""The exception for wrong input, which says how to mend it; lines of warning; short words for errors of libraries; JSON
+of strangers.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +52,12 @@ class UserError(Exception):
 def _readable(line: str) -> str:
     short = line if len(line) <= LINE else f"{line[: LINE // 2]} ... {line[-LINE // 3 :]}"
     return printable(short, LINE)
+
+
+def tell(text: str) -> None:
+    """One line on the error stream, above a progress bar if there is one; of several ranks the main one says it."""
+    if os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(f"editr1: {text}\n")
 
 
 @contextmanager

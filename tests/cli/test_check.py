@@ -29,7 +29,8 @@ from editr1.errors import UserError
 from editr1.model_files import parameters
 from editr1.toy.assets import WEIGHTS
 from editr1.training import preflight
-from editr1.training.checkpoint import STATE, resolve
+from editr1.training.checkpoint import resolve
+from editr1.training.seal import STATE
 
 COLOURS = ("red", "blue", "green", "black", "white")
 
@@ -229,7 +230,8 @@ def test_a_run_with_other_settings_is_told_before_weights_are_loaded(run: Path) 
     config = load_config(run)
     folder = run.parent / "out" / "checkpoints" / "step_000003"
     folder.mkdir(parents=True)
-    state = {"format": 1, "step": 3, "files": {}, "config": resolve(config).model_dump(mode="json")}
+    state = {"format": 1, "step": 3, "seconds": 9, "start": {}, "files": {}}
+    state["config"] = resolve(config).model_dump(mode="json")
     (folder / STATE).write_text(json.dumps(state))
     assert "goes on after step 3" in invoke("check", str(run))[1]
     code, _, err = invoke("train", str(run), "optim.lr=1")

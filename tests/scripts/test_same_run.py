@@ -21,7 +21,10 @@ def run(folder: Path, reward: float = 0.5, weight: float = 1.0, steps: int = 2, 
     rows = [{"step": step + 1, "reward_mean": reward, "seconds": {"rollout": seconds}} for step in range(steps)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     tensors = {"a": torch.tensor([weight])}
-    checkpoint.save(folder / "checkpoints", steps, {}, lambda part: save_file(tensors, part / "w.safetensors"), keep=1)
+    state = {"seconds": 1, "start": {}, "config": {}}
+    checkpoint.save(
+        folder / "checkpoints", steps, state, lambda part: save_file(tensors, part / "w.safetensors"), keep=1
+    )
     return folder
 
 

@@ -16,6 +16,7 @@ from editr1.errors import UserError
 from editr1.files import write_file
 from editr1.training import checkpoint
 from editr1.training.interrupts import Interrupts
+from editr1.training.seal import read_state
 
 
 def two_files(folder: Path) -> None:
@@ -25,14 +26,14 @@ def two_files(folder: Path) -> None:
 
 
 def save(root: Path, step: int, keep: int = 9) -> Path:
-    return checkpoint.save(root, step, {"seconds": step / 2}, two_files, keep)
+    return checkpoint.save(root, step, {"seconds": step / 2, "start": {}, "config": {}}, two_files, keep)
 
 
 def test_what_was_saved_is_found_again_with_its_state(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path) is None
     folder = save(tmp_path, 3)
     assert folder == tmp_path / "step_000003" == checkpoint.latest(tmp_path)
-    state = checkpoint.read_state(folder)
+    state = read_state(folder)
     assert (state["step"], state["seconds"]) == (3, 1.5)
     assert state["files"] == {"a.bin": 1000, "inner/b.bin": 10}
 
@@ -98,15 +99,15 @@ WRITER = """
         print("writing", flush=True)
         time.sleep(60)
 
-    root = Path(sys.argv[1])
-    checkpoint.save(root, 1, {}, write, 3)
+    root, state = Path(sys.argv[1]), {"seconds": 0, "start": {}, "config": {}}
+    checkpoint.save(root, 1, state, write, 3)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
     try:
-        checkpoint.save(root, 2, {}, write, 3)
+        checkpoint.save(root, 2, state, write, 3)
     except UserError as error:
         print(error, [path.name for path in root.iterdir()], flush=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    checkpoint.save(root, 2, {}, write_half, 3)
+    checkpoint.save(root, 2, state, write_half, 3)
 """
 
 

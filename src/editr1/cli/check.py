@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from editr1.config.rewards import JudgeConfig
 from editr1.config.settings import Config, EditorConfig
 from editr1.data.samples import JsonlDataset
 from editr1.editors.check import check_editor
-from editr1.errors import UserError
+from editr1.errors import UserError, tell
 from editr1.evaluation.progress import progress
 from editr1.judges.check import check_judge
 from editr1.training.data_check import PictureCheck, describe_sizes, headers_of
@@ -123,11 +122,6 @@ def warn(fault: str | None) -> None:
     """Tell a fault as a warning, if it is one."""
     if fault is not None:
         tell(f"warning: {fault}")
-
-
-def tell(text: str) -> None:
-    """One line on the error stream, above a progress bar if there is one."""
-    sys.stderr.write(f"editr1: {text}\n")
 
 
 def refuse(faults: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ and the others not; a backward pass after such a switch would drop the gradients
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.loaders.peft import PeftAdapterMixin
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -33,8 +33,9 @@ from torch.nn import Parameter
 
 from editr1.config.settings import AdapterConfig
 from editr1.editors.lora.comfyui import listing
-from editr1.editors.lora.files import read_lora
-from editr1.editors.weight_files import open_tensors, read_part, write_parts
+from editr1.editors.lora.files import HEADER, read_lora
+from editr1.editors.lora.find import DIFFUSERS_FILE
+from editr1.editors.weight_files import open_tensors, read_part, save_tensors, write_parts
 from editr1.errors import UserError
 
 DEFAULT, OLD, REFERENCE = "default", "old", "reference"
@@ -215,15 +216,8 @@ class LoraPolicies(Policies):
         settings = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
         settings = {f"{self.component}.{key}": value for key, value in settings.items()}
         layers = {f"{self.component}.{key}": weight.detach() for key, weight in self.weights[name].items()}
-        LoraBaseMixin.write_lora_layers(
-            state_dict=layers,
-            save_directory=folder,
-            is_main_process=True,
-            weight_name=None,
-            save_function=None,
-            safe_serialization=True,
-            lora_adapter_metadata=settings,
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        save_tensors(layers, folder / DIFFUSERS_FILE, {HEADER: json.dumps(settings, indent=2, sort_keys=True)})
 
     def _activate(self, name: str) -> None:
         """Switch adapters, without the walk of `denoiser.set_adapter` over all modules and its change of gradients."""

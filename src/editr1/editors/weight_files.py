@@ -84,7 +84,7 @@ def write_parts(tensors: Mapping[str, Tensor], folder: Path, pattern: str, limit
         try:
             if own:
                 folder.mkdir(parents=True, exist_ok=True)
-                save_file(whole, folder / file, metadata={"format": "pt"})
+                save_tensors(whole, folder / file, {})
                 sync(folder / file)
             if own and number == 0 and plan.is_sharded:
                 index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
@@ -98,6 +98,26 @@ def write_parts(tensors: Mapping[str, Tensor], folder: Path, pattern: str, limit
             problem = OSError("another rank could not write its files")
     if problem is not None:
         raise problem
+
+
+def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file; equal tensors and metadata make equal bytes.
+
+    The library writes the entries of metadata in an order that changes from process to process; here they are sorted.
+
+    Raises:
+        OSError, SafetensorError: The file cannot be written.
+    """
+    save_file(tensors, file, metadata={"format": "pt", **metadata})
+    with file.open("r+b") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise OSError(f"{file}: the header is not written as this version of safetensors writes it")
+        opened.seek(8)
+        opened.write(text.ljust(length))
 
 
 def _whole(tensor: Tensor, own: bool) -> Tensor | None:

@@ -21,7 +21,6 @@ import torch
 from diffusers import DiffusionPipeline
 from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from editr1 import __version__
@@ -31,6 +30,7 @@ from editr1.editors.lora import files as lora_files
 from editr1.editors.lora.comfyui import Lora, listing, to_original
 from editr1.editors.lora.find import DIFFUSERS_FILE, PEFT_FILE
 from editr1.editors.open import denoiser_name, find_family, inference_guidance
+from editr1.editors.weight_files import save_tensors
 from editr1.errors import UserError
 from editr1.export.call import UNKNOWN, Call
 from editr1.export.card import Card, write_card
@@ -38,6 +38,7 @@ from editr1.report.run_folder import Run, read_run
 from editr1.toy.assets import locate
 from editr1.training import checkpoint
 from editr1.training.run_files import CHECKPOINTS, CONFIG
+from editr1.training.seal import read_state
 
 Layout = Literal["diffusers", "peft", "comfyui"]
 COMFYUI_FILE = "lora_comfyui.safetensors"
@@ -125,15 +126,18 @@ def export_run(
 
 
 def find_source(folder: Path, ema: bool = True, step: int | None = None) -> ExportSource:
-    """The newest checkpoint of a run, or the one of a step."""
-    run = read_run(folder)
-    steps = {checkpoint.read_state(path)["step"]: path for path in checkpoint.complete(folder / CHECKPOINTS)}
-    if not steps:
+    """The newest whole checkpoint of a run, or the one of a step."""
+    run, root, part = read_run(folder), folder / CHECKPOINTS, "ema" if ema else "policy"
+    if step is None:
+        source = checkpoint.open_weights(root, part)
+    elif (source := checkpoint.place(root, step)).exists():
+        checkpoint.refuse_damage(source, part)
+    else:
+        steps = [str(read_state(path)["step"]) for path in checkpoint.complete(root)]
+        raise UserError(f"{folder} has no checkpoint of step {step}; it has those of {', '.join(steps) or 'no step'}")
+    if source is None:
         raise UserError(f"{folder} has no whole checkpoint; train at least one step of it with `editr1 train`")
-    if step is not None and step not in steps:
-        raise UserError(f"{folder} has no checkpoint of step {step}; it has those of {', '.join(map(str, steps))}")
-    step = max(steps) if step is None else step
-    return ExportSource(run, step, steps[step] / ("ema" if ema else "policy"))
+    return ExportSource(run, read_state(source)["step"], source / part)
 
 
 @dataclass(frozen=True)
@@ -195,7 +199,7 @@ def _write_diffusers(source: ExportSource, base: BaseEditor, folder: Path) -> No
     (lora, denoiser), prefix = _lora_and_denoiser(source, base), f"{base.component}."
     settings = {**lora_files.adapter_settings(lora), "target_modules": _targets(lora, denoiser)}
     header = json.dumps({prefix + name: value for name, value in settings.items()}, indent=2, sort_keys=True)
-    _save(
+    save_tensors(
         lora_files.matrices(lora, prefix),
         folder / DIFFUSERS_FILE,
         {**source.facts, lora_files.HEADER: header},
@@ -215,7 +219,7 @@ def _write_peft(source: ExportSource, base: BaseEditor, folder: Path) -> None:
         inference_mode=True,
     )
     config.save_pretrained(str(folder))
-    _save(lora_files.matrices(lora, lora_files.PEFT_PREFIX), folder / PEFT_FILE, source.facts)
+    save_tensors(lora_files.matrices(lora, lora_files.PEFT_PREFIX), folder / PEFT_FILE, source.facts)
     wrapped = PeftModel.from_pretrained(denoiser, str(folder), adapter_name="check", torch_device="cpu")
     lora_files.refuse_differences(lora, lora_files.injected(wrapped, "check"), f"in {PEFT_FILE}")
 
@@ -223,7 +227,7 @@ def _write_peft(source: ExportSource, base: BaseEditor, folder: Path) -> None:
 def _write_comfyui(source: ExportSource, base: BaseEditor, folder: Path) -> None:
     lora, denoiser = _lora_and_denoiser(source, base)
     shapes, name = lora_files.linear_shapes(denoiser), base.denoiser.__name__
-    _save(to_original(lora, name, lambda module: shapes[module][0]), folder / COMFYUI_FILE, source.facts)
+    save_tensors(to_original(lora, name, lambda module: shapes[module][0]), folder / COMFYUI_FILE, source.facts)
     lora_files.inject(denoiser, lora_files.read_lora(folder / COMFYUI_FILE, name), "check")
     lora_files.refuse_differences(lora, lora_files.injected(denoiser, "check"), f"in {COMFYUI_FILE}")
 
@@ -233,10 +237,6 @@ WRITERS: dict[str, Callable[[ExportSource, BaseEditor, Path], None]] = {
     "peft": _write_peft,
     "comfyui": _write_comfyui,
 }
-
-
-def _save(tensors: dict[str, Tensor], file: Path, header: dict[str, str]) -> None:
-    save_file(tensors, file, metadata={"format": "pt", **header})
 
 
 def _targets(lora: Lora, denoiser: nn.Module) -> list[str]:

@@ -11,9 +11,9 @@ import yaml
 
 from editr1.algorithms.base import Algorithm, find_algorithms
 from editr1.data.pictures import inside
-from editr1.errors import UserError
+from editr1.errors import UserError, tell
 from editr1.evaluation.heldout.rows import EditRow, read_rows
-from editr1.files import read_lines
+from editr1.training.metrics import in_words, read_metrics
 from editr1.training.run_files import AFTER, BEFORE, CONFIG, METRICS, RESULTS, SAMPLES, SESSION
 
 
@@ -81,16 +81,17 @@ def read_run(folder: Path) -> Run:
         raise UserError(
             f"{folder} holds no run (no config.yaml): give the folder that `editr1 train` or `editr1 demo` wrote"
         )
-    metrics = folder / METRICS
     path, session = folder / RESULTS, folder / SESSION
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     after = AFTER if results is None else results.get("after", AFTER)
-    by_step = {row["step"]: row for row in (read_lines(metrics) if metrics.exists() else [])}
+    rows, damaged = read_metrics(folder / METRICS)
+    if damaged:
+        tell(f"warning: {in_words(folder / METRICS, damaged)} left out")
     return Run(
         folder=folder,
         config=yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")),
-        metrics=[by_step[step] for step in sorted(by_step)],
-        oracle={step: row["watched"]["oracle"] for step, row in by_step.items() if "watched" in row},
+        metrics=rows,
+        oracle={row["step"]: row["watched"]["oracle"] for row in rows if "oracle" in row.get("watched", {})},
         results=results,
         pairs=[] if results is None else _pairs(folder, after),
         after=after,

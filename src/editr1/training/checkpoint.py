@@ -1,16 +1,16 @@
 """Folders that are whole or not there.
 
 A checkpoint is written beside its place under a hidden name, brought to the disk, and renamed: a full disk or a kill at
-any moment leaves the previous one as it was. `state.json` lists the size of every file, so that a copy that was cut
-short is noticed. Tensors are safetensors, the rest is JSON; nothing is ever unpickled.
+any moment leaves the previous one as it was. `state.json` seals it (`seal.py`): damage is noticed, told, and the newest
+checkpoint that is whole is used. Tensors are safetensors, the rest is JSON; nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,15 @@ from torch import Tensor
 
 from editr1.config.settings import Config, EvaluationConfig, MemoryConfig, ParallelConfig
 from editr1.devices import pick_device, pick_dtype
-from editr1.errors import UserError, first_problem
+from editr1.errors import UserError, first_problem, tell
 from editr1.files import sync
 from editr1.training.distributed import ALONE, World
 from editr1.training.run_files import CHECKPOINTS
+from editr1.training.seal import NAME, STATE, fault, seal
 
-STATE = "state.json"
-FORMAT = 1
 FREE = (
     {"steps", "save_every", "keep", "out", "editor.device", "optim.micro_batch", "failures.share", "failures.steps"}
+    | {"data.root", "data.changed"}
     | {f"judge.{name}" for name in ("batch_size", "endpoints", "api_key_env", "in_flight", "timeout", "tries")}
     | {f"memory.{name}" for name in MemoryConfig.model_fields if name != "quantize"}
     | {f"parallel.{name}" for name in ParallelConfig.model_fields}
@@ -55,7 +55,7 @@ def save(
         UserError: The disk is full or fails; older checkpoints are as they were.
     """
     final = place(root, step)
-    if world.agree(world.is_main and is_complete(final), "a checkpoint"):
+    if world.agree(world.is_main and fault(final) is None, "a checkpoint"):
         return final
     part = root / f".{final.name}.part"
     try:
@@ -67,7 +67,7 @@ def save(
             write(part)
         with _together(world):
             if world.is_main:
-                _seal(part, {"format": FORMAT, "step": step, **state})
+                seal(part, {"step": step, **state})
                 part.replace(final)
                 sync(root)
                 for old in complete(root)[:-keep]:
@@ -103,35 +103,111 @@ def place(root: Path, step: int) -> Path:
 
 
 def latest(root: Path) -> Path | None:
-    """The newest checkpoint that is whole, or None."""
+    """The newest checkpoint that is whole by the sizes of its files, or None."""
     return next(reversed(complete(root)), None)
 
 
-def trained_weights(path: Path) -> Path:
-    """The folder of averaged weights in a checkpoint, or in the newest checkpoint of a run; any other path as it is."""
-    folder = latest(path / CHECKPOINTS) or path
-    return folder / "ema" if (folder / "ema").is_dir() else folder
-
-
 def complete(root: Path) -> list[Path]:
-    """All checkpoints that are whole, oldest first."""
-    return sorted(
-        (path for path in root.glob("step_*") if is_complete(path)), key=lambda path: read_state(path)["step"]
+    """All checkpoints that are whole by the sizes of their files, oldest first."""
+    return [folder for folder in _folders(root) if fault(folder) is None]
+
+
+def newest(root: Path, world: World = ALONE) -> Path | None:
+    """The newest checkpoint that is whole, to go on from; None if there is no checkpoint.
+
+    The main rank reads all its files. Newer ones are told and renamed, so that none of their steps counts as saved.
+
+    Raises:
+        UserError: There are checkpoints and none is whole, or not all ranks see the same.
+    """
+    if world.is_main:
+        _search(root, "", aside=True)
+    world.meet("the checkpoint to go on from")
+    folder = latest(root)
+    seen = world.gather(folder and folder.name, "the start of the run")
+    if len({*seen}) > 1:
+        raise UserError(
+            f"out={root.parent}: ranks see different checkpoints there; give a folder that all machines share"
+        )
+    return folder
+
+
+def refuse_lost(root: Path) -> None:
+    """A UserError if there are checkpoints and none is whole, so that no run begins anew over them."""
+    faults = [fault(folder) for folder in reversed(_folders(root))]
+    if faults and None not in faults:
+        raise _lost(root, faults[0])
+
+
+def open_weights(root: Path, part: str) -> Path | None:
+    """The newest checkpoint whose folder `part` is whole, contents included; newer ones are told.
+
+    Raises:
+        UserError: There are checkpoints and none is whole.
+    """
+    return _search(root, part)
+
+
+def refuse_damage(folder: Path, part: str) -> None:
+    """A UserError if the folder `part` of a checkpoint is not as it was written."""
+    if words := fault(folder, part):
+        raise UserError(f"{words}; put a copy of the checkpoint there, or give another one")
+
+
+def trained_weights(path: Path) -> Path:
+    """The folder of averaged weights in a checkpoint, or in the newest checkpoint of a run; any other path as it is.
+
+    Raises:
+        UserError: They are damaged.
+    """
+    if (folder := _search(path / CHECKPOINTS, "ema")) is not None:
+        return folder / "ema"
+    if (path / STATE).is_file() and (path / "ema").is_dir():
+        refuse_damage(path, "ema")
+        return path / "ema"
+    for folder in path.absolute().parents:
+        if NAME.fullmatch(folder.name) and (folder / STATE).is_file():
+            refuse_damage(folder, path.absolute().relative_to(folder).as_posix())
+    return path
+
+
+def _folders(root: Path) -> list[Path]:
+    """All checkpoints, damaged ones too, oldest first."""
+    folders = (path for path in root.glob("step_*") if NAME.fullmatch(path.name))
+    return sorted(folders, key=lambda path: int(path.name[5:]))
+
+
+def _search(root: Path, part: str, aside: bool = False) -> Path | None:
+    """The newest checkpoint with nothing wrong in its folder `part`; newer ones are told, and renamed if wanted."""
+    faults: dict[Path, str] = {}
+    for folder in reversed(_folders(root)):
+        if (words := fault(folder, part)) is not None:
+            faults[folder] = words
+            continue
+        for damaged, words in faults.items():
+            place = f"the checkpoint is now {_aside(damaged)}, and " if aside else ""
+            tell(f"warning: {words}; {place}{folder.name} is used")
+        return folder
+    if faults:
+        raise _lost(root, next(iter(faults.values())))
+    return None
+
+
+def _lost(root: Path, words: str | None) -> UserError:
+    return UserError(
+        f"none of the checkpoints in {root} is whole ({words}); put a copy of one there, or remove them all to begin "
+        "anew, or choose another out"
     )
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether state.json is there and every file that it lists has the size it should have."""
+def _aside(folder: Path) -> str:
+    """Rename a damaged checkpoint; its new name."""
+    names = (f"damaged_{folder.name}" + f".{number}" * (number > 1) for number in count(1))
+    to = next(place for name in names if not (place := folder.with_name(name)).exists())
     try:
-        files = read_state(folder)["files"]
-        return all((folder / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, KeyError):
-        return False
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    """The content of state.json."""
-    return json.loads((folder / STATE).read_text(encoding="utf-8"))
+        return folder.replace(to).name
+    except OSError as error:
+        raise UserError(f"{folder} is damaged and cannot be renamed: {error}; move it away") from error
 
 
 def resolve(config: Config) -> Config:
@@ -211,12 +287,3 @@ def _discard(*folders: Path) -> None:
     for folder in folders:
         if folder.exists():
             shutil.rmtree(folder)
-
-
-def _seal(folder: Path, state: Mapping[str, Any]) -> None:
-    """Bring every file to the disk, then list them in state.json."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-    (folder / STATE).write_text(json.dumps({**state, "files": sizes}, indent=1), encoding="utf-8")
-    for path in [*files, folder / STATE, *(path for path in folder.rglob("*") if path.is_dir()), folder]:
-        sync(path)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from editr1.errors import UserError
 from editr1.files import JsonLines
 from editr1.training.alarms import Alarm
+from editr1.training.metrics import restore_metrics
 from editr1.training.run_files import BOARD, METRICS
 from editr1.training.step_row import StepRow
 
@@ -72,8 +73,8 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter  # takes a second, which `editr1 --help` need not wait for
 
         self.path = out / METRICS
+        self.rows = restore_metrics(self.path, step)
         self._lines = JsonLines(self.path, "rows of steps", "take another folder", load=dict[str, Any], allow_nan=True)
-        self.rows = [row for row in self._lines.rows if row["step"] <= step]
         self._lines.replace(self.rows)
         self._board = SummaryWriter(str(out / BOARD), purge_step=step + 1)
 

@@ -31,6 +31,7 @@ from editr1.toy.assets import locate
 from editr1.training import checkpoint, run_files
 from editr1.training.data_check import PictureCheck, describe, headers_of, repetitions
 from editr1.training.datasets import open_dataset, open_datasets
+from editr1.training.seal import read_state
 
 GB = 1e9
 SMALL = 256  # longest side of the pictures in questions
@@ -97,15 +98,17 @@ def check_out(out: Path, config: Config) -> str:
     """What the folder of the run holds.
 
     Raises:
-        UserError: It cannot be made or written, holds something else, or a run with other settings.
+        UserError: It cannot be made or written, holds something else, a run with other settings, or one without a whole
+            checkpoint.
     """
     check_writable(out, "out")
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if names and not OURS & {*names}:
         raise UserError(f"out={out} holds other files ({', '.join(names[:3])}) and no run; choose an empty folder")
-    if (last := checkpoint.latest(out / run_files.CHECKPOINTS)) is None:
+    checkpoint.refuse_lost(root := out / run_files.CHECKPOINTS)
+    if (last := checkpoint.latest(root)) is None:
         return f"{out}, a new run"
-    state = checkpoint.read_state(last)
+    state = read_state(last)
     checkpoint.refuse_changes(out, state["config"], config)
     return f"{out}, goes on after step {state['step']}"
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError
 from torch.optim import Optimizer
 
 from editr1.algorithms.ema import EMA
 from editr1.editors.policies import Policies
 from editr1.editors.weight_files import open_tensors, read_part, write_parts
-from editr1.errors import UserError
+from editr1.errors import UserError, first_line
 from editr1.training import checkpoint
 
 TENSORS = "training{suffix}.safetensors"
@@ -43,14 +44,14 @@ def read_weights(weights: Weights, folder: Path) -> None:
     policies.load(folder / "policy", "default")
     policies.load(folder / "old", "old")
     params = dict(policies.parameters())
-    # a moment is spread over ranks as its parameter is
-    tensors = {
-        key: read_part(part, params.get(key.partition(".")[2]))
-        for key, part in open_tensors(sorted(folder.glob(TENSORS.format(suffix="*")))).items()
-    }
-    averages = {name.removeprefix("ema."): tensors.pop(name) for name in [*tensors] if name.startswith("ema.")}
     try:
+        # a moment is spread over ranks as its parameter is
+        tensors = {
+            key: read_part(part, params.get(key.partition(".")[2]))
+            for key, part in open_tensors(sorted(folder.glob(TENSORS.format(suffix="*")))).items()
+        }
+        averages = {name.removeprefix("ema."): tensors.pop(name) for name in [*tensors] if name.startswith("ema.")}
         ema.load_state_dict(averages)
-    except ValueError as error:
-        raise UserError(f"{folder}: {error}") from error
-    checkpoint.restore_optimizer(optimizer, names, tensors)
+        checkpoint.restore_optimizer(optimizer, names, tensors)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{folder}: {first_line(error)}") from error

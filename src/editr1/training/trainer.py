@@ -55,6 +55,7 @@ from editr1.training.interrupts import Interrupts
 from editr1.training.log import RunLog, StepProgress, Stopwatch, imbalance, slowest
 from editr1.training.rewarding import FailureWatch, Rewarding, assign_advantages
 from editr1.training.run_files import CHECKPOINTS, SAMPLES
+from editr1.training.seal import read_state
 from editr1.training.session import header, opened_log
 from editr1.training.sharing import Share, share_edits, share_rows, widened
 from editr1.training.state import read_weights, write_weights
@@ -378,23 +379,18 @@ class Trainer:
         return f"{done} Everything is saved in {self.out}; run the same command again to go on." if self.step else done
 
     def _resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one.
+        """Go on from the newest whole checkpoint, if there is one.
 
         Raises:
-            UserError: It is another run's, or not all ranks see it.
+            UserError: It is another run's, none is whole, or not all ranks see it.
         """
-        folder = checkpoint.latest(self._checkpoints)
-        seen = self.world.gather(folder and folder.name, "the start of the run")
-        if len({*seen}) > 1:
-            raise UserError(
-                f"out={self.out}: ranks see different checkpoints there; give a folder that all machines share"
-            )
+        folder = checkpoint.newest(self._checkpoints, self.world)
         if folder is None:
             return
-        state = checkpoint.read_state(folder)
+        state = read_state(folder)
         checkpoint.refuse_changes(self.out, state["config"], self.config)
         read_weights(self._weights, folder)
         self.step, self.seconds, self.start = state["step"], state["seconds"], state["start"]
-        self.place = state.get("place", self.step * self.config.rollout.groups_per_step)  # none before bans were
-        self.banned = {*state.get("banned", [])}
+        first = self.step * self.config.rollout.groups_per_step  # of runs that are older than bans
+        self.place, self.banned = first if state["place"] is None else state["place"], {*state["banned"]}
         self._step_seconds = self.seconds / max(self.step, 1)

@@ -209,13 +209,17 @@ def test_a_run_may_go_on_with_a_reward_that_has_become_optional_and_a_second_jud
 def test_settings_that_a_later_version_adds_do_not_keep_a_run_from_going_on() -> None:
     config = load_config("toy")
     tree = config.model_dump(mode="json")
-    for section, name in (("data", "root"), ("data", "ban_solved"), ("memory", "attention"), ("optim", "betas")):
+    for section, name in (("data", "changed"), ("data", "ban_solved"), ("memory", "attention"), ("optim", "betas")):
         del tree[section][name]
     del tree["failures"], tree["evaluation"], tree["rewards"]
     assert checkpoint.changed_settings(tree, config) == ""
-    assert "data.root: None there, /far here" in checkpoint.changed_settings(
-        tree, load_config("toy", ["data.root=/far"])
-    )
+    changed = checkpoint.changed_settings(tree, load_config("toy", ["data.ban_solved=true"]))
+    assert changed == "data.ban_solved: False there, True here"
+
+
+def test_a_run_may_go_on_with_pictures_elsewhere_as_their_contents_are_compared() -> None:
+    tree = load_config("toy").model_dump(mode="json")
+    assert checkpoint.changed_settings(tree, load_config("toy", ["data.root=/far"])) == ""
 
 
 def test_a_run_of_an_earlier_version_whose_rewards_hold_the_nulls_of_other_kinds_may_go_on() -> None:

@@ -18,6 +18,7 @@ from editr1.errors import UserError, tell
 from editr1.evaluation.progress import progress
 from editr1.judges.check import check_judge
 from editr1.training.data_check import PictureCheck, describe_sizes, headers_of
+from editr1.training.data_record import DataRecord
 from editr1.training.preflight import Findings, check_run, check_writable, look_at_pictures, sample_requests
 
 SECONDS = 10.0
@@ -62,8 +63,11 @@ def check_evaluation(dataset: JsonlDataset, editor: EditorConfig, judge: JudgeCo
 
 
 @contextmanager
-def checked(config: Config, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+def checked(config: Config, clock: Callable[[], float] = time.monotonic) -> Iterator[DataRecord | None]:
     """Check a run before the block; if there are many pictures, the rest of them beside it.
+
+    Yields:
+        The record of its data, not written yet, if that is a folder.
 
     Raises:
         UserError: Something is wrong before the block. A picture that is seen later is a warning.
@@ -74,18 +78,28 @@ def checked(config: Config, clock: Callable[[], float] = time.monotonic) -> Iter
     findings.faults += [fault for pictures in checks for fault in pictures.faults]
     refuse_findings(config, findings)
     if complete:
-        yield
+        yield findings.record
         return
     seen, total = (sum(counts) for counts in zip(*((p.seen, p.total) for p in checks), strict=True))
     warn(f"looked at {seen} of {total} pictures in {SECONDS:.0f} s; the others are looked at beside the training")
     stop = threading.Event()
-    rest = threading.Thread(target=look_at_pictures, args=(checks, stop.is_set, warn), name=THREAD, daemon=True)
+    rest = threading.Thread(target=_look_beside, args=(checks, stop, findings.record), name=THREAD, daemon=True)
     rest.start()
     try:
-        yield
+        yield findings.record
     finally:
         stop.set()
         rest.join()
+
+
+def _look_beside(checks: Sequence[PictureCheck], stop: threading.Event, record: DataRecord | None) -> None:
+    """Look at pictures until it is stopped, then keep what is known about them."""
+    look_at_pictures(checks, stop.is_set, warn)
+    try:
+        if record is not None:
+            record.keep()
+    except UserError as error:
+        warn(str(error))
 
 
 def find(config: Config) -> Findings:

@@ -159,9 +159,11 @@ def train(
 
     with (
         open_world(settings.parallel.timeout) as world,
-        checked(settings) if world.is_main else nullcontext(),
+        checked(settings) if world.is_main else nullcontext() as record,
         locked(settings.out / LOCK, world.is_main),
     ):
+        if record is not None:
+            record.begin()
         world.meet("the end of the checks")
         from editr1.cli.measured import train_config
 

@@ -72,6 +72,8 @@ class DataConfig(Section):
     """The folder, for kind "jsonl"."""
     root: Path | None = None
     """A folder whose pictures `data.jsonl` may name by absolute paths or through links; null for `path` alone."""
+    changed: bool = False
+    """Go on although lines or pictures are not what they were when the run began; what is there now counts then."""
     split: Split = "rl"
     """Part of the toy world."""
     level: Level = "small"
@@ -87,6 +89,14 @@ class DataConfig(Section):
     def _path_for_jsonl(self) -> DataConfig:
         if self.kind == "jsonl" and self.path is None:
             raise ValueError('data.path must name the folder when data.kind is "jsonl"')
+        return self
+
+    @model_validator(mode="after")
+    def _bans_of_lines_that_stay(self) -> DataConfig:
+        if self.changed and self.ban_solved:
+            raise ValueError(
+                "data.ban_solved bans items by their place, so data that changed needs a new run: set another out"
+            )
         return self
 
 

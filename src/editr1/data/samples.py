@@ -141,6 +141,11 @@ class JsonlDataset:
         return EditSample(key, source, line.instruction, line.requirement, line.task, tuple(references))
 
     @property
+    def items(self) -> list[tuple[ItemLine, str, list[Path]]]:
+        """Line, key and picture files of each item."""
+        return self._items
+
+    @property
     def lines(self) -> list[ItemLine]:
         """The lines of the items, in their order."""
         return [line for line, _, _ in self._items]

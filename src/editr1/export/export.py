@@ -218,6 +218,7 @@ def _write_peft(source: ExportSource, base: BaseEditor, folder: Path) -> None:
         base_model_name_or_path=source.name,
         inference_mode=True,
     )
+    config.target_modules = targets  # PEFT makes it a set, whose order changes from process to process
     config.save_pretrained(str(folder))
     save_tensors(lora_files.matrices(lora, lora_files.PEFT_PREFIX), folder / PEFT_FILE, source.facts)
     wrapped = PeftModel.from_pretrained(denoiser, str(folder), adapter_name="check", torch_device="cpu")

@@ -1,7 +1,7 @@
 """What is known about a dataset before a run: its counts, and pictures that cannot be read.
 
-Only the headers of pictures are read, and those of pictures that have not changed since an earlier check are not read
-again.
+The headers of pictures are read, and for the record of a run (`data_record.py`) their bytes are hashed; pictures that
+have not changed since an earlier check are not read again.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from editr1.data.pictures import picture_size
 from editr1.data.samples import JsonlDataset
-from editr1.errors import UserError, first_line
+from editr1.errors import NOT_JSON, UserError, first_line
 from editr1.files import write_file
 
 Size = tuple[int, int]
+REMEDY = "put it back, or go on with the data as it is: data.changed=true"
 
 
 class Headers:
-    """Width and height of pictures; those that are known are kept in a file, with the picture's size and time.
+    """Width, height and hash of pictures; those that are known are kept in a file, with the picture's size and times.
 
     The file is a cache: one that is damaged or cannot be written costs only time.
     """
@@ -32,18 +34,26 @@ class Headers:
     def __init__(self, file: Path) -> None:
         self.file = file
         try:
-            self._entries: dict[str, list[int]] = dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            self._entries: dict[str, Any] = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, *NOT_JSON, TypeError):
             self._entries = {}
 
     def size(self, path: Path, complaint: str, remedy: str) -> Size:
         """Width and height of a picture; arguments and errors as of `picture_size`."""
         stat = path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns]
-        entry = self._entries.get(str(path), [])
-        if entry[:2] != stamp or len(entry) != 4:
-            entry = self._entries[str(path)] = [*stamp, *picture_size(path, complaint, remedy)]
-        return entry[2], entry[3]
+        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]  # nobody can set the last one
+        entry = self._entries.get(str(path))
+        if not isinstance(entry, list) or entry[:3] != stamp or len(entry) != 6:
+            entry = self._entries[str(path)] = [*stamp, *picture_size(path, complaint, remedy), None]
+        return entry[3], entry[4]
+
+    def content(self, path: Path) -> str:
+        """128 bits of the SHA-256 of a picture whose size was asked for."""
+        entry = self._entries[str(path)]
+        if entry[5] is None:
+            with path.open("rb") as file:
+                entry[5] = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+        return str(entry[5])
 
     def save(self) -> None:
         """Keep what is known."""
@@ -64,19 +74,23 @@ class PictureCheck:
     Args:
         pictures: Files, each with the key of an item that shows it.
         headers: What is known about them.
+        hashed: Whether their contents are hashed too.
 
     Attributes:
         total: Number of pictures.
         seen: Number of pictures seen.
         sizes: Number of pictures that can be read, by width and height.
-        faults: One line for each picture seen that cannot be read.
+        faults: One line for each picture seen that cannot be read, or has another hash than expected.
+        hashes: Hashes of the pictures seen.
+        expected: The hashes that pictures should have, where that is known.
     """
 
-    def __init__(self, pictures: Mapping[Path, str], headers: Headers) -> None:
+    def __init__(self, pictures: Mapping[Path, str], headers: Headers, hashed: bool = False) -> None:
         order = [*pictures.items()]
         random.Random(0).shuffle(order)  # its own generator: training draws nothing from it
         self.total, self.seen, self.sizes, self.faults = len(order), 0, Counter[Size](), list[str]()
-        self._left, self._headers = iter(order), headers
+        self.hashes, self.expected = dict[Path, str](), dict[Path, set[str]]()
+        self._left, self._headers, self._hashed = iter(order), headers, hashed
 
     def run(self, enough: Callable[[], bool], on_picture: Callable[[str | None], None]) -> bool:
         """Go on with the pictures that are left, and say whether there are none.
@@ -99,12 +113,16 @@ class PictureCheck:
         complaint, remedy = f"cannot read the picture {path} of item {key!r}", "; replace it or drop the line"
         try:
             self.sizes[self._headers.size(path, complaint, remedy)] += 1
+            if self._hashed:
+                self.hashes[path] = self._headers.content(path)
         except OSError as error:  # it is gone
             self.faults.append(f"{complaint}: {first_line(error)}{remedy}")
         except UserError as error:
             self.faults.append(str(error))
         else:
-            return None
+            if path not in self.expected or self.expected[path] == {self.hashes[path]}:
+                return None
+            self.faults.append(f"the picture {path} of item {key!r} is another one than when the run began; {REMEDY}")
         return self.faults[-1]
 
 

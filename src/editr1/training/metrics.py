@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from editr1.errors import NOT_JSON, UserError, tell
+from editr1.errors import UserError, parse_json, tell
 from editr1.files import write_file
 from editr1.training.alarms import DRIFTS
 from editr1.training.run_files import DAMAGED
@@ -81,7 +81,7 @@ def in_words(file: Path, damaged: dict[int, bytes]) -> str:
 def _row(line: bytes) -> StepRow | None:
     """The row that a line is, if it is one."""
     try:
-        tree: dict[str, Any] = json.loads(line)
+        tree: dict[str, Any] = parse_json(line.decode(), "a row", allow_nan=True)
         return tree if Row.model_validate(tree).drift.keys() >= DRIFTS.keys() else None
-    except NOT_JSON:
+    except (UserError, ValueError):
         return None

@@ -30,6 +30,7 @@ from editr1.model_files import is_hub_name, parameters, tensor_sizes
 from editr1.toy.assets import locate
 from editr1.training import checkpoint, run_files
 from editr1.training.data_check import PictureCheck, describe, headers_of, repetitions
+from editr1.training.data_record import DataRecord
 from editr1.training.datasets import open_dataset, open_datasets
 from editr1.training.seal import read_state
 
@@ -49,6 +50,7 @@ class Findings:
         faults: What a run cannot start with, one line each.
         data: The data that users wrote, by part of the run.
         pictures: The pictures of the data, not looked at yet, by dataset.
+        record: What is kept of the training data, if it is a folder.
         now: The part that is being checked.
     """
 
@@ -57,6 +59,7 @@ class Findings:
     faults: list[str] = field(default_factory=list)
     data: dict[str, JsonlDataset] = field(default_factory=dict)
     pictures: dict[str, PictureCheck] = field(default_factory=dict)
+    record: DataRecord | None = None
     now: str = ""
 
     @contextmanager
@@ -161,6 +164,8 @@ def _check_data(config: Config, findings: Findings) -> EditDataset | None:
     training: EditDataset | None = None
     if config.data.kind == "jsonl" and config.data.path is not None:
         training = _check_lines("data", config.data.path, config, findings)
+        if training is not None and not findings.faults:
+            _compare_data(config, training, findings)
     else:
         with findings.part("data"):
             training = open_dataset(config.data)
@@ -188,10 +193,24 @@ def _check_lines(name: str, folder: Path, config: Config, findings: Findings) ->
     with findings.part(name) as faults:
         dataset = JsonlDataset(folder, config.data.root, faults)
         findings.facts[name], findings.data[name] = f"{folder}: {describe(dataset)}", dataset
-        findings.pictures[name] = PictureCheck(dataset.pictures, headers_of(folder))
+        findings.pictures[name] = PictureCheck(dataset.pictures, headers_of(folder), hashed=name == "data")
         if again := repetitions(dataset):
             findings.warnings.append(f"{name}: {again} items repeat the picture and instruction of another")
     return dataset
+
+
+def _compare_data(config: Config, dataset: JsonlDataset, findings: Findings) -> None:
+    """Compare the data with the record of the run, if that goes on and its data may not have changed."""
+    record = findings.record = DataRecord(config.out / run_files.DATA, dataset, findings.pictures["data"])
+    if config.data.changed or checkpoint.latest(config.out / run_files.CHECKPOINTS) is None:
+        return
+    if not record.file.exists():
+        findings.warnings.append(
+            f"data: the run has no {record.file}, as those of older versions: what changed before now is not noticed"
+        )
+        return
+    with findings.part("data"):
+        record.compare()
 
 
 def _check_machine(config: Config, findings: Findings) -> None:

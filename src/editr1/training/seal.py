@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from editr1.errors import NOT_JSON, UserError, first_line, first_problem, printable
+from editr1.errors import UserError, first_line, first_problem, parse_json, printable
 from editr1.files import sync
 
 STATE = "state.json"
@@ -78,12 +78,12 @@ def read_state(folder: Path) -> dict[str, Any]:
     """
     file = folder / STATE
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = parse_json(file.read_text(encoding="utf-8"), str(file), allow_nan=True)
         state = State.model_validate(tree)
-        sealed = state.format == 1 or state.seal == _seal_of(tree)
+        sealed = state.seal == (_seal_of(tree) if state.format == FORMAT else "")
     except ValidationError as error:
         raise UserError(f"{file}: {first_problem(error)}") from error
-    except (OSError, *NOT_JSON) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{file}: {first_line(error)}") from error
     if not sealed:
         raise UserError(f"{file}: its content is not what was written")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from editr1.editors.open import open_editor
 from editr1.editors.policies import FILES
-from editr1.editors.weight_files import open_tensors, read_part, write_parts
+from editr1.editors.weight_files import open_tensors, read_part, save_tensors, write_parts
 from tests.editors import weight_ranks
 from tests.editors.test_sharding import run_ranks
 from tests.editors.weight_ranks import LIMIT, PATTERN, tensors
@@ -46,6 +47,22 @@ def test_tensors_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read.keys() == tensors().keys()
     for name, tensor in tensors().items():
         assert read[name].dtype == tensor.dtype and torch.equal(read[name], tensor)
+
+
+def test_metadata_is_sorted_and_the_library_reads_what_it_would_have_written(tmp_path: Path) -> None:
+    metadata = {name: f'{name} "ü\\ \n\x01\x7f ✓' for name in "zaqmxkd"}
+    tensors = {"b": torch.arange(6.0).view(2, 3), "a": torch.ones(1, dtype=torch.bfloat16)}
+    save_tensors(tensors, tmp_path / "one", metadata)
+    save_file(tensors, tmp_path / "other", metadata={"format": "pt", **metadata})
+    one, other = (tmp_path / name for name in ("one", "other"))
+    assert one.stat().st_size == other.stat().st_size
+    with safe_open(one, "pt") as file:
+        assert file.metadata() == {"format": "pt", **metadata}
+    assert all(torch.equal(value, tensors[name]) for name, value in load_file(one).items())
+    length = int.from_bytes(one.read_bytes()[:8], "little")
+    header = json.loads(one.read_bytes()[8 : 8 + length])
+    assert [*header["__metadata__"]] == sorted(metadata | {"format": ""})
+    assert one.read_bytes()[8 + length :] == other.read_bytes()[8 + length :]
 
 
 @pytest.mark.parametrize("limit", [10**10, 100_000])

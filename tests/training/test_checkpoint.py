@@ -66,6 +66,31 @@ def test_a_damaged_checkpoint_is_passed_over_and_can_be_written_anew(tmp_path: P
     assert checkpoint.latest(tmp_path) == bad
 
 
+def test_a_run_without_a_whole_checkpoint_is_no_new_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert checkpoint.newest(tmp_path) is None
+    checkpoint.refuse_lost(tmp_path)
+    good, bad = save(tmp_path, 1), save(tmp_path, 2)
+    (bad / "a.bin").write_bytes(b"b" * 1000)
+    checkpoint.refuse_lost(tmp_path)  # by their sizes both are whole
+    assert checkpoint.latest(tmp_path) == bad and checkpoint.open_weights(tmp_path, "inner") == bad
+    assert checkpoint.newest(tmp_path) == checkpoint.latest(tmp_path) == good
+    (good / "state.json").unlink()
+    assert "damaged_step_000002, and step_000001 is used" in capsys.readouterr().err
+    for act in (checkpoint.newest, checkpoint.refuse_lost):
+        with pytest.raises(UserError, match=r"none of the checkpoints in .* is whole \(.*step_000001/state\.json"):
+            act(tmp_path)
+    assert good.is_dir()
+
+
+def test_a_second_damaged_checkpoint_of_a_step_has_a_name_of_its_own(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    for _ in range(3):
+        (save(tmp_path, 2) / "a.bin").write_bytes(b"b" * 1000)
+        checkpoint.newest(tmp_path)
+    names = ["damaged_step_000002", "damaged_step_000002.2", "damaged_step_000002.3", "step_000001"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
 @pytest.mark.parametrize("call", ["fsync", "write"])
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     good = save(tmp_path, 1)

@@ -63,6 +63,35 @@ def test_a_run_goes_on_with_another_number_of_ranks(alone: Path, tiny_editor_pat
     assert (weights(out) - expected).norm() <= 1e-5 * expected.norm()
 
 
+def test_ranks_go_on_from_the_newest_whole_checkpoint_and_one_of_them_tells_it(
+    tiny_editor_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "lora"
+    for step in (1, 2):
+        trainer_of("lora", out, tiny_editor_path).train(until=step)
+    scenario = ("tests.training.scenarios", str(tmp_path), str(tiny_editor_path), "lora")
+    checkpoints = out / "checkpoints"
+    flip(checkpoints / "step_000002" / "training.safetensors")
+    result = torchrun(2, *scenario)
+    assert result.returncode == 0, result.stderr[-3000:]
+    told = [line for line in result.stderr.splitlines() if line.startswith("editr1: ")]
+    assert len(told) == 1 and "training.safetensors: its content is not what was written" in told[0]
+    names = sorted(path.name for path in checkpoints.iterdir())
+    assert names == ["damaged_step_000002", "step_000001", "step_000003"]
+    assert [row["step"] for row in read_lines(out / "metrics.jsonl")] == [1, 2, 3]
+    for name in ("step_000001", "step_000003"):
+        flip(checkpoints / name / "training.safetensors")
+    result = torchrun(2, *scenario)
+    assert result.returncode != 0 and f"none of the checkpoints in {checkpoints} is whole" in result.stderr
+    assert sorted(path.name for path in checkpoints.iterdir()) == names
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 1
+    file.write_bytes(content)
+
+
 def weights(out: Path, name: str = "policy") -> torch.Tensor:
     folder = latest(out / "checkpoints")
     assert folder is not None

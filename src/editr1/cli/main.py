@@ -148,7 +148,10 @@ def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped preset.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...")] = None,
 ) -> None:
-    """Train an editor, and measure it on held-out items if `evaluation` is set. The same command resumes a run."""
+    """Train an editor, and measure it on held-out items if `evaluation` is set. The same command resumes a run.
+
+    Data that changed since the run began is refused, unless you add data.changed=true.
+    """
     from editr1.config.loading import load_config
 
     settings = load_config(config, overrides or [])

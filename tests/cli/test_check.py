@@ -30,6 +30,8 @@ from editr1.model_files import parameters
 from editr1.toy.assets import WEIGHTS
 from editr1.training import preflight
 from editr1.training.checkpoint import resolve
+from editr1.training.data_record import read_record
+from editr1.training.run_files import DATA
 from editr1.training.seal import STATE
 
 COLOURS = ("red", "blue", "green", "black", "white")
@@ -332,6 +334,38 @@ def test_a_run_with_few_pictures_looks_at_all_of_them_first(run: Path, capsys: p
         beside(run, lambda: 0.0, capsys, lambda: pytest.fail("it is started"))
     Image.new("RGB", (32, 48)).save(run.parent / "data" / "white.png")
     assert beside(run, lambda: 0.0, capsys, lambda: None) == ""
+
+
+def test_pictures_that_are_looked_at_beside_the_training_are_recorded_and_compared(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, out, go, look = load_config(run), run.parent / "out", threading.Event(), checks._look_beside
+    monkeypatch.setattr(checks, "_look_beside", lambda *arguments: go.wait(60) and look(*arguments))
+
+    def session() -> list[bool]:
+        """Whether each picture is in the record, when training begins."""
+        with checks.checked(config, itertools.count(0.0, 4.0).__next__) as record:  # each picture takes 4 s
+            assert record is not None
+            record.begin()
+            known = [hashes != [None] for _, _, hashes in read_record(out / DATA)]
+            go.set()
+            for thread in threading.enumerate():
+                if thread.name == "editr1-pictures":
+                    thread.join()
+        return known
+
+    out.mkdir()
+    assert sum(session()) == 3
+    assert all(hashes != [None] for _, _, hashes in read_record(out / DATA))
+    folder = out / "checkpoints" / "step_000003"
+    folder.mkdir(parents=True)
+    state = {"format": 1, "step": 3, "seconds": 9, "start": {}, "files": {}}
+    (folder / STATE).write_text(json.dumps({**state, "config": resolve(config).model_dump(mode="json")}))
+    last = last_of(config)
+    Image.new("RGB", (32, 48), "pink").save(run.parent / "data" / last)
+    capsys.readouterr()
+    assert all(session())
+    assert f"{last} of item" in (said := capsys.readouterr().err) and "is another one than when the run began" in said
 
 
 def last_of(config: Config) -> str:

@@ -299,6 +299,16 @@ def of_a_step(folder: Path) -> None:
     command("export", "out", "--to", "to", "--step", "3")
 
 
+def copied(folder: Path) -> None:
+    flip(WEIGHTS[2])(shutil.copytree(folder / "out" / "checkpoints" / NEWEST, folder / "best"))
+    trained_weights(folder / "best")
+
+
+def without_state(folder: Path) -> None:
+    (folder / "out" / "checkpoints" / NEWEST / "state.json").unlink()
+    trained_weights(folder / "out" / "checkpoints" / NEWEST)
+
+
 def named(place: str) -> Callable[[Path], None]:
     def act(folder: Path) -> None:
         flip(WEIGHTS[2])(folder / "out" / "checkpoints" / NEWEST)
@@ -314,6 +324,8 @@ def named(place: str) -> Callable[[Path], None]:
         Case("the checkpoint", named("")),
         Case("its weights", named("ema")),
         Case("its file", named(WEIGHTS[2])),
+        Case("a copy with another name", copied),
+        Case("a checkpoint without a state", without_state),
     ],
     ids=str,
 )
@@ -335,6 +347,13 @@ def older_format(folder: Path) -> None:
     assert told(lambda: newest(folder / "out" / "checkpoints")) == []
     command("train", "run.yaml", "steps=4")
     assert read_state(folder / "out" / "checkpoints" / "step_000004")["format"] == 2
+
+
+def weights_of_others(folder: Path) -> None:
+    other = folder / "step_000100"
+    other.mkdir()
+    shutil.copy(folder / "out" / "checkpoints" / NEWEST / WEIGHTS[2], other)
+    assert trained_weights(other) == other
 
 
 def copied_beside(folder: Path) -> None:
@@ -364,6 +383,7 @@ def trains_on(folder: Path) -> None:
 CLEAN = (
     Case("the average alone is damaged", reads_the_one_before, expects="clean"),
     Case("checkpoints of an earlier version", older_format, expects="clean"),
+    Case("a LoRA of others in a folder with such a name", weights_of_others, expects="clean"),
     Case("folders of the user beside them", copied_beside, expects="clean"),
     Case("a run goes on from the one before and ends the same", trains_on, expects="clean"),
 )

@@ -72,7 +72,7 @@ def test_a_run_without_a_whole_checkpoint_is_no_new_run(tmp_path: Path, capsys: 
     good, bad = save(tmp_path, 1), save(tmp_path, 2)
     (bad / "a.bin").write_bytes(b"b" * 1000)
     checkpoint.refuse_lost(tmp_path)  # by their sizes both are whole
-    assert checkpoint.latest(tmp_path) == bad and checkpoint.open_weights(tmp_path, "inner") == bad
+    assert checkpoint.latest(tmp_path) == bad and checkpoint.open_part(tmp_path, "inner") == bad
     assert checkpoint.newest(tmp_path) == checkpoint.latest(tmp_path) == good
     (good / "state.json").unlink()
     assert "damaged_step_000002, and step_000001 is used" in capsys.readouterr().err

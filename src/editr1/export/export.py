@@ -129,7 +129,7 @@ def find_source(folder: Path, ema: bool = True, step: int | None = None) -> Expo
     """The newest whole checkpoint of a run, or the one of a step."""
     run, root, part = read_run(folder), folder / CHECKPOINTS, "ema" if ema else "policy"
     if step is None:
-        source = checkpoint.open_weights(root, part)
+        source = checkpoint.open_part(root, part)
     elif (source := checkpoint.place(root, step)).exists():
         checkpoint.refuse_damage(source, part)
     else:

@@ -121,7 +121,7 @@ def newest(root: Path, world: World = ALONE) -> Path | None:
         UserError: There are checkpoints and none is whole, or not all ranks see the same.
     """
     if world.is_main:
-        _search(root, "", aside=True)
+        open_part(root, "", aside=True)
     world.meet("the checkpoint to go on from")
     folder = latest(root)
     seen = world.gather(folder and folder.name, "the start of the run")
@@ -139,13 +139,26 @@ def refuse_lost(root: Path) -> None:
         raise _lost(root, faults[0])
 
 
-def open_weights(root: Path, part: str) -> Path | None:
-    """The newest checkpoint whose folder `part` is whole, contents included; newer ones are told.
+def open_part(root: Path, part: str, aside: bool = False) -> Path | None:
+    """The newest checkpoint whose folder `part` ("" for all) is whole, contents included; None without checkpoints.
+
+    Newer ones are told, and renamed if `aside` says so.
 
     Raises:
         UserError: There are checkpoints and none is whole.
     """
-    return _search(root, part)
+    faults: dict[Path, str] = {}
+    for folder in reversed(_folders(root)):
+        if (words := fault(folder, part)) is not None:
+            faults[folder] = words
+            continue
+        for damaged, words in faults.items():
+            place = f"the checkpoint is now {_aside(damaged)}, and " if aside else ""
+            tell(f"warning: {words}; {place}{folder.name} is used")
+        return folder
+    if faults:
+        raise _lost(root, next(iter(faults.values())))
+    return None
 
 
 def refuse_damage(folder: Path, part: str) -> None:
@@ -160,13 +173,12 @@ def trained_weights(path: Path) -> Path:
     Raises:
         UserError: They are damaged.
     """
-    if (folder := _search(path / CHECKPOINTS, "ema")) is not None:
+    if (folder := open_part(path / CHECKPOINTS, "ema")) is not None:
         return folder / "ema"
-    if (path / STATE).is_file() and (path / "ema").is_dir():
-        refuse_damage(path, "ema")
-        return path / "ema"
+    path = path / "ema" if (path / "ema").is_dir() else path
     for folder in path.absolute().parents:
-        if NAME.fullmatch(folder.name) and (folder / STATE).is_file():
+        marks = NAME.fullmatch(folder.name) is not None, (folder / STATE).is_file(), (folder / "ema").is_dir()
+        if sum(marks) >= 2:  # a checkpoint, renamed or damaged perhaps
             refuse_damage(folder, path.absolute().relative_to(folder).as_posix())
     return path
 
@@ -175,22 +187,6 @@ def _folders(root: Path) -> list[Path]:
     """All checkpoints, damaged ones too, oldest first."""
     folders = (path for path in root.glob("step_*") if NAME.fullmatch(path.name))
     return sorted(folders, key=lambda path: int(path.name[5:]))
-
-
-def _search(root: Path, part: str, aside: bool = False) -> Path | None:
-    """The newest checkpoint with nothing wrong in its folder `part`; newer ones are told, and renamed if wanted."""
-    faults: dict[Path, str] = {}
-    for folder in reversed(_folders(root)):
-        if (words := fault(folder, part)) is not None:
-            faults[folder] = words
-            continue
-        for damaged, words in faults.items():
-            place = f"the checkpoint is now {_aside(damaged)}, and " if aside else ""
-            tell(f"warning: {words}; {place}{folder.name} is used")
-        return folder
-    if faults:
-        raise _lost(root, next(iter(faults.values())))
-    return None
 
 
 def _lost(root: Path, words: str | None) -> UserError:

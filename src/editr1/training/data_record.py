@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -35,25 +37,32 @@ class DataRecord:
         dataset: The data now.
         pictures: The check of its pictures, which knows their hashes.
         begun: Whether the run writes it.
+        lock: Held while it is written, as the check beside the training writes it too.
     """
 
     file: Path
     dataset: JsonlDataset
     pictures: PictureCheck
     begun: bool = False
+    lock: Any = field(default_factory=Lock)
 
     def begin(self) -> None:
         """Write it, once the folder of the run is this process's own."""
-        self.begun = True
-        self.keep()
+        with self.lock:
+            self.begun = True
+            self._write()
 
     def keep(self) -> None:
         """Write what is known by now, if the run has begun."""
-        if self.begun:
-            expected = {path: next(iter(hashes)) for path, hashes in self.pictures.expected.items()}
-            known = {**expected, **self.pictures.hashes}
-            items = [(key, _hash(line), [known.get(path) for path in paths]) for line, key, paths in self.dataset.items]
-            write_file(self.file, ("[" + ",\n".join(map(json.dumps, items)) + "]\n").encode())
+        with self.lock:
+            if self.begun:
+                self._write()
+
+    def _write(self) -> None:
+        known = {path: next(iter(hashes)) for path, hashes in self.pictures.expected.items()}
+        known |= self.pictures.hashes.copy()  # at once, as the other thread may add to it
+        items = [(key, _hash(line), [known.get(path) for path in paths]) for line, key, paths in self.dataset.items]
+        write_file(self.file, ("[" + ",\n".join(map(json.dumps, items)) + "]\n").encode())
 
     def compare(self) -> None:
         """Compare the lines with those that the run began with; the check of the pictures compares these then.

@@ -64,6 +64,9 @@ def test_pictures_behind_links_and_absolute_paths_need_a_root_that_holds_them(
         JsonlDataset(folder)
     dataset = JsonlDataset(folder, root=store.parent)
     assert [dataset[i].source.size for i in range(3)] == [(8, 8), (8, 8), (40, 30)]
+    with pytest.raises(UserError, match=r"deeper: there is no such folder"):
+        JsonlDataset(folder, root=store / "deeper")
+    (store / "deeper").mkdir()
     with pytest.raises(UserError, match="lies outside"):
         JsonlDataset(folder, root=store / "deeper")
 

@@ -19,10 +19,6 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 JOINT_ATTENTION = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 JOY_ATTENTION = ("img_attn_qkv", "img_attn_proj", "txt_attn_qkv", "txt_attn_proj")
 QWEN_USER, QWEN_ASSISTANT = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
-FLUX2_SYSTEM = (
-    "You are an AI that reasons about image descriptions. You give structured responses focusing on object "
-    "relationships, object\nattribution and actions without speculation."
-)
 QWEN_ARGS = ("encoder_hidden_states", "encoder_hidden_states_mask", "guidance")
 
 QWEN_IMAGE_EDIT = Family(
@@ -73,6 +69,14 @@ FLUX_KONTEXT = Family(
     lora_targets=JOINT_ATTENTION,
 )
 
+
+def _flux2_texts(text: str) -> list[str]:
+    """FLUX.2 puts a message of the system before the prompt."""
+    from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE  # the records are read without diffusers
+
+    return [f"[SYSTEM_PROMPT]{SYSTEM_MESSAGE}[/SYSTEM_PROMPT][INST]{text}[/INST]"]
+
+
 FLUX2 = Family(
     name="flux2",
     pipeline="Flux2Pipeline",
@@ -80,7 +84,7 @@ FLUX2 = Family(
     guidance_arg="guidance_scale",
     guidance=4.0,
     text_limit=512,
-    tokenized=lambda text: (f"[SYSTEM_PROMPT]{FLUX2_SYSTEM}[/SYSTEM_PROMPT][INST]{text}[/INST]",),
+    tokenized=_flux2_texts,
     fitted=True,
     batch_args=("encoder_hidden_states", "txt_ids", "img_ids", "guidance"),
     lora_targets=(*JOINT_ATTENTION, "to_qkv_mlp_proj"),

@@ -14,13 +14,14 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "src" / "editr1"
 Rooms = dict[str, set[str]]
 
-LEAVES = {"errors", "files", "devices", "listening", "model_files"}
+LEAVES = {"errors", "files", "devices", "listening", "model_files", "terminal"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "devices": {"errors"},
     "listening": {"errors"},
     "model_files": {"errors"},
+    "terminal": set(),
     "algorithms": set(),
     "config": {"errors", "algorithms"},
     "data": LEAVES,

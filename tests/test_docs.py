@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from editr1.config.loading import load_config, presets
+from editr1.config.loading import load_config
+from editr1.config.presets import presets
 from editr1.config.settings import AdapterConfig, Config, OptimConfig, RolloutConfig
 from editr1.data.samples import JsonlDataset
 from editr1.editors.catalogue import catalogue

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from editr1.algorithms.nft import NFT
-from editr1.config.loading import dump_config, known_keys, load_config, nearest_key, parse_override, presets
+from editr1.config.loading import dump_config, known_keys, load_config, nearest_key, parse_override
+from editr1.config.presets import presets
 from editr1.config.settings import Config
 from editr1.errors import UserError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import threading
@@ -15,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from editr1.errors import UserError
 from editr1.judges.base import JudgeRequest, Score
+from editr1.terminal import loudness
 from editr1.training import rewarding
 from editr1.training.alarms import Alarm
 from editr1.training.log import QUIET, RunLog, StepProgress, imbalance, slowest
@@ -105,6 +107,14 @@ def test_alarm_is_told_once_and_reasons_stand_beside_the_count(capsys: pytest.Ca
     lines = said(capsys)
     assert lines[0].endswith("no reward for 12 edits (12 x no answer)")
     assert lines[1] == "ALARM at step 3, reward collapsed: It fell." and len(lines) == 3
+
+
+def test_a_quiet_run_tells_its_alarms_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with loudness(logging.WARNING), StepProgress(2, 9) as progress:
+        progress.begin(["editor: toy"])
+        progress.show(ROW, [Alarm("reward collapsed", "It fell.")])
+        progress.waits(1)
+    assert said(capsys) == ["ALARM at step 3, reward collapsed: It fell."]
 
 
 def test_waiting_for_a_slow_judge_is_told_with_what_is_judged(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-
 from editr1.config.rewards import JudgeConfig
 from editr1.config.settings import Config, EditorConfig
 from editr1.data.samples import JsonlDataset
@@ -17,6 +15,7 @@ from editr1.editors.check import check_editor
 from editr1.errors import UserError, tell
 from editr1.evaluation.progress import progress
 from editr1.judges.check import check_judge
+from editr1.terminal import is_quiet, open_console
 from editr1.training.data_check import PictureCheck, describe_sizes, headers_of
 from editr1.training.data_record import DataRecord
 from editr1.training.preflight import Findings, check_run, check_writable, look_at_pictures, sample_requests
@@ -109,7 +108,7 @@ def find(config: Config) -> Findings:
     def watch() -> None:
         told = ""
         while not done.wait(SLOW):
-            if findings.now != told:
+            if findings.now != told and not is_quiet():
                 told = findings.now
                 tell(f"still checking {told} ...")
 
@@ -147,6 +146,6 @@ def refuse(faults: Sequence[str]) -> None:
 
 def _look(checks: Sequence[PictureCheck], enough: Callable[[], bool]) -> bool:
     """Look at pictures with a progress bar, until it is enough; whether none are left."""
-    console, total = Console(stderr=True), sum(pictures.total for pictures in checks)
+    console, total = open_console(stderr=True), sum(pictures.total for pictures in checks)
     with progress(console, "pictures", total if console.is_terminal else 0) as advance:
         return look_at_pictures(checks, enough, lambda fault: advance())

@@ -21,6 +21,7 @@ from editr1.evaluation.heldout.measure import toy_oracle
 from editr1.files import locked
 from editr1.judges.open import open_config_judge
 from editr1.report.run import write_report
+from editr1.terminal import is_quiet, open_console, show_table
 from editr1.toy.oracle import score
 from editr1.toy.world import ToyDataset, item_from_key
 from editr1.training.datasets import open_dataset
@@ -55,7 +56,7 @@ def run_demo(
     """
     if editor not in PRESETS:
         raise UserError(f"--editor {editor}: there is no such toy editor; there are {', '.join(PRESETS)}")
-    console = Console(highlight=False, quiet=not world.is_main)
+    console = open_console(speaks=world.is_main)
     try:
         config = load_config(PRESETS[editor], [f"seed={seed}", f"out={out}"])
         check_out(config.out, config)
@@ -84,9 +85,12 @@ def show(trainer: Trainer, heldout: EditDataset, minutes: float | None, console:
     checkpoint = trainer.train(max_seconds=None if minutes is None else 60 * minutes)
     console.print("[bold]4/5[/] Measuring again: same instructions, same noise, trained weights ...")
     results = write_results(trainer, before, measure_average(trainer, measured, AFTER, console))
-    console.print("[bold]5/5[/] Writing the report ...", table(results), verdict(results), sep="\n")
+    console.print("[bold]5/5[/] Writing the report ...")
+    show_table(console, table(results))
+    console.print(verdict(results))
     page = write_report(trainer.out) if trainer.world.is_main else None
-    paths = {"Report": page, "Figures": trainer.out / RESULTS, "Weights": checkpoint / "ema"}
-    for name, path in paths.items():
-        say(console, f"{name + ':':9}{path}")
+    say(console, f"Figures: {trainer.out / RESULTS}")
+    say(console, f"Weights: {checkpoint / 'ema'}")
+    heard = open_console(speaks=trainer.world.is_main, always=True) if is_quiet() else console
+    say(heard, f"Report:  {page}")
     return results

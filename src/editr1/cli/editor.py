@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from editr1.errors import UserError
+from editr1.terminal import wrap
 
 INDENT = 4 * " "
 
@@ -59,10 +58,10 @@ def list_editors(as_json: Annotated[bool, typer.Option("--json", help="Print as 
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    typer.echo("\n".join(_catalogue(rows, shutil.get_terminal_size().columns)))
+    typer.echo("\n".join(_catalogue(rows)))
 
 
-def _catalogue(rows: Sequence[Mapping[str, Any]], width: int) -> Iterator[str]:
+def _catalogue(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """The editors as lines for people, names whole; reasons are wrapped to the width of the terminal."""
     yield f"{'family':20} {'pipeline':28} source images"
     for row in (row for row in rows if row["supported"]):
@@ -71,7 +70,7 @@ def _catalogue(rows: Sequence[Mapping[str, Any]], width: int) -> Iterator[str]:
     yield from ("", "Cannot be trained:")
     for row in (row for row in rows if not row["supported"]):
         yield f"  {row['pipeline']}"
-        yield from textwrap.wrap(row["reason"], min(width, 100), initial_indent=INDENT, subsequent_indent=INDENT)
+        yield from wrap(row["reason"], INDENT, INDENT)
 
 
 def _text(report: dict[str, Any]) -> str:

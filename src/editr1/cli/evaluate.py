@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,9 @@ from rich.console import Console
 
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.registry import BENCHMARKS
+from editr1.terminal import open_console, show_table
 
+_log = logging.getLogger(__name__)
 TOY = "toy"
 Data = Annotated[Path, typer.Option("--data", help="Folder of the benchmark.")]
 Editor = Annotated[str, typer.Option("--editor", help="A pipeline's folder or hub name, toy, or a run's YAML.")]
@@ -154,12 +157,12 @@ def compare(
     comparison = read_all(results)
     write_comparison(comparison, out)
     page = write_comparison_report(comparison, out)
-    console = Console(highlight=False)
+    console = open_console()
     for table in compare_tables(comparison):
-        console.print(table)
+        show_table(console, table)
     for note in comparison.notes:
         console.print(note, markup=False)
-    console.print(page, soft_wrap=True)
+    typer.echo(page)
 
 
 def _settings(editor: str, lora: Path | None, lora_scale: float, scheduler: str, **options: Any) -> Any:
@@ -226,7 +229,7 @@ def _world(out: Path, check: Callable[[], object] = lambda: None) -> Iterator[tu
             if world.is_main:
                 check()
             with locked(out / LOCK, world.is_main):
-                yield world, Console(highlight=False, quiet=not world.is_main)
+                yield world, open_console(speaks=world.is_main)
         except KeyboardInterrupt:
             if world.is_main:
                 typer.echo("Stopped; nothing that was finished is lost. The same command goes on.", err=True)
@@ -244,20 +247,20 @@ def _finish(result: Any, out: Path, console: Console, world: Any) -> None:
     write_result(result, out)
     page = write_benchmark_report(result, out)
     for table in terminal_tables(result):
-        console.print(table)
+        show_table(console, table)
     console.print(edits_line(result), markup=False, soft_wrap=True)
     unread = [row for row in misread(result) if not row.reasons]
     if unread:
         saved = sum(row.careful is not None for row in unread)
         line = f"{len(unread)} answers are dropped or read in part by the official rule, a careful reader scores"
-        console.print(f"{line} {saved} of them (column careful; the page lists them).", markup=False, soft_wrap=True)
+        _log.warning("%s %d of them (column careful; the page lists them)", line, saved)
     unscored = [row for row in result.items if row.reasons]
     reasons = sorted({reason for row in unscored for reason in row.reasons.values()})
     if unscored:
         more = f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
-        line = f"{len(unscored)} of {len(result.items)} items lack an answer: {reasons[0]}{more}."
-        console.print(line, "The same command asks again.", markup=False, soft_wrap=True)
-    for name, path in {"Page": page, "Result": out / FILE}.items():
-        console.print(f"{name + ':':8}{path}", markup=False, soft_wrap=True)
+        line = "%d of %d items lack an answer: %s%s. The same command asks again."
+        _log.warning(line, len(unscored), len(result.items), reasons[0], more)
+    console.print(f"Page:   {page}", markup=False, soft_wrap=True)
+    typer.echo(f"Result: {out / FILE}")
     if all(row.scores[result.metrics[0]] is None for row in result.items):
         raise UserError(f"no item has a score; {reasons[0] if reasons else f'the answers are in {out}/answers.jsonl'}")

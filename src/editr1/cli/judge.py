@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from editr1.errors import UserError
+from editr1.terminal import open_console, show_table
 
 JUDGE_HELP = 'toy, a model\'s folder or hub name, a YAML file, or "openai:URL?model=NAME"; settings follow a "?".'
 JudgeOption = Annotated[str, typer.Option("--judge", help=JUDGE_HELP)]
@@ -100,12 +101,11 @@ def agree(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure how well a judge agrees with people, by each method of reading its score."""
-    from rich.progress import track
-
     from editr1.devices import pick_device
     from editr1.evaluation.agreement.agree import agree as measure
     from editr1.evaluation.agreement.layouts import read_pairs
     from editr1.evaluation.agreement.toy_pairs import toy_pairs
+    from editr1.evaluation.progress import progress
     from editr1.judges.methods import METHODS
     from editr1.judges.open import open_judge, parse_judge
     from editr1.report.agreement import agreement_table, write_agreement_page
@@ -117,15 +117,13 @@ def agree(
     device = pick_device("auto")
     judges = {name: open_judge(settings.model_copy(update={"method": name}), device) for name in names}
     pairs = toy_pairs() if prefs == "toy" else read_pairs(Path(prefs))
-    bar = iter(track(range(len(pairs) * len(judges)), "Judging pairs", disable=as_json))
-    result = measure(pairs, judges, rule=rule, out=out, on_pair=lambda: next(bar, None))
+    with progress(open_console(stderr=True), "judged", len(pairs) * len(judges)) as done:
+        result = measure(pairs, judges, rule=rule, out=out, on_pair=done)
     page = write_agreement_page(result, out)
     if as_json:
         typer.echo(json.dumps(result, indent=1))
     else:
-        from rich.console import Console
-
-        Console().print(agreement_table(result))
+        show_table(open_console(), agreement_table(result))
         typer.echo(page)
 
 

@@ -7,6 +7,7 @@ SIGTERM or SIGHUP.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -20,10 +21,12 @@ from editr1.cli import editor as editor_commands
 from editr1.cli import evaluate as eval_commands
 from editr1.cli import export as export_commands
 from editr1.cli import judge as judge_commands
+from editr1.cli import settings as settings_commands
 from editr1.cli import toy as toy_commands
 from editr1.config.section import place
 from editr1.errors import UserError, printable
 from editr1.evaluation.benchmarks.registry import BENCHMARKS
+from editr1.terminal import loudness
 from editr1.training.interrupts import raise_when_stopped
 from editr1.training.process_end import run_and_exit
 
@@ -36,11 +39,13 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 toy = typer.Typer(no_args_is_help=True, help="The embedded world: scenes, a tiny editor and a tiny judge.")
 editor = typer.Typer(no_args_is_help=True, help="List the editors, and probe any diffusers pipeline.")
 judge = typer.Typer(no_args_is_help=True, help="Score edits, serve a judge, measure its agreement with people.")
+config_group = typer.Typer(no_args_is_help=True, help="Show the settings of a run.")
 evaluation = typer.Typer(no_args_is_help=True, help="Run a benchmark, and compare results.")
 app.add_typer(toy, name="toy")
 app.add_typer(editor, name="editor")
 app.add_typer(judge, name="judge")
 app.add_typer(evaluation, name="eval")
+app.add_typer(config_group, name="config")
 
 
 def main() -> None:
@@ -119,11 +124,18 @@ def _version(requested: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Tell warnings and the result alone.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell all that libraries log too.")] = False,
 ) -> None:
     """Online reinforcement learning for instruction-based image editors."""
+    if quiet and verbose:
+        raise typer.BadParameter("--quiet and --verbose: give one of them")
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    context.with_resource(loudness(level))
 
 
 @app.command()
@@ -201,6 +213,8 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> Non
 
 app.command()(_reported(export_commands.export))
 app.command()(_reported(export_commands.edit))
+app.command("presets")(_reported(settings_commands.list_presets))
+config_group.command()(_reported(settings_commands.show))
 editor.command()(_reported(editor_commands.probe))
 editor.command("list")(_reported(editor_commands.list_editors))
 judge.command()(_reported(judge_commands.score))

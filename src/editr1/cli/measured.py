@@ -27,6 +27,7 @@ from editr1.evaluation.progress import progress
 from editr1.files import write_file
 from editr1.report.run import write_report
 from editr1.report.text import number, signed
+from editr1.terminal import open_console, show_table
 from editr1.training.checkpoint import fixed_settings, resolve
 from editr1.training.datasets import open_datasets
 from editr1.training.distributed import ALONE, World
@@ -66,7 +67,7 @@ def train_config(config: Config, world: World = ALONE) -> str:
         return str(trainer.train())
     toy = config.data.kind == "toy" and config.evaluation.data is None
     heldout = HeldOut(items, config.evaluation, toy_oracle if toy else None)
-    console = Console(stderr=True, highlight=False, quiet=not world.is_main)
+    console = open_console(stderr=True, speaks=world.is_main)
     try:
         with Interrupts():
             return train_measured(trainer, heldout, console)
@@ -94,7 +95,8 @@ def train_measured(trainer: Trainer, heldout: HeldOut, console: Console) -> str:
         say(console, f"Measuring again after step {step}: same items, same noise, averaged weights ...")
         folder = AFTER if step == steps else f"{BETWEEN}/step_{step:06d}"
         results = write_results(trainer, before, measure_average(trainer, heldout, folder, console), folder)
-    console.print(table(results), verdict(results))
+    show_table(console, table(results))
+    console.print(verdict(results))
     if trainer.world.is_main:
         say(console, f"Report: {write_report(trainer.out)}")
     return str(checkpoint)

@@ -8,6 +8,8 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from editr1.terminal import open_console, show_table
+
 TILE = 160
 Level = Annotated[str, typer.Option(help="Level: small or full.")]
 
@@ -69,14 +71,13 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure the toy editor and judge from their weights."""
-    from rich.progress import track
-
+    from editr1.evaluation.progress import progress
     from editr1.toy.assets import toy_path
     from editr1.toy_models import verify as verification
 
-    bar = iter(track(range(verification.ITEMS), "Measuring", disable=as_json))
     folders = editor or toy_path("qwen-image-edit"), judge or toy_path("judge")
-    figures = verification.verify(*folders, on_item=lambda: next(bar, None))
+    with progress(open_console(stderr=True), "measured", verification.ITEMS) as done:
+        figures = verification.verify(*folders, on_item=done)
     if as_json:
         typer.echo(json.dumps(figures, indent=2))
     else:
@@ -87,7 +88,6 @@ def _print(figures: dict[str, dict[str, object]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
     for part, values in figures.items():
         table = Table("task", *(name for name in values if name != "by_task"), title=part)
         table.add_row("all", *(str(value) for name, value in values.items() if name != "by_task"))
@@ -95,4 +95,4 @@ def _print(figures: dict[str, dict[str, object]]) -> None:
         assert isinstance(by_task, dict)
         for task, row in by_task.items():
             table.add_row(task, *(str(value) for value in row.values()))
-        console.print(table)
+        show_table(Console(highlight=False), table)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from editr1.algorithms.base import Algorithm, find_algorithms
+from editr1.config.presets import presets, read_preset
 from editr1.config.rewards import KINDS
 from editr1.config.section import Section
 from editr1.config.settings import Config
@@ -74,11 +74,6 @@ def parse_override(text: str) -> tuple[str, Any]:
     return key, None if value.strip() in ("null", "~") else value
 
 
-def presets() -> list[str]:
-    """Names of the shipped presets."""
-    return sorted(file.name.removesuffix(".yaml") for file in _shipped().iterdir() if file.name.endswith(".yaml"))
-
-
 def known_keys(section: type[BaseModel] = Config, prefix: str = "", algorithm: str | None = None) -> Iterator[str]:
     """Every dotted key of a config, sections included, with the settings of one algorithm or of all."""
     for name, info in section.model_fields.items():
@@ -99,14 +94,9 @@ def _sections(annotation: Any, algorithm: str | None) -> Sequence[type[BaseModel
     return [annotation] if issubclass(annotation, Section) else []
 
 
-def _shipped() -> Any:
-    return resources.files("editr1") / "presets"
-
-
 def _read(path: str | Path) -> tuple[str, str]:
-    preset = _shipped() / f"{path}.yaml"
     if not Path(path).is_file() and str(path) in presets():
-        return preset.read_text(encoding="utf-8"), f"preset {path}"
+        return read_preset(str(path)), f"preset {path}"
     try:
         return Path(path).read_text(encoding="utf-8-sig"), str(path)
     except (OSError, ValueError) as error:

@@ -78,7 +78,7 @@ def remember(pipe: Any, method: Callable[..., Any], folder: Path, salt: str) -> 
                 raise Opaque("an argument needs gradients")
             key = digest([salt, method.__name__, device, bound.arguments])
         except Opaque as reason:
-            log.info("memory.cache: %s is not cached: %s", method.__name__, reason)
+            log.debug("memory.cache: %s is not cached: %s", method.__name__, reason)
             return method(*args, **kwargs)
         path = folder / key[:2] / f"{key}.safetensors"
         if (stored := read(path, device)) is not None:
@@ -87,7 +87,7 @@ def remember(pipe: Any, method: Callable[..., Any], folder: Path, salt: str) -> 
         try:
             tree = pack(result, tensors)
         except Opaque as reason:
-            log.info("memory.cache: %s is not cached: %s", method.__name__, reason)
+            log.debug("memory.cache: %s is not cached: %s", method.__name__, reason)
             return result
         write(path, tree, tensors)
         return unpack(tree, tensors, device)

@@ -9,6 +9,7 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from diffusers import DiffusionPipeline, ModelMixin
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -39,6 +40,7 @@ from editr1.editors.sharding import (
     turn,
 )
 from editr1.errors import UserError, first_line
+from editr1.terminal import announce
 from editr1.toy.assets import locate
 
 ONE_PROCESS = ("memory.gradient_checkpointing=false", "parallel.shard=1", "parallel.context=1")
@@ -273,6 +275,7 @@ def load_pipeline(
     denoiser = denoiser_name(index) or DENOISERS[0]
     settings: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     settings |= {"quantization_config": quantization(quantize, denoiser, dtype)} if quantize else {}
+    announce(f"Loading the editor {path_or_id}", diffusers.utils.logging, transformers.utils.logging)
     try:
         if mesh is None:
             pipe = DiffusionPipeline.from_pretrained(path_or_id, **settings)

@@ -9,7 +9,6 @@ A stopped phase resumes, and a finished one is skipped; to repeat one, delete it
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from pathlib import Path
 
@@ -34,7 +33,6 @@ SAMPLE_ITEMS, PUSHED_ITEMS = 540, 216
 
 def train_all(out: Path, *, seed: int, level: Level) -> None:
     """Train everything into `out`, and copy the models to ship into `out`/weights, with their figures."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for name, layout in LAYOUTS.items():
         train_vae_and_editor(out / name, layout, level=level, seed=seed)
     judge_dir = out / "judge"

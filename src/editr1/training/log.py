@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from editr1.errors import UserError
 from editr1.files import JsonLines
+from editr1.terminal import is_quiet, open_console
 from editr1.training.alarms import Alarm
 from editr1.training.metrics import restore_metrics
 from editr1.training.run_files import BOARD, METRICS
@@ -146,7 +146,8 @@ class StepProgress:
         clock: Callable[[], float] = time.monotonic,
         quiet: bool = False,
     ) -> None:
-        self.console = Console(stderr=True, quiet=quiet)
+        self.console = open_console(stderr=True, speaks=not quiet)
+        self._warnings = self.console if not is_quiet() else open_console(stderr=True, speaks=not quiet, always=True)
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[state]}"))
         self._bar = Progress(
             *columns, TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal
@@ -199,12 +200,17 @@ class StepProgress:
         for alarm in alarms:
             if alarm.name not in self._told:
                 self._told.add(alarm.name)
-                self.say(f"ALARM at step {row['step']}, {alarm.name}: {alarm.text}")
+                self.warn(f"ALARM at step {row['step']}, {alarm.name}: {alarm.text}")
 
     def say(self, text: str) -> None:
         """One line, above the bar."""
         self._spoken = self._clock()
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """One line that a quiet command tells too."""
+        self._spoken = self._clock()
+        self._warnings.print(text, markup=False, soft_wrap=True)
 
     def _inside(self, state: str) -> None:
         """Show what goes on in a step; without a terminal, once in `QUIET` seconds."""
@@ -216,7 +222,7 @@ class StepProgress:
         """Once, by the first edits of a session: how long its steps will be, if they are long."""
         whole = seconds / max(made, 1) * self._edits
         if not self._measured and made < self._edits and whole > LONG_STEP:
-            self.say(
+            self.warn(
                 f"warning: the first {made} edits took {duration(seconds)}, so the {self._edits} of a step take about "
                 f"{duration(whole)}, and training comes on top; smaller rollout.groups_per_step, rollout.group_size or "
                 "editor.pixels make steps shorter"

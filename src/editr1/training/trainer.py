@@ -143,7 +143,7 @@ class Trainer:
                         on_step(row)
             except KeyboardInterrupt:
                 self._rescue(interrupts)
-                progress.say(self._how_to_go_on())
+                progress.warn(self._how_to_go_on())
                 raise
             finally:
                 self._rescue(interrupts)

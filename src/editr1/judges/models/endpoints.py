@@ -207,7 +207,7 @@ class Endpoints:
             endpoint.latency = max(endpoint.latency, 0.8 * endpoint.latency + 0.2 * (now - started))
         if not fault.garbled or endpoint.failures >= GARBLED:
             self._rest_until(endpoint, now + self._pause(endpoint.failures))
-            _log.info("%s rests %.2f s: %s", endpoint.host, endpoint.rests_until - now, fault)
+            _log.debug("%s rests %.2f s: %s", endpoint.host, endpoint.rests_until - now, fault)
 
     def _rest_until(self, endpoint: Endpoint, until: float) -> None:
         endpoint.rests_until = max(endpoint.rests_until, until)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from PIL.Image import Image
 from PIL.Image import new as new_image
 from torch import Tensor
@@ -34,6 +35,7 @@ from editr1.errors import UserError, first_line
 from editr1.judges.base import Answer, Ask, Position
 from editr1.judges.models.tokens import choice_token_ids, score_token_ids
 from editr1.model_files import check_hub, is_hub_name
+from editr1.terminal import announce
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """Arguments of `from_pretrained`: nothing is downloaded, no foreign code is run."""
@@ -257,6 +259,7 @@ def load_processor(path: Path) -> Any:
 
 def _load_model(path: Path, dtype: torch.dtype) -> Any:
     """The folder's model, from safetensors only, with none of its weights left random."""
+    announce(f"Loading the judge {path}", transformers.utils.logging)
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(
             str(path), dtype=dtype, use_safetensors=True, output_loading_info=True, **origin(path)

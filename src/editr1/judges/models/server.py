@@ -205,7 +205,6 @@ def serve(model: Served, *, host: str, port: int, batch_size: int, names: Sequen
         UserError: The address is taken, or not of this machine.
     """
     listener, url = listen(host, port)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     _log.info("Serving %s at %s (Ctrl-C ends it)", model.name, f"{url}/v1")
     server(make_app(model, batch_size=batch_size, host=host, names=names)).run(sockets=[listener])
 

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import editr1
-from editr1.config.loading import dump_config, known_keys, load_config, presets
+from editr1.config.loading import dump_config, known_keys, load_config
+from editr1.config.presets import presets
 from editr1.config.settings import Config
 from editr1.errors import UserError
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from editr1.errors import UserError
+from editr1.files import sha256_of
 from editr1.training import seal as seals
 from editr1.training.seal import fault, read_state, seal
 
@@ -41,8 +42,8 @@ def test_a_seal_lists_sizes_and_hashes_of_all_files_and_a_hash_of_itself(folder:
 
 def test_contents_are_read_only_where_they_are_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    original = seals._hash
-    monkeypatch.setattr(seals, "_hash", lambda path: read.append(path.name) or original(path))
+    original = sha256_of
+    monkeypatch.setattr(seals, "sha256_of", lambda path: read.append(path.name) or original(path))
     assert fault(folder) is None and read == []
     assert fault(folder, "inner") is None and sorted(read) == ["b.bin", "c.bin"]
     (folder / "a.bin").write_bytes(b"b" * 1000)

@@ -19,7 +19,7 @@ from typing import Any
 from editr1.data.pictures import picture_size
 from editr1.data.samples import JsonlDataset
 from editr1.errors import NOT_JSON, UserError, first_line
-from editr1.files import write_file
+from editr1.files import sha256_of, write_file
 
 Size = tuple[int, int]
 REMEDY = "put it back, or go on with the data as it is: data.changed=true"
@@ -51,8 +51,7 @@ class Headers:
         """128 bits of the SHA-256 of a picture whose size was asked for."""
         entry = self._entries[str(path)]
         if entry[5] is None:
-            with path.open("rb") as file:
-                entry[5] = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+            entry[5] = sha256_of(path)[:32]
         return str(entry[5])
 
     def save(self) -> None:

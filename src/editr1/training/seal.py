@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from editr1.errors import UserError, first_line, first_problem, parse_json, printable
-from editr1.files import sync
+from editr1.files import sha256_of, sync
 
 STATE = "state.json"
 FORMAT = 2  # 1 had sizes alone
@@ -139,12 +139,7 @@ def _check_contents(folder: Path, hashes: Mapping[str, str], part: str) -> None:
 
 def _hashes(files: Iterable[Path]) -> list[str]:
     with ThreadPoolExecutor(READERS) as pool:
-        return [*pool.map(_hash, files)]
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return [*pool.map(sha256_of, files)]
 
 
 def _seal_of(tree: Mapping[str, Any]) -> str:

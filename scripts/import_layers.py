@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": LEAVES | {"config", "data", "toy", "editors", "judges", "training"},
     "report": LEAVES | {"config", "data", "toy", "algorithms", "training", "evaluation"},
     "export": LEAVES | {"config", "data", "toy", "editors", "training", "report"},
+    "api": LEAVES | {"config", "data", "editors", "judges", "training"},
     "toy_models": LEAVES | {"config", "data", "toy", "editors", "judges", "training", "evaluation"},
 }
 ALLOWED["cli"] = set(ALLOWED)

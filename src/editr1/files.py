@@ -15,6 +15,7 @@ import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
@@ -24,6 +25,7 @@ _log = logging.getLogger(__name__)
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system
 PLAIN_KEY = re.compile(r"[a-z0-9][a-z0-9._/-]{0,99}")
 Row = TypeVar("Row")
+_held: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())  # by the blocks around
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -62,6 +64,8 @@ def make_folder(path: Path) -> Path:
 def locked(path: Path, held: bool = True) -> Iterator[None]:
     """Hold a file, which names this process; however the process ends, the system frees the file with it.
 
+    A block inside a block of the same file holds it already.
+
     Args:
         path: The file; its folder is made.
         held: Whether it is this process that holds it, and not another one of the same run.
@@ -69,12 +73,17 @@ def locked(path: Path, held: bool = True) -> Iterator[None]:
     Raises:
         UserError: Another process holds it; names that one.
     """
-    if not held:
+    around = _held.get()
+    if not held or path.absolute() in around:
         yield
         return
     make_folder(path.parent)
     with _lock(path):
-        yield
+        _held.set(around | {path.absolute()})
+        try:
+            yield
+        finally:
+            _held.set(around)
 
 
 def _lock(path: Path) -> TextIO:

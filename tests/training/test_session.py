@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from editr1.algorithms.nft import NFT
 from editr1.training.session import command, commit, kept_session
 from tests.training.runs import Make
 
@@ -44,7 +45,7 @@ def test_command_is_one_that_can_be_typed_again(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_peak_of_memory_is_written_even_if_the_session_is_stopped(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), kept_session(tmp_path, CPU):
+    with pytest.raises(KeyboardInterrupt), kept_session(tmp_path, CPU, NFT()):
         before = json.loads((tmp_path / "session.json").read_text())
         raise KeyboardInterrupt
     after = json.loads((tmp_path / "session.json").read_text())

@@ -1,9 +1,9 @@
 """The seam between the loop and an algorithm: the algorithm owns credit and loss, the loop owns order.
 
-An algorithm is its settings and its maths, in one file beside this one: a subclass of `Algorithm` whose `name` has a
-default. It sees tensors alone: no model, no run, no logger. The loop (`training/trainer.py`) calls, in this order,
-`credit` on the rewards of a step; `rows` on every kept group; `asks` for the policies whose velocities it computes;
-`loss` on rows and velocities; and `old_decay` after the optimiser step.
+An algorithm is its settings and its maths: a subclass of `Algorithm`, in one file beside this one whose `name` has a
+default, or in a user's own that a config names. It sees tensors alone: no model, no run, no logger. The loop
+(`training/trainer.py`) calls, in this order, `credit` on the rewards of a step; `rows` on every kept group; `asks` for
+the policies whose velocities it computes; `loss` on rows and velocities; and `old_decay` after the optimiser step.
 
 The base class gives edits the credit of Edit-R1 (arXiv 2510.16888) and noises each edit to several levels, as
 DiffusionNFT (arXiv 2509.16117) and AWM (arXiv 2509.25050) do.
@@ -119,7 +119,7 @@ class Algorithm(BaseModel, ABC):
     """Whether `rows` needs `Edits.trajectory`."""
 
     name: str
-    """Which algorithm."""
+    """Which algorithm: "nft", "awm", or one of your own as "pkg.module:Class"."""
     kl: float = Field(default=1e-4, ge=0)
     """Weight of the distance to the untrained editor, on the velocity; 0 makes no reference call."""
     adv_clip: float = Field(default=5.0, gt=0)
@@ -225,15 +225,17 @@ def algorithm_of(settings: Mapping[str, Any]) -> type[Algorithm]:
     """
     name, algorithms = settings.get("name", "nft"), find_algorithms()
     if not isinstance(name, str) or name not in algorithms:
-        raise ValueError(f"algorithm.name: no algorithm is called {name!r}; there are {', '.join(algorithms)}")
+        known = ", ".join([*algorithms, "your own as pkg.module:Class"])
+        raise ValueError(f"algorithm.name: no algorithm is called {name!r}; there are {known}")
     return algorithms[name]
 
 
 def find_algorithms() -> dict[str, type[Algorithm]]:
-    """The algorithms of this folder, by name."""
+    """The algorithms of this folder, by name; a user's own, which may build on one of them, is no other of its name."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         import_module(f"editr1.algorithms.{module.name}")
-    return {kind.model_fields["name"].default: kind for kind in _subclasses(Algorithm)}
+    ours = [kind for kind in _subclasses(Algorithm) if kind.__module__.startswith("editr1.algorithms.")]
+    return {kind.model_fields["name"].default: kind for kind in ours}
 
 
 def _subclasses(kind: type[Any]) -> Iterator[type[Algorithm]]:

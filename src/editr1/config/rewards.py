@@ -170,12 +170,12 @@ class ClipConfig(_Reward):
 
 
 class FunctionConfig(_Reward):
-    """A Python function."""
+    """A Python function, or a judge of your own."""
 
     kind: Literal["function"] = "function"
     """Kind of reward."""
     path: str
-    """The function, as "pkg.module:name"."""
+    """The function, the judge or its class, as "pkg.module:name"."""
 
 
 class HttpConfig(_Reward):

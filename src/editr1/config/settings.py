@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from editr1.algorithms.base import Algorithm, algorithm_of
 from editr1.algorithms.base import SchedulerName as SchedulerName
 from editr1.algorithms.nft import NFT
+from editr1.config.own_code import load_algorithm
 from editr1.config.rewards import JudgeConfig, RewardConfig
 from editr1.config.section import Section, as_meant, is_toy
 
@@ -66,10 +67,10 @@ class FailureConfig(Section):
 class DataConfig(Section):
     """The items to edit."""
 
-    kind: Literal["toy", "jsonl"] = "jsonl"
-    """The built-in toy world, or a folder with a data.jsonl."""
+    kind: Literal["toy", "jsonl", "function"] = "jsonl"
+    """The built-in toy world, a folder with a data.jsonl, or a Python function that returns the items."""
     path: Path | None = None
-    """The folder, for kind "jsonl"."""
+    """The folder, for kind "jsonl"; "pkg.module:name" of the function, or of a class of items, for kind "function"."""
     root: Path | None = None
     """A folder whose pictures `data.jsonl` may name by absolute paths or through links; null for `path` alone."""
     changed: bool = False
@@ -86,9 +87,11 @@ class DataConfig(Section):
     """Never draw an item again once its edits are good and agree (tau_mu, tau_sigma), as in the released code."""
 
     @model_validator(mode="after")
-    def _path_for_jsonl(self) -> DataConfig:
+    def _path_of_items(self) -> DataConfig:
         if self.kind == "jsonl" and self.path is None:
             raise ValueError('data.path must name the folder when data.kind is "jsonl"')
+        if self.kind == "function" and self.path is None:
+            raise ValueError('data.path must be "pkg.module:name" of your items when data.kind is "function"')
         return self
 
     @model_validator(mode="after")
@@ -207,7 +210,8 @@ def _algorithm(settings: Any) -> Any:
     """The settings as those of the algorithm that they name."""
     if not isinstance(settings, dict):
         return settings
-    kind = algorithm_of(settings)
+    name = settings.get("name")
+    kind = load_algorithm(name) if isinstance(name, str) and ":" in name else algorithm_of(settings)
     return kind.model_validate(as_meant(kind, settings))
 
 

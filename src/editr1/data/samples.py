@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from PIL.Image import Image
@@ -55,6 +55,7 @@ class EditSample:
             object.__setattr__(self, name, plain(getattr(self, name)))
 
 
+@runtime_checkable
 class EditDataset(Protocol):
     """Anything with a length and an `EditSample` per index."""
 

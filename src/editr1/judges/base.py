@@ -55,6 +55,7 @@ class Score:
     seconds: float = field(default=0.0, compare=False)
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Scores edits: one score per request, in the order of the requests.
 
@@ -83,7 +84,7 @@ def scores_of(judge: Judge, requests: Sequence[JudgeRequest], name: str = "the j
     """One score per request.
 
     Raises:
-        UserError: The judge, called `name`, gives more or fewer.
+        UserError: The judge, called `name`, gives more or fewer, or what is no score.
     """
     scores = judge.score(requests)
     if len(scores) != len(requests):
@@ -91,6 +92,9 @@ def scores_of(judge: Judge, requests: Sequence[JudgeRequest], name: str = "the j
             f"{name} gave {len(scores)} scores for {len(requests)} edits; its method `score` must return a list with "
             "one score per request, in their order"
         )
+    for score in scores:
+        if not isinstance(score, Score) or not (score.value is None or 0 <= score.value <= 1):
+            raise UserError(f"{name} gave {score!r}; give Score(value) in [0, 1], or Score(None, reason)")
     return scores
 
 

@@ -23,15 +23,16 @@ from editr1.config.rewards import (
     OcrConfig,
     RewardConfig,
 )
+from editr1.config.own_code import raised
 from editr1.errors import UserError, collect, first_line
 from editr1.judges.assembly import assemble, open_prompt
-from editr1.judges.base import Judge, JudgeRequest, close
+from editr1.judges.base import Judge, JudgeRequest, close, scores_of
 from editr1.judges.methods import METHODS
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.remote import OpenAIModel
 from editr1.judges.prompts import Prompt
 from editr1.judges.rewards.editscore import BACKBONES
-from editr1.judges.rewards.function import FunctionReward, raised
+from editr1.judges.rewards.function import FunctionReward, open_own_judge
 from editr1.judges.rewards.http import HttpReward
 from editr1.model_files import check_hub, is_hub_name, parameters, weight_files
 from editr1.toy.assets import locate
@@ -145,8 +146,11 @@ def _unanswered(judge: Judge, requests: Sequence[JudgeRequest]) -> str | None:
 def _call(name: str, requests: Sequence[JudgeRequest]) -> Iterator[str]:
     """What a user's function raises on the first edit."""
     try:
-        reward = FunctionReward(name)
-        reward.read(reward.call(requests[0]))
+        own = open_own_judge(name)
+        if isinstance(own, FunctionReward):
+            own.read(own.call(requests[0]))
+        else:
+            scores_of(own, requests[:1], f"the reward {name}")
     except UserError as error:
         yield str(error)
     except KeyboardInterrupt:

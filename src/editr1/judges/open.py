@@ -33,7 +33,7 @@ from editr1.judges.models.remote import OpenAIModel
 from editr1.judges.models.tokens import choice_token_ids
 from editr1.judges.rewards.clip import ClipReward
 from editr1.judges.rewards.editscore import EditScoreReward, load_editscore
-from editr1.judges.rewards.function import FunctionReward
+from editr1.judges.rewards.function import open_own_judge
 from editr1.judges.rewards.http import HttpReward
 from editr1.judges.rewards.mixed import MixedJudge
 from editr1.judges.rewards.ocr import OcrReward
@@ -103,7 +103,7 @@ def open_reward(settings: RewardConfig, device: torch.device | str, dtype: torch
         case OcrConfig():
             return OcrReward()
         case FunctionConfig():
-            return FunctionReward(settings.path)
+            return open_own_judge(settings.path)
         case HttpConfig():
             return HttpReward(settings.path)
         case EditScoreConfig():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from editr1.algorithms.base import Algorithm, find_algorithms
+from editr1.algorithms.base import find_algorithms
 from editr1.data.pictures import inside
 from editr1.errors import UserError, tell
 from editr1.evaluation.heldout.rows import EditRow, read_rows
@@ -59,9 +60,16 @@ class Run:
     session: dict[str, Any]
 
     @property
-    def algorithm(self) -> type[Algorithm]:
-        """The algorithm that its config names; DiffusionNFT if it is older than the name."""
-        return find_algorithms()[self.config["algorithm"].get("name", "nft")]
+    def algorithm(self) -> tuple[str, Mapping[str, str]]:
+        """Title of its algorithm, and of the parts of the loss by their names; DiffusionNFT if it is older than names.
+
+        A user's own algorithm is not imported for this: its run has kept the words.
+        """
+        name = self.config["algorithm"].get("name", "nft")
+        if (kind := find_algorithms().get(name)) is not None:
+            return kind.title, kind.parts
+        words = self.session.get("algorithm", {})
+        return words.get("title", name), words.get("parts", {})
 
     @property
     def train_seconds(self) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from editr1.config.own_code import load_own
 from editr1.config.settings import Config, DataConfig
 from editr1.data.holdout import choose, hold_out
 from editr1.data.samples import EditDataset, JsonlDataset
+from editr1.errors import UserError
 from editr1.toy.world import ToyDataset
 
 
@@ -28,4 +30,17 @@ def open_dataset(settings: DataConfig) -> EditDataset:
     """The dataset that a config names."""
     if settings.kind == "jsonl" and settings.path is not None:
         return JsonlDataset(settings.path, settings.root)
+    if settings.kind == "function":
+        return _own_dataset(str(settings.path))
     return ToyDataset(settings.split, settings.size, settings.seed, settings.level)
+
+
+def _own_dataset(name: str) -> EditDataset:
+    """What a function or a class of the user's own returns, or a list of the user's own."""
+    own = load_own(name, "data.path")
+    own = own() if callable(own) else own
+    if not isinstance(own, EditDataset):
+        raise UserError(f"data.path {name!r} gives {type(own).__name__}, not items; return a list of EditSample")
+    if len(own) == 0:
+        raise UserError(f"data.path {name!r} gives no item")
+    return own

@@ -169,7 +169,8 @@ def _check_data(config: Config, findings: Findings) -> EditDataset | None:
     else:
         with findings.part("data"):
             training = open_dataset(config.data)
-            findings.facts["data"] = f"{len(training)} items of the toy world"
+            origin = "the toy world" if config.data.kind == "toy" else config.data.path
+            findings.facts["data"] = f"{len(training)} items of {origin}"
             training[0]  # drawing it needs a package
     if config.evaluation is not None:
         heldout = None

@@ -18,14 +18,17 @@ import torch
 from torch import Tensor
 
 from editr1 import __version__
+from editr1.algorithms.base import Algorithm
 from editr1.config.loading import dump_config
 from editr1.config.rewards import JudgeConfig
 from editr1.config.settings import Config
 from editr1.devices import memory_of
 from editr1.editors.editor import Editor
-from editr1.files import make_folder, write_file
+from editr1.errors import UserError
+from editr1.files import locked, write_file
+from editr1.training import checkpoint
 from editr1.training.log import RunLog
-from editr1.training.run_files import CONFIG, SESSION
+from editr1.training.run_files import CHECKPOINTS, CONFIG, LOCK, SESSION
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 GIB = 2**30
@@ -67,24 +70,38 @@ def hardware(device: torch.device) -> str:
 
 @contextmanager
 def opened_log(main: bool, config: Config, out: Path, step: int, device: torch.device) -> Iterator[RunLog | None]:
-    """The files of a run that has done `step` steps, open for more; None on a rank that is not the main one."""
+    """The files of a run that has done `step` steps, open for more; None on a rank that is not the main one.
+
+    Raises:
+        UserError: Another process writes there, or another trainer has made more steps.
+    """
     if not main:
         yield None
         return
-    make_folder(out)
-    write_file(out / CONFIG, dump_config(config).encode())
-    with closing(RunLog(out, step)) as log, kept_session(out, device):
-        yield log
+    with locked(out / LOCK):
+        _refuse_newer(out, step)
+        write_file(out / CONFIG, dump_config(config).encode())
+        with closing(RunLog(out, step)) as log, kept_session(out, device, config.algorithm):
+            yield log
+
+
+def _refuse_newer(out: Path, step: int) -> None:
+    last = checkpoint.latest(out / CHECKPOINTS)
+    if last is not None and int(last.name.removeprefix("step_")) > step:
+        raise UserError(
+            f"{out} has gone on to {last.name} since this trainer was at step {step}; open it anew, or set another out"
+        )
 
 
 @contextmanager
-def kept_session(out: Path, device: torch.device) -> Iterator[None]:
-    """Write command, commit, machine, versions and, when the block ends, the peak of memory to the run's folder."""
+def kept_session(out: Path, device: torch.device, algorithm: Algorithm) -> Iterator[None]:
+    """Write command, commit, machine, versions, the algorithm's words and, at the end, the peak of memory."""
     facts = {
         "command": command(),
         "commit": commits(),
         "hardware": hardware(device),
         "versions": {"editr1": __version__, **{name: version(name) for name in LIBRARIES}},
+        "algorithm": {"title": algorithm.title, "parts": dict(algorithm.parts)},
     }
     write_file(out / SESSION, json.dumps(facts, indent=1).encode())
     try:

@@ -63,9 +63,7 @@ from editr1.training.step_row import GroupMeasures, StepRow, Watch, edit_statist
 
 
 class Trainer:
-    """Trains `editor` on `dataset` by the rewards of `judge`, and goes on from the newest checkpoint in `out`, if any.
-
-    It gives the editor its policies.
+    """Gives `editor` policies and trains it on `dataset` by rewards of `judge`, from the newest checkpoint in `out` on.
 
     Attributes:
         step: Optimiser steps done.
@@ -101,8 +99,7 @@ class Trainer:
         self.step, self.seconds, self._step_seconds = 0, 0.0, 0.0
         self.place, self.banned = 0, set[int]()  # in the epochs, and the items that are not drawn any more
         self.start: dict[str, float] = {}  # what the edits of the first step looked like
-        self._whole = True  # the weights are those after `step` steps, not between two
-        self._checked = False
+        self._whole, self._checked = True, False  # the weights are those after `step` steps, not between two
         self._failures = FailureWatch(config.failures.share, config.failures.steps, config.optional_rewards)
         self._resume()
         sizes = config.rollout.groups_per_step, config.rollout.group_size
@@ -127,6 +124,8 @@ class Trainer:
             KeyboardInterrupt: Ctrl-C or SIGTERM; the state is saved.
             UserError: The judge failed too often, gradients are not finite, a picture or the disk fails.
         """
+        if not self._whole:
+            raise UserError(f"step {self.step} of {self.out} broke off half-way; open the trainer again to go on")
         last = self.config.steps if until is None else min(until, self.config.steps)
         device, ranks = self.params[0].device, self.world.size
         with (

@@ -1,19 +1,18 @@
-"""A reward that is a Python function of the user's."""
+"""A reward that is Python code of the user's: a function, or a judge."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
-import sys
-import traceback
 from collections.abc import Callable, Collection
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
-from editr1.errors import UserError, first_line, printable
-from editr1.judges.base import JudgeRequest, Score, SingleJudge
+from editr1.config.own_code import load_own, raised
+from editr1.errors import UserError, printable
+from editr1.judges.base import Judge, JudgeRequest, Score, SingleJudge
+
+WHAT = "reward function"
 
 
 class FunctionReward(SingleJudge):
@@ -28,7 +27,7 @@ class FunctionReward(SingleJudge):
     """
 
     def __init__(self, name: str) -> None:
-        self.name, self.function = name, load_function(name)
+        self.name, self.function = name, _load_function(name)
         self.takes_references = "references" in _parameters(self.function)
 
     def score_one(self, request: JudgeRequest) -> Score:
@@ -69,32 +68,19 @@ def as_score(value: Any, where: str) -> Score:
     return Score(number)
 
 
-def raised(error: BaseException) -> str:
-    """What an error of the user's own code is, and where: "raises KeyError: 'colour' (rewards.py:6)"."""
-    ours = ("<frozen ", __file__, str(importlib.__file__))
-    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    if isinstance(error, SyntaxError) and error.filename:
-        frames.append((error.filename, error.lineno))
-    places = [f" ({Path(file).name}:{line})" for file, line in frames if not file.startswith(ours)]
-    return f"raises {type(error).__name__}: {first_line(error)}{places[-1] if places else ''}"
+def open_own_judge(name: str) -> Judge:
+    """The judge of the user's own that `name` names, itself or by its class; of a function a `FunctionReward`."""
+    own = load_own(name, WHAT)
+    own = own() if isinstance(own, type) else own
+    return own if isinstance(own, Judge) else FunctionReward(name)
 
 
-def load_function(name: str) -> Callable[..., Any]:
+def _load_function(name: str) -> Callable[..., Any]:
     """The function "pkg.module:function"."""
-    module, colon, attribute = name.partition(":")
-    if not colon or not module or not attribute:
-        raise UserError(f"reward function {name!r}: write it as pkg.module:function")
-    here = str(Path.cwd())
-    if here not in sys.path:  # as `python -m` does
-        sys.path.insert(0, here)
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # whatever the user's module does while it is imported
-        raise UserError(f"reward function {name!r} cannot be loaded: it {raised(error)}; mend it") from error
-    if not callable(function):
-        raise UserError(f"reward function {name!r} is a {type(function).__name__}, not a function")
+    function = load_own(name, WHAT)
+    if isinstance(function, type) or not callable(function):
+        kind = type(function).__name__
+        raise UserError(f"{WHAT} {name!r} is a {kind}: no function, and no judge, which has `remote` and `score`")
     return function
 
 

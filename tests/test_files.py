@@ -10,8 +10,10 @@ import fcntl
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 
 from editr1.errors import UserError
 from editr1.files import JsonLines, first_difference, locked, read_lines
+from tests.held import held_by_another
 
 
 def store(path: Path, **more: Any) -> JsonLines[dict[str, Any]]:
@@ -86,9 +89,24 @@ def test_a_file_is_locked_until_its_block_ends_and_names_the_process(tmp_path: P
     for _ in range(2):
         with locked(path):
             owner = f"process {os.getpid()} on {platform.node()}"
-            with pytest.raises(UserError, match=f"run is in use by {owner}; wait until it ends"), locked(path):
-                pass
+            with ThreadPoolExecutor(1) as thread:
+                error = thread.submit(locked(path).__enter__).exception()
+            assert isinstance(error, UserError)
+            assert re.search(f"run is in use by {owner}; wait until it ends", str(error))
             assert path.read_text() == owner
+
+
+def test_a_block_inside_a_block_of_the_same_file_holds_it_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with locked(tmp_path / ".lock"):
+        with locked(Path(".lock")):
+            pass
+        with pytest.raises(BlockingIOError), (tmp_path / ".lock").open() as file:  # the inner one's end frees nothing
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with held_by_another(tmp_path / ".lock"), pytest.raises(UserError, match="in use"), locked(tmp_path / ".lock"):
+        pass
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from editr1.cli import main as cli
-from editr1.files import locked
 from tests.cli.test_torchrun import FAULT, SIZES
+from tests.held import held_by_another
 from tests.training.test_ranks import torchrun
 
 LINE = rf"^editr1: (rank 0: )?.*out is in use by process {os.getpid()} on .*; wait until it ends.*$"
@@ -23,7 +23,7 @@ TOY = ("train", "toy", *SIZES, "steps=1")
 )
 def test_a_command_leaves_the_folder_of_another_one_alone(command: tuple[str, ...], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with locked(out / ".lock"):
+    with held_by_another(out / ".lock"):
         result = CliRunner().invoke(cli.app, [word.format(out) for word in command])
     faults = FAULT.findall(result.stderr)
     assert result.exit_code == 2 and len(faults) == 1 and re.match(LINE, faults[0])
@@ -34,7 +34,7 @@ def test_ranks_are_refused_by_their_main_one_and_the_same_command_goes_on_when_t
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "out"
-    with locked(out / ".lock"):
+    with held_by_another(out / ".lock"):
         result = torchrun(2, "editr1", *TOY, f"out={out}")
     faults = FAULT.findall(result.stderr)
     assert result.returncode != 0 and "exitcode  : 2" in result.stderr

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
+from editr1.report.run import write_report
 from editr1.report.run_folder import read_run
 from tests.report.synthetic import write_demo, write_metrics
 
@@ -31,3 +33,20 @@ def test_steps_done_again_after_a_kill_count_once_and_a_cut_line_not_at_all(tmp_
     assert [row["step"] for row in run.metrics] == [1, 2, 3, 4]
     assert run.metrics[3]["reward_mean"] == 0.99
     assert run.train_seconds == pytest.approx(4 * 5.5)
+
+
+def test_code_that_a_run_names_is_not_imported_and_its_words_are_the_runs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    write_metrics(tmp_path)
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    config["algorithm"]["name"] = "evil:Loss"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert read_run(tmp_path).algorithm == ("evil:Loss", {})
+    words = {"title": "<b>", "parts": {"kl": "<i>"}}
+    (tmp_path / "session.json").write_text(json.dumps({"algorithm": words}))
+    assert read_run(tmp_path).algorithm == ("<b>", {"kl": "<i>"})
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "&lt;b&gt;" in page and "&lt;i&gt;" in page and "<b>" not in page and "<i>" not in page

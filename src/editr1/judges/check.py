@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from pathlib import Path
 
+from editr1.config.own_code import raised
 from editr1.config.rewards import (
     ClipConfig,
     EditScoreConfig,
@@ -23,7 +24,6 @@ from editr1.config.rewards import (
     OcrConfig,
     RewardConfig,
 )
-from editr1.config.own_code import raised
 from editr1.errors import UserError, collect, first_line
 from editr1.judges.assembly import assemble, open_prompt
 from editr1.judges.base import Judge, JudgeRequest, close, scores_of

@@ -80,7 +80,7 @@ def _load_function(name: str) -> Callable[..., Any]:
     function = load_own(name, WHAT)
     if isinstance(function, type) or not callable(function):
         kind = type(function).__name__
-        raise UserError(f"{WHAT} {name!r} is a {kind}: no function, and no judge, which has `remote` and `score`")
+        raise UserError(f"{WHAT} {name!r} is a {kind}, not a function, nor a judge with `remote` and `score`")
     return function
 
 

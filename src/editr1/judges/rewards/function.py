@@ -71,14 +71,16 @@ def as_score(value: Any, where: str) -> Score:
 def open_own_judge(name: str) -> Judge:
     """The judge of the user's own that `name` names, itself or by its class; of a function a `FunctionReward`."""
     own = load_own(name, WHAT)
-    own = own() if isinstance(own, type) else own
-    return own if isinstance(own, Judge) else FunctionReward(name)
+    judge = own() if isinstance(own, type) else own
+    if isinstance(own, type) and not isinstance(judge, Judge):
+        raise UserError(f"{WHAT} {name!r} is a class, but not of a judge with `remote` and `score`")
+    return judge if isinstance(judge, Judge) else FunctionReward(name)
 
 
 def _load_function(name: str) -> Callable[..., Any]:
     """The function "pkg.module:function"."""
     function = load_own(name, WHAT)
-    if isinstance(function, type) or not callable(function):
+    if not callable(function):
         kind = type(function).__name__
         raise UserError(f"{WHAT} {name!r} is a {kind}, not a function, nor a judge with `remote` and `score`")
     return function

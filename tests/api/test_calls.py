@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from editr1 import EditSample, JudgeRequest, Score, UserError, open_editor, open_judge, rollout, score
 from editr1.cli import main as cli
+from editr1.editors.editor import Editor
 from editr1.toy.world import ToyDataset
 from tests.training.runs import Make, RedJudge
 
@@ -50,6 +52,27 @@ def test_scores_are_those_of_the_judge_in_the_order_of_the_edits(sample: EditSam
 def test_what_a_judge_of_ones_own_gives_wrongly_is_one_line(sample: EditSample, wrong: list[Score]) -> None:
     with pytest.raises(UserError, match=r"^the judge gave .*Score|^the judge gave \d scores for 1 edits"):
         score(RedJudge(lambda call, scores: wrong), sample, [sample.source])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"edits": 0}, "edits=0 must be at least 1"),
+        ({"steps": 1}, "steps=1 must be at least 2"),
+        ({"seed": -1}, "seed=-1 must be at least 0"),
+        ({"scheduler": "heun"}, "there is no scheduler 'heun'; there are dpm2, euler"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(
+    options: dict[str, Any], words: str, sample: EditSample, tiny_editor: Editor
+) -> None:
+    with pytest.raises(UserError, match=f"^rollout: {words}$"):
+        rollout(tiny_editor, sample, **options)
+
+
+def test_a_path_in_place_of_a_picture_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"^item 'a': a picture is str, not a Pillow image; open it"):
+        EditSample("a", "cat.png", "add a hat")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

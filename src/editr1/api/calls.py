@@ -12,6 +12,8 @@ from editr1.data.samples import EditSample
 from editr1.devices import pick_device
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_named_editor
+from editr1.editors.samplers import SCHEDULERS
+from editr1.errors import UserError
 from editr1.judges import open as judges
 from editr1.judges.base import Judge, JudgeRequest, Score, complete_scores
 from editr1.training.checkpoint import trained_weights
@@ -78,8 +80,13 @@ def rollout(
         scheduler: "euler", or "dpm2", with which training makes good edits in 6 steps.
 
     Raises:
-        UserError: The editor does not take the sample; see `Editor.rollout`.
+        UserError: A number is too small, there is no such scheduler, or the editor does not take the sample.
     """
+    for name, value, least in (("edits", edits, 1), ("steps", steps, 2), ("seed", seed, 0)):
+        if value < least:
+            raise UserError(f"rollout: {name}={value} must be at least {least}")
+    if scheduler not in SCHEDULERS:
+        raise UserError(f"rollout: there is no scheduler {scheduler!r}; there are {', '.join(SCHEDULERS)}")
     return editor.rollout(sample, edits, steps=steps, seed=seed, scheduler=scheduler).images
 
 

@@ -29,8 +29,8 @@ REMEDY = "put it into the folder, or set data.root (--root of eval data) to a fo
 class EditSample:
     """One item of a dataset: the unit by which edits are grouped (never by instruction text).
 
-    Its texts go into prompts of editors and judges: what looks like a control token is parted (`data/plain_text.py`),
-    and one that is too long is a UserError.
+    Pictures are Pillow's. Its texts go into prompts of editors and judges: what looks like a control token is parted
+    (`data/plain_text.py`). What is no picture, and a text that is too long, is a UserError.
 
     Attributes:
         key: Name that is unique in its dataset and stable between runs.
@@ -49,6 +49,13 @@ class EditSample:
     references: tuple[Image, ...] = ()
 
     def __post_init__(self) -> None:
+        images: tuple[object, ...] = (self.source, *self.references)
+        for image in images:
+            if not isinstance(image, Image):
+                kind = type(image).__name__
+                raise UserError(
+                    f"item {self.key!r}: a picture is {kind}, not a Pillow image; open it: Image.open(path)"
+                )
         for name in ("instruction", "requirement"):
             if fault := fault_of(getattr(self, name)):
                 raise UserError(f"item {self.key!r}: {name}: {fault}; change it, or leave the item out")

@@ -1,25 +1,29 @@
 # editr1: `make demo` shows the whole loop on one CPU, `make test` and `make check` prove a change.
-# Each target builds .venv first where it is missing or older than pyproject.toml or constraints.txt.
+# Each target builds .venv first where it is missing or older than pyproject.toml or constraints.txt: by uv where that
+# is installed (UV= leaves it out), else by PYTHON and pip.
 OUT     ?= demo
 SEED    ?= 0
 MINUTES ?= 6
 EDITOR  := $(if $(filter command line,$(origin EDITOR)),$(EDITOR),qwen-image-edit)
+UV      := $(if $(filter undefined,$(origin PYTHON)),$(shell command -v uv))
 PYTHON  ?= python3
 WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 
 BIN   := .venv/bin
 STAMP := .venv/.installed
+VENV  := $(if $(UV),$(UV) venv,$(PYTHON) -m venv)
+PIP   := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)
 
-.PHONY: help demo test test-slow test-vllm check bench clean
+.PHONY: help demo test test-slow test-vllm check bench dist clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 $(STAMP): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || { echo "Making .venv ..."; $(PYTHON) -m venv .venv; }
+	@test -x $(BIN)/python || { echo "Making .venv ..."; $(VENV) .venv; }
 	@echo "Installing editr1 and what it needs into .venv (a few minutes the first time) ..."
-	@$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[dev]'
+	@$(PIP) -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: $(STAMP)  ## train the toy editor against the toy judge and show before and after (OUT, SEED, EDITOR, MINUTES)
@@ -44,6 +48,11 @@ bench: $(STAMP)  ## seconds a step by part against bare calls, memory; writes be
 	@$(BIN)/python benchmarks/judge_client.py
 	@$(BIN)/python benchmarks/ranks.py
 	@$(BIN)/python benchmarks/sharding.py
+
+dist: $(STAMP)  ## build and check dist/: the wheel and the source distribution
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
+	@$(BIN)/python -m twine check --strict dist/*
 
 clean:  ## remove .venv and caches (runs and demo folders stay)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

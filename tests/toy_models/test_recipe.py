@@ -36,6 +36,7 @@ def test_a_build_of_few_steps_leaves_models_that_load_and_are_measured(
         rollout = editor.rollout(ToyDataset("rl", 1)[0], 2, steps=2, seed=0)
         editor.self_check(rollout)
         assert rollout.images[0].size == (64, 64) and rollout.latents.shape == (2, 16, 64)
+        assert not [path for path in (weights / name).rglob("*.json") if str(tmp_path) in path.read_text()]
         assert sum(path.stat().st_size for path in (weights / name).rglob("*")) < limit
     judge = TransformersModel(weights / "judge")
     assert [judge.token_id(digit) for digit in "012345"] == judge.processor.tokenizer.convert_tokens_to_ids(

@@ -15,9 +15,10 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from editr1.errors import UserError
+from editr1.files import read_lines
 from editr1.judges.base import JudgeRequest, Score
 from editr1.terminal import loudness
-from editr1.training import rewarding
+from editr1.training import log, rewarding
 from editr1.training.alarms import Alarm
 from editr1.training.log import QUIET, RunLog, StepProgress, imbalance, slowest
 from editr1.training.rewarding import Rewarding
@@ -141,6 +142,19 @@ def test_waiting_for_a_slow_judge_is_told_with_what_is_judged(make: Make, monkey
         asking.finish(on_wait)
         assert asking.done == 2
     assert seen and seen[0] == 0 and all(group.rewards is not None for group in groups)
+
+
+def test_without_tensorboard_a_run_has_its_rows_and_says_once_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(log, "find_spec", lambda name: None)
+    board = RunLog(tmp_path, 0)
+    for step in (1, 2):
+        board.write({**ROW, "step": step})  # type: ignore[typeddict-item]
+    board.close()
+    said = f"{tmp_path / 'tb'} is not written; for TensorBoard's curves, pip install 'editr1[tensorboard]'"
+    assert [record.getMessage() for record in caplog.records] == [said]
+    assert len(read_lines(tmp_path / "metrics.jsonl")) == 2 and not (tmp_path / "tb").exists()
 
 
 def test_header_names_editor_machine_judge_and_data(make: Make, capsys: pytest.CaptureFixture[str]) -> None:

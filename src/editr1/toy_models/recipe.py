@@ -61,6 +61,7 @@ def train_vae_and_editor(out: Path, layout: Layout, *, seed: int, level: Level) 
     if not (vae_dir / "vae").exists():
         train_vae(vae_dir, layout.init_vae, level=level, seed=seed, steps=VAE_STEPS)
     vae = type(layout.init_vae()).from_pretrained(vae_dir / "vae", use_safetensors=True)
+    vae.register_to_config(_name_or_path="")  # else the weights that are shipped name a folder of this machine
     if not (editor_dir / "editor").exists():
         train_editor(editor_dir, layout, vae, level=level, seed=seed, steps=EDITOR_STEPS, batch=EDITOR_BATCH)
 

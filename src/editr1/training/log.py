@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from editr1.training.metrics import restore_metrics
 from editr1.training.run_files import BOARD, METRICS
 from editr1.training.step_row import StepRow
 
+_log = logging.getLogger(__name__)
 QUIET = 30.0  # seconds between two lines within a step, where there is no terminal
 BUSY = ("rollout", "judge", "train")  # parts of a step in which a rank works or waits for its judge, not for others
 LONG_STEP = 600.0  # seconds of a step of which a run warns
@@ -70,13 +73,11 @@ class RunLog:
     """
 
     def __init__(self, out: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # takes a second, which `editr1 --help` need not wait for
-
         self.path = out / METRICS
         self.rows = restore_metrics(self.path, step)
         self._lines = JsonLines(self.path, "rows of steps", "take another folder", load=dict[str, Any], allow_nan=True)
         self._lines.replace(self.rows)
-        self._board = SummaryWriter(str(out / BOARD), purge_step=step + 1)
+        self._board = open_board(out / BOARD, step)
 
     def write(self, row: StepRow) -> None:
         """Append one row.
@@ -86,6 +87,8 @@ class RunLog:
         """
         self._lines.append([row])
         self.rows.append(row)
+        if self._board is None:
+            return
         try:
             for name, value in _flat(row):
                 self._board.add_scalar(name, value, row["step"])
@@ -97,7 +100,18 @@ class RunLog:
     def close(self) -> None:
         """Close the files."""
         with suppress(OSError):  # `write` has told it
-            self._board.close()
+            if self._board is not None:
+                self._board.close()
+
+
+def open_board(folder: Path, step: int) -> Any:
+    """The writer of TensorBoard's files, which forgets what is past `step`; None, with a word, without the package."""
+    if find_spec("tensorboard") is None:
+        _log.warning("%s is not written; for TensorBoard's curves, pip install 'editr1[tensorboard]'", folder)
+        return None
+    from torch.utils.tensorboard import SummaryWriter  # takes a second, which `editr1 --help` need not wait for
+
+    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from editr1.cli.completion import editors
 from editr1.errors import UserError
 from editr1.terminal import wrap
 
@@ -15,7 +16,9 @@ INDENT = 4 * " "
 
 
 def probe(
-    path: Annotated[str, typer.Argument(help="Diffusers pipeline: folder, hub name, or toy:NAME.")],
+    path: Annotated[
+        str, typer.Argument(help="Diffusers pipeline: folder, hub name, or toy:NAME.", autocompletion=editors)
+    ],
     pixels: Annotated[int, typer.Option(min=1, help="Area of its edits in pixels.")] = 256 * 256,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from editr1.cli.completion import editors
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.registry import BENCHMARKS
 from editr1.terminal import open_console, show_table
@@ -18,7 +19,10 @@ from editr1.terminal import open_console, show_table
 _log = logging.getLogger(__name__)
 TOY = "toy"
 Data = Annotated[Path, typer.Option("--data", help="Folder of the benchmark.")]
-Editor = Annotated[str, typer.Option("--editor", help="A pipeline's folder or hub name, toy, or a run's YAML.")]
+Editor = Annotated[
+    str,
+    typer.Option("--editor", help="A pipeline's folder or hub name, toy, or a run's YAML.", autocompletion=editors),
+]
 Lora = Annotated[Path | None, typer.Option("--lora", help="A LoRA (file or folder), a checkpoint or a run.")]
 LoraScale = Annotated[float, typer.Option("--lora-scale", help="Factor on what the LoRA adds; docs/evaluation.md.")]
 JudgeName = Annotated[str, typer.Option("--judge", help='toy, a folder, hub name, YAML, or "openai:URL?model=NAME".')]

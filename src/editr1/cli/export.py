@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from editr1.cli.completion import editors
 from editr1.errors import UserError
 
 
@@ -30,7 +31,10 @@ def export(
 def edit(
     image: Annotated[Path, typer.Argument(help="Picture to edit.")],
     instruction: Annotated[str, typer.Argument(help="Instruction in words.")],
-    editor: Annotated[str, typer.Option(help="Diffusers pipeline: folder, hub name, toy:NAME, or a run's YAML.")],
+    editor: Annotated[
+        str,
+        typer.Option(help="Diffusers pipeline: folder, hub name, toy:NAME, or a run's YAML.", autocompletion=editors),
+    ],
     lora: Annotated[
         Path | None, typer.Option(help="LoRA (diffusers, PEFT or ComfyUI; file or folder), checkpoint or run.")
     ] = None,

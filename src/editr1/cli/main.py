@@ -23,6 +23,8 @@ from editr1.cli import export as export_commands
 from editr1.cli import judge as judge_commands
 from editr1.cli import settings as settings_commands
 from editr1.cli import toy as toy_commands
+from editr1.cli.completion import toy_editors
+from editr1.cli.settings import ConfigName
 from editr1.config.section import place
 from editr1.errors import UserError, printable
 from editr1.evaluation.benchmarks.registry import BENCHMARKS
@@ -35,7 +37,7 @@ R = TypeVar("R")
 LONGEST = 800  # letters of a line that is told; one that repeats a long path has its remedy at its end
 TEXTS = ("instruction", "requirement", "task", "overrides")  # arguments that are words and no names
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 toy = typer.Typer(no_args_is_help=True, help="The embedded world: scenes, a tiny editor and a tiny judge.")
 editor = typer.Typer(no_args_is_help=True, help="List the editors, and probe any diffusers pipeline.")
 judge = typer.Typer(no_args_is_help=True, help="Score edits, serve a judge, measure its agreement with people.")
@@ -49,11 +51,12 @@ app.add_typer(config_group, name="config")
 
 
 def main() -> None:
-    """Entry point of the `editr1` command."""
+    """Entry point of the `editr1` command; `python -m editr1` has the same name in help and completion."""
+    run = functools.partial(app, prog_name="editr1")
     if _rank():  # it may wait for others where Python sees no signal; torchrun's SIGTERM must end it
-        run_and_exit(app)
+        run_and_exit(run)
     raise_when_stopped()
-    app()
+    run()
 
 
 def _reported(command: Callable[P, R]) -> Callable[P, R]:
@@ -144,7 +147,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the run; a stopped run goes on.")] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
     minutes: Annotated[float | None, typer.Option(min=0, help="Minutes of training at most.")] = None,
-    editor: Annotated[str, typer.Option(help="Toy editor: qwen-image-edit or flux-kontext.")] = "qwen-image-edit",
+    editor: Annotated[
+        str, typer.Option(help="Toy editor: qwen-image-edit or flux-kontext.", autocompletion=toy_editors)
+    ] = "qwen-image-edit",
 ) -> None:
     """Train the embedded editor against the embedded judge, in minutes on a CPU, and report before and after."""
     from editr1.cli.demo import run_demo
@@ -157,7 +162,7 @@ def demo(
 @app.command()
 @_reported
 def train(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped preset.")],
+    config: ConfigName,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...")] = None,
 ) -> None:
     """Train an editor, and measure it on held-out items if `evaluation` is set. The same command resumes a run.
@@ -190,7 +195,7 @@ def train(
 @app.command()
 @_reported
 def check(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped preset.")],
+    config: ConfigName,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...")] = None,
 ) -> None:
     """Check all that a run needs before it costs: folder, every picture, editor, device, memory, judge, rewards."""

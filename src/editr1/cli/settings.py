@@ -9,9 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
+from editr1.cli.completion import configs
 from editr1.config.presets import editor_of, first_comment, presets, read_preset
 from editr1.terminal import wrap
 
+ConfigName = Annotated[
+    str, typer.Argument(help="A YAML file, or the name of a shipped preset.", autocompletion=configs)
+]
 INDENT = 4 * " "
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
@@ -28,7 +32,7 @@ def list_presets(as_json: AsJson = False) -> None:
 
 
 def show(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped preset.")],
+    config: ConfigName,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...")] = None,
     as_json: AsJson = False,
 ) -> None:

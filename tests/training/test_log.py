@@ -150,7 +150,7 @@ def test_without_tensorboard_a_run_has_its_rows_and_says_once_what_to_install(
     monkeypatch.setattr(log, "find_spec", lambda name: None)
     board = RunLog(tmp_path, 0)
     for step in (1, 2):
-        board.write({**ROW, "step": step})  # type: ignore[typeddict-item]
+        board.write({**ROW, "step": step})
     board.close()
     said = f"{tmp_path / 'tb'} is not written; for TensorBoard's curves, pip install 'editr1[tensorboard]'"
     assert [record.getMessage() for record in caplog.records] == [said]

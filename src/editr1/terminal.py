@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.measure import Measurement
 from rich.table import Column, Table
 
@@ -97,15 +97,21 @@ def wrap(text: str, first: str, others: str) -> list[str]:
 
 def show_table(console: Console, table: Table) -> None:
     """Print a table with whole words; where they do not fit into the console's width, it is wider."""
-    for column in table.columns:
-        column.min_width = _least(console, column)
-    least = Measurement.get(console, console.options.update(width=UNLIMITED), table).minimum
-    table.width = least if least > console.width else None
+    options = console.options.update(width=UNLIMITED)
+    whole = Measurement.get(console, options, table).maximum
+    if whole > console.width:
+        sizes = [_sizes(console, options, column) for column in table.columns]
+        borders = whole - sum(most for _, most in sizes)
+        spare = console.width - borders - sum(least for least, _ in sizes)
+        table.width = max(console.width, console.width - spare)
+        for column, (least, most) in zip(table.columns, sizes, strict=True):
+            column.width = min(most, least + max(spare, 0))
+            spare -= column.width - least
     console.print(table, crop=False)
 
 
-def _least(console: Console, column: Column) -> int:
-    """Letters of the longest word of a column, or of its longest cell if that may not be wrapped."""
-    options = console.options.update(width=UNLIMITED)
+def _sizes(console: Console, options: ConsoleOptions, column: Column) -> tuple[int, int]:
+    """Letters of the longest word of a column, and of its longest cell; both of the latter if it may not be wrapped."""
     sizes = [Measurement.get(console, options, cell) for cell in (column.header, *column.cells)]
-    return max(size.maximum if column.no_wrap else size.minimum for size in sizes)
+    most = max(size.maximum for size in sizes)
+    return (most if column.no_wrap else max(size.minimum for size in sizes)), most

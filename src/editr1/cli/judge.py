@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from editr1.errors import UserError
-from editr1.terminal import open_console, show_table
+from editr1.terminal import announce, open_console, show_table
 
 JUDGE_HELP = 'toy, a model\'s folder or hub name, a YAML file, or "openai:URL?model=NAME"; settings follow a "?".'
 JudgeOption = Annotated[str, typer.Option("--judge", help=JUDGE_HELP)]
@@ -42,6 +42,7 @@ def score(
     scorer = open_judge(parse_judge(judge), pick_device("auto"))
     if not isinstance(scorer, MLLMJudge):
         raise UserError("judge score shows one edit; a ranking judge compares several: choose another method")
+    announce(f"Asking {scorer.judge_id}")
     (result,) = scorer.score([request])
     choices = NO_YES if scorer.method_name == "yes_no" else digits(scorer.scale)
     prompts = [[part if isinstance(part, str) else "<image>" for part in ask.parts] for ask in scorer.asks(request)]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -148,11 +149,12 @@ def table(results: dict[str, Any]) -> Table:
     names = [name for name in ("oracle", "judge") if name in results]
     scale = "" if results.get("guidance") is None else f", guidance {results['guidance']:g}"
     title = f"{results['items']} held-out instructions{scale}, scores in [0, 1]"
-    grid = Table(title=title, title_justify="left")
+    grid = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     grid.add_column("task")
     for name in names:
-        for column in (f"{name} before", "after", "change \\[95%]"):
+        for column in (f"{name} before", "after"):
             grid.add_column(column, justify="right")
+        grid.add_column("change \\[95%]", justify="right", no_wrap=True)
     for task, entry in results["by_task"].items():
         grid.add_row(task, *(cell for name in names for cell in _cells(entry[name], entry["n"])))
     grid.add_section()

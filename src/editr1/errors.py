@@ -91,10 +91,22 @@ def first_problem(error: ValidationError) -> str:
     return f"{where}: {words}" if where else words
 
 
+def text_of(path: Path) -> str:
+    """The text in a file of a user, without a byte order mark.
+
+    Raises:
+        OSError: It cannot be read, or it is a pipe or a device, which may never end.
+        ValueError: It is no text, or no name of a file.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError("it is no file")
+    return path.read_text(encoding="utf-8-sig")
+
+
 def read_json(path: Path) -> Any:
     """The value in a JSON file; a UserError if it cannot be read, or `parse_json` refuses it."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = text_of(path)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {first_line(error)}") from error
     return parse_json(text, str(path))

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
-from editr1.errors import UserError, first_line, parse_json
+from editr1.errors import UserError, first_line, parse_json, text_of
 
 _log = logging.getLogger(__name__)
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system
@@ -32,6 +32,8 @@ def write_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; its folder is created."""
     part = path.with_name(f".{path.name}.part")
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content)
         sync(part)
@@ -137,7 +139,7 @@ def file_name(key: str) -> str:
 def read_lines(path: Path, *, allow_nan: bool = False) -> list[Any]:
     """The values in a file of JSON lines, without a cut-off last line; a UserError names a line that is not JSON."""
     try:
-        *lines, _ = path.read_text(encoding="utf-8-sig").split("\n")
+        *lines, _ = text_of(path).split("\n")
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {first_line(error)}") from error
     return [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -62,6 +63,15 @@ def check_hub(name: str, file: str, where: str) -> None:
             f"{absent} the hub cannot be reached ({first_line(error)[:120]}); mend the path, or download the model "
             "where there is a network, and give its folder"
         ) from error
+
+
+def refuse_devices(folder: Path, where: str) -> None:
+    """Refuse a folder with a pipe or a device in it, which a library would read for ever."""
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # a link to nothing
+            kind = path.stat().st_mode
+            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+                raise UserError(f"{where}: {path.relative_to(folder)} in it is no file; delete it")
 
 
 def weight_files(folder: Path) -> list[Path]:

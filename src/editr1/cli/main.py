@@ -6,11 +6,15 @@ SIGTERM or SIGHUP.
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
+import re
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -37,6 +41,9 @@ R = TypeVar("R")
 LONGEST = 800  # letters of a line that is told; one that repeats a long path has its remedy at its end
 TEXTS = ("instruction", "requirement", "task", "overrides")  # arguments that are words and no names
 
+LAUNCH = ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
+"""What torchrun tells each of its processes."""
+
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 toy = typer.Typer(no_args_is_help=True, help="The embedded world: scenes, a tiny editor and a tiny judge.")
 editor = typer.Typer(no_args_is_help=True, help="List the editors, and probe any diffusers pipeline.")
@@ -53,10 +60,31 @@ app.add_typer(config_group, name="config")
 def main() -> None:
     """Entry point of the `editr1` command; `python -m editr1` has the same name in help and completion."""
     run = functools.partial(app, prog_name="editr1")
+    if not _is_launched_rightly():
+        sys.exit(2)
     if _rank():  # it may wait for others where Python sees no signal; torchrun's SIGTERM must end it
         run_and_exit(run)
     raise_when_stopped()
-    run()
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.encoding == "utf-8":
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes
+    try:
+        run()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        typer.echo(f"editr1: {error}; make room, and run the same command again", err=True)
+        sys.exit(2)
+
+
+def _is_launched_rightly() -> bool:
+    """Whether the environment speaks of one process, or of several as torchrun does; if not, it is told."""
+    values = {name: os.environ.get(name, "") for name in LAUNCH}
+    if os.environ.get("WORLD_SIZE", "1") == "1" or all(re.fullmatch("[0-9]{1,9}", value) for value in values.values()):
+        return True
+    words = ", ".join(f"{name}={value[:40]!r}" if value else f"no {name}" for name, value in values.items())
+    remedy = "start several processes with torchrun, or unset WORLD_SIZE"
+    typer.echo(f"editr1: the environment says {words}; {remedy}", err=True)
+    return False
 
 
 def _reported(command: Callable[P, R]) -> Callable[P, R]:

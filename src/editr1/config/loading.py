@@ -22,7 +22,7 @@ from editr1.config.rewards import KINDS
 from editr1.config.section import Section
 from editr1.config.settings import Config
 from editr1.config.yaml_text import parse_yaml
-from editr1.errors import UserError
+from editr1.errors import UserError, text_of
 
 ELSEWHERE = {
     "optim.lr": "optim.learning_rate",
@@ -98,7 +98,7 @@ def _read(path: str | Path) -> tuple[str, str]:
     if not Path(path).is_file() and str(path) in presets():
         return read_preset(str(path)), f"preset {path}"
     try:
-        return Path(path).read_text(encoding="utf-8-sig"), str(path)
+        return text_of(Path(path)), str(path)
     except (OSError, ValueError) as error:
         raise UserError(
             f"cannot read the config {str(path)!r}: {error}; shipped presets: {', '.join(presets())}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from editr1.errors import UserError, first_line
+from editr1.errors import UserError, first_line, text_of
 
 LONGEST = 2_000_000
 """Characters of a text at most."""
@@ -36,7 +36,7 @@ def read_yaml(path: Path, where: str) -> Any:
         UserError: The file cannot be read, or `parse_yaml` refuses it.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = text_of(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{where}: cannot be read: {error}") from error
     return parse_yaml(text, where)

@@ -94,6 +94,8 @@ def header_size(content: bytes, complaint: str) -> tuple[int, int]:
 def _opened(file: Path | BinaryIO, complaint: str, remedy: str) -> Iterator[Image]:
     """A picture file whose pixels are not decoded yet; whatever goes wrong with it inside is a UserError."""
     try:
+        if isinstance(file, Path) and file.exists() and not file.is_file():
+            raise OSError("it is no file")
         with Images.open(file, formats=FORMATS) as image:
             width, height = image.size
             if width * height > PIXELS_MAX:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from editr1.data.pictures import picture_file, read_picture
 from editr1.data.plain_text import fault_of, plain
 from editr1.data.seeds import derive_seed
-from editr1.errors import UserError, collect, parse_json, printable
+from editr1.errors import UserError, collect, parse_json, printable, text_of
 
 Line = TypeVar("Line", bound=BaseModel)
 REMEDY = "put it into the folder, or set data.root (--root of eval data) to a folder that holds it"
@@ -229,7 +229,7 @@ def read_text(file: Path, what: str) -> str:
         UserError: It cannot be read; the message calls it `what`.
     """
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return text_of(file)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {what} {file}: {error}") from error
 

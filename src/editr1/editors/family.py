@@ -16,6 +16,8 @@ from editr1.errors import UserError
 
 DENOISERS = ("transformer", "unet", "denoiser", "dit")
 """Names of the denoiser in diffusers pipelines."""
+AREA_MAX = 100_000_000
+"""Largest area of an edit in pixels."""
 LARGE = 1_000_000_000
 """Parameters from which a text encoder is sharded too, as the denoiser is."""
 Size = tuple[int, int]
@@ -169,8 +171,10 @@ def for_inference(family: Family) -> Family:
 
 
 def check_area(family: Family, pixels: int) -> None:
-    """Refuse an area that is smaller than the smallest picture of an editor."""
+    """Refuse an area that is smaller than the smallest picture of an editor, or that no machine can hold."""
     side = family.multiple
+    if pixels > AREA_MAX:
+        raise UserError(f"editor.pixels={pixels}: give at most {AREA_MAX}, such as 262144 for 512x512")
     if pixels < side * side:
         raise UserError(
             f"editor.pixels={pixels}: {family.name} makes pictures of at least {side}x{side}, which is {side * side} "

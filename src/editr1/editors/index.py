@@ -13,8 +13,8 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download
 
-from editr1.errors import NOT_JSON, UserError
-from editr1.model_files import UNREACHABLE, check_hub, is_hub_name
+from editr1.errors import NOT_JSON, UserError, text_of
+from editr1.model_files import UNREACHABLE, check_hub, is_hub_name, refuse_devices
 
 FILE = "model_index.json"
 ABSENT: tuple[type[Exception], ...] = (*UNREACHABLE, *NOT_JSON)
@@ -37,6 +37,7 @@ def read_index(path_or_id: str | Path) -> dict[str, Any]:
         remedy = f"give a folder with a {FILE}, or a hub id."
         raise UserError(f"{where}: no diffusers pipeline there; {remedy}") from error
     _check(index, Path(path_or_id), where)
+    refuse_devices(Path(path_or_id), where)
     return index
 
 
@@ -79,7 +80,7 @@ def place_of(path_or_id: str | Path) -> str:
 def _read(path_or_id: str | Path) -> dict[str, Any]:
     is_hub = is_hub_name(str(path_or_id))
     file = Path(hf_hub_download(str(path_or_id), FILE)) if is_hub else Path(path_or_id) / FILE
-    index = json.loads(file.read_text(encoding="utf-8-sig"))
+    index = json.loads(text_of(file))
     if not isinstance(index, dict):
         raise ValueError(f"{file} holds no index")
     return index

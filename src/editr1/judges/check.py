@@ -24,14 +24,14 @@ from editr1.config.rewards import (
     OcrConfig,
     RewardConfig,
 )
-from editr1.errors import UserError, collect, first_line
+from editr1.errors import NOT_JSON, UserError, collect, first_line
 from editr1.judges.assembly import assemble, open_prompt
 from editr1.judges.base import Judge, JudgeRequest, close, scores_of
 from editr1.judges.methods import METHODS
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.remote import OpenAIModel
 from editr1.judges.prompts import Prompt
-from editr1.judges.rewards.editscore import BACKBONES
+from editr1.judges.rewards.editscore import backbone_of
 from editr1.judges.rewards.function import FunctionReward, open_own_judge
 from editr1.judges.rewards.http import HttpReward
 from editr1.model_files import check_hub, is_hub_name, parameters, weight_files
@@ -122,7 +122,7 @@ def _check_model(path: str | Path) -> None:
 def _check_json(file: Path) -> None:
     try:
         json.loads(file.read_text(encoding="utf-8") if file.is_file() else "{}")
-    except (OSError, ValueError) as error:
+    except (OSError, *NOT_JSON) as error:
         raise UserError(f"judge: {file} is broken ({first_line(error)}): copy the file again") from error
 
 
@@ -184,9 +184,10 @@ def _check_editscore(settings: EditScoreConfig) -> Iterator[str]:
     base = Path(settings.path)
     yield from _check_files(base)
     if (base / "config.json").is_file():
-        kind = json.loads((base / "config.json").read_text(encoding="utf-8")).get("model_type")
-        if kind not in BACKBONES:
-            yield f"EditScore is built on {', '.join(BACKBONES)}; {base} holds a {kind}"
+        faults: list[str] = []
+        with collect(faults):
+            backbone_of(base)
+        yield from faults
     if settings.lora is not None and not Path(settings.lora).is_dir():
         yield f"no folder at {settings.lora}: give the folder of EditScore's LoRA"
     if find_spec("editscore") is None:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 
 from editr1.config.rewards import JUDGE_DEFAULTS, Order, Scale
 from editr1.config.yaml_text import parse_yaml
-from editr1.errors import UserError, first_problem
+from editr1.errors import UserError, first_problem, text_of
 from editr1.judges.base import JudgeRequest
 
 Question = Literal["score", "yes_no", "think"]
@@ -160,7 +160,7 @@ def load_prompt(template: str, order: Order) -> Prompt:
         return Prompt(words, f"{template}-{words.version}", order)
     path = Path(template)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = text_of(path)
     except (OSError, ValueError) as error:
         raise UserError(
             f"judge.template {template!r} is neither a file ({error}) nor shipped ({', '.join(shipped)})"

@@ -254,7 +254,7 @@ def halved(path: Path) -> Path:
     [
         (lambda path: path / "nothing", "no LoRA there"),
         (broken, "cannot read the LoRA"),
-        (broken_header, "is not JSON"),
+        (broken_header, "not JSON"),
         (lambda path: write(path, small(), "lora_unet_"), "left over, by name or shape, are 1 (lora_unet_"),
         (lambda path: write(path, {}, more={"x": torch.ones(1)}), "the LoRA's layout is unknown"),
         (lambda path: write(path, {}), "the LoRA's layout is unknown"),

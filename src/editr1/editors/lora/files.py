@@ -12,8 +12,8 @@ DoRA, LoKr, biases, LoRAs of text encoders, layouts of other trainers (diffusers
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -31,12 +31,15 @@ from torch import Tensor, nn
 from editr1.editors.family import DENOISERS
 from editr1.editors.lora.comfyui import Layer, Lora, from_original, listing
 from editr1.editors.lora.find import PEFT_CONFIG, find_file
-from editr1.errors import UserError
+from editr1.errors import UserError, parse_json, text_of
 
 PEFT_PREFIX = "base_model.model."
 LAYOUTS = {**{f"{name}.": "diffusers" for name in DENOISERS}, PEFT_PREFIX: "peft", "diffusion_model.": "comfyui"}
 """By the beginning of all keys, diffusers' being the denoiser's name in its pipeline."""
 HEADER = "lora_adapter_metadata"
+ALPHA_MAX = 1e9
+REPEATS = 2
+"""Repetitions in a pattern of names at most: more of them, or one of a group, may be compared for ever."""
 ENDINGS = {
     ".lora_A.weight": "down",
     ".lora_B.weight": "up",
@@ -66,6 +69,7 @@ def read_lora(path: Path, denoiser: str | None = None) -> Lora:
             f"{listing(list(tensors))}; the weights of a whole denoiser are used with `editr1 export --merge`"
         )
     settings = _settings_beside(file) if layout == "peft" else _settings_in(header, prefix, file)
+    _check_settings(settings, file)
     try:
         layers = _layers(tensors, prefix, settings)
         return from_original(layers, denoiser) if layout == "comfyui" else layers
@@ -203,17 +207,44 @@ def _read_tensors(file: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
 def _settings_beside(file: Path) -> dict[str, Any]:
     config = file.with_name(PEFT_CONFIG)
     try:
-        return dict(json.loads(config.read_text(encoding="utf-8")))
+        text = text_of(config)
     except (OSError, ValueError) as error:
         raise UserError(f"{file} has PEFT's layout, but {config.name} beside it cannot be read: {error}") from error
+    return _mapping(text, str(config))
 
 
 def _settings_in(header: Mapping[str, str], prefix: str, file: Path) -> dict[str, Any]:
+    settings = _mapping(header.get(HEADER, "{}"), f"{file}: the header's {HEADER}")
+    return {key.removeprefix(prefix): value for key, value in settings.items()}
+
+
+def _mapping(text: str, where: str) -> dict[str, Any]:
+    value = parse_json(text, where)
+    if not isinstance(value, dict):
+        raise UserError(f"{where} holds no settings of a LoRA")
+    return value
+
+
+def _check_settings(settings: Mapping[str, Any], file: Path) -> None:
+    """Refuse settings by which no scale can be computed, and patterns that take for ever to compare with a name."""
+    patterns = settings.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise UserError(f"{file}: alpha_pattern of its settings is no mapping")
+    for alpha in (settings.get("lora_alpha", 1), *patterns.values()):
+        if type(alpha) not in (int, float) or not abs(alpha) <= ALPHA_MAX:
+            raise UserError(f"{file}: its settings have an alpha of {str(alpha)[:80]!r}, which is no number")
+    for pattern in patterns:
+        repeats = sum(map(pattern.count, "*+?{"))
+        if repeats > REPEATS or (repeats and "(" in pattern) or not _compiles(pattern):
+            raise UserError(f"{file}: alpha_pattern of its settings holds {pattern[:80]!r}; use names of layers")
+
+
+def _compiles(pattern: str) -> bool:
     try:
-        settings = json.loads(header.get(HEADER, "{}"))
-        return {key.removeprefix(prefix): value for key, value in settings.items()}
-    except ValueError as error:
-        raise UserError(f"{file}: the header's {HEADER} is not JSON: {error}") from error
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return True
 
 
 def _layers(tensors: Mapping[str, Tensor], prefix: str, settings: Mapping[str, Any]) -> Lora:
@@ -237,9 +268,11 @@ def _layers(tensors: Mapping[str, Tensor], prefix: str, settings: Mapping[str, A
 
 
 def _fits(layer: Mapping[str, Tensor]) -> bool:
-    """Whether down [rank, in] and up [out, rank] fit together; a missing one is reported elsewhere."""
+    """Whether down [rank, in], up [out, rank] and alpha fit together; a missing one is reported elsewhere."""
     if "down" not in layer or "up" not in layer:
         return True
+    if "alpha" in layer and not (layer["alpha"].numel() == 1 and abs(float(layer["alpha"])) <= ALPHA_MAX):
+        return False
     return layer["down"].ndim == layer["up"].ndim == 2 and len(layer["down"]) == layer["up"].shape[1] > 0
 
 

@@ -34,7 +34,7 @@ from editr1.data.plain_text import control_tokens, without_tokens
 from editr1.errors import UserError, first_line
 from editr1.judges.base import Answer, Ask, Position
 from editr1.judges.models.tokens import choice_token_ids, score_token_ids
-from editr1.model_files import check_hub, is_hub_name
+from editr1.model_files import check_hub, is_hub_name, refuse_devices
 from editr1.terminal import announce
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -242,6 +242,8 @@ def load_processor(path: Path) -> Any:
         check_hub(str(path), "config.json", f"judge.path={str(path)!r}")
     elif not path.is_dir():
         raise UserError(f"judge: no folder at {path}: give the folder of a model saved with save_pretrained")
+    else:
+        refuse_devices(path, f"judge.path={str(path)!r}")
     try:
         processor = AutoProcessor.from_pretrained(str(path), **origin(path))
     except Exception as error:  # the libraries raise whatever they stumble over in a stranger's files

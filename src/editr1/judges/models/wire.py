@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from editr1.errors import UserError
+from editr1.errors import UserError, first_line
 
 T = TypeVar("T")
 BODY_MAX = 8 * 2**20  # bytes of an answer: the log-probabilities of 512 tokens with 100 choices are 3 MB
@@ -132,7 +132,7 @@ class Wire:
             raise
         except (asyncio.TimeoutError, httpx.TimeoutException):
             raise Fault("no answer", f"timeout of {self.timeout:g} s") from None
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ImportError) as error:  # a package for a proxy
             raise Fault("no answer", self.line(_cause(error))) from None
         except UNREADABLE as error:
             raise unusable(self.line(f"{type(error).__name__}: {error}")) from None
@@ -217,7 +217,11 @@ def _connector(url: str, timeout: float, headers: dict[str, str]) -> Callable[[]
     """Makes clients of a server; certificates are loaded once, and not at all without TLS."""
     parsed = httpx.URL(url)
     local = parsed.host in ("127.0.0.1", "localhost", "::1")
-    verify = httpx.create_ssl_context() if parsed.scheme == "https" else False
+    try:
+        verify = httpx.create_ssl_context() if parsed.scheme == "https" else False
+    except OSError as error:
+        words = f"{url}: the certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be loaded: {first_line(error)}"
+        raise UserError(f"{words}; mend these variables, or unset them") from error
 
     def connect() -> httpx.AsyncClient:  # not a partial, whose repr would tell the key
         return httpx.AsyncClient(

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any, Protocol
 
-from editr1.errors import UserError
+from editr1.errors import NOT_JSON, UserError, read_json
 from editr1.judges.base import JudgeRequest, Score, SingleJudge
 
 BACKBONES = {"qwen2_5_vl": "qwen25vl", "qwen3_vl": "qwen3vl"}
@@ -54,25 +54,32 @@ def read_scores(text: str, high: int) -> list[float] | None:
     match = OBJECT.search(text)
     try:
         scores = json.loads(match.group())["score"] if match else None
-    except (ValueError, KeyError):
+    except (*NOT_JSON, LookupError, TypeError):
         return None
     if not isinstance(scores, list) or not scores:
         return None
-    numbers = [float(score) for score in scores if isinstance(score, int | float) and not isinstance(score, bool)]
-    return numbers if len(numbers) == len(scores) and all(0 <= number <= high for number in numbers) else None
+    if not all(type(score) in (int, float) and 0 <= score <= high for score in scores):
+        return None
+    return [float(score) for score in scores]
+
+
+def backbone_of(base: Path) -> str:
+    """EditScore's name for the kind of a base model; a UserError if it is no model that EditScore is built on."""
+    if not (base / "config.json").is_file():
+        raise UserError(f"rewards: no model at {base}: give the folder of EditScore's base model")
+    config = read_json(base / "config.json")
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(kind, str) or kind not in BACKBONES:
+        raise UserError(f"EditScore is built on {', '.join(BACKBONES)}; {base} holds a {kind}")
+    return BACKBONES[kind]
 
 
 def load_editscore(base: Path, lora: str | None) -> Scorer:
     """EditScore over a base model's folder and the folder of its LoRA."""
-    try:
-        kind = json.loads((base / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError) as error:
-        raise UserError(f"rewards: no model at {base} ({error}): give the folder of EditScore's base model") from error
-    if kind not in BACKBONES:
-        raise UserError(f"rewards: EditScore is built on {', '.join(BACKBONES)}; {base} holds a {kind}")
+    backbone = backbone_of(base)
     try:
         from editscore import EditScore  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise UserError(f"rewards: kind editscore needs its package ({error}): pip install editscore") from error
-    scorer: Scorer = EditScore(backbone=BACKBONES[kind], model_name_or_path=str(base), lora_path=lora)
+    scorer: Scorer = EditScore(backbone=backbone, model_name_or_path=str(base), lora_path=lora)
     return scorer

@@ -5,6 +5,7 @@ If the disk is full, writing raises a UserError.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -19,7 +20,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
-from editr1.errors import UserError, first_line, parse_json, text_of
+from pydantic import TypeAdapter, ValidationError
+
+from editr1.errors import UserError, first_line, first_problem, parse_json, printable, text_of
 
 _log = logging.getLogger(__name__)
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system
@@ -149,6 +152,21 @@ def read_lines(path: Path, *, allow_nan: bool = False) -> list[Any]:
     ]
 
 
+def loader(kind: type[Row]) -> Callable[..., Row]:
+    """What makes a dataclass of the keys and values of a line as they are; a ValueError names what is wrong with it."""
+    form, names = TypeAdapter(kind), {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+
+    def load(**fields: Any) -> Row:
+        if further := sorted(fields.keys() - names):
+            raise ValueError(f"unknown key {printable(further[0])!r}")
+        try:
+            return form.validate_json(json.dumps(fields), strict=True)
+        except ValidationError as error:
+            raise ValueError(first_problem(error)) from error
+
+    return load
+
+
 class JsonLines(Generic[Row]):
     """A file of JSON objects, one per line, perhaps below a head with the settings that they are made with.
 
@@ -188,6 +206,8 @@ class JsonLines(Generic[Row]):
         if head is not None and old is not None and self.rows:
             if gains:
                 before, now = old.get(gains, {}), head[gains]
+                if not isinstance(before, dict):
+                    raise UserError(f"{path} is no file of {what} ({gains}: not a mapping): {remedy}")
                 old, head = {**old, gains: now | before}, {**head, gains: before | now}
             if difference := first_difference(old, head):
                 raise UserError(f"{path} holds {what} with {difference}: {remedy}")

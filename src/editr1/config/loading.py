@@ -47,12 +47,21 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         key, value = parse_override(override)
         origins[key] = f"override {override}"
         _set(tree, key, value, origins[key])
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        settings = tree.get("algorithm")
-        algorithm = settings.get("name", "nft") if isinstance(settings, dict) else None
-        raise UserError("; ".join(_explain(detail, origins, name, algorithm) for detail in error.errors())) from error
+    return _checked(tree, origins, name)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of a run that is looked at, as JSON. A user's own algorithm is code: it is not imported, unchecked.
+
+    Raises:
+        UserError: As of `load_config`.
+    """
+    text, name = _read(path)
+    tree = _mapping(parse_yaml(text, name), name)
+    algorithm = tree.get("algorithm")
+    own = isinstance(algorithm, dict) and ":" in str(algorithm.get("name"))
+    settings = _checked({**tree, "algorithm": {}} if own else tree, {}, name).model_dump(mode="json")
+    return {**settings, "algorithm": algorithm} if own else settings
 
 
 def dump_config(config: Config) -> str:
@@ -109,6 +118,15 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise UserError(f"{where}: expected keys and values such as `steps: 100`")
     return value
+
+
+def _checked(tree: dict[str, Any], origins: dict[str, str], name: str) -> Config:
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        settings = tree.get("algorithm")
+        algorithm = settings.get("name", "nft") if isinstance(settings, dict) else None
+        raise UserError("; ".join(_explain(detail, origins, name, algorithm) for detail in error.errors())) from error
 
 
 def _set(tree: dict[str, Any], key: str, value: Any, where: str) -> None:

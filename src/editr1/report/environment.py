@@ -27,5 +27,5 @@ def environment() -> Environment:
 
 def write_page(path: Path, template: str, **content: Any) -> Path:
     """Fill a template, write the page and return its path."""
-    write_file(path, environment().get_template(template).render(content).encode())
+    write_file(path, environment().get_template(template).render(content).encode(errors="replace"))
     return path

@@ -19,6 +19,7 @@ from editr1.data.pictures import png_data_url
 from editr1.evaluation.heldout.rows import open_image
 from editr1.evaluation.paired import FEW
 from editr1.report.environment import write_page
+from editr1.report.records import shown
 from editr1.report.run_folder import BeforeAfter, Run, read_run
 from editr1.report.svg import Line, interval_bar, interval_chart, line_chart, stack_chart
 from editr1.report.thumbnails import picture_url
@@ -178,8 +179,8 @@ def single_figures(
 
 def column(run: Run, key: str, within: str | None = None) -> list[float | None]:
     """One number per step; None if the row lacks it."""
-    rows = (row.get(within, {}) if within else row for row in run.metrics)
-    return [row.get(key) for row in rows]
+    rows = (row.get(within) or {} if within else row for row in run.metrics)
+    return [shown(row.get(key)) for row in rows]
 
 
 def optimiser_titles(run: Run) -> dict[str, str]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from editr1.algorithms.base import find_algorithms
+from editr1.config.loading import read_settings
 from editr1.data.pictures import inside
-from editr1.errors import UserError, tell
+from editr1.errors import UserError, read_json, tell
 from editr1.evaluation.heldout.rows import EditRow, read_rows
+from editr1.evaluation.paired import same_edits
+from editr1.report.records import ResultsRecord, SessionRecord, StepRecord, checked
 from editr1.training.metrics import in_words, read_metrics
 from editr1.training.run_files import AFTER, BEFORE, CONFIG, METRICS, RESULTS, SAMPLES, SESSION
 
@@ -52,7 +52,7 @@ class Run:
     folder: Path
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
-    oracle: dict[int, float]
+    oracle: dict[int, float | None]
     results: dict[str, Any] | None
     pairs: list[BeforeAfter]
     after: str
@@ -83,35 +83,50 @@ def read_run(folder: Path) -> Run:
     """Read a run's folder.
 
     Raises:
-        UserError: if it holds no config.yaml.
+        UserError: if it holds no config.yaml, or a file of it is damaged.
     """
     if not (folder / CONFIG).is_file():
         raise UserError(
             f"{folder} holds no run (no config.yaml): give the folder that `editr1 train` or `editr1 demo` wrote"
         )
-    path, session = folder / RESULTS, folder / SESSION
-    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    after = AFTER if results is None else results.get("after", AFTER)
-    rows, damaged = read_metrics(folder / METRICS)
-    if damaged:
-        tell(f"warning: {in_words(folder / METRICS, damaged)} left out")
+    results = _record(folder / RESULTS, ResultsRecord)
+    after = (results or {}).get("after", AFTER)
+    rows = _steps(folder / METRICS)
     return Run(
         folder=folder,
-        config=yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")),
+        config=read_settings(folder / CONFIG),
         metrics=rows,
-        oracle={row["step"]: row["watched"]["oracle"] for row in rows if "oracle" in row.get("watched", {})},
+        oracle={row["step"]: row["watched"]["oracle"] for row in rows if row.get("watched")},
         results=results,
         pairs=[] if results is None else _pairs(folder, after),
         after=after,
-        session=json.loads(session.read_text(encoding="utf-8")) if session.exists() else {},
+        session=_record(folder / SESSION, SessionRecord) or {},
         grids=sorted((folder / SAMPLES).glob("step_*.png")),
     )
 
 
+def _record(path: Path, kind: type[ResultsRecord | SessionRecord]) -> dict[str, Any] | None:
+    """What a file holds; None if there is no such file."""
+    return checked(kind, read_json(path), path) if path.exists() else None
+
+
+def _steps(path: Path) -> list[dict[str, Any]]:
+    """The rows of the steps; a warning tells of lines that are none."""
+    rows, damaged = read_metrics(path)
+    if damaged:
+        tell(f"warning: {in_words(path, damaged)} left out")
+    return [checked(StepRecord, row, f"{path}: step {row['step']}") for row in rows]
+
+
 def _pairs(folder: Path, name: str) -> list[BeforeAfter]:
+    """The edits that have a score before and after; a UserError if the two are not of the same edits."""
     inside(folder, name, str(folder / RESULTS))
-    after = {(row.key, row.index): row for row in read_rows(folder / name)}
-    pairs = [BeforeAfter(row, after[row.key, row.index]) for row in read_rows(folder / BEFORE)]
+    before, after = read_rows(folder / BEFORE), {(row.key, row.index): row for row in read_rows(folder / name)}
+    if not same_edits(before, [*after.values()]):
+        raise UserError(f"{folder}: the edits in {BEFORE} and {name} are not of the same items; put a whole copy back")
+    pairs = [BeforeAfter(row, after[row.key, row.index]) for row in before]
+    if any(bool(pair.before.oracle) != bool(pair.after.oracle) for pair in pairs):
+        raise UserError(f"{folder}: edits in {BEFORE} or {name} lack the oracle's score; put a whole copy back")
     return [pair for pair in pairs if _score(pair.before) is not None and _score(pair.after) is not None]
 
 

@@ -16,6 +16,7 @@ WIDTH, HEIGHT = 340, 190
 LEFT, TOP, BOTTOM = 44, 10, 26
 MOST_POINTS = 120  # longer runs are averaged over stretches of equal length
 LABEL_GAP = 14  # least distance between two labels at line ends
+LEAST = 1e-30  # reach of a scale: less is none
 ROW, NAMES, WIDE = 24, 230, 720  # ranked bars: height of a row, room for the names, whole width
 SIZE, REACH, MARGIN = 400, 160, 90  # radar: height, radius, room for the names at its sides
 STRIP = 120, 18  # interval in a table's cell: width and height
@@ -208,7 +209,7 @@ def radar(
     values = [value for each in lines.values() for value in each if value is not None]
     if len(types) < 3 or not values:
         return Markup("")
-    ticks = [tick for tick in nice_ticks(min(values), best) if tick <= best]
+    ticks = [tick for tick in nice_ticks(min(values), best) if tick <= best] or [best]
     low = max(0.0, ticks[0] - (ticks[1] - ticks[0] if len(ticks) > 1 else best / 4))
 
     def at(index: int, value: float) -> tuple[float, float]:
@@ -232,7 +233,8 @@ def radar(
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
     """About `count` round numbers, evenly spaced by 1, 2 or 5 times a power of ten, that cover [low, high]."""
-    reach = (high - low) or abs(high) or 1.0
+    reach = (high - low) or abs(high)
+    reach = reach if reach > LEAST else 1.0
     power = 10.0 ** math.floor(math.log10(reach / count))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= reach / count * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

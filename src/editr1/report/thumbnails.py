@@ -9,7 +9,8 @@ from PIL import Image as Images
 from PIL import ImageOps
 from PIL.Image import Image
 
-from editr1.data.pictures import data_url, read_picture
+from editr1.data.pictures import data_url, picture_file, read_picture
+from editr1.errors import UserError
 
 SIDE = 256  # pixels of a picture's longer side: larger ones are shrunk, small ones enlarged by a whole number
 QUALITY = 85  # of the JPEG in the page; the files beside it are lossless
@@ -25,8 +26,9 @@ def picture_url(image: Image) -> str:
 
 def thumbnail(folder: Path, name: str) -> str:
     """A picture of a folder as a data URL; "" if it is missing or outside the folder."""
-    path = (folder / name).resolve()
-    if not name or not path.is_relative_to(folder.resolve()) or not path.is_file():
+    try:
+        path = picture_file(folder, name, "")
+    except UserError:
         return ""
     image = read_picture(path, f"cannot read the picture {path}")
     if max(image.size) <= SIDE:

@@ -108,7 +108,9 @@ def drifting(start: Rows, recent: Rows) -> Alarm | None:
         return None
     moved = {}
     for name, limit in DRIFTS.items():
-        change, error = _difference(*([row["drift"][name] for row in rows if "drift" in row] for rows in (start, now)))
+        change, error = _difference(
+            *([row["drift"][name] for row in rows if row.get("drift")] for rows in (start, now))
+        )
         if abs(change) > max(limit, CERTAIN * error):
             moved[name] = change
     if not moved:
@@ -174,6 +176,10 @@ def _difference(before: Sequence[float], now: Sequence[float]) -> tuple[float, f
 
 def _values(rows: Rows, key: str) -> list[float]:
     return [row[key] for row in rows if row.get(key) is not None]
+
+
+def _drift(rows: Rows, name: str) -> list[float]:
+    return [row["drift"][name] for row in rows if row.get("drift")]
 
 
 def _mean(rows: Rows, key: str) -> float | None:

@@ -13,20 +13,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from editr1.errors import UserError
 from editr1.evaluation.agreement import statistics
 from editr1.evaluation.agreement.pairs import Pair
 from editr1.evaluation.agreement.ties import BY_LAYOUT, EQUAL, RULES, PairScores, Rule, always_tie, random_answer
 from editr1.evaluation.rank import kendall, spearman
-from editr1.files import JsonLines, write_file
+from editr1.files import JsonLines, loader, write_file
 from editr1.judges.base import Judge, JudgeRequest, Score, scores_of
 from editr1.judges.mllm import MLLMJudge
 
 SIDES = ("a", "b")
+Duration = Annotated[float, Field(ge=0, le=1e9)]
 FAILED_RULE = "A pair of which an edit has no score counts as wrong; no score is ever made up."
 
 
@@ -51,11 +53,11 @@ class ScoreRecord:
     pair: str
     side: str
     edit: str
-    value: float | None
+    value: Annotated[float, Field(ge=0, le=1)] | None
     reason: str | None
-    tokens: int
-    seconds: float
-    wall: float
+    tokens: Annotated[int, Field(ge=0, le=10**9)]
+    seconds: Duration
+    wall: Duration
     prompt: str
 
 
@@ -70,7 +72,7 @@ class Store:
         ids = {name: j.judge_id if isinstance(j, MLLMJudge) else type(j).__name__ for name, j in judges.items()}
         head = {"pairs": _fingerprint(pairs), "judges": ids}
         remedy = "take another folder, or remove the file to start again"
-        self._lines = JsonLines(path, "scores", remedy, head=head, gains="judges", load=ScoreRecord)
+        self._lines = JsonLines(path, "scores", remedy, head=head, gains="judges", load=loader(ScoreRecord))
         self._lines.replace(map(asdict, self._lines.rows))
         self.by_place: dict[tuple[str, str, str], ScoreRecord] = {}
         self.by_edit: dict[tuple[str, str], ScoreRecord] = {}

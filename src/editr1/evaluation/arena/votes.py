@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from editr1.data.pictures import png
-from editr1.errors import UserError
+from editr1.errors import UserError, printable
 from editr1.evaluation.agreement.pairs import Preference
 from editr1.evaluation.heldout.rows import EDITS, EditRow, image_path, open_image, read_rows
 from editr1.files import JsonLines, file_name, write_file
@@ -105,7 +105,10 @@ class Votes:
 
 def _vote(*, key: str, preference: Preference, runs: str, **others: str) -> dict[str, str]:
     """A line of the file as it is; other files of preferences lack one of these keys."""
-    return {**others, "preference": preference, "key": key, "runs": runs}
+    line: dict[str, str] = {**others, "preference": preference, "key": key, "runs": runs}
+    if wrong := [name for name, value in line.items() if not isinstance(value, str)]:
+        raise ValueError(f"{printable(wrong[0])!r} is no text")
+    return line
 
 
 def _evaluation(run: Path) -> Path:

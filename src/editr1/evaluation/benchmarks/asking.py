@@ -15,7 +15,7 @@ from typing import Any
 from PIL.Image import Image
 
 from editr1.evaluation.benchmarks.base import Benchmark, Item, Question
-from editr1.files import JsonLines
+from editr1.files import JsonLines, loader
 from editr1.judges.base import MLLM, JudgeRequest, Score
 from editr1.judges.mllm import MLLMJudge
 
@@ -45,6 +45,9 @@ class Record:
     numbers: tuple[float, ...] = ()
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+
+_load = loader(Record)
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class AnswerStore:
     def __init__(self, out: Path, asked: Mapping[str, Any], writes: bool = True) -> None:
         remedy = "give another --out, or delete this file to have the same edits judged anew"
         self.path = out / "answers.jsonl"
-        self._lines = JsonLines(self.path, "answers", remedy, head=asked, load=_record, writes=writes)
+        self._lines = JsonLines(self.path, "answers", remedy, head=asked, load=_load, writes=writes)
         records = [record for record in self._lines.rows if record.text is not None]  # others are asked again
         self.records = {(record.key, record.question): record for record in records}
         self._lines.replace(map(asdict, self.records.values()))
@@ -152,8 +155,4 @@ def to_json(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 def from_json(records: Sequence[Mapping[str, Any]]) -> list[Record]:
     """The reverse."""
-    return [_record(**record) for record in records]
-
-
-def _record(*, unread: Sequence[str], numbers: Sequence[float], **fields: Any) -> Record:
-    return Record(unread=tuple(unread), numbers=tuple(numbers), **fields)
+    return [_load(**record) for record in records]

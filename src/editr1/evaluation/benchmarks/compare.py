@@ -85,6 +85,9 @@ def compare(paths: Sequence[Path]) -> Comparison:
     if len(kinds) > 1:
         raise UserError(f"cannot compare results of {' and '.join(kinds)}: give results of one benchmark")
     (_, first), *others = results.items()
+    for name, other in others:
+        if set(first.metrics) - set(other.metrics):
+            raise UserError(f"{name} lacks scores of the first result ({', '.join(first.metrics)}): give results alike")
     changes = {name: changes_of(first, other) for name, other in others}
     papers = published(first.benchmark)
     return Comparison(results, folders, changes, papers, tuple(notes(results, papers)))

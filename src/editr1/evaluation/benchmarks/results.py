@@ -13,11 +13,12 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from editr1 import __version__
-from editr1.errors import UserError, first_problem, read_json
+from editr1.errors import UserError, first_problem, printable, read_json
 from editr1.evaluation.benchmarks.base import ItemResult, Tables
 from editr1.files import write_file
 
 FILE = "results.json"
+LARGEST = 1e9  # of scores
 ROUNDING = 0.0051  # official scores have two decimals
 TITLES = {"imgedit": "ImgEdit-Bench", "gedit": "GEdit-Bench", "toy": "Toy world, held out", "data": "Own data"}
 
@@ -98,10 +99,30 @@ def read_result(path: Path) -> Result:
         result: Result = TypeAdapter(Result).validate_python(read_json(file))
     except ValidationError as error:
         raise UserError(f"{file}: not the result of a benchmark: {first_problem(error)}") from error
-    numbers = [row.scores for row in result.items] + [line.means for lines in result.tables.values() for line in lines]
-    if not result.tables or not result.items or any(set(result.metrics) - set(scores) for scores in numbers):
-        raise UserError(f"{file}: damaged: a table, an item or a score is missing; run the eval again, it goes on")
+    if fault := _fault_of(result):
+        raise UserError(f"{file}: damaged: {fault}; run the eval again, it goes on")
     return result
+
+
+def _fault_of(result: Result) -> str | None:
+    """What a result lacks, or has too much of."""
+    lines = [line for table in result.tables.values() for line in table]
+    scored = [row.scores for row in result.items] + [line.means for line in lines]
+    careful = [row.careful for row in result.items] + [line.careful for line in lines]
+    numbers = careful + [value for each in scored for value in each.values()]
+    if result.benchmark not in TITLES:
+        return f"benchmark {printable(result.benchmark)!r} is none of {', '.join(TITLES)}"
+    if not result.tables or not result.items or not result.metrics or not all(result.tables.values()):
+        return "a table, an item or a score is missing"
+    if any(set(result.metrics) - set(each) for each in scored):
+        return "a table, an item or a score is missing"
+    if not 0 < result.best < LARGEST or any(value is not None and not abs(value) < LARGEST for value in numbers):
+        return "a score is no number, or too large"
+    if any(line.items < 0 or line.dropped < 0 for line in lines):
+        return "a count is negative"
+    if len({row.key for row in result.items}) < len(result.items):
+        return "an item is there twice"
+    return None
 
 
 def csv_text(result: Result) -> str:

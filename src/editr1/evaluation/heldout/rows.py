@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from PIL.Image import Image
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from editr1.data.pictures import inside, png, read_picture
-from editr1.errors import UserError, first_line, first_problem, printable
-from editr1.files import JsonLines, file_name, read_lines, write_file
+from editr1.errors import UserError, first_line, printable
+from editr1.files import JsonLines, file_name, loader, read_lines, write_file
 
 FILE = "rows.jsonl"
 SOURCE = "source"
 EDITS = "edits"  # folder of the rows in what `editr1 eval toy` writes
-Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,9 @@ class EditRow:
         image: file name of the edit in the folder of the rows.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")  # of lines that are read
-
     key: str
     task: str
-    index: Annotated[int, Field(ge=0, strict=True)]
+    index: Annotated[int, Field(ge=0)]
     instruction: str
     judge: Share | None
     reason: str | None
@@ -59,7 +57,7 @@ class EditRow:
         return image_name(self.key, SOURCE) if start == self.image else f"{start}_{SOURCE}.png"
 
 
-_ROW = TypeAdapter(EditRow)
+_load = loader(EditRow)
 
 
 class RowStore:
@@ -144,11 +142,8 @@ def _to_line(row: EditRow) -> dict[str, Any]:
 
 
 def _from_line(*, seed: int, **fields: Any) -> EditRow:
-    """A row; a ValueError names the field that is wrong."""
-    try:
-        row: EditRow = _ROW.validate_python({"index": seed, **fields})
-    except ValidationError as error:
-        raise ValueError(f"{printable(repr(fields.get('key')))}: {first_problem(error)}") from error
+    """A row; a ValueError names what is wrong with it."""
+    row = _load(index=seed, **fields)
     if row.oracle and "score" not in row.oracle:
-        raise ValueError(f"{printable(repr(row.key))}: oracle has no score")
+        raise ValueError("oracle has no score")
     return row

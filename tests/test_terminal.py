@@ -1,12 +1,13 @@
 import io
 import logging
+import multiprocessing
 import sys
 
 import pytest
 from rich.console import Console
 from rich.table import Table
 
-from editr1.terminal import announce, is_quiet, loudness, open_console, show_table, wrap
+from editr1.terminal import announce, is_main, is_quiet, loudness, open_console, show_table, wrap
 
 NAME = "results/qwen-image-edit-2509-after-1000-steps"
 CHANGE = "+0.15 [+0.12, +0.19]"
@@ -95,6 +96,11 @@ def test_of_several_ranks_the_main_one_tells_what_is_no_warning(
         "editr1: rank 0: warning: lost",
         "editr1: rank 1: warning: lost",
     ]
+
+
+def test_a_worker_is_not_the_process_that_tells() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert is_main() and not pool.apply(is_main)
 
 
 class Bars:

@@ -7,6 +7,7 @@ The level of the logger "editr1" says how much: above INFO, only warnings and re
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import shutil
 import sys
@@ -71,8 +72,8 @@ def is_quiet() -> bool:
 
 
 def is_main() -> bool:
-    """Whether this process is alone, or the main rank of torchrun."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this process is alone or the main rank of torchrun, and no worker of another one."""
+    return os.environ.get("RANK", "0") == "0" and multiprocessing.parent_process() is None
 
 
 def open_console(*, stderr: bool = False, speaks: bool = True, always: bool = False) -> Console:

@@ -15,7 +15,7 @@ from editr1 import model_files
 from editr1.editors.open import find_family
 from editr1.errors import UserError
 from editr1.judges.models.local import load_processor
-from editr1.model_files import UNREACHABLE, check_hub, is_hub_name, parameters
+from editr1.model_files import UNREACHABLE, check_hub, is_hub_name, parameters, tensor_sizes, weight_files
 
 
 def refusal(kind: type[HfHubHTTPError], status: int) -> HfHubHTTPError:
@@ -77,3 +77,31 @@ def test_parameters_are_counted_from_headers_and_missing_or_cut_shards_are_told(
     (tmp_path / "b.safetensors").unlink()
     with pytest.raises(UserError, match=r"lacks b\.safetensors"):
         parameters(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{}",
+        '{"weight_map": 3}',
+        '{"weight_map": {"x": [1]}}',
+        '{"weight_map": {"x": "../a"}}',
+        "[" * 100_000,
+        "{",
+    ],
+)
+def test_an_index_that_is_none_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(UserError, match=r"model\.safetensors\.index\.json"):
+        weight_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "header", [b"[]", b"[" * 100_000, b'{"x": 1}', b'{"x": {"shape": ["a"], "data_offsets": [0, 0]}}', b'{"x": {}}']
+)
+def test_a_header_that_is_none_is_told(tmp_path: Path, header: bytes) -> None:
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(UserError, match=r"cannot read the weights .*a\.safetensors"):
+        tensor_sizes(file)

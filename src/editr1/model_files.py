@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 import stat
 import struct
-from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +20,7 @@ import httpx
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from editr1.errors import UserError, first_line
+from editr1.errors import NOT_JSON, UserError, first_line, read_json
 
 NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 PATIENCE = 10.0  # seconds
@@ -78,10 +78,15 @@ def weight_files(folder: Path) -> list[Path]:
     """The weight files of one model: those of its index of shards, or else all safetensors files.
 
     Raises:
-        UserError: There is none, or the index names one that is not there.
+        UserError: There is none, or the index is none, or names one that is not there.
     """
     for index in sorted(folder.glob("*.safetensors.index.json")):
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        try:
+            names = sorted(set(read_json(index)["weight_map"].values()))
+            if any(Path(name).name != name for name in names):
+                raise ValueError("it names files of other folders")
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UserError(f"{index}: it is no index of weights; copy all files of the model") from error
         if absent := [name for name in names if not (folder / name).is_file()]:
             raise UserError(f"{folder} lacks {absent[0]}, which its {index.name} names: copy all files of the model")
         return [folder / name for name in names]
@@ -95,15 +100,15 @@ def parameters(folder: Path) -> int:
     return sum(count for file in weight_files(folder) for count in tensor_sizes(file))
 
 
-def tensor_sizes(file: Path) -> Iterator[int]:
+def tensor_sizes(file: Path) -> list[int]:
     """Elements of each tensor in a safetensors file: eight bytes with the header's length, then the header as JSON."""
     try:
         with file.open("rb") as content:
             (length,) = struct.unpack("<Q", content.read(8))
             header = json.loads(content.read(min(length, file.stat().st_size)))
-        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-        if 8 + length + end != file.stat().st_size:
+        entries = [entry for name, entry in header.items() if name != "__metadata__"]
+        if 8 + length + max((entry["data_offsets"][1] for entry in entries), default=0) != file.stat().st_size:
             raise ValueError("it is cut short")
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        return [math.prod(map(operator.index, entry["shape"])) for entry in entries]
+    except (OSError, *NOT_JSON, AttributeError, LookupError, TypeError, struct.error) as error:
         raise UserError(f"cannot read the weights {file}: {first_line(error)}; copy the file again") from error
-    yield from (math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")

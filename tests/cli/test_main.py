@@ -56,22 +56,38 @@ def wait_for_row(out: Path) -> None:
     raise TimeoutError
 
 
-LOADING = """
-import signal, time
+STOPPABLE = """
+import signal, sys, time
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests themselves may run under nohup
-from editr1.cli import main
 def load(*arguments):
     print("loading", flush=True)
     time.sleep(300)
+{slow}
+from editr1.cli.entry import main
+main()
+"""
+LOADING = STOPPABLE.format(
+    slow="""
 import editr1.config.loading
 editr1.config.loading.load_config = load
-main.main()
 """
+)
+IMPORTING = STOPPABLE.format(
+    slow="""
+class Slow:
+    def find_spec(self, name, *others):
+        return load() if name == "editr1.cli.main" else None
+sys.meta_path.insert(0, Slow())
+"""
+)
 
 
+@pytest.mark.parametrize("program", [LOADING, IMPORTING], ids=["run", "program"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_while_a_run_is_loaded_ends_it_with_a_line(number: signal.Signals) -> None:
-    command = [sys.executable, "-c", LOADING, "train", "toy"]
+def test_a_signal_while_a_run_or_the_program_is_loaded_ends_it_with_a_line(
+    number: signal.Signals, program: str
+) -> None:
+    command = [sys.executable, "-c", program, "train", "toy"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stdout is not None and run.stdout.readline() == "loading\n"
     run.send_signal(number)

@@ -33,7 +33,6 @@ from editr1.config.section import place
 from editr1.errors import UserError, printable
 from editr1.evaluation.benchmarks.registry import BENCHMARKS
 from editr1.terminal import loudness
-from editr1.training.interrupts import raise_when_stopped
 from editr1.training.process_end import run_and_exit
 
 P = ParamSpec("P")
@@ -62,9 +61,8 @@ def main() -> None:
     run = functools.partial(app, prog_name="editr1")
     if not _is_launched_rightly():
         sys.exit(2)
-    if _rank():  # it may wait for others where Python sees no signal; torchrun's SIGTERM must end it
+    if _rank():
         run_and_exit(run)
-    raise_when_stopped()
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.encoding == "utf-8":
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes
     try:
@@ -262,7 +260,3 @@ evaluation.command()(_reported(eval_commands.compare))
 toy.command()(_reported(toy_commands.sample))
 toy.command()(_reported(toy_commands.build))
 toy.command()(_reported(toy_commands.verify))
-
-
-if __name__ == "__main__":
-    main()

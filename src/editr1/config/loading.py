@@ -21,7 +21,7 @@ from editr1.config.presets import presets, read_preset
 from editr1.config.rewards import KINDS
 from editr1.config.section import Section
 from editr1.config.settings import Config
-from editr1.config.yaml_text import parse_yaml
+from editr1.config.yaml_text import LONGEST, parse_yaml
 from editr1.errors import UserError, text_of
 
 ELSEWHERE = {
@@ -107,6 +107,8 @@ def _read(path: str | Path) -> tuple[str, str]:
     if not Path(path).is_file() and str(path) in presets():
         return read_preset(str(path)), f"preset {path}"
     try:
+        if Path(path).stat().st_size > 4 * LONGEST:
+            raise ValueError(f"more than {LONGEST:,} characters are no settings")
         return text_of(Path(path)), str(path)
     except (OSError, ValueError) as error:
         raise UserError(

@@ -332,9 +332,10 @@ def test_more_questions_than_may_wait_are_sent_away(model: TransformersModel, mo
 
 def test_serving_tells_its_url_and_ends_quietly_at_an_interrupt() -> None:
     code = (
-        "import signal, types; from editr1.judges.models.server import serve\n"
+        "import signal, types; from editr1.judges.models.server import serve; from editr1.terminal import loudness\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it\n"
-        "try: serve(types.SimpleNamespace(name='judge'), host='127.0.0.1', port=0, batch_size=1)\n"
+        "try:\n"
+        "    with loudness(20): serve(types.SimpleNamespace(name='judge'), host='127.0.0.1', port=0, batch_size=1)\n"
         "except KeyboardInterrupt: raise SystemExit(130)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=dict(os.environ))

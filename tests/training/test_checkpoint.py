@@ -242,6 +242,12 @@ def test_settings_that_a_later_version_adds_do_not_keep_a_run_from_going_on() ->
     assert changed == "data.ban_solved: False there, True here"
 
 
+def test_the_code_of_another_runs_algorithm_is_not_loaded_to_compare_settings() -> None:
+    config = load_config("toy")
+    tree = {**config.model_dump(mode="json"), "algorithm": {"name": "tests.no_such_module:Loss"}}
+    assert checkpoint.changed_settings(tree, config) == "algorithm.name: tests.no_such_module:Loss there, nft here"
+
+
 def test_a_run_may_go_on_with_pictures_elsewhere_as_their_contents_are_compared() -> None:
     tree = load_config("toy").model_dump(mode="json")
     assert checkpoint.changed_settings(tree, load_config("toy", ["data.root=/far"])) == ""

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from editr1.algorithms.base import Algorithm, find_algorithms
+from editr1.config.own_code import own_algorithm
 from editr1.config.presets import presets, read_preset
 from editr1.config.rewards import KINDS
 from editr1.config.section import Section
@@ -58,10 +59,10 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     text, name = _read(path)
     tree = _mapping(parse_yaml(text, name), name)
-    algorithm = tree.get("algorithm")
-    own = isinstance(algorithm, dict) and ":" in str(algorithm.get("name"))
-    settings = _checked({**tree, "algorithm": {}} if own else tree, {}, name).model_dump(mode="json")
-    return {**settings, "algorithm": algorithm} if own else settings
+    if own_algorithm(tree) is None:
+        return _checked(tree, {}, name).model_dump(mode="json")
+    settings = _checked({**tree, "algorithm": {}}, {}, name).model_dump(mode="json")
+    return {**settings, "algorithm": tree["algorithm"]}
 
 
 def dump_config(config: Config) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +62,10 @@ def load_algorithm(name: str) -> type[Algorithm]:
     if kind.model_fields["name"].annotation is not str:
         raise UserError(f"algorithm.name {name!r}: the class has the name of its parent; write `name: str` into it")
     return kind
+
+
+def own_algorithm(tree: Mapping[str, Any]) -> str | None:
+    """The name of a user's own algorithm in settings that nobody has checked; None if they name none."""
+    settings = tree.get("algorithm")
+    name = settings.get("name") if isinstance(settings, dict) else None
+    return name if isinstance(name, str) and ":" in name else None

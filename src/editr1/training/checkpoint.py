@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
+from editr1.config.own_code import own_algorithm
 from editr1.config.settings import Config, EvaluationConfig, MemoryConfig, ParallelConfig
 from editr1.devices import pick_device, pick_dtype
 from editr1.errors import UserError, first_problem, tell
@@ -225,8 +226,10 @@ def refuse_changes(out: Path, before: dict[str, Any], config: Config) -> None:
 def changed_settings(before: dict[str, Any], config: Config) -> str:
     """What keeps `config` from continuing a run with the settings `before`, a JSON tree: "key: was, is"; "" if nothing.
 
-    Settings that are newer than the run have their defaults in it.
+    Settings that are newer than the run have their defaults in it. An algorithm that only the run names is not loaded.
     """
+    if (own := own_algorithm(before)) not in (None, config.algorithm.name):
+        return f"algorithm.name: {own} there, {config.algorithm.name} here"
     try:
         old = Config.model_validate(before).model_dump(mode="json")
     except ValidationError as error:

@@ -41,6 +41,7 @@ def straight(tiny_editor_path: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_a_run_leaves_what_it_should(straight: Path) -> None:
     assert sorted(path.name for path in straight.iterdir()) == [
+        ".lock",
         "checkpoints",
         "config.yaml",
         "metrics.jsonl",

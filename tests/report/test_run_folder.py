@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from editr1.errors import UserError
 from editr1.report.run import write_report
 from editr1.report.run_folder import read_run
 from tests.report.synthetic import write_demo, write_metrics
@@ -50,3 +51,11 @@ def test_code_that_a_run_names_is_not_imported_and_its_words_are_the_runs_own(
     assert read_run(tmp_path).algorithm == ("<b>", {"kl": "<i>"})
     page = write_report(tmp_path).read_text(encoding="utf-8")
     assert "&lt;b&gt;" in page and "&lt;i&gt;" in page and "<b>" not in page and "<i>" not in page
+
+
+@pytest.mark.parametrize("words", [3, [], {"title": "x"}, {"title": 3, "parts": {}}, {"title": "x", "parts": ["kl"]}])
+def test_damaged_words_of_an_algorithm_are_told(tmp_path: Path, words: object) -> None:
+    write_metrics(tmp_path)
+    (tmp_path / "session.json").write_text(json.dumps({"algorithm": words}))
+    with pytest.raises(UserError, match=r"session\.json: damaged: algorithm"):
+        read_run(tmp_path)

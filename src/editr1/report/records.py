@@ -110,6 +110,11 @@ class ResultsRecord(_Measured):
         return self
 
 
+class _Words(_Record):
+    title: str
+    parts: dict[str, str]
+
+
 class SessionRecord(_Record):
     """session.json."""
 
@@ -117,6 +122,7 @@ class SessionRecord(_Record):
     hardware: str = ""
     commit: dict[str, str] = {}
     versions: dict[str, str] = {}
+    algorithm: _Words | None = None
     peak_memory_gib: dict[Literal["process", "gpu"], Positive] = {}
 
 

@@ -68,7 +68,7 @@ class Run:
         name = self.config["algorithm"].get("name", "nft")
         if (kind := find_algorithms().get(name)) is not None:
             return kind.title, kind.parts
-        words = self.session.get("algorithm", {})
+        words = self.session.get("algorithm") or {}
         return words.get("title", name), words.get("parts", {})
 
     @property

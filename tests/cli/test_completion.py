@@ -90,5 +90,6 @@ def test_bash_completes_after_the_script_is_installed(tmp_path: Path) -> None:
 
 def test_the_script_is_shown_too() -> None:
     command = [sys.executable, "-c", PROGRAM, "--show-completion", "bash"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    env = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # it looks for a shell among the parents
+    said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
     assert "_EDITR1_COMPLETE=complete_bash" in said and said.rstrip().endswith("editr1")

@@ -111,7 +111,9 @@ def command(*arguments: object) -> str:
     if result.exit_code == 0:
         return result.output
     if result.exit_code == 2 and TRACEBACK not in result.stderr:
-        lines = [line for line in result.stderr.splitlines() if line.startswith("editr1: ")]
+        lines = [line for line in result.stderr.split("\n") if line.startswith("editr1: ")]
+        if wrong := [line for line in lines if not line.isprintable()]:  # a UserError would make it printable
+            raise RuntimeError(f"not a readable line: {wrong[0]!r}")
         raise UserError("\n".join(lines) or result.stderr.strip())  # or the words about a wrong option
     raise RuntimeError(f"code {result.exit_code}: {result.output[-LONGEST:]}") from result.exception
 

@@ -138,9 +138,16 @@ def rows_of(out: Path) -> list[int]:
 
 
 def test_rows_past_the_checkpoint_and_a_line_that_was_cut_are_dropped_on_resume(tmp_path: Path) -> None:
+    rest = {
+        "reward_by_task": {"add": 0.5, "style": None},
+        "unscored": 0,
+        "groups_kept": 1,
+        "dropped": {},
+        "seconds": {},
+    }
     log = RunLog(tmp_path, 0)
     for step in range(1, 6):
-        log.write({"step": step, "reward_mean": step / 10, "reward_by_task": {"add": 0.5, "style": None}})
+        log.write({"step": step, "reward_mean": step / 10, **rest})
     log.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "rew')

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_editor
@@ -14,6 +17,22 @@ from tests.tiny import PIXELS, build_once, build_tiny_editor
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the long tests first, so that no worker ends with one while the other has nothing to do."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Watch for hanging again: pytest stops watching a test that fails, and its fixtures may hang too."""
+    limit = float(item.config.getini("faulthandler_timeout"))
+    faulthandler.dump_traceback_later(limit, file=item.config.stash[fault_handler_stderr_fd_key], exit=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the number of hostile tries by verdict."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    properties = [entry for report in reports for entry in report.user_properties]
+    if counts := Counter(verdict for name, verdict in properties if name == "hostile"):
+        words = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+        terminalreporter.write_line(f"{counts.total()} hostile tries: {words}")
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,7 @@
-"""The fixture that tries cases, and the number of tries by verdict."""
+"""The fixture that tries cases."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,12 +22,3 @@ def judged(tmp_path: Path, record_property: Callable[[str, object], None]) -> Ju
         return outcome
 
     return judge
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the number of tries by verdict."""
-    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
-    properties = [entry for report in reports for entry in report.user_properties]
-    if counts := Counter(verdict for name, verdict in properties if name == "hostile"):
-        words = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-        terminalreporter.write_line(f"{counts.total()} hostile tries: {words}")

@@ -17,7 +17,7 @@ verdict "silent", a wrong result without a word. Slow imports belong at the top 
 are forks of the test's process. Threads, servers and connections are made in `act`; they die with the child. To use a
 fixture, let the test take it and pass `dataclasses.replace(case, act=partial(case.act, fixture))`.
 
-The number of tries by verdict is printed when the tests end (`conftest.py`).
+The number of tries by verdict is printed when the tests end (`tests/conftest.py`).
 """
 
 from __future__ import annotations
@@ -102,6 +102,8 @@ def attempt(case: Case, folder: Path) -> Outcome:
         printed = output.read().decode(errors="replace")
     if outcome.verdict in ("clean", "one line") and TRACEBACK in printed:
         return Outcome("traceback", printed[-LONGEST:])
+    if outcome.verdict in ("silent", "endless") and printed:
+        return Outcome(outcome.verdict, f"{outcome.words}\nIt printed: {printed[-LONGEST:]}")
     return outcome
 
 

@@ -44,7 +44,9 @@ EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp\u2028\ud800\r"
 def response(
     body: bytes, kind: str = "application/json", status: str = "200 OK", length: int | None = None, **more: str
 ) -> bytes:
-    headers = {"Content-Type": kind, "Content-Length": str(len(body) if length is None else length), **more}
+    """An answer of a server that closes the connection after it, and says so: nobody asks there again."""
+    size = str(len(body) if length is None else length)
+    headers = {"Content-Type": kind, "Content-Length": size, "Connection": "close", **more}
     lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()), "", ""]
     return "\r\n".join(lines).encode("utf-8", "surrogateescape") + body
 

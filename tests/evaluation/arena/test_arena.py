@@ -54,13 +54,13 @@ def served(runs: tuple[Path, Path], out: Path) -> Iterator[str]:
     app = make_app(read_duels(*runs), Votes(out, runs_id(*runs)))
     listener, url = listen("127.0.0.1", 0)
     running = server(app)
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
         yield url
     finally:
         running.should_exit = True
-        thread.join()
+        thread.join(60)
 
 
 def post(url: str, path: str, body: Any, **headers: str) -> httpx.Response:
@@ -226,5 +226,5 @@ def chromium(profile: Path, url: str) -> Iterator[int]:
             time.sleep(0.05)
         yield int(told.read_text().split()[0])
     finally:
-        process.terminate()
-        process.wait()
+        process.kill()
+        process.wait(60)

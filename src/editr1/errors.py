@@ -26,10 +26,8 @@ DIGITS = 300
 """Digits of a whole number at most: a float holds it."""
 HALF = re.compile(r"\\u[dD][89a-fA-F]")
 """An escape that may be half of a character."""
-
-
-LINE = 1000
-"""Longest line of a message."""
+LINE = 800
+"""Longest line of a message; one that repeats a long path has its remedy at its end."""
 
 
 class UserError(Exception):
@@ -50,7 +48,8 @@ class UserError(Exception):
 
 
 def _readable(line: str) -> str:
-    short = line if len(line) <= LINE else f"{line[: LINE // 2]} ... {line[-LINE // 3 :]}"
+    gap = " ... "
+    short = line if len(line) <= LINE else f"{line[: LINE // 2]}{gap}{line[len(gap) - LINE // 2 :]}"
     return printable(short, LINE)
 
 

@@ -83,10 +83,11 @@ def weight_files(folder: Path) -> list[Path]:
     for index in sorted(folder.glob("*.safetensors.index.json")):
         try:
             names = sorted(set(read_json(index)["weight_map"].values()))
-            if any(Path(name).name != name for name in names):
-                raise ValueError("it names files of other folders")
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            outside = [name for name in names if Path(name).name != name]
+        except (AttributeError, LookupError, TypeError) as error:
             raise UserError(f"{index}: it is no index of weights; copy all files of the model") from error
+        if outside:
+            raise UserError(f"{index}: it names a file of another folder, {outside[0]}; copy all files of the model")
         if absent := [name for name in names if not (folder / name).is_file()]:
             raise UserError(f"{folder} lacks {absent[0]}, which its {index.name} names: copy all files of the model")
         return [folder / name for name in names]

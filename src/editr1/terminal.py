@@ -39,8 +39,12 @@ class _Words(logging.Formatter):
         text, ours = super().format(record), record.name.split(".")[0] == OURS
         if ours and record.levelno == logging.INFO:
             return text
-        rank = f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        return f"{OURS if ours else record.name}: {rank}{record.levelname.lower()}: {text}"
+        return f"{OURS if ours else record.name}: {rank()}{record.levelname.lower()}: {text}"
+
+
+def rank() -> str:
+    """The rank that torchrun gives this process, as the start of a line; nothing if it is alone."""
+    return "" if os.environ.get("WORLD_SIZE", "1") == "1" else f"rank {os.environ['RANK']}: "
 
 
 @contextmanager

@@ -30,14 +30,13 @@ from editr1.cli import toy as toy_commands
 from editr1.cli.completion import toy_editors
 from editr1.cli.settings import ConfigName
 from editr1.config.section import place
-from editr1.errors import UserError, printable
+from editr1.errors import UserError
 from editr1.evaluation.benchmarks.registry import BENCHMARKS
-from editr1.terminal import loudness
+from editr1.terminal import loudness, rank
 from editr1.training.process_end import run_and_exit
 
 P = ParamSpec("P")
 R = TypeVar("R")
-LONGEST = 800  # letters of a line that is told; one that repeats a long path has its remedy at its end
 TEXTS = ("instruction", "requirement", "task", "overrides")  # arguments that are words and no names
 
 LAUNCH = ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
@@ -61,7 +60,7 @@ def main() -> None:
     run = functools.partial(app, prog_name="editr1")
     if not _is_launched_rightly():
         sys.exit(2)
-    if _rank():
+    if rank():
         run_and_exit(run)
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.encoding == "utf-8":
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes
@@ -125,7 +124,7 @@ def _followed(name: str, value: Any) -> Any:
 
 def _record(error: Exception) -> bool:
     """Tell the other ranks of torchrun, if there are any, why this one ends; whether nobody has told it yet."""
-    if not _rank():
+    if not rank():
         return True
     from editr1.training.distributed import first_to_fail
 
@@ -136,13 +135,7 @@ def _report(error: UserError) -> None:
     """Tell what is wrong; of several ranks that know it, one does."""
     if _record(error):
         for line in str(error).splitlines():  # a check tells all that is wrong, one line each
-            short = line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
-            typer.echo(f"editr1: {_rank()}{printable(short, 2 * LONGEST)}", err=True)
-
-
-def _rank() -> str:
-    """The rank that torchrun gives this process, as the start of a line; nothing if it is alone."""
-    return "" if os.environ.get("WORLD_SIZE", "1") == "1" else f"rank {os.environ['RANK']}: "
+            typer.echo(f"editr1: {rank()}{line}", err=True)
 
 
 def _version(requested: bool) -> None:

@@ -41,8 +41,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     Raises:
         UserError: There is no such file, it is not YAML, or a key or value is wrong; the message names its origin.
     """
-    text, name = _read(path)
-    tree = _mapping(parse_yaml(text, name), name)
+    tree, name = _read(path)
     origins: dict[str, str] = {}
     for override in overrides:
         key, value = parse_override(override)
@@ -57,8 +56,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         UserError: As of `load_config`.
     """
-    text, name = _read(path)
-    tree = _mapping(parse_yaml(text, name), name)
+    tree, name = _read(path)
     if own_algorithm(tree) is None:
         return _checked(tree, {}, name).model_dump(mode="json")
     settings = _checked({**tree, "algorithm": {}}, {}, name).model_dump(mode="json")
@@ -104,7 +102,13 @@ def _sections(annotation: Any, algorithm: str | None) -> Sequence[type[BaseModel
     return [annotation] if issubclass(annotation, Section) else []
 
 
-def _read(path: str | Path) -> tuple[str, str]:
+def _read(path: str | Path) -> tuple[dict[str, Any], str]:
+    """The settings in a file, or in a preset, and what messages call it."""
+    text, name = _text(path)
+    return _mapping(parse_yaml(text, name), name), name
+
+
+def _text(path: str | Path) -> tuple[str, str]:
     if not Path(path).is_file() and str(path) in presets():
         return read_preset(str(path)), f"preset {path}"
     try:

@@ -86,7 +86,7 @@ def draw_rewards(rewards: Mapping[int, float], path: Path) -> bool:
 
 
 def _front_matter(card: Card) -> str:
-    tags = ["editr1", "image-editing", "reinforcement-learning", card.run.algorithm[0]]
+    tags = ["editr1", "image-editing", "reinforcement-learning", card.run.algorithm.title]
     tags += [] if card.form == "merged" else ["lora"]
     kind = {"library_name": "diffusers", "pipeline_tag": "image-to-image"}
     matter = {"base_model": card.base, **kind, "tags": tags}

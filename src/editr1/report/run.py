@@ -89,7 +89,7 @@ def facts(run: Run) -> dict[str, str]:
     rollout, algorithm, adapter, data = (config[name] for name in ("rollout", "algorithm", "adapter", "data"))
     per_step = f"{rollout['groups_per_step']} instructions × {rollout['group_size']} edits"
     trained = f"LoRA, rank {adapter['rank']}" if adapter["mode"] == "lora" else "all weights of the denoiser"
-    method = run.algorithm[0] + (f", β {algorithm['beta']:g}" if "beta" in algorithm else "")
+    method = run.algorithm.title + (f", β {algorithm['beta']:g}" if "beta" in algorithm else "")
     return {
         "Editor": f"{config['editor']['path']} ({trained})",
         "Judge": _judge_name(config["judge"]),
@@ -190,7 +190,7 @@ def optimiser_titles(run: Run) -> dict[str, str]:
     """
     return {
         "loss": "Loss",
-        **{name: title for name, title in run.algorithm[1].items() if not name.startswith("loss_")},
+        **{name: title for name, title in run.algorithm.parts.items() if not name.startswith("loss_")},
         **NORMS,
     }
 

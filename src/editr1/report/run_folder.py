@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from editr1.algorithms.base import find_algorithms
 from editr1.config.loading import read_settings
@@ -31,6 +31,13 @@ class BeforeAfter:
         before, after = _score(self.before), _score(self.after)
         assert before is not None and after is not None, "edits without a score are no pair"
         return after - before
+
+
+class Words(NamedTuple):
+    """The title of an algorithm, and those of the parts of its loss by their names."""
+
+    title: str
+    parts: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -60,16 +67,16 @@ class Run:
     session: dict[str, Any]
 
     @property
-    def algorithm(self) -> tuple[str, Mapping[str, str]]:
-        """Title of its algorithm, and of the parts of the loss by their names; DiffusionNFT if it is older than names.
+    def algorithm(self) -> Words:
+        """Those of its algorithm; of DiffusionNFT if it is older than names.
 
         A user's own algorithm is not imported for this: its run has kept the words.
         """
         name = self.config["algorithm"].get("name", "nft")
         if (kind := find_algorithms().get(name)) is not None:
-            return kind.title, kind.parts
+            return Words(kind.title, kind.parts)
         words = self.session.get("algorithm") or {}
-        return words.get("title", name), words.get("parts", {})
+        return Words(words.get("title", name), words.get("parts", {}))
 
     @property
     def train_seconds(self) -> float:

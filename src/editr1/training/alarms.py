@@ -108,9 +108,7 @@ def drifting(start: Rows, recent: Rows) -> Alarm | None:
         return None
     moved = {}
     for name, limit in DRIFTS.items():
-        change, error = _difference(
-            *([row["drift"][name] for row in rows if row.get("drift")] for rows in (start, now))
-        )
+        change, error = _difference(_drift(start, name), _drift(now, name))
         if abs(change) > max(limit, CERTAIN * error):
             moved[name] = change
     if not moved:

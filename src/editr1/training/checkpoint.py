@@ -103,9 +103,14 @@ def place(root: Path, step: int) -> Path:
     return root / f"step_{step:06d}"
 
 
+def step_of(folder: Path) -> int:
+    """The reverse: the step that the name of a checkpoint says."""
+    return int(folder.name.removeprefix("step_"))
+
+
 def latest(root: Path) -> Path | None:
     """The newest checkpoint that is whole by the sizes of its files, or None."""
-    return next(reversed(complete(root)), None)
+    return next((folder for folder in reversed(_folders(root)) if fault(folder) is None), None)
 
 
 def complete(root: Path) -> list[Path]:
@@ -135,9 +140,9 @@ def newest(root: Path, world: World = ALONE) -> Path | None:
 
 def refuse_lost(root: Path) -> None:
     """A UserError if there are checkpoints and none is whole, so that no run begins anew over them."""
-    faults = [fault(folder) for folder in reversed(_folders(root))]
-    if faults and None not in faults:
-        raise _lost(root, faults[0])
+    folders = _folders(root)
+    if folders and latest(root) is None:
+        raise _lost(root, fault(folders[-1]))
 
 
 def open_part(root: Path, part: str, aside: bool = False) -> Path | None:
@@ -186,8 +191,7 @@ def trained_weights(path: Path) -> Path:
 
 def _folders(root: Path) -> list[Path]:
     """All checkpoints, damaged ones too, oldest first."""
-    folders = (path for path in root.glob("step_*") if NAME.fullmatch(path.name))
-    return sorted(folders, key=lambda path: int(path.name[5:]))
+    return sorted((path for path in root.glob("step_*") if NAME.fullmatch(path.name)), key=step_of)
 
 
 def _lost(root: Path, words: str | None) -> UserError:

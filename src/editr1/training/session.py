@@ -87,7 +87,7 @@ def opened_log(main: bool, config: Config, out: Path, step: int, device: torch.d
 
 def _refuse_newer(out: Path, step: int) -> None:
     last = checkpoint.latest(out / CHECKPOINTS)
-    if last is not None and int(last.name.removeprefix("step_")) > step:
+    if last is not None and checkpoint.step_of(last) > step:
         raise UserError(
             f"{out} has gone on to {last.name} since this trainer was at step {step}; open it anew, or set another out"
         )

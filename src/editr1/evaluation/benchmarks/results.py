@@ -112,9 +112,8 @@ def _fault_of(result: Result) -> str | None:
     numbers = careful + [value for each in scored for value in each.values()]
     if result.benchmark not in TITLES:
         return f"benchmark {printable(result.benchmark)!r} is none of {', '.join(TITLES)}"
-    if not result.tables or not result.items or not result.metrics or not all(result.tables.values()):
-        return "a table, an item or a score is missing"
-    if any(set(result.metrics) - set(each) for each in scored):
+    parts = result.tables, result.items, result.metrics, *result.tables.values()
+    if not all(parts) or any(set(result.metrics) - set(each) for each in scored):
         return "a table, an item or a score is missing"
     if not 0 < result.best < LARGEST or any(value is not None and not abs(value) < LARGEST for value in numbers):
         return "a score is no number, or too large"

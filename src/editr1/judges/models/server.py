@@ -85,8 +85,12 @@ class Batcher:
             if batch := [entry for entry in batch if not entry[2].done()]:
                 await self._answer(batch)
 
-    def close(self) -> None:
-        """End the thread after its batch."""
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Inside, questions are answered; at the end the thread ends after its batch."""
+        worker = asyncio.create_task(self.work())
+        yield
+        worker.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _answer(self, batch: Sequence[tuple[Ask, int, asyncio.Future[Answer]]]) -> None:
@@ -123,15 +127,7 @@ def make_app(
     A batch with room waits `wait_ms` milliseconds for more questions.
     """
     batcher, memory = Batcher(model, batch_size, wait_ms / 1000), Memory(HELD_MAX)
-
-    @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
-        worker = asyncio.create_task(batcher.work())
-        yield
-        worker.cancel()
-        batcher.close()
-
-    app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(lifespan=lambda app: batcher.working(), docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, host=host, body_max=BODY_MAX, refuse=_error, names=names)
     _add_errors(app)
 
@@ -158,23 +154,25 @@ def make_app(
         with memory.share() as take:
             body = await read_body(request, Chat, take)
             _check_name(body.model, model)
-            return await answered(request, body, take)
-
-    async def answered(request: Request, body: Chat, take: Callable[[int], None]) -> dict[str, Any]:
-        choices = await batcher.choices(body.logprob_token_ids)
-        parts = parts_of(body.messages[0])
-        take(3 * sum(map(area, parts)))
-        shown = tuple([await asyncio.to_thread(picture, part) if isinstance(part, bytes) else part for part in parts])
-        tokens = body.max_completion_tokens or body.max_tokens or 256
-        asks = [Ask(shown, choices, tokens, body.temperature, (body.seed + i) % 2**31) for i in range(body.n)]
-        top = int(body.logprobs) if choices or not body.logprobs else max(body.top_logprobs, 1)
-        answers = await _unless_gone(request, asyncio.gather(*(batcher.ask(ask, top) for ask in asks)))
-        for answer in answers:
-            if answer.reason is not None:
-                raise Refused(500, answer.reason, "server_error")
-        return _completion(model.name, body, asks[0], answers)
+            return await _answered(batcher, request, body, take)
 
     return app
+
+
+async def _answered(batcher: Batcher, request: Request, body: Chat, take: Callable[[int], None]) -> dict[str, Any]:
+    """The completion of a chat, for whose pictures `take` sets memory aside."""
+    choices = await batcher.choices(body.logprob_token_ids)
+    parts = parts_of(body.messages[0])
+    take(3 * sum(map(area, parts)))
+    shown = tuple([await asyncio.to_thread(picture, part) if isinstance(part, bytes) else part for part in parts])
+    tokens = body.max_completion_tokens or body.max_tokens or 256
+    asks = [Ask(shown, choices, tokens, body.temperature, (body.seed + i) % 2**31) for i in range(body.n)]
+    top = int(body.logprobs) if choices or not body.logprobs else max(body.top_logprobs, 1)
+    answers = await _unless_gone(request, asyncio.gather(*(batcher.ask(ask, top) for ask in asks)))
+    for answer in answers:
+        if answer.reason is not None:
+            raise Refused(500, answer.reason, "server_error")
+    return _completion(batcher.model.name, body, asks[0], answers)
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -21,6 +21,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 
 from editr1 import __version__
+from editr1.cli import data as data_commands
 from editr1.cli import editor as editor_commands
 from editr1.cli import evaluate as eval_commands
 from editr1.cli import export as export_commands
@@ -46,11 +47,13 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 toy = typer.Typer(no_args_is_help=True, help="The embedded world: scenes, a tiny editor and a tiny judge.")
 editor = typer.Typer(no_args_is_help=True, help="List the editors, and probe any diffusers pipeline.")
 judge = typer.Typer(no_args_is_help=True, help="Score edits, serve a judge, measure its agreement with people.")
+data = typer.Typer(no_args_is_help=True, help="Check, show and make datasets of your own pictures.")
 config_group = typer.Typer(no_args_is_help=True, help="Show the settings of a run.")
 evaluation = typer.Typer(no_args_is_help=True, help="Run a benchmark, and compare results.")
 app.add_typer(toy, name="toy")
 app.add_typer(editor, name="editor")
 app.add_typer(judge, name="judge")
+app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
 app.add_typer(config_group, name="config")
 
@@ -239,6 +242,7 @@ app.command()(_reported(export_commands.export))
 app.command()(_reported(export_commands.edit))
 app.command("presets")(_reported(settings_commands.list_presets))
 config_group.command()(_reported(settings_commands.show))
+data.command()(_reported(data_commands.check))
 editor.command()(_reported(editor_commands.probe))
 editor.command("list")(_reported(editor_commands.list_editors))
 judge.command()(_reported(judge_commands.score))

@@ -78,7 +78,9 @@ def test_own_data_on_two_ranks_goes_on_by_one_process_and_ends_the_same(
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
         )
+        end = time.monotonic() + 300
         while process.poll() is None and not (rows.exists() and rows.read_text().count("\n") > 1):
+            assert time.monotonic() < end, "no edit is done"
             time.sleep(0.05)
         if cause == "lost rank":
             os.kill(process_of(1, process.pid), signal.SIGKILL)

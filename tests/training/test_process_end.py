@@ -23,6 +23,7 @@ run_and_exit(program)
 # Two ranks end right after a collective, while the threads of gloo that carry it get no time of the one processor.
 RANKS = """
 import os, sys
+from datetime import timedelta
 from pathlib import Path
 import torch, torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
@@ -31,7 +32,8 @@ from editr1.training.process_end import run_and_exit
 folder, rank = Path(sys.argv[1]), int(sys.argv[2])
 
 def program(store):
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    limit = timedelta(seconds=120)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=limit)
     global mesh
     mesh = init_device_mesh("cpu", (2,))
     group = mesh.get_group()
@@ -66,7 +68,7 @@ sys.exit(str(codes) if any(codes) else 0)
     ],
 )
 def test_exit_codes_words_and_handlers_are_those_of_any_program(end: str, code: int, words: str) -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM.format(end=end)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", PROGRAM.format(end=end)], capture_output=True, text=True, timeout=300)
     assert done.returncode == code and done.stdout == "begun\nhandlers ran\n"
     assert words in done.stderr and bool(words) == bool(done.stderr)
 
@@ -78,4 +80,8 @@ def test_a_rank_that_ends_while_gloo_holds_its_tensors_is_not_aborted(tmp_path: 
         subprocess.Popen([sys.executable, "-c", RANKS, tmp_path, str(rank)], stderr=subprocess.PIPE, text=True)
         for rank in range(2)
     ]
-    assert [(rank.communicate()[1], rank.returncode) for rank in ranks] == [("", 0), ("", 0)]
+    try:
+        assert [(rank.communicate(timeout=600)[1], rank.returncode) for rank in ranks] == [("", 0), ("", 0)]
+    finally:
+        for rank in ranks:
+            rank.kill()

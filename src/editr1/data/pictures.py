@@ -33,6 +33,18 @@ ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 """Last bytes of a file that is whole."""
 
 
+class PictureError(UserError):
+    """A picture that cannot be used.
+
+    Attributes:
+        kind: missing, outside, broken or bomb.
+    """
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 def png(image: Image) -> bytes:
     """A picture as a PNG file."""
     file = io.BytesIO()
@@ -104,7 +116,8 @@ def _opened(file: Path | BinaryIO, complaint: str, remedy: str) -> Iterator[Imag
                 raise ValueError(f"it has {UNCLEAR[image.mode]}; save it with 8 bits per channel")
             yield image
     except Exception as error:  # decoders raise whatever they stumble over in a damaged file
-        raise UserError(f"{complaint}: {_words(error)}{remedy}") from error
+        kind = "bomb" if isinstance(error, Images.DecompressionBombError) else "broken"
+        raise PictureError(f"{complaint}: {_words(error)}{remedy}", kind) from error
 
 
 def _words(error: Exception) -> str:
@@ -159,10 +172,10 @@ def inside(
 ) -> Path:
     """The path of a picture that a data file in `folder` names; one outside this folder and `root` is refused."""
     if "\0" in name:
-        raise UserError(f"{where}: there can be no picture {name[:80]!r}")
+        raise PictureError(f"{where}: there can be no picture {name[:80]!r}", "missing")
     path = Path(os.path.realpath(folder / name))  # three times as fast as Path.resolve
     if not any(path.is_relative_to(os.path.realpath(top)) for top in (folder, root) if top is not None):
-        raise UserError(f"{where}: the picture {name!r} lies outside {root or folder}; {remedy}")
+        raise PictureError(f"{where}: the picture {name!r} lies outside {root or folder}; {remedy}", "outside")
     return path
 
 
@@ -172,4 +185,4 @@ def picture_file(folder: Path, name: str, where: str, root: Path | None = None, 
     with suppress(OSError):  # the name is too long
         if path.is_file():
             return path
-    raise UserError(f"{where}: there is no picture {name[:200]!r} in {folder}")
+    raise PictureError(f"{where}: there is no picture {name[:200]!r} in {folder}", "missing")

@@ -21,13 +21,19 @@ BYTES_MAX = 3000
 
 def fault_of(text: str) -> str | None:
     """Why a text cannot be an instruction or a requirement; None if it can."""
+    if fault := unreadable(text):
+        return fault
+    size = len(text.encode())
+    return f"it has {size} bytes, {BYTES_MAX} at most" if size > BYTES_MAX else None
+
+
+def unreadable(text: str) -> str | None:
+    """Which of its characters no text has; None if there are none."""
     try:
-        size = len(text.encode())
+        text.encode()
     except UnicodeEncodeError:
         return "it holds half of a character (a lone surrogate)"
-    if "\0" in text:
-        return "it holds a NUL"
-    return f"it has {size} bytes, {BYTES_MAX} at most" if size > BYTES_MAX else None
+    return "it holds a NUL" if "\0" in text else None
 
 
 def plain(text: str) -> str:

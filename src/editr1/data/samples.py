@@ -6,22 +6,23 @@ run's seed (`data/seeds.py`), so that a step does not depend on earlier draws.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
-from editr1.data.pictures import picture_file, read_picture
-from editr1.data.plain_text import fault_of, plain
+from editr1.data.lines import Fault, checked_lines
+from editr1.data.pictures import PictureError, picture_file, read_picture
+from editr1.data.plain_text import fault_of, plain, unreadable
 from editr1.data.seeds import derive_seed
-from editr1.errors import UserError, collect, parse_json, printable, text_of
+from editr1.errors import UserError, collect, printable
 
-Line = TypeVar("Line", bound=BaseModel)
 REMEDY = "put it into the folder, or set data.root (--root of eval data) to a folder that holds it"
 
 
@@ -85,9 +86,11 @@ class ItemLine(BaseModel):
 
     @field_validator("instruction", "requirement")
     @classmethod
-    def _fits(cls, text: str) -> str:
+    def _fits(cls, text: str, info: ValidationInfo) -> str:
         if fault := fault_of(text):
-            raise ValueError(fault)
+            raise PydanticCustomError("characters" if unreadable(text) else "long", "{fault}", {"fault": fault})
+        if info.field_name == "instruction" and not text.strip():
+            raise PydanticCustomError("empty", "it is empty")
         return text
 
 
@@ -173,65 +176,43 @@ class JsonlDataset:
         keys: dict[str, int] = {}
         repeated = False
         for number, line in checked_lines(self.file, self._kind, "the dataset", faults):
-            where, key = f"{self.file}:{number}", line.key or f"line-{number}"
+            key = key_of(number, line)
             if keys.setdefault(key, number) == number:
-                with collect(faults):
-                    names = (line.source, *line.references)
-                    paths = [picture_file(self.folder, name, where, self.root, remedy=REMEDY) for name in names]
+                places = [locate(self.folder, name, number, self.root) for name in (line.source, *line.references)]
+                paths = [place for place in places if isinstance(place, Path)]
+                if len(paths) == len(places):
                     self._items.append((line, key, paths))
+                self._tell([place for place in places if isinstance(place, Fault)], faults)
             elif not repeated:
                 repeated = True
-                with collect(faults):
-                    raise UserError(
-                        f"{where}: line {keys[key]} has the key {printable(key)!r} too; keys must be unique"
-                    )
+                self._tell([repeated_key(number, keys[key], key)], faults)
+
+    def _tell(self, wrong: Iterable[Fault], faults: list[str] | None) -> None:
+        for fault in wrong:
+            with collect(faults):
+                raise UserError(f"{self.file}:{fault.line}: {fault.message}")
+
+
+def key_of(number: int, line: ItemLine) -> str:
+    """The key of an item, by default its line's."""
+    return line.key or f"line-{number}"
+
+
+def repeated_key(number: int, first: int, key: str) -> Fault:
+    """The fault of a line whose key another one has."""
+    return Fault(number, "repeated key", f"line {first} has the key {printable(key)!r} too; keys must be unique")
+
+
+def locate(folder: Path, name: str, number: int, root: Path | None) -> Path | Fault:
+    """The file of a picture that line `number` names, or why it has none."""
+    try:
+        return picture_file(folder, name, str(number), root, remedy=REMEDY)
+    except PictureError as error:
+        return Fault(number, error.kind, str(error).removeprefix(f"{number}: "))
 
 
 def _open(path: Path, key: str) -> Image:
     return read_picture(path, f"cannot read the picture {path} of item {key!r}", "; replace it or drop the line")
-
-
-def checked_lines(
-    file: Path, kind: type[Line], what: str, faults: list[str] | None = None
-) -> Iterator[tuple[int, Line]]:
-    """The lines of a JSONL file that a user wrote, each with its number; empty ones are left out.
-
-    Messages call the file `what`, and name number and key of a wrong line. If there is a list `faults`, it receives
-    them and wrong lines are left out; otherwise the first is raised.
-    """
-    for number, text in enumerate(text_lines(read_text(file, what)), start=1):
-        line = None
-        with collect(faults):
-            line = _checked(text, f"{file}:{number}", kind) if text.strip() else None
-        if line is not None:
-            yield number, line
-
-
-def _checked(text: str, where: str, kind: type[Line]) -> Line:
-    try:
-        return kind.model_validate(parse_json(text, where))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        name = printable(".".join(map(str, problem["loc"]))) or "the line"
-        keys = ", ".join(field.alias or name for name, field in kind.model_fields.items())
-        raise UserError(f"{where}: {name}: {problem['msg']} (keys: {keys})") from error
-
-
-def text_lines(text: str) -> list[str]:
-    """The lines of JSONL: only a newline ends one, as JSON's texts may hold U+2028 and the like as they are."""
-    return text.split("\n")
-
-
-def read_text(file: Path, what: str) -> str:
-    """A text file that a user wrote, without a byte order mark.
-
-    Raises:
-        UserError: It cannot be read; the message calls it `what`.
-    """
-    try:
-        return text_of(file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {what} {file}: {error}") from error
 
 
 @dataclass(frozen=True)

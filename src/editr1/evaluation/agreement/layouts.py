@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from editr1.data.columns import Opener, TableRow, columns_of, picture, place_of, read_table
-from editr1.data.samples import read_text, text_lines
+from editr1.data.lines import read_text, text_lines
 from editr1.errors import UserError, parse_json
 from editr1.evaluation.agreement.pairs import WHAT, Pair, Preference, read_jsonl
 

@@ -14,7 +14,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from editr1.data.columns import Opener, picture
-from editr1.data.samples import EditSample, checked_lines
+from editr1.data.lines import checked_lines
+from editr1.data.samples import EditSample
 from editr1.errors import UserError
 
 Preference = Literal["a", "b", "tie"]

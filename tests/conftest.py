@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
+from hypothesis import settings
 
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_editor
 from tests.tiny import PIXELS, build_once, build_tiny_editor
+
+# The same examples every time, however busy the machine is; `pytest --hypothesis-profile default` tries new ones.
+settings.register_profile("editr1", derandomize=True, deadline=None)
+settings.load_profile("editr1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

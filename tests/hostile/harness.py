@@ -22,6 +22,7 @@ The number of tries by verdict is printed when the tests end (`tests/conftest.py
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import resource
@@ -29,6 +30,7 @@ import select
 import signal
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -94,6 +96,9 @@ def attempt(case: Case, folder: Path) -> Outcome:
         os.close(writer)
         try:
             outcome = _wait(reader, case.seconds)
+            if outcome.verdict == "endless":
+                os.kill(child, signal.SIGUSR1)  # it prints where it hangs
+                time.sleep(0.2)
         finally:
             os.close(reader)
             os.kill(child, signal.SIGKILL)  # it is still there: nobody has waited for it
@@ -103,7 +108,7 @@ def attempt(case: Case, folder: Path) -> Outcome:
     if outcome.verdict in ("clean", "one line") and TRACEBACK in printed:
         return Outcome("traceback", printed[-LONGEST:])
     if outcome.verdict in ("silent", "endless") and printed:
-        return Outcome(outcome.verdict, f"{outcome.words}\nIt printed: {printed[-LONGEST:]}")
+        return Outcome(outcome.verdict, f"{outcome.words}\nIt printed: {printed[-8 * LONGEST :]}")
     return outcome
 
 
@@ -129,6 +134,7 @@ def _child(case: Case, folder: Path, writer: int, output: int) -> None:
     sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
     taken = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + case.memory, resource.RLIM_INFINITY))
+    faulthandler.register(signal.SIGUSR1, file=output)
     outcome = _outcome(case, folder)
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     try:

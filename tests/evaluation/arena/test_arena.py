@@ -160,7 +160,7 @@ def test_wrong_folders_and_foreign_votes_are_one_line(runs: tuple[Path, Path], t
 def test_a_click_and_a_key_vote_in_a_real_browser(runs: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "votes.jsonl"
     with served(runs, out) as url, chromium(tmp_path / "profile", url) as port:
-        asyncio.run(_vote_by_hand(port, url, tmp_path / "page.png"))
+        asyncio.run(asyncio.wait_for(_vote_by_hand(port, url, tmp_path / "page.png"), timeout=300))
     lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     duels = {duel.key: duel for duel in read_duels(*runs)}
     wanted = ["b" if duels[lines[0]["key"]].swapped else "a", "a" if duels[lines[1]["key"]].swapped else "b"]

@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "toy": LEAVES | {"config", "data"},
     "editors": LEAVES | {"config", "data", "toy"},
     "judges": LEAVES | {"config", "data", "toy"},
+    "recipe": LEAVES | {"config", "data", "judges"},
     "training": LEAVES | {"config", "data", "toy", "algorithms", "editors", "judges"},
     "evaluation": LEAVES | {"config", "data", "toy", "editors", "judges", "training"},
     "report": LEAVES | {"config", "data", "toy", "algorithms", "training", "evaluation"},

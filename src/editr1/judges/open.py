@@ -110,25 +110,25 @@ def open_reward(settings: RewardConfig, device: torch.device | str, dtype: torch
             return EditScoreReward(load_editscore(Path(settings.path), settings.lora))
 
 
-def parse_judge(text: str) -> JudgeConfig:
+def parse_judge(text: str, option: str = "--judge") -> JudgeConfig:
     """The settings that `--judge` names: "toy", a model's folder or hub name, a YAML file, or "openai:URL?model=NAME".
 
-    A YAML file holds the settings of a judge, or a run's config with a `judge`. Settings of the judge may follow a "?":
-    "toy?method=yes_no", "openai:http://127.0.0.1:8000/v1?model=qwen&order=prefix".
+    Messages call it `option`. A YAML file holds the settings of a judge, or a run's config with a `judge`. Settings of
+    the judge may follow a "?": "toy?method=yes_no", "openai:http://127.0.0.1:8000/v1?model=qwen&order=prefix".
     """
     name, _, query = text.partition("?")
-    settings = {key: parse_yaml(value, f"--judge {text}") for key, value in parse_qsl(query)}
+    settings = {key: parse_yaml(value, f"{option} {text}") for key, value in parse_qsl(query)}
     if name.startswith("openai:"):
         settings["endpoints"] = name.removeprefix("openai:").split(",")
     elif Path(name).suffix in (".yaml", ".yml"):
-        tree = read_yaml(Path(name), f"--judge {name}")
+        tree = read_yaml(Path(name), f"{option} {name}")
         own = tree.get("judge", None if "editor" in tree else tree) if isinstance(tree, dict) else None
         if not isinstance(own, dict):
-            raise UserError(f"--judge {name}: holds no settings of a judge, such as `path: FOLDER`")
+            raise UserError(f"{option} {name}: holds no settings of a judge, such as `path: FOLDER`")
         settings = {**own, **settings}
     else:
         settings["path"] = name
     try:
         return JudgeConfig.model_validate(settings)
     except ValidationError as error:
-        raise UserError(f"--judge {name}: {first_problem(error)}") from error
+        raise UserError(f"{option} {name}: {first_problem(error)}") from error

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from editr1.cli.main import app
 from tests.recipe.scenes import make_scenes
 
 SECONDS = 300  # until something hangs
@@ -38,13 +40,11 @@ def server(tmp_path: Path) -> Iterator[str]:
 @pytest.mark.long
 def test_data_build_with_the_toy_judges_server_rejects_what_it_says_and_counts_it(server: str, tmp_path: Path) -> None:
     make_scenes(tmp_path / "pictures", 2)
-    command = [sys.executable, "-m", "editr1", "data", "build", str(tmp_path / "pictures"), "--out"]
-    command += [str(tmp_path / "data"), "--model", f"openai:{server}?model=judge", "--per-picture", "10"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
-    assert result.returncode == 0, result.stderr
+    command = ["data", "build", str(tmp_path / "pictures"), "--out", str(tmp_path / "data"), "--per-picture", "10"]
+    result = CliRunner().invoke(app, [*command, "--model", f"openai:{server}?model=judge"])
+    assert result.exit_code == 0, result.output
     counts = json.loads((tmp_path / "data" / "counts.json").read_text())
     assert counts["answered"] == counts["pictures"] == 2
     assert counts["items"] == len((tmp_path / "data" / "data.jsonl").read_text().splitlines())
     assert sum(sum(reasons.values()) for reasons in counts["rejected"].values()) == 2 * 10
     assert counts["rejected"]["text"] == {"not JSON": 2}
-    assert "Traceback" not in result.stderr

@@ -118,7 +118,7 @@ def _talks(items: JsonlDataset, left: list[int]) -> Iterator[tuple[str, Talk[Fil
 def _talk(items: JsonlDataset, index: int) -> Talk[Filled]:
     """The answers about one item."""
     sample, words = items[index], load_words()
-    lacks = _lacks(items.lines[index])
+    lacks = _lacks(items.items[index][0])
     questions = {"requirement": words.requirement, "task": words.task}
     asked = [questions[name].format(instruction=sample.instruction, tasks=", ".join(NAMES)) for name in lacks]
     shown = shrink(sample.source, SHOWN)

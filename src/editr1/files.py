@@ -47,15 +47,6 @@ def write_file(path: Path, content: bytes) -> None:
         raise UserError(f"cannot write {path}: {error}") from error
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal; `hashlib.file_digest` is not there before Python 3.11."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def make_folder(path: Path) -> Path:
     """Make a folder, unless it is there; a UserError if there can be none."""
     try:

@@ -291,6 +291,17 @@ def test_repeated_items_are_a_warning(run: Path) -> None:
     assert code == 0 and err == "editr1: warning: data: 1 items repeat the picture and instruction of another\n"
 
 
+def test_held_out_pictures_are_known_by_their_content_whatever_their_names(run: Path) -> None:
+    other = run.parent / "other"
+    other.mkdir()
+    (other / "renamed.png").write_bytes((run.parent / "data" / "red.png").read_bytes())
+    Image.new("RGB", (48, 32), "white").save(other / "red.png")
+    lines = [{"source": name, "instruction": "Make it blue."} for name in ("renamed.png", "red.png")]
+    (other / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    code, _, err = invoke("check", str(run), f"evaluation={{data: {other}}}")
+    assert code == 0 and "warning: evaluation: 1 of its source pictures are in the training data too" in err
+
+
 def test_held_out_items_are_checked_too(run: Path) -> None:
     (run.parent / "data" / "red.png").write_text("no picture")
     other = run.parent / "other"

@@ -33,6 +33,7 @@ from editr1.judges.base import JudgeRequest, Score
 from editr1.report.run import write_report
 from editr1.training import checkpoint
 from editr1.training.datasets import open_datasets
+from editr1.training.preflight import find_overlap
 from editr1.training.trainer import Trainer
 from tests.judges.tiny_judge import build_tiny_judge
 from tests.training.runs import RedJudge, assert_same_run, at_call, settings
@@ -348,5 +349,6 @@ def test_a_run_that_goes_on_with_other_held_out_edits_is_refused_before_a_weight
 
 
 def test_held_out_folder_that_shares_pictures_with_the_training_data_is_a_warning(preset: Path, data: Path) -> None:
-    config = load_config(preset, [f"evaluation={{data: {data}}}"])
-    assert any("8 of its source pictures are in the training data" in warning for warning in find(config).warnings)
+    findings = find(load_config(preset, [f"evaluation={{data: {data}}}"]))
+    find_overlap(findings)
+    assert any("8 of its source pictures are in the training data" in warning for warning in findings.warnings)

@@ -137,5 +137,5 @@ def test_counts_are_those_of_the_lines(folder: Path) -> None:
     assert describe(dataset) == "4 items; add 3, remove 1; 3 without requirement; 1 repeated"
     check = PictureCheck(dataset.pictures, Headers(folder / "cache.json"))
     check.run(lambda: False, lambda fault: None)
-    assert describe_sizes(check.sizes) == "3 pictures of 40x30 to 60x30"
+    assert describe_sizes(check.sizes) == "3 pictures of 40x30 to 60x30; 3 tiny or narrow"
     assert set(dataset.pictures.values()) == {"line-1", "line-2", "line-3"}

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from editr1.data.hashes import sha256_of
 from editr1.errors import UserError
-from editr1.files import sha256_of
 from editr1.training import seal as seals
 from editr1.training.seal import fault, read_state, seal
 

@@ -18,7 +18,14 @@ from editr1.judges.check import check_judge
 from editr1.terminal import is_quiet, open_console
 from editr1.training.data_check import PictureCheck, describe_sizes, headers_of
 from editr1.training.data_record import DataRecord
-from editr1.training.preflight import Findings, check_run, check_writable, look_at_pictures, sample_requests
+from editr1.training.preflight import (
+    Findings,
+    check_run,
+    check_writable,
+    find_overlap,
+    look_at_pictures,
+    sample_requests,
+)
 
 SECONDS = 10.0
 """Longest time for which looking at pictures holds up a run."""
@@ -122,6 +129,7 @@ def find(config: Config) -> Findings:
 
 def refuse_findings(config: Config, findings: Findings) -> None:
     """Tell warnings and refuse faults; only if there are none, look for those that libraries can tell."""
+    find_overlap(findings)
     for warning in findings.warnings:
         warn(warning)
     refuse(findings.faults)

@@ -2,30 +2,73 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from editr1.cli.judge import JUDGE_HELP
-from editr1.errors import UserError
+from editr1.cli.settings import AsJson
+from editr1.errors import UserError, tell
 from editr1.terminal import open_console
 
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with a data.jsonl and its pictures.")]
 ModelOption = Annotated[str, typer.Option("--model", help=JUDGE_HELP)]
+Root = Annotated[Path | None, typer.Option(help="A folder that may hold pictures too, as data.root.")]
 
 
 def check(
-    folder: Annotated[Path, typer.Argument(help="A folder with pictures and a data.jsonl.")],
+    folder: Folder,
+    root: Root = None,
+    editor: Annotated[
+        str | None, typer.Option(help="Editor (or the YAML of a run) whose limit of tokens instructions must keep.")
+    ] = None,
+    heldout: Annotated[
+        Path | None, typer.Option(help="Folder of held-out data; a picture of it may not be a source here.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Tell everything that is wrong with a dataset, one line for each fault."""
+    """Tell everything that is wrong with a dataset, one line for each fault; exit code 1 if there is any."""
+    from editr1.data.checking.check import DataCheck, heldout_sources
     from editr1.data.samples import JsonlDataset
 
-    faults: list[str] = []
-    JsonlDataset(folder, faults=faults)
-    for fault in faults:
-        typer.echo(fault)
-    if faults:
+    if root is not None and not root.is_dir():
+        raise UserError(f"--root {root}: there is no such folder")
+    held = None if heldout is None else heldout_sources(JsonlDataset(heldout, root))
+    data_check = DataCheck(folder, root, None if editor is None else _long_texts(editor), held)
+    if as_json:
+        _print_json(data_check.run(), data_check.counts)
+    else:
+        for fault in data_check.run():
+            typer.echo(f"line {fault.line}: {fault.kind}: {fault.message}")
+        for line in data_check.counts.summary():
+            typer.echo(line)
+    if data_check.counts.kinds:
         raise typer.Exit(1)
+
+
+def _long_texts(editor: str) -> Any:
+    """What finds the instructions that are too long for an editor, if its limit is known."""
+    from editr1.cli.evaluate import editor_config
+    from editr1.editors.text_limit import long_texts
+
+    find = long_texts(editor_config(editor, None))
+    if find is None:
+        tell(f"warning: no limit of tokens is known of {editor}; instructions have the plain bound of bytes alone")
+    return find
+
+
+def _print_json(faults: Iterable[Any], counts: Any) -> None:
+    """One object, written as faults are found: there may be millions."""
+    start = '{"faults": ['
+    for fault in faults:
+        typer.echo(f"{start}\n{json.dumps(asdict(fault))}", nl=False)
+        start = ","
+    counts_and_notes = json.dumps({**vars(counts), "notes": counts.notes()})
+    typer.echo(f"{start.strip(',')}\n],\n{counts_and_notes[1:]}")
 
 
 def build(

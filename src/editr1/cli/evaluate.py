@@ -140,7 +140,7 @@ def data(
     dataset, record = first_items(whole, limit)
 
     def check() -> None:
-        check_evaluation(whole, _editor_config(editor, pixels), parse_judge(judge), out)
+        check_evaluation(whole, editor_config(editor, pixels), parse_judge(judge), out)
 
     with _world(out, check) as (world, console):
         world.meet("the end of the checks")
@@ -189,7 +189,7 @@ def _settings(editor: str, lora: Path | None, lora_scale: float, scheduler: str,
     )
 
 
-def _editor_config(name: str, pixels: int | None) -> Any:
+def editor_config(name: str, pixels: int | None) -> Any:
     """The `EditorConfig` of `--editor`, the YAML of a run too."""
     from editr1.config.loading import load_config
     from editr1.config.settings import EditorConfig

@@ -56,13 +56,15 @@ def read_lines(file: Path, kind: type[Line], what: str) -> Iterator[tuple[int, L
 def checked_lines(
     file: Path, kind: type[Line], what: str, faults: list[str] | None = None
 ) -> Iterator[tuple[int, Line]]:
-    """The right lines of a file, each with its number; messages name file and number of a wrong one.
+    """The right lines of a file, each with its number; a message names file, number and first fault of a wrong one.
 
-    If there is a list `faults`, it receives them; otherwise the first is raised.
+    If there is a list `faults`, it receives the messages; otherwise the first is raised.
     """
+    told = 0
     for number, line in read_lines(file, kind, what):
         if isinstance(line, Fault):
-            with collect(faults):
+            again, told = number == told, number
+            with collect([] if again else faults):
                 raise UserError(f"{file}:{number}: {line.message}")
         else:
             yield number, line
@@ -94,7 +96,7 @@ def _checked(number: int, text: str, kind: type[Line]) -> list[Line | Fault]:
     """The line, or its faults."""
     try:
         text.encode()
-        return [kind.model_validate(parse_json(text, ""))]
+        return [kind.model_validate(parse_json(text.rstrip("\n"), ""))]
     except UnicodeEncodeError:  # what stands for bytes that are no text
         return [Fault(number, "json", "it is not UTF-8; save the file as UTF-8")]
     except UserError as error:

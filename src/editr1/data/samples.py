@@ -23,7 +23,7 @@ from editr1.data.plain_text import fault_of, plain, unreadable
 from editr1.data.seeds import derive_seed
 from editr1.errors import UserError, collect, printable
 
-REMEDY = "put it into the folder, or set data.root (--root of eval data) to a folder that holds it"
+REMEDY = "put it into the folder, or set data.root (--root of eval data, data check) to a folder that holds it"
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,7 @@ class JsonlDataset:
 
     def __init__(self, folder: Path, root: Path | None = None, faults: list[str] | None = None) -> None:
         self.folder, self.root = folder.resolve(), root
-        name = next((name for name in FILES if (folder / name).is_file()), "data.jsonl")
-        self.file, self._kind = folder / name, FILES[name]
+        self.file, self._kind = file_of(folder)
         self._items: list[tuple[ItemLine, str, list[Path]]] = []
         with collect(faults):
             if root is not None and not root.is_dir():
@@ -185,7 +184,8 @@ class JsonlDataset:
                 self._tell([place for place in places if isinstance(place, Fault)], faults)
             elif not repeated:
                 repeated = True
-                self._tell([repeated_key(number, keys[key], key)], faults)
+                words = f"line {keys[key]} has the key {printable(key)!r} too; keys must be unique"
+                self._tell([Fault(number, "repeated key", words)], faults)
 
     def _tell(self, wrong: Iterable[Fault], faults: list[str] | None) -> None:
         for fault in wrong:
@@ -193,14 +193,15 @@ class JsonlDataset:
                 raise UserError(f"{self.file}:{fault.line}: {fault.message}")
 
 
+def file_of(folder: Path) -> tuple[Path, type[ItemLine]]:
+    """The file of a dataset's folder, and the form of its lines."""
+    name = next((name for name in FILES if (folder / name).is_file()), "data.jsonl")
+    return folder / name, FILES[name]
+
+
 def key_of(number: int, line: ItemLine) -> str:
     """The key of an item, by default its line's."""
     return line.key or f"line-{number}"
-
-
-def repeated_key(number: int, first: int, key: str) -> Fault:
-    """The fault of a line whose key another one has."""
-    return Fault(number, "repeated key", f"line {first} has the key {printable(key)!r} too; keys must be unique")
 
 
 def locate(folder: Path, name: str, number: int, root: Path | None) -> Path | Fault:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,17 @@ def faults_of(
 
 
 def find_long(settings: EditorConfig, instructions: Mapping[str, str]) -> dict[str, str]:
-    """As `faults_of`, of instructions for an editor that is not loaded.
+    """As `faults_of`, of instructions for an editor that is not loaded; none if its limit is not known.
+
+    Raises:
+        UserError: There is no such editor, or its tokenizer cannot be loaded.
+    """
+    find = long_texts(settings) if instructions else None
+    return find(instructions) if find else {}
+
+
+def long_texts(settings: EditorConfig) -> Callable[[Mapping[str, str]], dict[str, str]] | None:
+    """What finds the instructions that are too long for an editor; None if its limit is not known.
 
     Raises:
         UserError: There is no such editor, or its tokenizer cannot be loaded.
@@ -50,10 +60,15 @@ def find_long(settings: EditorConfig, instructions: Mapping[str, str]) -> dict[s
     path = locate(settings.path)
     index = read_index(path)
     family = FAMILIES.get(str(index.get("_class_name")))
-    if family is None or family.text_limit is None or not instructions:
-        return {}
-    prompts = {key: family.prompt_of(plain(text), 1) for key, text in instructions.items()}
-    return faults_of(prompts, family, _load(path, family.tokenizer, index), settings.text_tokens)
+    if family is None or family.text_limit is None:
+        return None
+    prompt_of, tokenizer = family.prompt_of, _load(path, family.tokenizer, index)
+
+    def find(instructions: Mapping[str, str]) -> dict[str, str]:
+        prompts = {key: prompt_of(plain(text), 1) for key, text in instructions.items()}
+        return faults_of(prompts, family, tokenizer, settings.text_tokens)
+
+    return find
 
 
 def _count(prompts: Sequence[str], family: Family, tokenizer: Any) -> list[int]:

@@ -16,11 +16,12 @@ from typing import Any
 
 from PIL.Image import Image
 
+from editr1.data.hashes import sha256_of
 from editr1.data.pictures import png
 from editr1.data.samples import ItemLine
 from editr1.devices import pick_device
 from editr1.errors import UserError, collect, tell
-from editr1.files import JsonLines, file_name, loader, locked, make_folder, sha256_of, write_file
+from editr1.files import JsonLines, file_name, loader, locked, make_folder, write_file
 from editr1.judges.base import MLLM
 from editr1.recipe.asking import Ended, Talk, Unanswered, converse
 from editr1.recipe.boxes import Box, read_boxes

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from editr1.data.hashes import sha256_of
 from editr1.data.pictures import shrink
 from editr1.data.samples import ItemLine, JsonlDataset
 from editr1.errors import UserError, tell
-from editr1.files import JsonLines, loader, sha256_of, write_file
+from editr1.files import JsonLines, loader, write_file
 from editr1.judges.base import MLLM, Ask
 from editr1.recipe.answers import Rejected, read_requirement, read_task
 from editr1.recipe.asking import Ended, Talk, converse

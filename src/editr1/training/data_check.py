@@ -16,10 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from editr1.data.checking.check import absurd
+from editr1.data.hashes import sha256_of
 from editr1.data.pictures import picture_size
+from editr1.data.repeats import same_words
 from editr1.data.samples import JsonlDataset
 from editr1.errors import NOT_JSON, UserError, first_line
-from editr1.files import sha256_of, write_file
+from editr1.files import write_file
 
 Size = tuple[int, int]
 REMEDY = "put it back, or go on with the data as it is: data.changed=true"
@@ -138,14 +141,15 @@ def describe(dataset: JsonlDataset) -> str:
 
 def repetitions(dataset: JsonlDataset) -> int:
     """Number of items with the pictures and the instruction of an earlier one."""
-    return len(dataset) - len({(line.source, *line.references, line.instruction) for line in dataset.lines})
+    return len(dataset) - len({(line.source, *line.references, same_words(line.instruction)) for line in dataset.lines})
 
 
 def describe_sizes(sizes: Counter[Size]) -> str:
-    """The smallest and the largest picture seen, by area."""
+    """The smallest and the largest picture seen, by area, and how many `editr1 data check` finds absurd."""
     small, large = (min(sizes, key=area, default=(0, 0)), max(sizes, key=area, default=(0, 0)))
     names = dict.fromkeys(f"{width}x{height}" for width, height in (small, large))
-    return f"{sum(sizes.values())} pictures of {' to '.join(names)}"
+    odd = sum(count for size, count in sizes.items() if absurd(size))
+    return f"{sum(sizes.values())} pictures of {' to '.join(names)}" + f"; {odd} tiny or narrow" * bool(odd)
 
 
 def area(size: Size) -> int:

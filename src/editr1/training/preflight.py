@@ -173,19 +173,25 @@ def _check_data(config: Config, findings: Findings) -> EditDataset | None:
             findings.facts["data"] = f"{len(training)} items of {origin}"
             training[0]  # drawing it needs a package
     if config.evaluation is not None:
-        heldout = None
         if config.evaluation.data is not None:
-            heldout = _check_lines("evaluation", config.evaluation.data, config, findings)
+            _check_lines("evaluation", config.evaluation.data, config, findings)
         elif training is not None and not findings.faults:
             with findings.part("evaluation"):
                 part, rest = open_datasets(config, training)
                 held = len(rest) if rest else 0
                 findings.facts["evaluation"] = f"{held} held-out items, {len(part)} are left to train on"
-        if isinstance(training, JsonlDataset) and heldout is not None:
-            shared = len({*training.sources} & {*heldout.sources})
-            if shared:
-                findings.warnings.append(f"evaluation: {shared} of its source pictures are in the training data too")
     return training
+
+
+def find_overlap(findings: Findings) -> None:
+    """Warn of source pictures that are held out and trained on, by their content as far as it was looked at."""
+    if {"data", "evaluation"} <= findings.data.keys():
+        known = findings.pictures["data"].hashes | findings.pictures["evaluation"].hashes
+        trained, heldout = (
+            {known.get(path, path) for path in findings.data[part].sources} for part in ("data", "evaluation")
+        )
+        if shared := len(trained & heldout):
+            findings.warnings.append(f"evaluation: {shared} of its source pictures are in the training data too")
 
 
 def _check_lines(name: str, folder: Path, config: Config, findings: Findings) -> JsonlDataset | None:
@@ -194,7 +200,7 @@ def _check_lines(name: str, folder: Path, config: Config, findings: Findings) ->
     with findings.part(name) as faults:
         dataset = JsonlDataset(folder, config.data.root, faults)
         findings.facts[name], findings.data[name] = f"{folder}: {describe(dataset)}", dataset
-        findings.pictures[name] = PictureCheck(dataset.pictures, headers_of(folder), hashed=name == "data")
+        findings.pictures[name] = PictureCheck(dataset.pictures, headers_of(folder), hashed=True)
         if again := repetitions(dataset):
             findings.warnings.append(f"{name}: {again} items repeat the picture and instruction of another")
     return dataset

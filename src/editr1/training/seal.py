@@ -18,8 +18,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from editr1.data.hashes import sha256_of
 from editr1.errors import UserError, first_line, first_problem, parse_json, printable
-from editr1.files import sha256_of, sync
+from editr1.files import sync
 
 STATE = "state.json"
 FORMAT = 2  # 1 had sizes alone

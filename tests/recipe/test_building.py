@@ -298,6 +298,10 @@ def test_damaged_pictures_are_told_and_counted_and_changed_ones_are_asked_about_
         (folder / names[0]).write_bytes((scenes[0] / names[2]).read_bytes())
         build(folder, out, open_writer(server.model), Recipe(per_picture=1))
         assert 0 < server.chats - asked < asked
+        asked = server.chats
+        (out / lines_of(out)[-1]["source"]).unlink()
+        build(folder, out, open_writer(server.model), Recipe(per_picture=1))
+        assert server.chats > asked and (out / lines_of(out)[-1]["source"]).exists()
     rows = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()[1:]]
     assert [thing["label"] for thing in rows[0]["boxes"]] == [t.name for t in scenes[1][names[2]].scene.things]
 

@@ -101,8 +101,9 @@ def build(
         raise UserError("--boxes and --detector: give one of them, or none to ask the model for boxes")
     recipe = Recipe(seed=seed, tasks=chosen, per_picture=per_picture, sizes=(smallest, largest))
     source = BoxSource.of_detector(detector) if detector is not None else BoxSource(boxes)
-    with progress(open_console(stderr=True), "pictures", len(picture_names(pictures))) as done:
-        counts = build_data(pictures, out, open_writer(model), recipe, source, done)
+    count, writer = len(picture_names(pictures)), open_writer(model)
+    with progress(open_console(stderr=True), "pictures", count) as done:
+        counts = build_data(pictures, out, writer, recipe, source, done)
     for name, amount in (*counts["tasks"].items(), ("items", counts["items"])):
         typer.echo(f"{amount:6d} {name}")
     typer.echo(out)
@@ -119,8 +120,9 @@ def suggest(
     from editr1.recipe.suggesting import fill, open_gaps
 
     gaps = open_gaps(folder, out or folder / "data.suggested.jsonl")
+    writer = open_writer(model)
     with progress(open_console(stderr=True), "items", len(gaps.missing)) as done:
-        counts = fill(gaps, open_writer(model), done)
+        counts = fill(gaps, writer, done)
     for name, amount in counts.items():
         typer.echo(f"{amount:6d} {name}")
     typer.echo(gaps.out)

@@ -23,6 +23,7 @@ from editr1.devices import pick_device
 from editr1.errors import UserError, collect, tell
 from editr1.files import JsonLines, file_name, loader, locked, make_folder, write_file
 from editr1.judges.base import MLLM
+from editr1.recipe.answers import Written
 from editr1.recipe.asking import Ended, Talk, Unanswered, converse
 from editr1.recipe.boxes import Box, read_boxes
 from editr1.recipe.detector import Detector
@@ -52,8 +53,16 @@ class Row:
     sha256: str
     boxes: list[Box]
     dropped: dict[str, int]
-    items: list[dict[str, str | list[str]]]
+    items: list[ItemLine]
     rejected: list[tuple[str, str]]
+
+    def line(self) -> dict[str, Any]:
+        """The row as JSON."""
+        return {**asdict(self), "items": self.lines()}
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The items as JSON."""
+        return [item.model_dump(exclude_unset=True) for item in self.items]
 
 
 @dataclass(frozen=True)
@@ -105,13 +114,13 @@ def build(
     with locked(out / ".lock"):
         store = _open_store(out, model.name, recipe, boxes)
         library = Library(pictures, names, given, boxes.detector, recipe.sizes)
-        done, damaged = _still_true(store, pictures, names), list[str]()
+        done, damaged = _still_true(store.rows, pictures, out), list[str]()
         for _ in done:
             on_picture()
         talks = _talks(library, recipe, [name for name in names if name not in done], damaged)
         silent = _collect(converse(model, talks), out, store, done, on_picture)
         rows = [done[name] for name in names if name in done]
-        store.replace(asdict(row) for row in rows)
+        store.replace(row.line() for row in rows)
         counts = _write(out, rows, len(damaged), len(names))
     if silent:
         raise UserError(
@@ -149,11 +158,16 @@ def _open_store(out: Path, model: str, recipe: Recipe, boxes: BoxSource) -> Json
     return JsonLines(make_folder(out) / ANSWERS, "answers about pictures", remedy, head=head, load=loader(Row))
 
 
-def _still_true(store: JsonLines[Row], pictures: Path, names: Sequence[str]) -> dict[str, Row]:
-    """The rows of pictures that are as they were."""
-    known = set(names)
-    rows = [row for row in store.rows if row.picture in known and (pictures / row.picture).is_file()]
-    return {row.picture: row for row in rows if sha256_of(pictures / row.picture) == row.sha256}
+def _still_true(rows: Sequence[Row], pictures: Path, out: Path) -> dict[str, Row]:
+    """The rows of pictures that are as they were, and whose items have their pictures."""
+    there = [row for row in rows if (pictures / row.picture).is_file()]
+    same = [row for row in there if sha256_of(pictures / row.picture) == row.sha256]
+    return {row.picture: row for row in same if all((out / name).is_file() for name in _files(row))}
+
+
+def _files(row: Row) -> set[str]:
+    """The pictures of its items."""
+    return {name for item in row.items for name in (item.source, *item.references)}
 
 
 def _talks(
@@ -196,7 +210,7 @@ def _collect(
             continue
         in_a_row = 0
         done[end.name] = _save(out, *end.value)
-        store.append([asdict(done[end.name])])
+        store.append([done[end.name].line()])
         on_picture()
     return silent
 
@@ -208,22 +222,19 @@ def _save(out: Path, photo: Photo, outcome: Outcome) -> Row:
     source = f"pictures/{stem if stem.endswith(suffix) else stem + suffix}"
     if outcome.items:
         write_file(out / source, photo.content)
-    items = [
-        _line(out, photo, source, stem, draft) | texts.model_dump(include={"instruction", "requirement"})
-        for draft, texts in outcome.items
-    ]
+    items = [_item(out, photo, source, stem, *item) for item in outcome.items]
     found = outcome.found
     return Row(photo.name, photo.sha256, list(found.boxes), dict(found.dropped), items, outcome.rejected)
 
 
-def _line(out: Path, photo: Photo, source: str, stem: str, draft: Draft) -> dict[str, str | list[str]]:
-    """Key, task and pictures of an item, which are written."""
-    line: dict[str, str | list[str]] = {"key": f"{photo.name}:{draft.task}", "task": draft.task, "source": source}
+def _item(out: Path, photo: Photo, source: str, stem: str, draft: Draft, texts: Written) -> ItemLine:
+    """An item, whose own pictures are written."""
     if draft.source is not photo.image:
-        line["source"] = _write_png(out, f"boxed/{stem}.png", draft.source)
+        source = _write_png(out, f"boxed/{stem}.png", draft.source)
+    line: dict[str, Any] = {"key": f"{photo.name}:{draft.task}", "task": draft.task, "source": source}
     if draft.other is not None:
         line["references"] = [_write_png(out, f"crops/{stem}.png", draft.other[1])]
-    return line
+    return ItemLine(**line, instruction=texts.instruction, requirement=texts.requirement)
 
 
 def _write_png(out: Path, name: str, picture: Image) -> str:
@@ -233,11 +244,11 @@ def _write_png(out: Path, name: str, picture: Image) -> str:
 
 def _write(out: Path, rows: Sequence[Row], damaged: int, pictures: int) -> dict[str, Any]:
     """Write what follows from the rows; the counts."""
-    lines = [item for row in rows for item in row.items]
+    lines = [line for row in rows for line in row.lines()]
     counts = count(rows, damaged, pictures)
     write_file(out / DATA, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
     write_file(out / COUNTS, json.dumps(counts, indent=1).encode())
-    write_file(out / SHEET, png(contact_sheet([ItemLine.model_validate(line) for line in lines], out)))
+    write_file(out / SHEET, png(contact_sheet([item for row in rows for item in row.items], out)))
     return counts
 
 
@@ -249,7 +260,7 @@ def count(rows: Sequence[Row], damaged: int, pictures: int) -> dict[str, Any]:
         dropped.update(row.dropped)
         for task, reason in row.rejected:
             rejected.setdefault(task, Counter())[reason] += 1
-    tasks = Counter(str(item["task"]) for row in rows for item in row.items)
+    tasks = Counter(item.task for row in rows for item in row.items)
     return {
         "pictures": pictures,
         "answered": len(rows),

@@ -10,7 +10,7 @@ from PIL import Image as Images
 from PIL import ImageDraw, ImageOps
 from PIL.Image import Image
 
-from editr1.data.pictures import read_picture
+from editr1.data.pictures import open_picture, picture_file
 from editr1.data.samples import ItemLine
 
 TILE = 192  # pixels
@@ -29,7 +29,7 @@ def contact_sheet(items: Sequence[ItemLine], folder: Path) -> Image:
     for row, some in enumerate(rows):
         for column, item in enumerate(some):
             x, y = 8 + column * (TILE + 8), 4 + row * height
-            sheet.paste(_tile([_open(folder / name) for name in (item.source, *item.references)]), (x, y))
+            sheet.paste(_tile([_open(folder, name) for name in (item.source, *item.references)]), (x, y))
             lines = textwrap.wrap(f"{item.task}: {item.instruction}", LETTERS)[:LINES]
             text = "\n".join(lines).encode("ascii", "replace").decode()  # Pillow's own font has no other letters
             pen.multiline_text((x, y + TILE + 4), text, fill="black", spacing=2)
@@ -45,5 +45,6 @@ def _tile(pictures: Sequence[Image]) -> Image:
     return tile
 
 
-def _open(path: Path) -> Image:
-    return read_picture(path, f"cannot read the picture {path}")
+def _open(folder: Path, name: str) -> Image:
+    where = f"an item in {folder}"
+    return open_picture(picture_file(folder, name, where), where)

@@ -27,6 +27,7 @@ WRITING = 300  # tokens of an answer with instruction and requirement
 TEMPERATURE = 0.7  # of writing, so that not every car becomes red
 OTHERS = 3  # pictures that are looked at for a reference
 SENSE = METHODS["yes_no"]
+SENSE_LEAST = 0.5  # probability of yes from which on an instruction is taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +39,12 @@ class Recipe:
         tasks: Task types, of `TASKS`.
         per_picture: Items per picture, each of another type.
         sizes: Least and greatest share of the picture that an object's box covers.
-        sense: Probability of "yes, it makes sense" from which on an instruction is taken.
     """
 
     seed: int = 0
     tasks: tuple[str, ...] = tuple(TASKS)
     per_picture: int = 3
     sizes: tuple[float, float] = (0.01, 0.5)
-    sense: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def write_items(photo: Photo, library: Library, recipe: Recipe) -> Talk[Outcome]
             with outcome.rejecting(task):
                 begun.append((yield from _begin(task, photo, outcome.found, library, recipe)))
         written = yield from _write(begun, photo.name, outcome, recipe.seed)
-        yield from _check(written, outcome, recipe.sense)
+        yield from _check(written, outcome)
     return outcome
 
 
@@ -129,21 +128,22 @@ def _write(begun: list[Draft], name: str, outcome: Outcome, seed: int) -> Talk[l
     return written
 
 
-def _check(written: list[tuple[Draft, Written]], outcome: Outcome, least: float) -> Talk[None]:
+def _check(written: list[tuple[Draft, Written]], outcome: Outcome) -> Talk[None]:
     """Take what makes sense; the rest is rejected."""
     answers = yield [_sense(load_words(), *item) for item in written]
     for (draft, texts), answer in zip(written, answers, strict=True):
-        if (reason := _nonsense(answer, least)) is None:
+        if (reason := _nonsense(answer)) is None:
             outcome.items.append((draft, texts))
         else:
             outcome.rejected.append((draft.task, reason))
 
 
-def _nonsense(answer: Answer, least: float) -> str | None:
+def _nonsense(answer: Answer) -> str | None:
+    """Why an instruction is not taken."""
     score = SENSE.read(answer, (0, 1))
     if score.value is None:
         return "sense: neither yes nor no"
-    return None if score.value >= least else "makes no sense"
+    return None if score.value >= SENSE_LEAST else "makes no sense"
 
 
 def _writing(words: Words, draft: Draft, labels: list[str], name: str, seed: int) -> Ask:

@@ -14,7 +14,7 @@ STAMP := .venv/.installed
 VENV  := $(if $(UV),$(UV) venv,$(PYTHON) -m venv)
 PIP   := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)
 
-.PHONY: help demo test test-slow test-vllm check bench dist clean
+.PHONY: help demo test test-slow test-vllm check docs bench dist clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -43,6 +43,9 @@ check: $(STAMP)  ## lint (docstrings too), format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(STAMP)  ## build the docs site into site/ (open site/index.html)
+	@$(BIN)/python -m mkdocs build --strict --quiet
+
 bench: $(STAMP)  ## seconds a step by part against bare calls, memory; writes benchmarks/results.json
 	@$(BIN)/python benchmarks/speed.py
 	@$(BIN)/python benchmarks/judge_client.py
@@ -55,4 +58,4 @@ dist: $(STAMP)  ## build and check dist/: the wheel and the source distribution
 	@$(BIN)/python -m twine check --strict dist/*
 
 clean:  ## remove .venv and caches (runs and demo folders stay)
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site

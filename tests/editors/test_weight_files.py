@@ -82,3 +82,10 @@ def test_a_denoisers_files_are_those_that_diffusers_writes(
     for path in (tmp_path / "ours").glob("*.safetensors"):
         loaded |= load_file(path)
     assert loaded.keys() == denoiser.state_dict().keys()
+
+
+@pytest.mark.parametrize(("folder", "file"), [(0o755, 0o644), (0o775, 0o664), (0o700, 0o600)])
+def test_who_may_read_a_folder_may_read_its_weights(tmp_path: Path, folder: int, file: int) -> None:
+    tmp_path.chmod(folder)
+    save_tensors(tensors(), tmp_path / "weights.safetensors", {})
+    assert (tmp_path / "weights.safetensors").stat().st_mode & 0o777 == file

@@ -29,7 +29,7 @@ from editr1.cli import judge as judge_commands
 from editr1.cli import settings as settings_commands
 from editr1.cli import toy as toy_commands
 from editr1.cli.completion import toy_editors
-from editr1.cli.settings import ConfigName
+from editr1.cli.settings import ConfigName, Overrides
 from editr1.config.section import place
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.registry import BENCHMARKS
@@ -185,7 +185,7 @@ def demo(
 @_reported
 def train(
     config: ConfigName,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...")] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Train an editor, and measure it on held-out items if `evaluation` is set. The same command resumes a run.
 
@@ -218,7 +218,7 @@ def train(
 @_reported
 def check(
     config: ConfigName,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...")] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Check all that a run needs before it costs: folder, every picture, editor, device, memory, judge, rewards."""
     from editr1.config.loading import load_config

@@ -16,6 +16,10 @@ from editr1.terminal import wrap
 ConfigName = Annotated[
     str, typer.Argument(help="A YAML file, or the name of a shipped preset.", autocompletion=configs)
 ]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[section.key=value]...", help="Settings that differ, such as optim.lr=1e-4."),
+]
 INDENT = 4 * " "
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
@@ -33,7 +37,7 @@ def list_presets(as_json: AsJson = False) -> None:
 
 def show(
     config: ConfigName,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...")] = None,
+    overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Show every setting of a run: its value, its default, and what it means; "*" marks those that differ."""

@@ -71,6 +71,15 @@ def meaning(field: FieldInfo) -> str:
     return _line(field.description)
 
 
+def default_of(kind: type[BaseModel], name: str) -> Any:
+    """The default of a setting as JSON has it; None without one."""
+    field = kind.model_fields[name]
+    if field.is_required():
+        return None
+    alone = kind.model_construct(**{name: field.get_default(call_default_factory=True)})
+    return alone.model_dump(mode="json", include={name})[name]
+
+
 def _settings(section: BaseModel, prefix: str) -> Iterator[Setting]:
     values = section.model_dump(mode="json")
     for name, field in type(section).model_fields.items():
@@ -79,22 +88,15 @@ def _settings(section: BaseModel, prefix: str) -> Iterator[Setting]:
         for key, each in below.items():
             yield from _settings(each, f"{prefix}{key}.")
         if not below:
-            yield Setting(prefix + name, values[name], _default(section, name), field.is_required(), meaning(field))
+            yield Setting(
+                prefix + name, values[name], default_of(type(section), name), field.is_required(), meaning(field)
+            )
 
 
 def _named_sections(name: str, value: Any) -> dict[str, BaseModel]:
     """The sections of a mapping such as `rewards`, each by its dotted name."""
     sections = value.items() if isinstance(value, dict) else ()
     return {f"{name}.{key}": each for key, each in sections if isinstance(each, BaseModel)}
-
-
-def _default(section: BaseModel, name: str) -> Any:
-    """The default of a setting as JSON has it; None without one."""
-    field = type(section).model_fields[name]
-    if field.is_required():
-        return None
-    alone = type(section).model_construct(**{name: field.get_default(call_default_factory=True)})
-    return alone.model_dump(mode="json", include={name})[name]
 
 
 def _line(text: str | None) -> str:

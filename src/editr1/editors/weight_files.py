@@ -101,9 +101,10 @@ def write_parts(tensors: Mapping[str, Tensor], folder: Path, pattern: str, limit
 
 
 def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file; equal tensors and metadata make equal bytes.
+    """Write a safetensors file; equal tensors and metadata make equal bytes, and whoever reads the folder may read it.
 
     The library writes the entries of metadata in an order that changes from process to process; here they are sorted.
+    It gives the file to its owner alone.
 
     Raises:
         OSError, SafetensorError: The file cannot be written.
@@ -118,6 +119,7 @@ def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: Mapping[str, 
             raise OSError(f"{file}: the header is not written as this version of safetensors writes it")
         opened.seek(8)
         opened.write(text.ljust(length))
+    file.chmod(file.parent.stat().st_mode & 0o666)
 
 
 def _whole(tensor: Tensor, own: bool) -> Tensor | None:

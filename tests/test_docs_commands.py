@@ -25,6 +25,7 @@ from editr1.config.presets import presets
 from editr1.config.rewards import KINDS
 from editr1.config.settings import Config
 from editr1.data.samples import JsonlDataset
+from editr1.recipe.boxes import read_boxes
 from tests.documents import COMMANDS, GUIDES, ROOT, Block, blocks, name_of, spans
 
 BLOCKS = blocks(*GUIDES)
@@ -131,7 +132,11 @@ def test_settings_are_those_of_a_run(block: Block, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "block", [block for block in BLOCKS if block.language == "json"], ids=lambda block: block.document
 )
-def test_items_have_the_keys_of_the_dataset(block: Block, tmp_path: Path) -> None:
+def test_items_are_read_by_the_dataset_and_boxes_by_the_recipe(block: Block, tmp_path: Path) -> None:
+    if '"box"' in block.text:
+        (tmp_path / "boxes.json").write_text(block.text)
+        assert read_boxes(tmp_path / "boxes.json").keys() == json.loads(block.text).keys()
+        return
     for line in block.text.splitlines():
         item = json.loads(line)
         for name in (item["source"], *item.get("references", ())):

@@ -98,7 +98,7 @@ def test_a_task_is_one_of_the_names() -> None:
     assert read_requirement('{"requirement": "It is gone."}') == "It is gone."
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(WORDS | VALUES.map(json.dumps), st.sampled_from([*TASKS]))
 def test_any_answer_is_taken_or_rejected(text: str, task: str) -> None:
     """Nothing else is raised; what is taken is printable, of its length, and boxes are inside of their picture."""

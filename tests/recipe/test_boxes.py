@@ -42,6 +42,8 @@ def test_coco_boxes_fit_a_picture_that_was_resized(tmp_path: Path) -> None:
     [
         ("[]", "valid dictionary"),
         ('{"a.png": [{"label": "x", "box": [1, 2, 3]}]}', "at least 4 items"),
+        ('{"a.png": [{"label": "x", "box": [1, 2, "3", 4]}]}', "valid number"),
+        ('{"a.png": [{"label": "x", "box": [1, 2, true, 4]}]}', "valid number"),
         ('{"a.png": [{"label": "", "box": [1, 2, 3, 4]}]}', "at least 1 character"),
         ('{"a.png": [{"label": "x", "box": [1, 2, 3, NaN]}]}', "NaN is no number"),
         (json.dumps({**COCO, "categories": []}), "does not list"),

@@ -47,4 +47,5 @@ def test_data_build_with_the_toy_judges_server_rejects_what_it_says_and_counts_i
     assert counts["answered"] == counts["pictures"] == 2
     assert counts["items"] == len((tmp_path / "data" / "data.jsonl").read_text().splitlines())
     assert sum(sum(reasons.values()) for reasons in counts["rejected"].values()) == 2 * 10
+    assert "no item came of it" in result.stderr
     assert counts["rejected"]["text"] == {"not JSON": 2}

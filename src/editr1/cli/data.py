@@ -106,6 +106,8 @@ def build(
         counts = build_data(pictures, out, writer, recipe, source, done)
     for name, amount in (*counts["tasks"].items(), ("items", counts["items"])):
         typer.echo(f"{amount:6d} {name}")
+    if not counts["items"]:
+        tell(f"no item came of it; {out / 'counts.json'} says why")
     typer.echo(out)
 
 

@@ -98,7 +98,7 @@ def with_red_box(picture: Image, box: Box) -> Image:
     return drawn
 
 
-Ends = Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=4, max_length=4)]
+Ends = Annotated[list[Annotated[float, Field(strict=True, allow_inf_nan=False)]], Field(min_length=4, max_length=4)]
 Name = Annotated[str, Field(min_length=1)]
 
 

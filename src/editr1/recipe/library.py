@@ -23,7 +23,7 @@ from editr1.recipe.words import load_words
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp"})
 SHOWN = 1024 * 1024  # pixels of a picture that a model is shown, at most
-LISTING = 1024  # tokens of an answer that lists objects
+LISTING = 768  # tokens of an answer that lists objects
 
 
 @dataclass(frozen=True)

@@ -383,7 +383,7 @@ def last_of(config: Config) -> str:
     """The picture that is looked at last."""
     (pictures,) = checks.find(config).pictures.values()
     pictures._left = iter(order := [*pictures._left])
-    return order[-1][0].name
+    return Path(str(order[-1][0])).name
 
 
 def test_the_four_lines_of_the_readme_with_toy_models_need_nothing_more(run: Path) -> None:

@@ -105,7 +105,7 @@ def test_headers_are_read_once_until_a_file_changes(folder: Path, monkeypatch: p
     opened: list[str] = []
     open_image = Images.open
     monkeypatch.setattr(Images, "open", lambda path, formats: opened.append(path.name) or open_image(path))
-    files = {folder / f"{i}.jpg": str(i) for i in range(4)}
+    files: dict[pictures.Picture, str] = {folder / f"{i}.jpg": str(i) for i in range(4)}
 
     def look() -> list[str]:
         opened.clear()
@@ -122,7 +122,7 @@ def test_headers_are_read_once_until_a_file_changes(folder: Path, monkeypatch: p
 
 
 def test_a_check_that_is_stopped_has_seen_a_sample_and_goes_on_with_the_rest(folder: Path) -> None:
-    files = {folder / f"{i}.jpg": str(i) for i in range(4)}
+    files: dict[pictures.Picture, str] = {folder / f"{i}.jpg": str(i) for i in range(4)}
     check = PictureCheck(files, Headers(folder / "cache.json"))
     seen: list[str | None] = []
     assert not check.run(lambda: len(seen) == 2, seen.append)

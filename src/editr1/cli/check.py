@@ -10,7 +10,7 @@ from pathlib import Path
 
 from editr1.config.rewards import JudgeConfig
 from editr1.config.settings import Config, EditorConfig
-from editr1.data.samples import JsonlDataset
+from editr1.data.samples import StoredDataset
 from editr1.editors.check import check_editor
 from editr1.errors import UserError, tell
 from editr1.evaluation.progress import progress
@@ -52,7 +52,7 @@ def run_check(config: Config) -> str:
     return "\n".join(f"{name:{width}}  {fact}" for name, fact in findings.facts.items())
 
 
-def check_evaluation(dataset: JsonlDataset, editor: EditorConfig, judge: JudgeConfig, out: Path) -> None:
+def check_evaluation(dataset: StoredDataset, editor: EditorConfig, judge: JudgeConfig, out: Path) -> None:
     """Refuse what an evaluation of a user's own items cannot start with: folder, editor, judge, pictures, texts."""
     findings, pictures = Findings(), PictureCheck(dataset.pictures, headers_of(dataset.folder))
     with findings.part("--out"):

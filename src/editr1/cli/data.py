@@ -33,11 +33,11 @@ def check(
 ) -> None:
     """Tell everything that is wrong with a dataset, one line for each fault; exit code 1 if there is any."""
     from editr1.data.checking.check import DataCheck, heldout_sources
-    from editr1.data.samples import JsonlDataset
+    from editr1.data.forms import open_stored
 
     if root is not None and not root.is_dir():
         raise UserError(f"--root {root}: there is no such folder")
-    held = None if heldout is None else heldout_sources(JsonlDataset(heldout, root))
+    held = None if heldout is None else heldout_sources(open_stored(heldout, root))
     data_check = DataCheck(folder, root, None if editor is None else _long_texts(editor), held)
     if as_json:
         _print_json(data_check.run(), data_check.counts)
@@ -128,3 +128,31 @@ def suggest(
     for name, amount in counts.items():
         typer.echo(f"{amount:6d} {name}")
     typer.echo(gaps.out)
+
+
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder with a train_metadata.jsonl, a parquet file or shard (.tar), a folder or pattern of them, "
+            "or a dataset that save_to_disk wrote."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write; empty, or not there yet.")],
+    root: Annotated[Path | None, typer.Option(help="A folder that may hold pictures too, as data.root.")] = None,
+) -> None:
+    """Write a dataset as a folder with pictures and a data.jsonl; the pictures keep their bytes."""
+    from editr1.cli.check import refuse
+    from editr1.data import convert as writing
+    from editr1.data.forms import open_stored
+    from editr1.evaluation.progress import progress
+
+    writing.refuse_full(out)
+    faults: list[str] = []
+    dataset = open_stored(source, root, faults)
+    refuse(faults)
+    console = open_console(stderr=True)
+    with progress(console, "items", len(dataset)) as advance:
+        pictures = writing.convert(dataset, out, faults, advance)
+    refuse(faults)
+    typer.echo(f"{len(dataset)} items with {pictures} pictures in {out}")

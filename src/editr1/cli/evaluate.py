@@ -111,7 +111,7 @@ def toy(
 
 
 def data(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with a data.jsonl and its pictures.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Your items, in any form of data.path.")],
     editor: Editor,
     judge: JudgeName,
     out: Out,
@@ -129,14 +129,14 @@ def data(
 ) -> None:
     """Your own items, judged as in a run with held-out items: the mean reward by task, with a page of edits."""
     from editr1.cli.check import check_evaluation
-    from editr1.data.samples import JsonlDataset
+    from editr1.data.forms import open_stored
     from editr1.evaluation.benchmarks.own_data import evaluate_data, first_items
     from editr1.evaluation.progress import progress
     from editr1.judges.open import parse_judge
 
     numbers = {"steps": steps, "seed": seed, "guidance": guidance, "pixels": pixels, "best_of": best_of}
     settings = _settings(editor, lora, lora_scale, scheduler, **numbers)
-    whole = JsonlDataset(folder, root)
+    whole = open_stored(folder, root)
     dataset, record = first_items(whole, limit)
 
     def check() -> None:

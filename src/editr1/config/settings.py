@@ -68,11 +68,12 @@ class DataConfig(Section):
     """The items to edit."""
 
     kind: Literal["toy", "jsonl", "function"] = "jsonl"
-    """The built-in toy world, a folder with a data.jsonl, or a Python function that returns the items."""
+    """The built-in toy world, items on the disk, or a Python function that returns the items."""
     path: Path | None = None
-    """The folder, for kind "jsonl"; "pkg.module:name" of the function, or of a class of items, for kind "function"."""
+    """A folder with a data.jsonl; a parquet file, a webdataset shard (.tar), a folder or a pattern of such files, as in
+    data/train-*.parquet; a dataset that `save_to_disk` of datasets wrote. "pkg.module:name" for kind "function"."""
     root: Path | None = None
-    """A folder whose pictures `data.jsonl` may name by absolute paths or through links; null for `path` alone."""
+    """A folder whose pictures the items may name by absolute paths or through links; null for `path` alone."""
     changed: bool = False
     """Go on although lines or pictures are not what they were when the run began; what is there now counts then."""
     split: Split = "rl"
@@ -107,7 +108,7 @@ class EvaluationConfig(Section):
     """Held-out items that are edited and judged before, during and after training; give either data or split."""
 
     data: Path | None = None
-    """Folder of the held-out items, with a data.jsonl of its own; null with split."""
+    """The held-out items, in any form of data.path; null with split."""
     split: float | None = Field(default=None, gt=0)
     """Held-out part of the run's own data, which training never draws: a share below 1, or a number of items."""
     every: int | None = Field(default=None, gt=0)

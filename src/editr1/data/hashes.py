@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+
+from editr1.data.pictures import Picture
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal; `hashlib.file_digest` is not there before Python 3.11."""
+def sha256_of(path: Picture) -> str:
+    """The SHA-256 of a file or a picture, in hexadecimal; `hashlib.file_digest` is not there before Python 3.11."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(2**20):

@@ -7,13 +7,15 @@ over is one line.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image as Images
@@ -31,6 +33,44 @@ UNCLEAR = {"F": "floating-point levels", "I": "32-bit levels", "LAB": "Lab colou
 """Modes that cannot be brought to 8-bit RGB without a guess."""
 ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 """Last bytes of a file that is whole."""
+ENDS_READ = 2**15
+"""Bytes at both ends of an embedded picture by which it is known."""
+
+
+class Embedded(ABC):
+    """A picture file inside of a file that holds many; hashable, and `str` names it.
+
+    Attributes:
+        file: The file that holds it.
+    """
+
+    file: Path
+
+    @abstractmethod
+    def size(self) -> int:
+        """Number of its bytes."""
+
+    @abstractmethod
+    def part(self, start: int, stop: int) -> bytes:
+        """Its bytes from `start` to before `stop`."""
+
+    def open(self, mode: Literal["rb"] = "rb") -> BinaryIO:
+        """Its bytes as an open file."""
+        return io.BytesIO(self.part(0, self.size()))
+
+    def stat(self) -> os.stat_result:
+        """Size and times of the file that holds it."""
+        return self.file.stat()
+
+    def content_key(self) -> str:
+        """The same for equal contents, from the length, the first and the last bytes: it costs little to read."""
+        size = self.size()
+        ends = self.part(0, min(ENDS_READ, size)) + self.part(max(0, size - ENDS_READ), size)
+        return f"{size}-{hashlib.sha256(ends).hexdigest()[:32]}"
+
+
+Picture = Path | Embedded
+"""A picture on the disk."""
 
 
 class PictureError(UserError):
@@ -72,7 +112,7 @@ def shrink(image: Image, area: int) -> Image:
     return image.resize(size, Images.Resampling.LANCZOS)
 
 
-def read_picture(file: Path | BinaryIO, complaint: str, remedy: str = "") -> Image:
+def read_picture(file: Picture | BinaryIO, complaint: str, remedy: str = "") -> Image:
     """The picture in a file, upright as its EXIF data say, RGB; what is transparent is on white.
 
     If it cannot be read, the message of the UserError begins with `complaint` and ends with `remedy`.
@@ -82,18 +122,27 @@ def read_picture(file: Path | BinaryIO, complaint: str, remedy: str = "") -> Ima
         return _rgb(ImageOps.exif_transpose(image))
 
 
-def picture_size(file: Path, complaint: str, remedy: str = "") -> tuple[int, int]:
+def picture_size(file: Picture, complaint: str, remedy: str = "") -> tuple[int, int]:
     """Width and height by the header of a picture file; one whose last bytes are unusual is decoded to be sure.
 
     Raises:
         UserError: It is no picture that `read_picture` takes, or it is cut short.
     """
+    return _whole(file, complaint, remedy).size
+
+
+def picture_format(file: Picture, complaint: str, remedy: str = "") -> str:
+    """One of `FORMATS`, of a picture file that is looked at as `picture_size` does."""
+    return _whole(file, complaint, remedy).format or ""
+
+
+def _whole(file: Picture, complaint: str, remedy: str) -> Image:
     with _opened(file, complaint, remedy) as image, file.open("rb") as content:
         end = ENDS.get(image.format or "", b"")
         content.seek(-len(end), os.SEEK_END)
         if content.read() != end:
             image.load()
-        return image.size
+        return image
 
 
 def header_size(content: bytes, complaint: str) -> tuple[int, int]:
@@ -103,12 +152,12 @@ def header_size(content: bytes, complaint: str) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(file: Path | BinaryIO, complaint: str, remedy: str) -> Iterator[Image]:
+def _opened(file: Picture | BinaryIO, complaint: str, remedy: str) -> Iterator[Image]:
     """A picture file whose pixels are not decoded yet; whatever goes wrong with it inside is a UserError."""
     try:
         if isinstance(file, Path) and file.exists() and not file.is_file():
             raise OSError("it is no file")
-        with Images.open(file, formats=FORMATS) as image:
+        with Images.open(file.open() if isinstance(file, Embedded) else file, formats=FORMATS) as image:
             width, height = image.size
             if width * height > PIXELS_MAX:
                 raise Images.DecompressionBombError

@@ -6,7 +6,8 @@ run's seed (`data/seeds.py`), so that a step does not depend on earlier draws.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import zlib
+from collections.abc import Hashable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 from editr1.data.lines import Fault, checked_lines
-from editr1.data.pictures import PictureError, picture_file, read_picture
+from editr1.data.pictures import Embedded, Picture, PictureError, picture_file, read_picture
 from editr1.data.plain_text import fault_of, plain, unreadable
 from editr1.data.seeds import derive_seed
 from editr1.errors import UserError, collect, printable
@@ -107,7 +108,62 @@ FILES: dict[str, type[ItemLine]] = {"data.jsonl": ItemLine, "train_metadata.json
 """The file of a dataset's folder and the form of its lines; the first that is there."""
 
 
-class JsonlDataset:
+Item = tuple[ItemLine, str, Sequence[Picture]]
+"""What a line says, its key, and its pictures, the source first."""
+
+
+class StoredDataset:
+    """Items on the disk: their texts are held, and a picture is opened with its item.
+
+    Attributes:
+        folder: The folder in which pictures are named by paths.
+        file: The file with the items, or the folder of several.
+        items: Line, key and pictures of each item.
+    """
+
+    folder: Path
+    file: Path
+    items: list[Item]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def sources(self) -> list[Hashable]:
+        """The source image of each item: its file, or what an embedded one is known by; equal ones are the same."""
+        sources = (pictures[0] for _, _, pictures in self.items)
+        return [source.content_key() if isinstance(source, Embedded) else source for source in sources]
+
+    def checksum(self) -> str:
+        """What keys and texts of the items are known by: 8 hexadecimal digits."""
+        names, value = {"source", "references"}, 0
+        for line, key, _ in self.items:
+            value = zlib.crc32(f"{key} {line.model_dump_json(exclude=names)}\n".encode(), value)
+        return f"{value:08x}"
+
+    def __getitem__(self, index: int) -> EditSample:
+        """The item with its pictures, upright according to their EXIF data, in RGB."""
+        line, key, pictures = self.items[index]
+        source, *references = (_open(picture, key) for picture in pictures)
+        return EditSample(key, source, line.instruction, line.requirement, line.task, tuple(references))
+
+    @property
+    def lines(self) -> list[ItemLine]:
+        """The lines of the items, in their order."""
+        return [line for line, _, _ in self.items]
+
+    @property
+    def instructions(self) -> dict[str, str]:
+        """The instruction of each item, by its key."""
+        return {key: line.instruction for line, key, _ in self.items}
+
+    @property
+    def pictures(self) -> dict[Picture, str]:
+        """Every picture, with the key of an item that shows it."""
+        return {picture: key for _, key, pictures in reversed(self.items) for picture in pictures}
+
+
+class JsonlDataset(StoredDataset):
     """A folder with pictures and a `data.jsonl`, one item per line.
 
     {"source", "instruction", "requirement", "task", "key", "references"}: `source` and the list `references` (further
@@ -128,47 +184,17 @@ class JsonlDataset:
     def __init__(self, folder: Path, root: Path | None = None, faults: list[str] | None = None) -> None:
         self.folder, self.root = folder.resolve(), root
         self.file, self._kind = file_of(folder)
-        self._items: list[tuple[ItemLine, str, list[Path]]] = []
+        self.items = []
         with collect(faults):
             if root is not None and not root.is_dir():
                 raise UserError(f"root {root}: there is no such folder; leave it out if all pictures are in {folder}")
             self._read(faults)
-            if not self._items and not faults:
+            if not self.items and not faults:
                 raise UserError(f"{self.file} holds no item; write one JSON object per line")
 
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @property
-    def sources(self) -> list[Path]:
-        """The file of each item's source image."""
-        return [paths[0] for _, _, paths in self._items]
-
-    def __getitem__(self, index: int) -> EditSample:
-        """The item with its pictures, upright according to their EXIF data, in RGB."""
-        line, key, paths = self._items[index]
-        source, *references = (_open(path, key) for path in paths)
-        return EditSample(key, source, line.instruction, line.requirement, line.task, tuple(references))
-
-    @property
-    def items(self) -> list[tuple[ItemLine, str, list[Path]]]:
-        """Line, key and picture files of each item."""
-        return self._items
-
-    @property
-    def lines(self) -> list[ItemLine]:
-        """The lines of the items, in their order."""
-        return [line for line, _, _ in self._items]
-
-    @property
-    def instructions(self) -> dict[str, str]:
-        """The instruction of each item, by its key."""
-        return {key: line.instruction for line, key, _ in self._items}
-
-    @property
-    def pictures(self) -> dict[Path, str]:
-        """Every picture file, with the key of an item that shows it."""
-        return {path: key for _, key, paths in reversed(self._items) for path in paths}
+    def checksum(self) -> str:
+        """As of any dataset, from the file as it is."""
+        return f"{zlib.crc32(self.file.read_bytes()):08x}"
 
     def _read(self, faults: list[str] | None) -> None:
         """Read the lines; of those whose key an earlier one has, the first is told."""
@@ -180,7 +206,7 @@ class JsonlDataset:
                 places = [locate(self.folder, name, number, self.root) for name in (line.source, *line.references)]
                 paths = [place for place in places if isinstance(place, Path)]
                 if len(paths) == len(places):
-                    self._items.append((line, key, paths))
+                    self.items.append((line, key, paths))
                 self._tell([place for place in places if isinstance(place, Fault)], faults)
             elif not repeated:
                 repeated = True
@@ -212,8 +238,8 @@ def locate(folder: Path, name: str, number: int, root: Path | None) -> Path | Fa
         return Fault(number, error.kind, str(error).removeprefix(f"{number}: "))
 
 
-def _open(path: Path, key: str) -> Image:
-    return read_picture(path, f"cannot read the picture {path} of item {key!r}", "; replace it or drop the line")
+def _open(picture: Picture, key: str) -> Image:
+    return read_picture(picture, f"cannot read the picture {picture} of item {key!r}", "; replace it or drop the line")
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from typing import Any
 
 from editr1.data.checking.check import absurd
 from editr1.data.hashes import sha256_of
-from editr1.data.pictures import picture_size
+from editr1.data.pictures import Picture, picture_size
 from editr1.data.repeats import same_words
-from editr1.data.samples import JsonlDataset
+from editr1.data.samples import StoredDataset
 from editr1.errors import NOT_JSON, UserError, first_line
 from editr1.files import write_file
 
@@ -41,7 +41,7 @@ class Headers:
         except (OSError, *NOT_JSON, TypeError):
             self._entries = {}
 
-    def size(self, path: Path, complaint: str, remedy: str) -> Size:
+    def size(self, path: Picture, complaint: str, remedy: str) -> Size:
         """Width and height of a picture; arguments and errors as of `picture_size`."""
         stat = path.stat()
         stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]  # nobody can set the last one
@@ -50,7 +50,7 @@ class Headers:
             entry = self._entries[str(path)] = [*stamp, *picture_size(path, complaint, remedy), None]
         return entry[3], entry[4]
 
-    def content(self, path: Path) -> str:
+    def content(self, path: Picture) -> str:
         """128 bits of the SHA-256 of a picture whose size was asked for."""
         entry = self._entries[str(path)]
         if entry[5] is None:
@@ -74,7 +74,7 @@ class PictureCheck:
     """Looks at pictures one by one, in a random order: whatever part of them is seen is a sample of all.
 
     Args:
-        pictures: Files, each with the key of an item that shows it.
+        pictures: Pictures, each with the key of an item that shows it.
         headers: What is known about them.
         hashed: Whether their contents are hashed too.
 
@@ -87,11 +87,11 @@ class PictureCheck:
         expected: The hashes that pictures should have, where that is known.
     """
 
-    def __init__(self, pictures: Mapping[Path, str], headers: Headers, hashed: bool = False) -> None:
+    def __init__(self, pictures: Mapping[Picture, str], headers: Headers, hashed: bool = False) -> None:
         order = [*pictures.items()]
         random.Random(0).shuffle(order)  # its own generator: training draws nothing from it
         self.total, self.seen, self.sizes, self.faults = len(order), 0, Counter[Size](), list[str]()
-        self.hashes, self.expected = dict[Path, str](), dict[Path, set[str]]()
+        self.hashes, self.expected = dict[Picture, str](), dict[Picture, set[str]]()
         self._left, self._headers, self._hashed = iter(order), headers, hashed
 
     def run(self, enough: Callable[[], bool], on_picture: Callable[[str | None], None]) -> bool:
@@ -110,7 +110,7 @@ class PictureCheck:
         finally:
             self._headers.save()
 
-    def _look(self, path: Path, key: str) -> str | None:
+    def _look(self, path: Picture, key: str) -> str | None:
         self.seen += 1
         complaint, remedy = f"cannot read the picture {path} of item {key!r}", "; replace it or drop the line"
         try:
@@ -128,7 +128,7 @@ class PictureCheck:
         return self.faults[-1]
 
 
-def describe(dataset: JsonlDataset) -> str:
+def describe(dataset: StoredDataset) -> str:
     """Counts of items, by task, of empty requirements and of repeated items, in one line."""
     lines = dataset.lines
     tasks = Counter(line.task for line in lines)
@@ -139,7 +139,7 @@ def describe(dataset: JsonlDataset) -> str:
     return "; ".join(counts)
 
 
-def repetitions(dataset: JsonlDataset) -> int:
+def repetitions(dataset: StoredDataset) -> int:
     """Number of items with the pictures and the instruction of an earlier one."""
     return len(dataset) - len({(line.source, *line.references, same_words(line.instruction)) for line in dataset.lines})
 

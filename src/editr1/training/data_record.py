@@ -18,7 +18,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from editr1.data.samples import ItemLine, JsonlDataset
+from editr1.data.pictures import Picture
+from editr1.data.samples import ItemLine, StoredDataset
 from editr1.errors import UserError, first_line, first_problem
 from editr1.files import write_file
 from editr1.training.data_check import REMEDY, PictureCheck
@@ -41,7 +42,7 @@ class DataRecord:
     """
 
     file: Path
-    dataset: JsonlDataset
+    dataset: StoredDataset
     pictures: PictureCheck
     begun: bool = False
     lock: Any = field(default_factory=Lock)
@@ -88,7 +89,7 @@ def read_record(file: Path) -> list[Item]:
         ) from error
 
 
-def differences(before: Sequence[Item], dataset: JsonlDataset) -> str | None:
+def differences(before: Sequence[Item], dataset: StoredDataset) -> str | None:
     """How the lines of a dataset differ from those of a record, in words; None if they do not."""
     old = {key: texts for key, texts, _ in before}
     new = {key: _hash(line) for line, key, _ in dataset.items}
@@ -102,9 +103,9 @@ def differences(before: Sequence[Item], dataset: JsonlDataset) -> str | None:
     return ", ".join(f"{len(keys)} {word}, first {keys[0]!r}" for word, keys in counts.items() if keys) or None
 
 
-def expected_hashes(before: Sequence[Item], dataset: JsonlDataset) -> dict[Path, set[str]]:
+def expected_hashes(before: Sequence[Item], dataset: StoredDataset) -> dict[Picture, set[str]]:
     """The hashes that each picture of a dataset has in a record, as far as they are known; one, if it is as it was."""
-    old, expected = {key: hashes for key, _, hashes in before}, dict[Path, set[str]]()
+    old, expected = {key: hashes for key, _, hashes in before}, dict[Picture, set[str]]()
     for _, key, paths in dataset.items:
         for path, value in zip(paths, old.get(key, []), strict=False):
             if value is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from editr1.config.own_code import load_own
 from editr1.config.settings import Config, DataConfig
+from editr1.data.forms import open_stored
 from editr1.data.holdout import choose, hold_out
-from editr1.data.samples import EditDataset, JsonlDataset
+from editr1.data.samples import EditDataset, StoredDataset
 from editr1.errors import UserError
 from editr1.toy.world import ToyDataset
 
@@ -19,9 +20,9 @@ def open_datasets(config: Config, data: EditDataset | None = None) -> tuple[Edit
     if settings is None:
         return dataset, None
     if settings.data is not None:
-        return dataset, choose(JsonlDataset(settings.data, config.data.root), settings.items)
+        return dataset, choose(open_stored(settings.data, config.data.root), settings.items)
     assert settings.split is not None, "evaluation has data or split"
-    sources = dataset.sources if isinstance(dataset, JsonlDataset) else range(len(dataset))
+    sources = dataset.sources if isinstance(dataset, StoredDataset) else range(len(dataset))
     training, heldout = hold_out(dataset, sources, settings.split)
     return training, choose(heldout, settings.items)
 
@@ -29,7 +30,7 @@ def open_datasets(config: Config, data: EditDataset | None = None) -> tuple[Edit
 def open_dataset(settings: DataConfig) -> EditDataset:
     """The dataset that a config names."""
     if settings.kind == "jsonl" and settings.path is not None:
-        return JsonlDataset(settings.path, settings.root)
+        return open_stored(settings.path, settings.root)
     if settings.kind == "function":
         return _own_dataset(str(settings.path))
     return ToyDataset(settings.split, settings.size, settings.seed, settings.level)

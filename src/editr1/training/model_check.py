@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from editr1.config.rewards import JudgeRewardConfig
 from editr1.config.settings import Config, EditorConfig
-from editr1.data.samples import JsonlDataset
+from editr1.data.samples import StoredDataset
 from editr1.editors.open import check_loading
 from editr1.editors.text_limit import find_long
 from editr1.judges.open import check_processor
@@ -33,7 +33,7 @@ def check_models(config: Config, findings: Findings) -> None:
                 check_processor(judge)
 
 
-def long_instructions(dataset: JsonlDataset, editor: EditorConfig) -> list[str]:
+def long_instructions(dataset: StoredDataset, editor: EditorConfig) -> list[str]:
     """One line for each item whose instruction is longer than the editor's text encoder takes."""
     faults = find_long(editor, dataset.instructions)
     return [f"item {key!r}: instruction: {fault}" for key, fault in faults.items()]

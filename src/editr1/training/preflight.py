@@ -19,7 +19,8 @@ from PIL.Image import Image
 
 from editr1.config.rewards import JudgeRewardConfig
 from editr1.config.settings import Config
-from editr1.data.samples import EditDataset, EditSample, JsonlDataset
+from editr1.data.forms import open_stored
+from editr1.data.samples import EditDataset, EditSample, StoredDataset
 from editr1.devices import memory_of, pick_device, pick_dtype
 from editr1.editors.check import Weights, bytes_on_device, check_editor
 from editr1.editors.lora.find import find_file
@@ -57,7 +58,7 @@ class Findings:
     facts: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    data: dict[str, JsonlDataset] = field(default_factory=dict)
+    data: dict[str, StoredDataset] = field(default_factory=dict)
     pictures: dict[str, PictureCheck] = field(default_factory=dict)
     record: DataRecord | None = None
     now: str = ""
@@ -188,25 +189,26 @@ def find_overlap(findings: Findings) -> None:
     if {"data", "evaluation"} <= findings.data.keys():
         known = findings.pictures["data"].hashes | findings.pictures["evaluation"].hashes
         trained, heldout = (
-            {known.get(path, path) for path in findings.data[part].sources} for part in ("data", "evaluation")
+            {known.get(source, source) for _, _, (source, *_) in findings.data[part].items}
+            for part in ("data", "evaluation")
         )
         if shared := len(trained & heldout):
             findings.warnings.append(f"evaluation: {shared} of its source pictures are in the training data too")
 
 
-def _check_lines(name: str, folder: Path, config: Config, findings: Findings) -> JsonlDataset | None:
+def _check_lines(name: str, folder: Path, config: Config, findings: Findings) -> StoredDataset | None:
     """The dataset in a folder, without the lines that are wrong; None if there is none."""
-    dataset: JsonlDataset | None = None
+    dataset: StoredDataset | None = None
     with findings.part(name) as faults:
-        dataset = JsonlDataset(folder, config.data.root, faults)
+        dataset = open_stored(folder, config.data.root, faults)
         findings.facts[name], findings.data[name] = f"{folder}: {describe(dataset)}", dataset
-        findings.pictures[name] = PictureCheck(dataset.pictures, headers_of(folder), hashed=True)
+        findings.pictures[name] = PictureCheck(dataset.pictures, headers_of(dataset.folder), hashed=True)
         if again := repetitions(dataset):
             findings.warnings.append(f"{name}: {again} items repeat the picture and instruction of another")
     return dataset
 
 
-def _compare_data(config: Config, dataset: JsonlDataset, findings: Findings) -> None:
+def _compare_data(config: Config, dataset: StoredDataset, findings: Findings) -> None:
     """Compare the data with the record of the run, if that goes on and its data may not have changed."""
     record = findings.record = DataRecord(config.out / run_files.DATA, dataset, findings.pictures["data"])
     if config.data.changed or checkpoint.latest(config.out / run_files.CHECKPOINTS) is None:

@@ -20,7 +20,7 @@ from editr1.data.hashes import sha256_of
 from editr1.data.lines import Fault, read_lines
 from editr1.data.pictures import PictureError, picture_size
 from editr1.data.repeats import Repeats, same_words
-from editr1.data.samples import ItemLine, JsonlDataset, file_of, key_of, locate
+from editr1.data.samples import ItemLine, StoredDataset, file_of, key_of, locate
 from editr1.errors import UserError, first_line, printable
 
 SIDE_MIN = 32
@@ -94,7 +94,7 @@ def absurd(size: tuple[int, int]) -> tuple[str, str] | None:
     return None
 
 
-def heldout_sources(dataset: JsonlDataset) -> dict[str, str]:
+def heldout_sources(dataset: StoredDataset) -> dict[str, str]:
     """The key of an item by the hash of its source picture, of held-out data.
 
     Raises:

@@ -6,7 +6,6 @@ are judged; here by one judge, and at the guidance of inference. `toy_world.py` 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -14,7 +13,7 @@ from typing import Any
 
 from editr1.config.rewards import JudgeConfig
 from editr1.data.holdout import Part
-from editr1.data.samples import EditDataset, JsonlDataset
+from editr1.data.samples import EditDataset, StoredDataset
 from editr1.devices import pick_device
 from editr1.evaluation.benchmarks.edits import EditSettings, open_editor, prepare, settings_dict
 from editr1.evaluation.benchmarks.lines import OVERALL, line
@@ -48,11 +47,10 @@ def evaluate_data(
     return measure_dataset(dataset, settings, judge_config, made_with, out, on_items=on_items, world=world)
 
 
-def first_items(dataset: JsonlDataset, limit: int | None) -> tuple[EditDataset, dict[str, str]]:
+def first_items(dataset: StoredDataset, limit: int | None) -> tuple[EditDataset, dict[str, str]]:
     """The first `limit` items of a folder, None for all; and the record of its place and content."""
     items = len(dataset) if limit is None else min(limit, len(dataset))
-    checksum = f"{zlib.crc32(dataset.file.read_bytes()):08x}"
-    return Part(dataset, range(items)), {"data": str(dataset.folder), "data_crc32": checksum}
+    return Part(dataset, range(items)), {"data": str(dataset.folder), "data_crc32": dataset.checksum()}
 
 
 def record_of(settings: EditSettings, judge: JudgeConfig, edits: int, **more: Any) -> dict[str, Any]:

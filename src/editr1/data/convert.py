@@ -1,0 +1,78 @@
+"""From every form of dataset to a folder with a data.jsonl, whose pictures are the bytes that they were."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from editr1.data.pictures import Picture, picture_format
+from editr1.data.samples import Item, StoredDataset
+from editr1.errors import UserError, collect
+
+PICTURES = "pictures"
+
+
+def convert(dataset: StoredDataset, out: Path, faults: list[str], on_item: Callable[[], None]) -> int:
+    """Write a dataset to a new folder, whole or not at all; equal pictures become one file, named by its content.
+
+    Args:
+        dataset: The items.
+        out: The folder, which must be empty or not there.
+        faults: Receives one line for each picture that cannot be read. If there are any, nothing stays written.
+        on_item: Called after each item.
+
+    Returns:
+        The number of pictures.
+
+    Raises:
+        UserError: The folder is not empty, or cannot be written.
+    """
+    out = out.absolute()
+    refuse_full(out)
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of one that was killed
+    try:
+        part.mkdir(parents=True)
+        with (part / "data.jsonl").open("w", encoding="utf-8") as lines:
+            for item in dataset.items:
+                with collect(faults):
+                    lines.write(json.dumps(_line(item, part), ensure_ascii=False) + "\n")
+                on_item()
+        if not faults:
+            part.rename(out)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error}; choose another folder, or make room") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return sum(path.is_file() for path in out.glob(f"{PICTURES}/*/*"))
+
+
+def refuse_full(out: Path) -> None:
+    """Refuse a folder that is not empty, or that is a file."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise UserError(f"{out} is there already; choose an empty folder")
+
+
+def _line(item: Item, folder: Path) -> dict[str, Any]:
+    """The line of an item, whose pictures are written."""
+    line, key, pictures = item
+    source, *references = (_write(picture, key, folder) for picture in pictures)
+    texts = line.model_dump(include={"instruction", "requirement", "task"})
+    return {"source": source, **texts, "key": key} | ({"references": references} if references else {})
+
+
+def _write(picture: Picture, key: str, folder: Path) -> str:
+    """Write a picture, and return its path in the folder."""
+    kind = picture_format(picture, f"cannot read the picture {picture} of item {key!r}").lower().replace("jpeg", "jpg")
+    with picture.open("rb") as file:
+        content = file.read()
+    name = hashlib.sha256(content).hexdigest()[:32]
+    path = folder / PICTURES / name[:2] / f"{name}.{kind}"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return path.relative_to(folder).as_posix()

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from editr1.cli.main import app
+from editr1.data.convert import convert
+from editr1.data.forms import open_stored
+from editr1.data.samples import EditSample, JsonlDataset
+from editr1.errors import UserError
+from tests.formats import FORMS, toy_rows, write_form, write_tar
+
+ROWS = toy_rows(6)
+
+
+def values(sample: EditSample) -> Any:
+    pictures = [np.asarray(image).tolist() for image in (sample.source, *sample.references)]
+    return sample.key, sample.instruction, sample.requirement, sample.task, pictures
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_converted_dataset_has_the_same_items_and_its_pictures_the_same_bytes(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, out = write_form(form, ROWS, tmp_path / form), tmp_path / "out"
+    capsys.readouterr()
+    app(["data", "convert", str(place), "--out", str(out)], standalone_mode=False)
+    assert capsys.readouterr().out == f"6 items with 3 pictures in {out}\n"
+    before, after = open_stored(place), JsonlDataset(out)
+    assert [values(after[index]) for index in range(6)] == [values(before[index]) for index in range(6)]
+    assert {path.read_bytes() for path in out.glob("pictures/*/*.png")} == {row["source"] for row in ROWS}
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_the_released_layout_is_converted(tmp_path: Path) -> None:
+    (tmp_path / "old/images").mkdir(parents=True)
+    Image.new("RGB", (8, 6), "red").save(tmp_path / "old/images/a.jpg")
+    line = {"prompt": "Mach es blau.", "image": "images/a.jpg", "requirement": "It is blue.", "id": 3}
+    (tmp_path / "old/train_metadata.jsonl").write_text(json.dumps(line) + "\n")
+    app(["data", "convert", str(tmp_path / "old"), "--out", str(tmp_path / "new")], standalone_mode=False)
+    [line] = [json.loads(text) for text in (tmp_path / "new/data.jsonl").read_text().splitlines()]
+    source = line.pop("source")
+    assert line == {"instruction": "Mach es blau.", "requirement": "It is blue.", "task": "edit", "key": "line-1"}
+    assert source.endswith(".jpg")
+    assert (tmp_path / "new" / source).read_bytes() == (tmp_path / "old/images/a.jpg").read_bytes()
+
+
+def test_pictures_that_cannot_be_read_are_all_told_and_nothing_stays(tmp_path: Path) -> None:
+    rows = [{**row, "source": row["source"][:-40]} if index in (1, 4) else row for index, row in enumerate(ROWS)]
+    place = write_form("parquet", rows, tmp_path / "in")
+    faults: list[str] = []
+    convert(open_stored(place), tmp_path / "out", faults, lambda: None)
+    assert [fault.split(": ")[1:3] for fault in faults] == [
+        ["row 1", "source of item 'toy-1'"],
+        ["row 1", "source of item 'toy-4'"],
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_folder_that_is_not_empty_is_refused_and_kept(tmp_path: Path) -> None:
+    place, out = write_form("tar", ROWS, tmp_path / "in"), tmp_path / "out"
+    out.mkdir()
+    (out / "mine").write_text("x")
+    with pytest.raises(UserError, match="out is there already; choose an empty folder"):
+        convert(open_stored(place), out, [], lambda: None)
+    assert [path.name for path in out.iterdir()] == ["mine"]
+    (out / "mine").unlink()
+    assert convert(open_stored(place), out, [], lambda: None) == 3
+
+
+def test_a_conversion_that_was_killed_begins_again(tmp_path: Path) -> None:
+    place = write_form("tar", ROWS, tmp_path / "in")
+    (tmp_path / ".out.part/pictures/00").mkdir(parents=True)
+    (tmp_path / ".out.part/pictures/00/half.png").write_bytes(b"x")
+    assert convert(open_stored(place), tmp_path / "out", [], lambda: None) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_names_in_a_shard_name_no_file_of_the_folder(tmp_path: Path) -> None:
+    texts = json.dumps({"instruction": "go", "key": "../../evil"}).encode()
+    write_tar([("a.json", texts), ("a.png", ROWS[0]["source"])], tmp_path / "x.tar")
+    assert convert(open_stored(tmp_path / "x.tar"), tmp_path / "deep/out", [], lambda: None) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "x.tar"]
+    assert JsonlDataset(tmp_path / "deep/out")[0].key == "../../evil"

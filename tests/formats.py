@@ -1,0 +1,100 @@
+"""The same items in each form that is read."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from editr1.data.pictures import png
+from editr1.toy.world import ToyDataset
+
+FORMS = ("jsonl", "parquet", "saved", "tar")
+
+
+def toy_rows(count: int = 12) -> list[dict[str, Any]]:
+    """Toy items, two of each source image, one with references; pictures are PNG files as bytes."""
+    items = [ToyDataset("rl", count, 0, "small")[index] for index in range(count)]
+    rows: list[dict[str, Any]] = [
+        {
+            "key": f"toy-{index}",
+            "source": png(items[index // 2 * 2].source),
+            "instruction": item.instruction,
+            "requirement": item.requirement,
+            "task": item.task,
+            "references": [],
+        }
+        for index, item in enumerate(items)
+    ]
+    rows[1]["references"] = [rows[2]["source"], rows[4]["source"]]
+    return rows
+
+
+def write_form(form: str, rows: Sequence[dict[str, Any]], folder: Path) -> Path:
+    """Write items in two files where the form allows it; what `data.path` is."""
+    folder.mkdir(parents=True)
+    if form == "jsonl":
+        return write_jsonl(rows, folder)
+    half = len(rows) // 2
+    parts = [rows[:half], rows[half:]]
+    if form == "saved":
+        import datasets
+
+        datasets.Dataset(arrow_table(rows)).save_to_disk(str(folder / "set"), num_shards=2)
+        return folder / "set"
+    for number, part in enumerate(parts):
+        if form == "parquet":
+            parquet.write_table(arrow_table(part), folder / f"train-{number:05}.parquet", row_group_size=4)
+        else:
+            write_shard(part, folder / f"{number:05}.tar")
+    return folder
+
+
+def write_jsonl(rows: Sequence[dict[str, Any]], folder: Path) -> Path:
+    """Equal pictures are one file."""
+    names: dict[bytes, str] = {}
+    for row in rows:
+        for picture in (row["source"], *row["references"]):
+            (folder / names.setdefault(picture, f"{len(names)}.png")).write_bytes(picture)
+    lines = [
+        {**row, "source": names[row["source"]], "references": [names[one] for one in row["references"]]} for row in rows
+    ]
+    (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def arrow_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """A table with pictures as `datasets` stores them."""
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    columns = {
+        "source": pa.array([_image(row["source"]) for row in rows], image),
+        "references": pa.array([[*map(_image, row["references"])] for row in rows], pa.list_(image)),
+    }
+    return pa.table(columns | {name: [row[name] for row in rows] for name in rows[0] if name not in columns})
+
+
+def _image(content: bytes | None) -> dict[str, Any]:
+    return {"bytes": content, "path": "picture.png"}
+
+
+def write_shard(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    members: list[tuple[str, bytes]] = []
+    for row in rows:
+        texts = {name: row[name] for name in ("instruction", "requirement", "task") if name in row}
+        members += [(f"{row['key']}.json", json.dumps(texts).encode()), (f"{row['key']}.png", row["source"])]
+        members += [(f"{row['key']}.reference{i}.png", one) for i, one in enumerate(row["references"])]
+    write_tar(members, file)
+
+
+def write_tar(members: Sequence[tuple[str, bytes]], file: Path) -> None:
+    with tarfile.open(file, "w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))

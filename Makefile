@@ -43,7 +43,7 @@ check: $(STAMP)  ## lint (docstrings too), format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(STAMP)  ## build the docs site into site/ (open site/index.html)
+docs: $(STAMP)  ## build the docs site into site/ (python -m http.server -d site shows it)
 	@$(BIN)/python -m mkdocs build --strict --quiet
 
 bench: $(STAMP)  ## seconds a step by part against bare calls, memory; writes benchmarks/results.json

@@ -52,8 +52,8 @@ def settings_page() -> str:
 
 
 def sections() -> Iterator[Section]:
-    """Every section of a config, the run itself first, with each algorithm and each kind of reward."""
-    yield "", "the run", Config
+    """Every section of a config, the keys of no section first, with each algorithm and each kind of reward."""
+    yield "", "Keys of the run itself", Config
     for name, field in Config.model_fields.items():
         if name == "algorithm":
             for kind, algorithm in sorted(find_algorithms().items(), key=lambda each: each[0] != field.default.name):

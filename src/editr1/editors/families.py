@@ -307,3 +307,4 @@ STABLE_DIFFUSION_3 = Family(
 
 RECORDS = tuple(record for record in list(globals().values()) if isinstance(record, Family))
 FAMILIES = {family.pipeline: family for family in RECORDS}
+"""The record of each pipeline class, by its name."""

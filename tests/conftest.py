@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from tests.tiny import PIXELS, build_once, build_tiny_editor
 # The same examples every time, however busy the machine is; `pytest --hypothesis-profile default` tries new ones.
 settings.register_profile("editr1", derandomize=True, deadline=None)
 settings.load_profile("editr1")
+
+# Hostile tries are forks of this process; the threads of pyarrow's jemalloc would be missing in them.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -127,6 +127,28 @@ def test_a_wrong_setting_is_told_once(tmp_path: Path) -> None:
     assert len(faults) == 1 and "optim.lr" in faults[0]
 
 
+BEGINNING = """
+import os, sys, time
+from editr1.cli.main import main
+rank = os.environ["LOCAL_RANK"]
+if rank == "{late}":
+    time.sleep(4)
+if rank != "{right}":
+    sys.argv.append("optim.learning_rate=1")
+main()
+"""
+
+
+@pytest.mark.parametrize(("late", "right", "teller"), [("0", "", "0"), ("1", "", "0"), ("", "0", "1")])
+def test_a_fault_before_the_ranks_meet_is_told_however_late_a_rank_begins(
+    late: str, right: str, teller: str, tmp_path: Path
+) -> None:
+    (tmp_path / "beginning.py").write_text(BEGINNING.format(late=late, right=right))
+    result = torchrun(2, "beginning", "train", "toy", *SIZES, f"out={tmp_path / 'out'}", cwd=tmp_path)
+    (fault,) = FAULT.findall(result.stderr)
+    assert fault.startswith(f"editr1: rank {teller}: ") and "optim.lr" in fault
+
+
 def test_a_fault_that_the_checks_find_is_told_by_the_main_rank_alone(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
     (tmp_path / "data.jsonl").write_text(json.dumps({"source": "blue.png", "instruction": "add a cat"}))

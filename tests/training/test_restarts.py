@@ -31,8 +31,8 @@ PROGRAM = """
                 raise UserError("the second cause" if restarted else "the first cause")
             world.meet("the end")
         except UserError as error:
-            first_to_fail(error)
             say(str(error))
+            first_to_fail(error)
             sys.exit(2)
 """
 

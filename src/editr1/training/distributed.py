@@ -195,20 +195,30 @@ def packed(tensor: Tensor) -> Tensor:
 
 
 def first_to_fail(error: BaseException) -> bool:
-    """Record why this rank ends, for the others and for torchrun's report; whether nobody has said it already."""
+    """Record why this rank ends, for the others and for torchrun's report; whether nobody has said it already.
+
+    torchrun stops all ranks as soon as one has ended. A rank that is not the first to fail waits for that, so that the
+    first one has the time to say why.
+    """
     handler = get_error_handler()
     handler.initialize()
-    if not dist.is_initialized():  # what is wrong before the ranks meet is wrong on all of this machine
+    if not dist.is_initialized():  # what is wrong before the ranks meet is mostly wrong on all of this machine
         handler.record_exception(error)
-        return os.environ["LOCAL_RANK"] == "0"
+        if os.environ["LOCAL_RANK"] != "0":
+            time.sleep(GRACE)
+        return True  # nobody has stopped this rank: the fault is its own
     own_fault = isinstance(error, UserError) and not isinstance(error, RankLost)
     if not own_fault and _told():  # what comes after a rank's end mostly comes of it
+        time.sleep(GRACE)
         return False
     handler.record_exception(error)
     rank = dist.get_rank()
     own = json.dumps({"rank": rank, "cause": str(error)})
     kept = json.loads(_store().compare_set(FAILURE, "", own))
-    return bool(kept["rank"] == rank or kept["cause"] != str(error))
+    if kept["rank"] != rank and kept["cause"] == str(error):
+        time.sleep(GRACE)
+        return False
+    return True
 
 
 def _session(store: Any, rank: int, size: int, timeout: float) -> str:

@@ -18,7 +18,7 @@ from editr1.files import read_lines
 from editr1.training import checkpoint
 from editr1.training.run_files import CHECKPOINTS, METRICS
 
-TIMINGS = ("seconds", "images_per_s", "imbalance")
+TIMINGS = ("seconds", "images_per_s", "imbalance", "rank_seconds", "judge_latency")
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:

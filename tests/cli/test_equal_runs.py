@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.cli.test_torchrun import SIZES
 
-TIMES = re.compile(r'"(seconds|train_seconds|images_per_s|seal)": (\{[^}]*\}|"[^"]*"|[^,}\n]*)')
+TIMES = re.compile(r'"(seconds|judge_latency|train_seconds|images_per_s|seal)": (\{[^}]*\}|"[^"]*"|[^,}\n]*)')
 """In metrics.jsonl, state.json (its seal is a hash of all its other entries) and results.json."""
 OF_A_PROCESS = ("session.json", "report.html", ".lock")
 """Peak of memory; the time when it was made, and times of steps; number of the process."""
@@ -43,7 +43,7 @@ def start(folder: Path, seed: int) -> subprocess.Popen[str]:
 def scalars(file: Path) -> list[Any]:
     """What TensorBoard shows, without times."""
     events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
-    names = [name for name in events.Tags()["scalars"] if not re.match("seconds|images_per_s", name)]
+    names = [name for name in events.Tags()["scalars"] if not re.match("seconds|images_per_s|judge_latency", name)]
     return [(name, event.step, event.value) for name in names for event in events.Scalars(name)]
 
 

@@ -19,7 +19,7 @@ from editr1.training import checkpoint
 from editr1.training.step_row import StepRow
 from editr1.training.trainer import Trainer
 
-TIMES = ("seconds", "images_per_s", "imbalance")
+TIMES = ("seconds", "images_per_s", "imbalance", "rank_seconds", "judge_latency")
 G, STEPS, T = 2, 3, 2
 
 

@@ -17,6 +17,7 @@ from editr1.config.section import Section, as_meant, is_toy
 Split = Literal["sft", "rl", "heldout"]
 Level = Literal["small", "full"]
 AdapterMode = Literal["lora", "full"]
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
 Quantization = Literal["nf4", "int8"]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(min_length=1)]
@@ -243,6 +244,8 @@ class Config(Section):
     """Steps between two checkpoints, and between two pictures of samples."""
     keep: int = Field(default=3, gt=0)
     """Number of checkpoints to keep."""
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
+    """Where curves and pictures go besides the folder of the run: tensorboard, wandb, trackio (docs/runs.md)."""
     seed: Seed = 0
     """Seed of every random draw of the run."""
     out: Path = Path("runs/editr1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,21 +72,41 @@ def sample_grid(strips: Sequence[Strip]) -> Image:
     strips = strips[:ROWS]
     cell = strips[0].pictures[0].width + 4
     most = max(len(strip.pictures) for strip in strips) - 1
-    columns, lines = 1 + min(most, ACROSS), math.ceil(most / ACROSS)
-    height = cell + 28  # room for the instruction above and the reward below
-    grid = Images.new("RGB", (columns * cell, len(strips) * lines * height), "white")
+    grid = Images.new("RGB", ((1 + min(most, ACROSS)) * cell, len(strips) * _lines(strips) * (cell + 28)), "white")
     draw = ImageDraw.Draw(grid)
     for row, strip in enumerate(strips):
-        top = row * lines * height
+        corners = [*_corners(strips, row)]
         state = f" (dropped: {strip.dropped})" if strip.dropped else ""
-        draw.text((2, top + 1), _ascii(f"{strip.title}{state}"), fill="black")
+        draw.text((2, corners[0][1] + 1), _ascii(f"{strip.title}{state}"), fill="black")
         captions = ["source"] + ["no reward" if math.isnan(reward) else f"{reward:.2f}" for reward in strip.rewards]
-        for number, (picture, caption) in enumerate(zip(strip.pictures, captions, strict=True)):
-            line, column = divmod(number - 1, ACROSS) if number else (0, -1)  # the source before the first edit
-            x, y = (column + 1) * cell + 2, top + line * height
+        for picture, caption, (x, y) in zip(strip.pictures, captions, corners, strict=True):
             grid.paste(picture, (x, y + 14))
             draw.text((x, y + cell + 11), caption, fill="black")
     return grid
+
+
+def places(strips: Sequence[Strip]) -> dict[str, Any]:
+    """What is where in `sample_grid` of these strips, as JSON: [x, y] of each picture of a group, its source first."""
+    strips = strips[:ROWS]
+    groups = []
+    for row, strip in enumerate(strips):
+        corners = [[x, y + 14] for x, y in _corners(strips, row)]
+        rewards = [None if math.isnan(reward) else reward for reward in strip.rewards]
+        groups.append({"title": strip.title, "rewards": rewards, "dropped": strip.dropped, "places": corners})
+    return {"side": strips[0].pictures[0].width, "groups": groups}
+
+
+def _corners(strips: Sequence[Strip], row: int) -> Iterator[tuple[int, int]]:
+    """Where the source and the edits of a group begin: left, and the top of what is written above."""
+    cell, lines = strips[0].pictures[0].width + 4, _lines(strips)
+    for number in range(len(strips[row].pictures)):
+        line, column = divmod(number - 1, ACROSS) if number else (0, -1)  # the source before the first edit
+        yield (column + 1) * cell + 2, (row * lines + line) * (cell + 28)  # room for the words above and below
+
+
+def _lines(strips: Sequence[Strip]) -> int:
+    """Lines of pictures per group."""
+    return math.ceil((max(len(strip.pictures) for strip in strips) - 1) / ACROSS)
 
 
 def _ascii(text: str) -> str:

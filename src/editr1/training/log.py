@@ -1,27 +1,26 @@
-"""Where the row of a step goes: metrics.jsonl, TensorBoard, the terminal."""
+"""Where the row of a step goes: metrics.jsonl, the trackers, the terminal; and the pictures of samples."""
 
 from __future__ import annotations
 
-import logging
-import math
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from importlib.util import find_spec
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from editr1.errors import UserError
-from editr1.files import JsonLines
+from editr1.data.pictures import png
+from editr1.files import JsonLines, write_file
 from editr1.terminal import is_quiet, open_console
 from editr1.training.alarms import Alarm
+from editr1.training.grid import Strip, places, sample_grid
 from editr1.training.metrics import restore_metrics
-from editr1.training.run_files import BOARD, METRICS
+from editr1.training.run_files import METRICS, SAMPLES
 from editr1.training.step_row import StepRow
+from editr1.training.trackers import Apart, close_all
 
-_log = logging.getLogger(__name__)
 QUIET = 30.0  # seconds between two lines within a step, where there is no terminal
 BUSY = ("rollout", "judge", "train")  # parts of a step in which a rank works or waits for its judge, not for others
 LONG_STEP = 600.0  # seconds of a step of which a run warns
@@ -61,8 +60,15 @@ def imbalance(clocks: Sequence[Mapping[str, float]]) -> float:
     return 1 - sum(busy) / (len(busy) * max(busy)) if max(busy) > 0 else 0.0
 
 
+def by_rank(clocks: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The seconds of each part on each rank, by names such as "0/rollout"; `clocks` are those of all ranks."""
+    return {
+        f"{rank}/{part}": spent for rank, clock in enumerate(clocks) for part, spent in clock.items() if part != "total"
+    }
+
+
 class RunLog:
-    """Writes rows to `out`: metrics.jsonl, one line a step, on the disk when `write` returns, and tb/ for TensorBoard.
+    """Writes rows to `out`: metrics.jsonl, one line a step, on the disk when `write` returns; trackers get them too.
 
     Args:
         out: folder of the run.
@@ -70,6 +76,7 @@ class RunLog:
 
     Attributes:
         rows: all rows of the run.
+        trackers: those of the run; whoever opens the log adds them.
     """
 
     def __init__(self, out: Path, step: int) -> None:
@@ -77,7 +84,8 @@ class RunLog:
         self.rows = restore_metrics(self.path, step)
         self._lines = JsonLines(self.path, "rows of steps", "take another folder", load=dict[str, Any], allow_nan=True)
         self._lines.replace(self.rows)
-        self._board = open_board(out / BOARD, step)
+        self._samples = out / SAMPLES
+        self.trackers: list[Apart] = []
 
     def write(self, row: StepRow) -> None:
         """Append one row.
@@ -87,40 +95,20 @@ class RunLog:
         """
         self._lines.append([row])
         self.rows.append(row)
-        if self._board is None:
-            return
-        try:
-            for name, value in _flat(row):
-                self._board.add_scalar(name, value, row["step"])
-            self._board.flush()
-        except OSError as error:
-            message = f"cannot write {self.path.with_name(BOARD)}: {error}; make room, and run the same command again"
-            raise UserError(message) from error
+        for tracker in self.trackers:
+            tracker.row(row)
+
+    def picture(self, step: int, strips: Sequence[Strip]) -> None:
+        """Write the picture of the samples of a step, and beside it what is where in it."""
+        image, name = sample_grid(strips), f"step_{step:06d}"
+        write_file(self._samples / f"{name}.png", png(image))
+        write_file(self._samples / f"{name}.json", json.dumps({"step": step, **places(strips)}, indent=1).encode())
+        for tracker in self.trackers:
+            tracker.picture(step, image)
 
     def close(self) -> None:
-        """Close the files."""
-        with suppress(OSError):  # `write` has told it
-            if self._board is not None:
-                self._board.close()
-
-
-def open_board(folder: Path, step: int) -> Any:
-    """The writer of TensorBoard's files, which forgets what is past `step`; None, with a word, without the package."""
-    if find_spec("tensorboard") is None:
-        _log.warning("%s is not written; for TensorBoard's curves, pip install 'editr1[tensorboard]'", folder)
-        return None
-    from torch.utils.tensorboard import SummaryWriter  # takes a second, which `editr1 --help` need not wait for
-
-    return SummaryWriter(str(folder), purge_step=step + 1)
-
-
-def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """("reward_by_task/add", 0.5), ... for every number of a row."""
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}/")
-        elif isinstance(value, (int, float)) and math.isfinite(value):
-            yield prefix + name, value
+        """Wait for the trackers."""
+        close_all(self.trackers)
 
 
 def _missing(row: StepRow) -> str:

@@ -34,6 +34,7 @@ from editr1.training.data_check import PictureCheck, describe, headers_of, repet
 from editr1.training.data_record import DataRecord
 from editr1.training.datasets import open_dataset, open_datasets
 from editr1.training.seal import read_state
+from editr1.training.trackers import check_trackers
 
 GB = 1e9
 SMALL = 256  # longest side of the pictures in questions
@@ -85,6 +86,8 @@ def check_run(config: Config, findings: Findings) -> None:
     if config.memory.cache is not None:
         with findings.part("memory.cache"):
             check_writable(config.memory.cache, "memory.cache")
+    with findings.part("trackers"):
+        check_trackers(config.trackers)
     dataset = _check_data(config, findings)
     _check_machine(config, findings)
     requests = sample_requests(dataset)

@@ -9,9 +9,11 @@ Letters: G edits of a group.
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from statistics import fmean
 from types import TracebackType
 from typing import Protocol
 
@@ -35,6 +37,7 @@ class Rewarding:
         self._pool = ThreadPoolExecutor(threads, "judge") if judge.remote else None
         self._pending: list[tuple[Group, Future[list[Score]]]] = []
         self._judged = 0  # by a judge in this process
+        self._seconds: list[float] = []
 
     def __enter__(self) -> Rewarding:
         return self
@@ -50,10 +53,21 @@ class Rewarding:
     def start(self, group: Group) -> None:
         """Ask about the edits of a group."""
         if self._pool:
-            self._pending.append((group, self._pool.submit(scores_of, self.judge, requests_of(group))))
+            self._pending.append((group, self._pool.submit(self._ask, group)))
         else:
-            assign_rewards(group, scores_of(self.judge, requests_of(group)))
+            assign_rewards(group, self._ask(group))
             self._judged += 1
+
+    def _ask(self, group: Group) -> list[Score]:
+        start = time.perf_counter()
+        scores = scores_of(self.judge, requests_of(group))
+        self._seconds.append(time.perf_counter() - start)
+        return scores
+
+    @property
+    def latency(self) -> float | None:
+        """Mean seconds from the question about a group to its answer; None if no group was asked about."""
+        return fmean(self._seconds) if self._seconds else None
 
     @property
     def done(self) -> int:

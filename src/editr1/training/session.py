@@ -29,6 +29,7 @@ from editr1.files import locked, write_file
 from editr1.training import checkpoint
 from editr1.training.log import RunLog
 from editr1.training.run_files import CHECKPOINTS, CONFIG, LOCK, SESSION
+from editr1.training.trackers import open_trackers
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 GIB = 2**30
@@ -82,6 +83,7 @@ def opened_log(main: bool, config: Config, out: Path, step: int, device: torch.d
         _refuse_newer(out, step)
         write_file(out / CONFIG, dump_config(config).encode())
         with closing(RunLog(out, step)) as log, kept_session(out, device, config.algorithm):
+            log.trackers += open_trackers(config, out, log.rows, step)
             yield log
 
 

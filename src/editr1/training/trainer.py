@@ -36,25 +36,23 @@ from torch.nn.utils import clip_grads_with_norm_
 from editr1.algorithms.base import Edits, Rows
 from editr1.algorithms.ema import EMA
 from editr1.config.settings import Config
-from editr1.data.pictures import png
 from editr1.data.samples import EditDataset, EditSample, GroupSampler
 from editr1.data.seeds import derive_seed
 from editr1.editors.editor import Editor
 from editr1.editors.policies import START
 from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
-from editr1.files import write_file
 from editr1.judges.base import Judge, compares, weights_of
 from editr1.training import checkpoint
 from editr1.training.alarms import sounding
 from editr1.training.distributed import ALONE, World
 from editr1.training.exchange import Judged, Portion, cut, gather_groups, hand_out, sum_gradients, total_norm
-from editr1.training.grid import gather_strips, sample_grid
+from editr1.training.grid import gather_strips
 from editr1.training.group import Group
 from editr1.training.interrupts import Interrupts
-from editr1.training.log import RunLog, StepProgress, Stopwatch, imbalance, slowest
+from editr1.training.log import RunLog, StepProgress, Stopwatch, by_rank, imbalance, slowest
 from editr1.training.rewarding import FailureWatch, Rewarding, assign_advantages
-from editr1.training.run_files import CHECKPOINTS, SAMPLES
+from editr1.training.run_files import CHECKPOINTS
 from editr1.training.seal import read_state
 from editr1.training.session import header, opened_log
 from editr1.training.sharing import Share, share_edits, share_rows, widened
@@ -172,7 +170,7 @@ class Trainer:
                 row = self._row(measures, {**losses, **norms}, clocks)
                 if log is not None:
                     log.write(row)
-            self._keep(groups, judged)
+            self._keep(log, groups, judged)
 
         self._failures.check(measures)
         return row
@@ -235,6 +233,7 @@ class Trainer:
                 self.progress.collects(sum(len(each.rollout.images) for each in groups), size * rewarding.done)
             with self.clock("judge"):
                 rewarding.finish(on_wait=lambda done: self.progress.waits(size * done))
+        self._latency = rewarding.latency
         return groups
 
     def _hand_out(self, groups: Sequence[Group], judged: Sequence[Judged]) -> list[Portion]:
@@ -335,18 +334,20 @@ class Trainer:
             numbers = {**numbers, "banned": len(self.banned)}
         if self.world.size > 1:
             numbers = {**numbers, "imbalance": imbalance(clocks)}
+        numbers = {**numbers, "judge_latency": self._latency}
         seconds = slowest([*clocks, self.clock.read()])
         self._step_seconds = seconds["total"]
         self.seconds += self._step_seconds
-        return step_row(self.step, measures, numbers, self.start, seconds)
+        row = step_row(self.step, measures, numbers, self.start, seconds)
+        return {**row, "rank_seconds": by_rank(clocks)} if self.world.size > 1 else row
 
-    def _keep(self, groups: Sequence[Group], judged: Sequence[Judged]) -> None:
+    def _keep(self, log: RunLog | None, groups: Sequence[Group], judged: Sequence[Judged]) -> None:
         """A picture of samples, of the first step and with every checkpoint; a checkpoint every `save_every` steps."""
         due = self.step % self.config.save_every == 0
         if due or self.step == 1:
             strips = gather_strips(self.world, groups, [each.dropped for each in judged])
-            if self.world.is_main:
-                write_file(self.out / SAMPLES / f"step_{self.step:06d}.png", png(sample_grid(strips)))
+            if log is not None:
+                log.picture(self.step, strips)
         if due:
             self.save()
 

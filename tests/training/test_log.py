@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import re
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.utils.tensorboard import SummaryWriter
 
-from editr1.errors import UserError
-from editr1.files import read_lines
 from editr1.judges.base import JudgeRequest, Score
 from editr1.terminal import loudness
-from editr1.training import log, rewarding
+from editr1.training import rewarding
 from editr1.training.alarms import Alarm
-from editr1.training.log import QUIET, RunLog, StepProgress, imbalance, slowest
+from editr1.training.log import QUIET, StepProgress, by_rank, imbalance, slowest
 from editr1.training.rewarding import Rewarding
 from editr1.training.session import header
 from tests.training.runs import Make, RedJudge
@@ -144,19 +138,6 @@ def test_waiting_for_a_slow_judge_is_told_with_what_is_judged(make: Make, monkey
     assert seen and seen[0] == 0 and all(group.rewards is not None for group in groups)
 
 
-def test_without_tensorboard_a_run_has_its_rows_and_says_once_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(log, "find_spec", lambda name: None)
-    board = RunLog(tmp_path, 0)
-    for step in (1, 2):
-        board.write({**ROW, "step": step})
-    board.close()
-    said = f"{tmp_path / 'tb'} is not written; for TensorBoard's curves, pip install 'editr1[tensorboard]'"
-    assert [record.getMessage() for record in caplog.records] == [said]
-    assert len(read_lines(tmp_path / "metrics.jsonl")) == 2 and not (tmp_path / "tb").exists()
-
-
 def test_header_names_editor_machine_judge_and_data(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = make(steps=2, memory__vae_tiling=True)
     trained = sum(param.numel() for param in trainer.params)
@@ -180,22 +161,9 @@ def test_run_with_a_ruinous_learning_rate_sounds_an_alarm(make: Make, capsys: py
     assert any("ALARM at step 5, reward collapsed: The mean reward fell from 0.55 to 0.01" in x for x in said(capsys))
 
 
-@pytest.mark.parametrize("call", ["add_scalar", "flush"])
-def test_a_disk_that_is_full_for_tensorboard_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    def full(*arguments: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    log = RunLog(tmp_path, 0)
-    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"cannot write .*tb: .*No space left"):
-        patch.setattr(SummaryWriter, call, full)
-        log.write(ROW)
-    log.close()
-
-
 def test_seconds_of_a_part_are_the_slowest_ranks_and_imbalance_is_the_share_of_waiting() -> None:
     clocks = [{"rollout": 6.0, "train": 2.0, "exchange": 1.0}, {"rollout": 3.0, "judge": 1.0, "exchange": 5.0}]
     assert slowest(clocks) == {"rollout": 6.0, "train": 2.0, "judge": 1.0, "exchange": 5.0}
     assert imbalance(clocks) == pytest.approx(1 - (8 + 4) / (2 * 8))  # to exchange is to wait
+    assert by_rank([{"rollout": 6.0, "total": 7.0}, {"judge": 1.0}]) == {"0/rollout": 6.0, "1/judge": 1.0}
     assert imbalance([clocks[0]] * 3) == imbalance([{}, {}]) == 0

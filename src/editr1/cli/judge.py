@@ -76,7 +76,7 @@ def serve(
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16; by default bfloat16 on a GPU.")] = "",
 ) -> None:
     """Serve a judge on this machine through an OpenAI-compatible chat API with logprobs."""
-    with _web_server("serve"):
+    with web_server("judge serve"):
         from editr1.judges.models.server import serve as run_server
     from editr1.devices import pick_device, pick_dtype
     from editr1.judges.models.local import TransformersModel
@@ -139,21 +139,21 @@ def arena(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order of pairs and sides.")] = 0,
 ) -> None:
     """Collect preferences: a local web page shows two edits side by side, and you say which is better."""
-    with _web_server("arena"):
+    with web_server("judge arena"):
         from editr1.evaluation.arena.server import arena as run_arena
 
     run_arena(run_a, run_b, out, host=host, port=port, seed=seed)
 
 
 @contextmanager
-def _web_server(command: str) -> Iterator[None]:
+def web_server(command: str) -> Iterator[None]:
     """Imports a command's server, or says what it needs."""
     try:
         yield
     except ModuleNotFoundError as error:
         if error.name not in ("fastapi", "uvicorn", "starlette"):
             raise
-        raise UserError(f"judge {command} needs fastapi and uvicorn: pip install 'editr1[serve]'") from error
+        raise UserError(f"{command} needs fastapi and uvicorn: pip install 'editr1[serve]'") from error
 
 
 def _text(report: dict[str, Any]) -> str:

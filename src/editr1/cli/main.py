@@ -28,6 +28,7 @@ from editr1.cli import export as export_commands
 from editr1.cli import judge as judge_commands
 from editr1.cli import settings as settings_commands
 from editr1.cli import toy as toy_commands
+from editr1.cli import watch as watch_commands
 from editr1.cli.completion import toy_editors
 from editr1.cli.settings import ConfigName, Overrides
 from editr1.config.section import place
@@ -238,6 +239,7 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> Non
     typer.echo(write_report(run))
 
 
+app.command()(_reported(watch_commands.watch))
 app.command()(_reported(export_commands.export))
 app.command()(_reported(export_commands.edit))
 app.command("presets")(_reported(settings_commands.list_presets))

@@ -126,6 +126,30 @@ class SessionRecord(_Record):
     peak_memory_gib: dict[Literal["process", "gpu"], Positive] = {}
 
 
+Pixels = Annotated[int, Field(ge=0, le=100_000)]
+
+
+class _Strip(_Record):
+    title: str
+    rewards: list[Value]
+    dropped: str | None
+    places: Annotated[list[Annotated[list[Pixels], Field(min_length=2, max_length=2)]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _whole(self) -> _Strip:
+        if len(self.places) != len(self.rewards) + 1:
+            raise ValueError("places must be those of the source and of each edit with its reward")
+        return self
+
+
+class SamplesRecord(_Record):
+    """samples/step_<step>.json, beside the picture."""
+
+    step: Count
+    side: Pixels
+    groups: list[_Strip]
+
+
 Kind = TypeVar("Kind", bound=_Record)
 
 

@@ -23,7 +23,7 @@ from editr1.report.records import shown
 from editr1.report.run_folder import BeforeAfter, Run, read_run
 from editr1.report.svg import Line, interval_bar, interval_chart, line_chart, stack_chart
 from editr1.report.thumbnails import picture_url
-from editr1.training.alarms import WINDOW, item_noise, sounded
+from editr1.training.alarms import WINDOW, Heard, item_noise, sounded
 from editr1.training.log import duration
 from editr1.training.run_files import BEFORE, REPORT
 
@@ -78,7 +78,11 @@ def write_report(run_dir: str | Path) -> Path:
 
 def alarms(run: Run) -> list[tuple[str, str, str]]:
     """(name, steps, text) of every alarm that sounded in the run."""
-    heard = sounded(run.metrics, run.config["optim"]["grad_clip"])
+    return alarm_words(sounded(run.metrics, run.config["optim"]["grad_clip"]))
+
+
+def alarm_words(heard: Sequence[Heard]) -> list[tuple[str, str, str]]:
+    """(name, steps, text) of alarms."""
     words = {True: "step {0}", False: "steps {0} to {1}"}
     return [(alarm.name, words[first == last].format(first, last), alarm.text) for first, last, alarm in heard]
 

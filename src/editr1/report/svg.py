@@ -96,21 +96,30 @@ def chart(title: str, parts: Sequence[str]) -> Markup:
 
 
 def line_chart(
-    title: str, steps: Sequence[int], lines: Sequence[Line], span: tuple[float, float] | None = None
+    title: str,
+    steps: Sequence[int],
+    lines: Sequence[Line],
+    span: tuple[float, float] | None = None,
+    named: bool = True,
 ) -> Markup:
-    """Curves over steps: values faint, the running mean strong. `span` fixes the vertical range."""
+    """Curves over steps: values faint, the running mean strong.
+
+    `span` fixes the vertical range. Several curves are `named` at their ends, unless the page has a legend.
+    """
     steps, lines = _thin(steps, lines)
     values = [value for each in lines for value in each.values if value is not None]
     if not values:
         return Markup("")
     ticks = nice_ticks(*(span or (min(values), max(values))))
-    frame = Frame(steps[0], steps[-1], ticks[0], ticks[-1], right=84 if len(lines) > 1 else 14)
+    named = named and len(lines) > 1
+    frame = Frame(steps[0], steps[-1], ticks[0], ticks[-1], right=84 if named else 14)
     parts = _axes(frame, ticks, (steps[0], steps[-1]))
     for each in lines:
-        smooth = running_mean(each.values, max(1, len(steps) // 10))
+        ended = next((i for i, value in enumerate(reversed(each.values)) if value is not None), 0)
+        smooth = running_mean(each.values, max(1, len(steps) // 10))[: len(steps) - ended] + [None] * ended
         parts.append(_path(frame, steps, each.values, f"line faint {each.tone}"))
         parts.append(_path(frame, steps, smooth, f"line {each.tone}", tip(f"{each.label}: {_ends(each.values)}")))
-    if len(lines) > 1:
+    if named:
         parts += _labels(frame, lines)
     return chart(title, parts)
 

@@ -64,10 +64,14 @@ def sounding(rows: Rows, grad_clip: float) -> list[Alarm]:
     return [alarm for alarm in alarms if alarm is not None]
 
 
-def sounded(rows: Rows, grad_clip: float) -> list[tuple[int, int, Alarm]]:
-    """(first step, last step, as first told) of every alarm that sounded in a run, in the order of the steps."""
-    seen: dict[str, tuple[int, int, Alarm]] = {}
-    for end in range(1, len(rows) + 1):
+Heard = tuple[int, int, Alarm]
+"""An alarm with the first and the last step at which it sounded, as it was first told."""
+
+
+def sounded(rows: Rows, grad_clip: float, before: Sequence[Heard] = (), done: int = 0) -> list[Heard]:
+    """Every alarm that sounded in a run, in the order of the steps; `before` are those of its first `done` rows."""
+    seen = {alarm.name: (first, last, alarm) for first, last, alarm in before}
+    for end in range(done + 1, len(rows) + 1):
         head = rows[: min(end, WINDOW)]
         window = [*head, *rows[max(WINDOW, end - RECENT) : end]] if end > WINDOW else head
         for alarm in sounding(window, grad_clip):

@@ -48,7 +48,7 @@ def read_metrics(file: Path) -> tuple[list[StepRow], dict[int, bytes]]:
     for number, line in enumerate(lines):
         if not line.strip():
             continue
-        if (row := _row(line)) is None:
+        if (row := row_of(line)) is None:
             damaged[number] = line
             continue
         if (step := row["step"]) in rows:
@@ -78,8 +78,8 @@ def in_words(file: Path, damaged: dict[int, bytes]) -> str:
     return f"{file}:{next(iter(damaged))}: {len(damaged)} damaged line{'' if one else 's'} {'is' if one else 'are'}"
 
 
-def _row(line: bytes) -> StepRow | None:
-    """The row that a line is, if it is one."""
+def row_of(line: bytes) -> StepRow | None:
+    """The row that a line of metrics.jsonl is; None if it is damaged."""
     try:
         tree: dict[str, Any] = parse_json(line.decode(), "a row", allow_nan=True)
         return tree if Row.model_validate(tree).drift.keys() >= DRIFTS.keys() else None

@@ -12,7 +12,7 @@ from editr1.data.samples import EditSample
 from editr1.editors.editor import Rollout
 from editr1.editors.recorder import Conditioning
 from editr1.files import read_lines
-from editr1.training.grid import sample_grid, strip_of
+from editr1.training.grid import places, sample_grid, strip_of
 from editr1.training.group import Group
 from editr1.training.log import RunLog, StepProgress, Stopwatch
 from editr1.training.step_row import GroupMeasures, edit_statistics, look, measure, reward_statistics, step_row
@@ -182,6 +182,17 @@ def test_edits_of_a_large_group_go_on_in_further_lines_of_the_grid() -> None:
     marks = [(i % 8 + 1, i // 8) for i in range(11)]
     assert all(grid.getpixel((50 * x + 25, 78 * y + 35)) == GREY for x, y in marks)
     assert grid.getpixel((50 * 4 + 25, 78 + 35)) == (255, 255, 255)
+
+
+def test_what_is_written_beside_a_grid_finds_each_of_its_pictures() -> None:
+    strips = [strip_of(group([index / 20 for index in range(11)], colour=RED), cell=50)]
+    strips.append(strip_of(group([math.nan, 0.25], dropped="no_spread"), cell=50))
+    grid, told = sample_grid(strips), places(strips)
+    assert told["side"] == 46 and [each["dropped"] for each in told["groups"]] == [None, "no_spread"]
+    assert told["groups"][1]["rewards"] == [None, 0.25]
+    for strip, each in zip(strips, told["groups"], strict=True):
+        for picture, (x, y) in zip(strip.pictures, each["places"], strict=True):
+            assert grid.crop((x, y, x + 46, y + 46)).tobytes() == picture.tobytes()
 
 
 def test_progress_says_reward_groups_and_speed_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

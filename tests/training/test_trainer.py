@@ -50,7 +50,8 @@ def test_a_run_leaves_what_it_should(straight: Path) -> None:
         "tb",
     ]
     names = [f"step_00000{step}" for step in (1, 2, 4)]
-    assert sorted(path.name for path in (straight / "samples").iterdir()) == [f"{name}.png" for name in names]
+    kept = [f"{name}.{kind}" for name in names for kind in ("json", "png")]
+    assert sorted(path.name for path in (straight / "samples").iterdir()) == kept
     assert sorted(path.name for path in (straight / "checkpoints").iterdir()) == names[1:]
     rows = read_lines(straight / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]

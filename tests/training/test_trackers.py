@@ -172,8 +172,8 @@ def test_wandb_has_each_step_of_a_run_once_offline_although_steps_were_made_agai
         assert {name: told[name] for name in expected} == pytest.approx(expected)
     assert ["samples/path" in row for row in steps] == [True, True, False, True]
     kept = first.out / "samples/step_000004.png"
-    (told,) = [path for path in wandb_files(first.out) if path.name.startswith("samples_4_")]
-    assert np.array_equal(np.asarray(Image.open(told)), np.asarray(Image.open(kept)))
+    (drawn,) = [path for path in wandb_files(first.out) if path.name.startswith("samples_4_")]
+    assert np.array_equal(np.asarray(Image.open(drawn)), np.asarray(Image.open(kept)))
     written = b"".join(path.read_bytes() for path in wandb_files(first.out))
     assert b"group_size" in written and b"secret-of-forty" not in written
     assert not (first.out / "tb").exists()

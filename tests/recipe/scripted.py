@@ -126,8 +126,7 @@ class ScriptedServer:
         class Handler(_Handler):
             server_of = owner
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
+        self._http = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
         self.model = f"openai:{self.url}?model=scripted&tries=1&timeout=120"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -160,6 +159,13 @@ class ScriptedServer:
             other = re.search(r"Picture 2: ([^.]*)\.", text)
             return json.dumps(write(known, task[1], label[1] if label else "", other[1] if other else ""))
         return "yes"
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that is gone is no news."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -44,7 +44,7 @@ check: $(STAMP)  ## lint (docstrings too), format, types
 	$(BIN)/mypy
 
 docs: $(STAMP)  ## build the docs site into site/ (python -m http.server -d site shows it)
-	@$(BIN)/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(STAMP)  ## seconds a step by part against bare calls, memory; writes benchmarks/results.json
 	@$(BIN)/python benchmarks/speed.py

@@ -122,3 +122,11 @@ def test_the_python_names_are_those_of_the_package(site: Path) -> None:
     page = (site / "reference" / "python.html").read_text(encoding="utf-8")
     assert re.findall(r"<h2 [^>]*>(\w+)", page) == editr1.__all__
     assert page.count("doc-contents") >= len(editr1.__all__)
+
+
+def test_make_builds_the_site_as_strictly() -> None:
+    said = subprocess.run(
+        ["make", "-n", "docs"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    command = said.splitlines()[-1]
+    assert command.endswith("-m mkdocs build --strict")  # --quiet would leave out the warnings that strict counts

@@ -50,6 +50,18 @@ def check(
         raise typer.Exit(1)
 
 
+def preview(
+    folder: Folder,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("preview.html"),
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Items at most; a random choice, always the same.")] = 60,
+    root: Root = None,
+) -> None:
+    """Write a contact sheet of a dataset: one page with its pictures, instructions, requirements and tasks."""
+    from editr1.report.data_preview import write_preview
+
+    typer.echo(write_preview(folder, out, limit, root))
+
+
 def _long_texts(editor: str) -> Any:
     """What finds the instructions that are too long for an editor, if its limit is known."""
     from editr1.cli.evaluate import editor_config

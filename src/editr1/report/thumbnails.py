@@ -30,7 +30,11 @@ def thumbnail(folder: Path, name: str) -> str:
         path = picture_file(folder, name, "")
     except UserError:
         return ""
-    image = read_picture(path, f"cannot read the picture {path}")
+    return small_url(read_picture(path, f"cannot read the picture {path}"))
+
+
+def small_url(image: Image) -> str:
+    """A picture as a data URL of at most `SIDE` pixels a side; one that must be shrunk for it is a JPEG."""
     if max(image.size) <= SIDE:
         return picture_url(image)
     return _encode(ImageOps.contain(image, (SIDE, SIDE)), "JPEG", quality=QUALITY)

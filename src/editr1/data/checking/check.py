@@ -51,6 +51,15 @@ class Counts:
     scripts: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
 
+    def add(self, line: ItemLine) -> str | None:
+        """Count an item, and return the script of its instruction."""
+        self.items += 1
+        self.without_requirement += not line.requirement.strip()
+        self.tasks[line.task if line.task in self.tasks or len(self.tasks) < TASKS_MAX else OTHERS] += 1
+        if script := script_of(line.instruction):
+            self.scripts[script] += 1
+        return script
+
     def notes(self) -> list[str]:
         """What may be meant so: rare and common tasks, and instructions in several scripts."""
         notes = []
@@ -163,15 +172,10 @@ class DataCheck:
         yield from self._foreign()
 
     def _count(self, number: int, line: ItemLine) -> None:
-        counts = self.counts
-        counts.items += 1
-        counts.without_requirement += not line.requirement.strip()
-        counts.tasks[line.task if line.task in counts.tasks or len(counts.tasks) < TASKS_MAX else OTHERS] += 1
         self._keys.add(number, key_of(number, line))
         if self._long_texts is not None:
             self._waiting[str(number)] = line.instruction
-        if script := script_of(line.instruction):
-            counts.scripts[script] += 1
+        if script := self.counts.add(line):
             if script not in self._names:
                 self._names.append(script)
             self._scripts.append(self._names.index(script))

@@ -1,0 +1,91 @@
+"""A dataset's folder -> a contact sheet: one page with no reference to anything outside it and no script."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from editr1.data.checking.check import Counts
+from editr1.data.lines import Fault, read_lines
+from editr1.data.pictures import read_picture
+from editr1.data.samples import ItemLine, file_of, key_of, locate
+from editr1.errors import UserError, collect
+from editr1.report.environment import write_page
+from editr1.report.thumbnails import small_url
+
+REFERENCES = 3
+"""Reference pictures that a card shows at most."""
+TASKS = 20
+"""Tasks in the table at most."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """An item as the page shows it: its pictures are data URLs, `faults` tells of those that cannot be shown."""
+
+    number: int
+    key: str
+    line: ItemLine
+    pictures: list[tuple[str, str]]
+    faults: list[str]
+
+
+def write_preview(folder: Path, out: Path, limit: int, root: Path | None = None) -> Path:
+    """Write the page and return its path.
+
+    Args:
+        folder: The dataset.
+        out: The page.
+        limit: Items at most; of more, a random choice that is always the same.
+        root: A folder that may hold pictures too, as `data.root`.
+
+    Raises:
+        UserError: The dataset cannot be read, no line holds an item, or the page cannot be written.
+    """
+    chosen, counts, wrong = choose_lines(folder, limit)
+    tasks = counts.tasks.most_common(TASKS)
+    return write_page(
+        out,
+        "preview.html.j2",
+        folder=folder.resolve().name,
+        counts=counts,
+        tasks=tasks,
+        other_tasks=len(counts.tasks) - len(tasks),
+        wrong=wrong,
+        cards=[card(folder.resolve(), number, line, root) for number, line in chosen],
+    )
+
+
+def choose_lines(folder: Path, limit: int) -> tuple[list[tuple[int, ItemLine]], Counts, Counter[str]]:
+    """A random choice of the items by line, the counts of all, and the faults of lines by kind, in one pass."""
+    file, kind = file_of(folder)
+    rng, counts, wrong = random.Random(0), Counts(), Counter[str]()
+    chosen: list[tuple[int, ItemLine]] = []
+    for number, line in read_lines(file, kind, "the dataset"):
+        if isinstance(line, Fault):
+            wrong[line.kind] += 1
+            continue
+        counts.add(line)
+        if len(chosen) < limit:
+            chosen.append((number, line))
+        elif (place := rng.randrange(counts.items)) < limit:  # each item is among the chosen with the same chance
+            chosen[place] = number, line
+    if not chosen:
+        raise UserError(f"{file} holds no item that can be read; see editr1 data check {folder}")
+    return sorted(chosen, key=lambda entry: entry[0]), counts, wrong
+
+
+def card(folder: Path, number: int, line: ItemLine, root: Path | None) -> Card:
+    """The card of an item."""
+    pictures, faults = list[tuple[str, str]](), list[str]()
+    for place, name in enumerate([line.source, *line.references[:REFERENCES]]):
+        path = locate(folder, name, number, root)
+        if isinstance(path, Fault):
+            faults.append(path.message)
+            continue
+        with collect(faults):
+            image = read_picture(path, f"the picture {name[:200]!r} cannot be read")
+            pictures.append((f"reference {place}" if place else f"{image.width} × {image.height}", small_url(image)))
+    return Card(number, key_of(number, line), line, pictures, faults)

@@ -20,11 +20,15 @@ from editr1.evaluation.agreement.layouts import read_pairs
 from editr1.evaluation.benchmarks.compare import compare, write_comparison
 from editr1.judges.base import JudgeRequest, Score
 from editr1.report.comparison import compare_tables, write_comparison_report
+from editr1.report.doctor.case import case_of
+from editr1.report.doctor.diagnoses import diagnose
+from editr1.report.run_folder import read_run
 from tests.hostile.harness import Case, Judged, command
 from tests.hostile.mutations import REMOVED, Place, at, damaged
 from tests.report.synthetic import write_demo
 
 RESULTS, METRICS, SESSION, CONFIG = "results.json", "metrics.jsonl", "session.json", "config.yaml"
+CHECK = "self_check.json"
 BEFORE, AFTER = "evaluation/before/rows.jsonl", "evaluation/after/rows.jsonl"
 
 
@@ -40,17 +44,28 @@ def write_run(folder: Path) -> Path:
     session = {"command": "editr1 train", "hardware": "a machine", "commit": {"editr1": "abc"}}
     more = {"versions": {"torch": "1"}, "peak_memory_gib": {"process": 1.0, "gpu": 2.0}}
     (run / SESSION).write_text(json.dumps({**session, **more}))
+    check = {
+        "replay_error": 0.0,
+        "trained": 4,
+        "layers": 9,
+        "steps": 5,
+        "modules": 5,
+        "silent": ["a.0.b"],
+        "dead_ends": ["a.1.b"],
+    }
+    (run / CHECK).write_text(json.dumps(check))
     return run
 
 
 def report(run: Path) -> None:
-    """A refusal leaves no page."""
+    """A refusal leaves no page; of what a page shows, the doctor has something to say or nothing."""
     try:
         command("report", run)
     except UserError:
         assert not (run / "report.html").exists()
         raise
     assert (run / "report.html").read_text(encoding="utf-8").endswith("</html>")
+    diagnose(case_of(read_run(run)))
 
 
 def with_text(file: str, content: bytes | None, folder: Path) -> None:
@@ -121,6 +136,14 @@ REFUSED: tuple[tuple[str, int | None, Place, Sequence[object]], ...] = (
     (RESULTS, None, ("curve",), ("x", [{}], [{"step": 5}, {"step": 9}])),
     (RESULTS, None, ("after",), (3, "", "nowhere", "a\0b", "x" * 300)),
     (RESULTS, None, ("guidance",), ("x", 1e308)),
+    (METRICS, 3, ("ties",), ("x", [], {"add": 1})),
+    (METRICS, 3, ("kl",), ("x", [], -1e29)),
+    (METRICS, 3, ("reasons",), ("x", 3, ["x", "1 x y", "10000000000000000000000 x y", ""])),
+    (METRICS, 3, ("kept_by_task",), ("x", [], {"add": -1}, {"add": 10**9})),
+    (METRICS, 3, ("lora_norm",), ("x", 0, -1)),
+    (CHECK, None, ("replay_error",), (REMOVED, "x", 1e308)),
+    (CHECK, None, ("trained",), (REMOVED, None, -1, "x")),
+    (CHECK, None, ("silent",), (None, "x", [3], ["<script>"], ["\u202e"])),
     (SESSION, None, ("commit",), ([], {"a": 1}, "x")),
     (SESSION, None, ("peak_memory_gib",), ({"disk": 1.0}, {"gpu": "x"}, {"gpu": -1.0})),
     (SESSION, None, ("command",), (3, None, "\ud800")),
@@ -154,7 +177,7 @@ CASES = (
     ),
     *(
         Case(f"{file} of {name}", partial(with_text, file, content), "either" if file == METRICS else "one line")
-        for file in (RESULTS, SESSION, METRICS, AFTER, CONFIG)
+        for file in (RESULTS, SESSION, CHECK, METRICS, AFTER, CONFIG)
         for name, content in {
             "no text": b"\xff\xfe\n",
             "NULs": bytes(100) + b"\n",
@@ -163,10 +186,10 @@ CASES = (
             "an alien object": b'{"a": 1}\n{"b": 2}\n',
         }.items()
     ),
-    *(Case(f"half of {file}", partial(with_half, file)) for file in (RESULTS, SESSION, AFTER)),
-    *(Case(f"no {file}", partial(with_text, file, None), "clean") for file in (RESULTS, SESSION, METRICS)),
+    *(Case(f"half of {file}", partial(with_half, file)) for file in (RESULTS, SESSION, CHECK, AFTER)),
+    *(Case(f"no {file}", partial(with_text, file, None), "clean") for file in (RESULTS, SESSION, CHECK, METRICS)),
     *(Case(f"no {file}", partial(with_text, file, None)) for file in (CONFIG, AFTER, BEFORE)),
-    *(Case(f"an empty {file}", partial(with_text, file, b"")) for file in (RESULTS, SESSION, CONFIG, AFTER)),
+    *(Case(f"an empty {file}", partial(with_text, file, b"")) for file in (RESULTS, SESSION, CHECK, CONFIG, AFTER)),
     Case("an empty metrics.jsonl", partial(with_text, METRICS, b""), "clean"),
     *(
         Case(f"{name} as {pattern}", partial(with_picture, pattern, content))

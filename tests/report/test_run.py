@@ -242,6 +242,24 @@ def test_command_commit_machine_and_memory_of_the_run_are_on_the_page(tmp_path: 
     assert "<dd>3.3 GiB main memory, 61.0 GiB GPU memory</dd>" in page
 
 
+def test_the_page_says_that_what_is_trained_is_what_was_sampled(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "run")
+    assert "Sampled = trained" not in write_report(tmp_path / "run").read_text(encoding="utf-8")
+    check = {
+        "replay_error": 0.0,
+        "trained": 50,
+        "layers": 76,
+        "steps": 5,
+        "modules": 5,
+        "silent": ["a.0.q"],
+        "dead_ends": [],
+    }
+    (tmp_path / "run/self_check.json").write_text(json.dumps(check))
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    words = "replay error 0, 50 of 76 layers are trained, no gradient in 1 (a.0.q)"
+    assert f"<dt>Sampled = trained</dt><dd>{words}</dd>" in page
+
+
 def test_rewards_that_are_mixed_are_named_and_each_is_drawn(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     write_metrics(folder)

@@ -109,7 +109,17 @@ def test_hardly_any_group_kept_names_counts_and_the_commonest_reason() -> None:
     (alarm,) = sounding(changed(healthy(), KEPT_ROWS, **dropped), CLIP)
     assert alarm.name == "hardly any group kept"
     assert "Of the last 40 groups 0 were trained on; 35 were dropped for agree and high" in alarm.text
+    assert "By algorithm.filter=paper their items are solved" in alarm.text
     assert names(changed(healthy(), KEPT_ROWS - 1, **dropped)) == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [("no_reward", "mend the judge"), ("high", "raise algorithm.tau_mu"), ("no_spread", "lower algorithm.tau_sigma")],
+)
+def test_hardly_any_group_kept_has_a_remedy_for_each_reason(reason: str, remedy: str) -> None:
+    (alarm,) = sounding(changed(healthy(), KEPT_ROWS, groups_kept=0, dropped={reason: 8}), CLIP)
+    assert remedy in alarm.text
 
 
 def test_gradient_that_is_always_clipped_is_told_with_its_norm_and_the_limit() -> None:

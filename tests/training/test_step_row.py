@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import asdict, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,17 @@ def test_every_mixed_reward_counts_its_own_missing_edits_and_reasons() -> None:
     assert row["unscored"] == 0 and row["reward_parts"] == {"judge": 0.5, "own": pytest.approx(0.7)}
     assert row["parts_unscored"] == {"judge": 3, "own": 1}
     assert row["parts_reasons"] == {"judge": ["2 x HTTP 503", "1 x not asked"], "own": ["1 x not asked"]}
+
+
+def test_ties_are_the_share_of_pairs_within_groups_that_are_trained_on() -> None:
+    groups = [group([0.5, 0.5, 0.50005, 0.9]), group([0.1, 0.3, math.nan]), group([0.7]), group([1, 1], dropped="high")]
+    start = edit_statistics(measures(*groups))
+    row = step_row(1, measures(*groups), {}, start, {"total": 1.0})
+    pairs = [(a, b) for rewards in ([0.5, 0.5, 0.50005, 0.9], [0.1, 0.3]) for a, b in combinations(rewards, 2)]
+    assert row["ties"] == pytest.approx(sum(abs(a - b) < 1e-4 for a, b in pairs) / len(pairs)) == pytest.approx(3 / 7)
+    assert row["kept_by_task"] == {"add": 3}
+    alone = step_row(1, measures(group([0.7])), {}, start, {"total": 1.0})
+    assert alone["ties"] is None
 
 
 def test_look_of_images_that_are_known() -> None:

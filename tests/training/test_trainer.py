@@ -46,6 +46,7 @@ def test_a_run_leaves_what_it_should(straight: Path) -> None:
         "config.yaml",
         "metrics.jsonl",
         "samples",
+        "self_check.json",
         "session.json",
         "tb",
     ]

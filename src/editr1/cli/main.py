@@ -22,6 +22,7 @@ import typer
 
 from editr1 import __version__
 from editr1.cli import data as data_commands
+from editr1.cli import doctor as doctor_commands
 from editr1.cli import editor as editor_commands
 from editr1.cli import evaluate as eval_commands
 from editr1.cli import export as export_commands
@@ -240,6 +241,7 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> Non
 
 
 app.command()(_reported(watch_commands.watch))
+app.command()(_reported(doctor_commands.doctor))
 app.command()(_reported(export_commands.export))
 app.command()(_reported(export_commands.edit))
 app.command("presets")(_reported(settings_commands.list_presets))

@@ -84,6 +84,12 @@ class Policies:
         """Names and parameters of "default", in a stable order, for an optimiser; none if nothing is trained."""
         return list(self.weights.get(DEFAULT, {}).items())
 
+    @property
+    def coverage(self) -> tuple[int, int]:
+        """How many of the denoiser's linear layers, and others with an adapter, are trained, and how many there are."""
+        layers = _linear_layers(self.denoiser)
+        return (len(layers) if DEFAULT in self.weights else 0), len(layers)
+
     @torch.no_grad()
     def follow(self, decay: float) -> None:
         """Update theta_old <- decay theta_old + (1 - decay) theta_default, in place."""
@@ -183,6 +189,11 @@ class LoraPolicies(Policies):
         if adapter.init is not None:
             self._start_from(adapter.init, adapter)
         self.copy(OLD)
+
+    @property
+    def coverage(self) -> tuple[int, int]:
+        adapted = {layer.get_base_layer() for layer in self._layers}
+        return len(adapted), len(adapted | _linear_layers(self.denoiser))
 
     @torch.no_grad()
     def _start_from(self, path: Path, adapter: AdapterConfig) -> None:
@@ -340,6 +351,12 @@ def _check_targets(denoiser: nn.Module, targets: Sequence[str]) -> None:
     if missing:
         linear = sorted({n.split(".", 2)[-1] for n, m in denoiser.named_modules() if isinstance(m, nn.Linear)})
         raise UserError(f"adapter.targets: the denoiser has no module {missing[0]!r}; it has {', '.join(linear)}.")
+
+
+def _linear_layers(denoiser: nn.Module) -> set[nn.Module]:
+    """The linear layers of a denoiser without those of its adapters."""
+    layers = {name: module for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)}
+    return {module for name, module in layers.items() if ".lora_" not in name}
 
 
 def _adapter_weights(denoiser: nn.Module, name: str) -> dict[str, Parameter]:

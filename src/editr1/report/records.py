@@ -58,6 +58,13 @@ class StepRecord(_Record):
     reward_std_all: Value = None
     reward_std_within: Value = None
     grad_norm: Value = None
+    update_norm: Value = None
+    lora_norm: Value = None
+    weight_norm: Value = None
+    kl: Value = None
+    ties: Value = None
+    reasons: list[str] = []
+    kept_by_task: dict[str, Count] = {}
     reward_parts: dict[str, Value] = {}
     parts_unscored: dict[str, Count] = {}
     parts_reasons: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
@@ -148,6 +155,24 @@ class SamplesRecord(_Record):
     step: Count
     side: Pixels
     groups: list[_Strip]
+
+
+class SelfCheckRecord(_Record):
+    """self_check.json."""
+
+    replay_error: Number | None
+    trained: Count
+    layers: Count
+    steps: Count
+    modules: Count = 0
+    silent: list[str] = []
+    dead_ends: list[str] = []
+
+    @model_validator(mode="after")
+    def _whole(self) -> SelfCheckRecord:
+        if self.steps and not {"modules", "silent", "dead_ends"} <= self.model_fields_set:
+            raise ValueError("modules, silent and dead_ends must be there, since steps were seen")
+        return self
 
 
 Kind = TypeVar("Kind", bound=_Record)

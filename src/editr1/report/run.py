@@ -26,6 +26,7 @@ from editr1.report.thumbnails import picture_url
 from editr1.training.alarms import WINDOW, Heard, item_noise, sounded
 from editr1.training.log import duration
 from editr1.training.run_files import BEFORE, REPORT
+from editr1.training.self_check import in_words as self_check_words
 
 GALLERY_PAIRS = 6  # gains, and as many losses
 DROPPED_TONES = ("b", "c", "quiet")
@@ -103,6 +104,7 @@ def facts(run: Run) -> dict[str, str]:
         "Loss": f"{method}, KL {algorithm['kl']:g}, filter “{algorithm['filter']}”",
         "Seed": str(config["seed"]),
         "Trained": f"{len(run.metrics)} steps in {duration(run.train_seconds)}",
+        **({"Sampled = trained": self_check_words(run.self_check)} if run.self_check else {}),
         **session_facts(run.session),
         "Report made": f"{time.strftime('%Y-%m-%d %H:%M')} by editr1 {__version__}",
     }

@@ -13,9 +13,9 @@ from editr1.data.pictures import inside
 from editr1.errors import UserError, read_json, tell
 from editr1.evaluation.heldout.rows import EditRow, read_rows
 from editr1.evaluation.paired import same_edits
-from editr1.report.records import ResultsRecord, SessionRecord, StepRecord, checked
+from editr1.report.records import ResultsRecord, SelfCheckRecord, SessionRecord, StepRecord, checked
 from editr1.training.metrics import in_words, read_metrics
-from editr1.training.run_files import AFTER, BEFORE, CONFIG, METRICS, RESULTS, SAMPLES, SESSION
+from editr1.training.run_files import AFTER, BEFORE, CONFIG, METRICS, RESULTS, SAMPLES, SELF_CHECK, SESSION
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Run:
         after: Folder of the edits after training, in the run's.
         grids: Pictures of training samples, in the order of the steps.
         session: Content of session.json; empty if the run is older.
+        self_check: Content of self_check.json; None without one.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Run:
     after: str
     grids: list[Path]
     session: dict[str, Any]
+    self_check: dict[str, Any] | None
 
     @property
     def algorithm(self) -> Words:
@@ -108,11 +110,12 @@ def read_run(folder: Path) -> Run:
         pairs=[] if results is None else _pairs(folder, after),
         after=after,
         session=_record(folder / SESSION, SessionRecord) or {},
+        self_check=_record(folder / SELF_CHECK, SelfCheckRecord),
         grids=sorted((folder / SAMPLES).glob("step_*.png")),
     )
 
 
-def _record(path: Path, kind: type[ResultsRecord | SessionRecord]) -> dict[str, Any] | None:
+def _record(path: Path, kind: type[ResultsRecord | SessionRecord | SelfCheckRecord]) -> dict[str, Any] | None:
     """What a file holds; None if there is no such file."""
     return checked(kind, read_json(path), path) if path.exists() else None
 

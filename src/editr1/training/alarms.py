@@ -24,6 +24,14 @@ DRIFTS = {"latent_norm": 0.15, "brightness": 0.1, "saturation": 0.15, "sharpness
 CONSTANT, CONSTANT_ROWS = 1e-3, 3  # spread of the rewards in a group, and rows with less
 KEPT, KEPT_ROWS = 0.1, 5  # share of groups kept, and rows over which it is taken
 CLIPPED_ROWS = 20  # rows with a clipped gradient, all in a row
+REMEDIES = {
+    "no_reward": "More than half of the edits of each have no reward: mend the judge.",
+    "agree_and_high": "By algorithm.filter=paper their items are solved: take harder ones, or set another filter.",
+    "high": "By algorithm.filter=released their items are solved: take harder ones, or raise algorithm.tau_mu.",
+    "no_spread": "By algorithm.filter=released their edits are equally good: see with `editr1 judge score` whether the "
+    "judge tells edits apart, or lower algorithm.tau_sigma.",
+}
+"""What to do, by the reason for which most groups are dropped (`algorithms/advantages.py`)."""
 
 Rows = Sequence[StepRow]
 
@@ -107,12 +115,12 @@ def drifting(start: Rows, recent: Rows) -> Alarm | None:
     now = [row for row in recent[-WINDOW:] if row["step"] > start[-1]["step"]]
     if len(now) < WINDOW:
         return None
-    gain, error = _difference(_values(start, "reward_mean"), _values(now, "reward_mean"))
+    gain, error = difference(values_of(start, "reward_mean"), values_of(now, "reward_mean"))
     if gain > GAIN * error:
         return None
     moved = {}
     for name, limit in DRIFTS.items():
-        change, error = _difference(_drift(start, name), _drift(now, name))
+        change, error = difference(_drift(start, name), _drift(now, name))
         if abs(change) > max(limit, CERTAIN * error):
             moved[name] = change
     if not moved:
@@ -127,12 +135,18 @@ def drifting(start: Rows, recent: Rows) -> Alarm | None:
 
 def constant(start: Rows, recent: Rows) -> Alarm | None:
     """All edits of a group get the same reward, for some steps in a row."""
-    spread = [row.get("reward_std_within") for row in recent[-CONSTANT_ROWS:]]
-    if len(spread) < CONSTANT_ROWS or any(value is None or value >= CONSTANT for value in spread):
+    rows = recent[-CONSTANT_ROWS:]
+    return constant_in(rows) if len(rows) == CONSTANT_ROWS else None
+
+
+def constant_in(rows: Rows) -> Alarm | None:
+    """As `constant`, in all of these rows."""
+    spread = [row.get("reward_std_within") for row in rows]
+    if not spread or any(value is None or value >= CONSTANT for value in spread):
         return None
     return Alarm(
         "constant reward",
-        f"All edits of a group got the same reward in the last {CONSTANT_ROWS} steps, so there is nothing to learn "
+        f"All edits of a group got the same reward in the last {len(rows)} steps, so there is nothing to learn "
         "from. See with `editr1 judge score` whether the judge tells edits apart.",
     )
 
@@ -140,16 +154,20 @@ def constant(start: Rows, recent: Rows) -> Alarm | None:
 def few_kept(start: Rows, recent: Rows) -> Alarm | None:
     """Hardly any group is trained on."""
     rows = recent[-KEPT_ROWS:]
+    return few_kept_in(rows) if len(rows) == KEPT_ROWS else None
+
+
+def few_kept_in(rows: Rows) -> Alarm | None:
+    """As `few_kept`, over all of these rows."""
     kept = sum(row["groups_kept"] for row in rows)
     dropped = sum((Counter(row["dropped"]) for row in rows), Counter[str]())
-    if len(rows) < KEPT_ROWS or kept >= KEPT * (kept + dropped.total()):
+    if not dropped or kept >= KEPT * (kept + dropped.total()):
         return None
     reason, count = dropped.most_common(1)[0]
     return Alarm(
         "hardly any group kept",
         f"Of the last {kept + dropped.total()} groups {kept} were trained on; {count} were dropped for "
-        f"{reason.replace('_', ' ')}. If the rewards are high the items are solved: take harder ones, or set "
-        "algorithm.filter.",
+        f"{reason.replace('_', ' ')}. {REMEDIES.get(reason, 'Set algorithm.filter.')}",
     )
 
 
@@ -168,7 +186,7 @@ def clipped(recent: Rows, grad_clip: float) -> Alarm | None:
 RULES: tuple[Callable[[Rows, Rows], Alarm | None], ...] = (collapsed, drifting, constant, few_kept)
 
 
-def _difference(before: Sequence[float], now: Sequence[float]) -> tuple[float, float]:
+def difference(before: Sequence[float], now: Sequence[float]) -> tuple[float, float]:
     """Difference of two means and its standard error, from the spread over the steps."""
     if len(before) < 2 or len(now) < 2:
         return 0.0, math.inf
@@ -176,7 +194,8 @@ def _difference(before: Sequence[float], now: Sequence[float]) -> tuple[float, f
     return fmean(now) - fmean(before), error
 
 
-def _values(rows: Rows, key: str) -> list[float]:
+def values_of(rows: Rows, key: str) -> list[float]:
+    """The numbers of a column, those that there are."""
     return [row[key] for row in rows if row.get(key) is not None]
 
 
@@ -185,5 +204,5 @@ def _drift(rows: Rows, name: str) -> list[float]:
 
 
 def _mean(rows: Rows, key: str) -> float | None:
-    values = _values(rows, key)
+    values = values_of(rows, key)
     return fmean(values) if values else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 LOCK = ".lock"  # of the process that writes
 CONFIG = "config.yaml"
 SESSION = "session.json"
+SELF_CHECK = "self_check.json"  # whether what is trained is what was sampled
 METRICS = "metrics.jsonl"
 DAMAGED = "metrics.jsonl.damaged"  # lines that are no rows
 DATA = "data.json"  # what the data was when the run began

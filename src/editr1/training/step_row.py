@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from statistics import fmean
 from typing import Any
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image as Images
 from PIL.Image import Image
 
+from editr1.algorithms.advantages import STD_MIN
 from editr1.training.group import Group
 
 StepRow = dict[str, Any]
@@ -124,13 +126,16 @@ def step_row(
 
     Returns:
         "reward_std_within" is the mean over groups of their std, "reward_std_all" the std of all rewards (both of the
-        population); "edits" is `edit_statistics`, "drift" its difference to `start`. None if there is no value.
+        population); "kept_by_task" counts the groups that are trained on, and "ties" is `ties` of these; "edits" is
+        `edit_statistics`, "drift" its difference to `start`. None if there is no value.
     """
-    edits = edit_statistics(groups)
+    edits, kept = edit_statistics(groups), [group for group in groups if group.dropped is None]
     row = {
         "step": step,
         **reward_statistics(groups),
-        "groups_kept": sum(group.dropped is None for group in groups),
+        "groups_kept": len(kept),
+        "kept_by_task": dict(sorted(Counter(group.task for group in kept).items())),
+        "ties": ties([group.rewards for group in kept]),
         "dropped": dict(Counter(group.dropped for group in groups if group.dropped)),
         **numbers,
         "edits": edits,
@@ -167,6 +172,12 @@ def reward_statistics(groups: Sequence[GroupMeasures]) -> StepRow:
         "parts_reasons": {name: _commonest(missing[name]) for name in sorted(missing) if missing[name]},
         "prompts": sorted({prompt for group in groups for prompt in group.prompts}),
     }
+
+
+def ties(groups: Sequence[Sequence[float]]) -> float | None:
+    """The share of pairs of edits of one group whose rewards are equal up to noise; None if there are no pairs."""
+    pairs = [pair for rewards in groups for pair in combinations(rewards, 2)]
+    return fmean(abs(one - other) < STD_MIN for one, other in pairs) if pairs else None
 
 
 def reasons_of(groups: Sequence[GroupMeasures]) -> Counter[str]:

@@ -54,6 +54,7 @@ from editr1.training.log import RunLog, StepProgress, Stopwatch, by_rank, imbala
 from editr1.training.rewarding import FailureWatch, Rewarding, assign_advantages
 from editr1.training.run_files import CHECKPOINTS
 from editr1.training.seal import read_state
+from editr1.training.self_check import SelfCheck
 from editr1.training.session import header, opened_log
 from editr1.training.sharing import Share, share_edits, share_rows, widened
 from editr1.training.state import read_weights, write_weights
@@ -97,7 +98,8 @@ class Trainer:
         self.step, self.seconds, self._step_seconds = 0, 0.0, 0.0
         self.place, self.banned = 0, set[int]()  # in the epochs, and the items that are not drawn any more
         self.start: dict[str, float] = {}  # what the edits of the first step looked like
-        self._whole, self._checked = True, False  # the weights are those after `step` steps, not between two
+        self._whole = True  # the weights are those after `step` steps, not between two
+        self._self_check = SelfCheck(editor, self.names, self.out, world)
         self._failures = FailureWatch(config.failures.share, config.failures.steps, config.optional_rewards)
         self._resume()
         sizes = config.rollout.groups_per_step, config.rollout.group_size
@@ -136,6 +138,7 @@ class Trainer:
                 while self.step < last and self._fits(max_seconds):
                     row = self.train_step(log, interrupts)
                     progress.show(row, sounding(log.rows if log else [row], self.config.optim.grad_clip))
+                    self._self_check.tell(progress, last=self.step == self.config.steps)
                     if on_step:
                         on_step(row)
             except KeyboardInterrupt:
@@ -204,9 +207,7 @@ class Trainer:
                 scheduler=self.algorithm.scheduler or settings.scheduler,
                 keep_trajectory=self.algorithm.keeps_trajectory,
             )
-            if not self._checked:  # once a session: what is trained is what was sampled
-                self.editor.self_check(rollout)
-                self._checked = True
+            self._self_check.replay(rollout)
         return Group(index, sample, replace(rollout, calls=[]), first=share.first)  # its calls are large, and done with
 
     def rows(self, index: int, edits: Edits) -> Rows:
@@ -264,6 +265,7 @@ class Trainer:
         if self._total:
             with self._meeting():
                 sum_gradients(self.world, self.params, sums, self.editor.replicas)
+            self._self_check.watch(self.params)
         with self.clock("train"):
             losses = dict(zip(names, sums.tolist(), strict=True)) if self._total else dict.fromkeys(names)
             return {**losses, "grad_norm": self._clip()}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,6 +71,32 @@ def test_a_package_that_is_not_installed_is_a_fault(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(machine, "requires", unknown)
     assert any("editr1 is not installed" in fault for fault in examine_machine([]).faults)
+
+
+def test_a_gpu_has_its_free_memory_and_one_that_fails_is_a_fault(whole: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def memory(device: torch.device) -> tuple[int, int]:
+        if device.index == 1:
+            raise RuntimeError("CUDA error: device busy\nmore words")
+        return 30 * 2**30, 80 * 2**30
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    gpu = SimpleNamespace(name="A GPU", total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", memory)
+    found = examine_machine([])
+    assert found.facts["devices"]["cuda:0"] == {"name": "A GPU", "free_gib": 30.0, "memory_gib": 80.0}
+    assert found.faults == ["cuda:1 (A GPU) cannot be used: CUDA error: device busy; see nvidia-smi"]
+
+
+def test_a_driver_whose_gpu_torch_does_not_see_is_a_fault(
+    whole: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(machine, "DRIVER", tmp_path / "version")
+    assert examine_machine([]).faults == []
+    (tmp_path / "version").touch()
+    (fault,) = examine_machine([]).faults
+    assert fault.startswith(f"there is an NVIDIA driver, and torch {torch.__version__} sees no GPU")
 
 
 def test_a_full_disk_is_wrong_and_exits_with_1(whole: None, monkeypatch: pytest.MonkeyPatch) -> None:

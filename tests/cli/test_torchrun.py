@@ -50,6 +50,10 @@ def test_full_finetuning_whose_weights_are_spread_over_ranks_goes_on_with_anothe
     for name in ("policy", "old", "ema"):
         expected = weights(tmp_path / "straight", name)
         assert (weights(out, name) - expected).norm() <= 1e-5 * expected.norm()
+    checks = [json.loads((path / "self_check.json").read_text()) for path in (out, tmp_path / "straight")]
+    for key in ("replay_error", "trained", "layers", "modules", "silent", "dead_ends"):  # of shards on four ranks, too
+        assert checks[0][key] == checks[1][key], key
+    assert checks[0]["silent"] == [] and checks[0]["trained"] == checks[0]["layers"] > 0
     exported = CliRunner().invoke(app, ["export", str(out), "--merge", "--to", str(tmp_path / "export")])
     assert exported.exit_code == 0, exported.output
 

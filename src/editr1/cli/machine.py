@@ -18,6 +18,7 @@ from editr1.errors import UserError, collect, first_line
 GIB = 2**30
 LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 DEVELOPERS = "dev"  # the extra of those who work on editr1 itself
+DRIVER = Path("/proc/driver/nvidia/version")
 FULL = 1.0  # GiB of disk below which a run does not go far
 
 
@@ -120,7 +121,7 @@ def _look_at_devices(machine: Machine) -> None:
             machine.faults.append(f"{place} ({name}) cannot be used: {first_line(error)}; see nvidia-smi")
             continue
         devices[place] = {"name": name, "free_gib": round(free, 1), "memory_gib": round(whole, 1)}
-    if len(names) == 1 and Path("/proc/driver/nvidia/version").exists():
+    if len(names) == 1 and DRIVER.exists():
         build = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "is built for the CPU alone"
         machine.faults.append(
             f"there is an NVIDIA driver, and torch {torch.__version__} sees no GPU (it {build}): install the torch of "

@@ -66,7 +66,7 @@ class Run:
     after: str
     grids: list[Path]
     session: dict[str, Any]
-    self_check: dict[str, Any] | None
+    self_check: dict[str, Any] | None = None
 
     @property
     def algorithm(self) -> Words:

@@ -37,7 +37,7 @@ def server(tmp_path: Path) -> Iterator[str]:
             process.wait(SECONDS)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_data_build_with_the_toy_judges_server_rejects_what_it_says_and_counts_it(server: str, tmp_path: Path) -> None:
     make_scenes(tmp_path / "pictures", 2)
     command = ["data", "build", str(tmp_path / "pictures"), "--out", str(tmp_path / "data"), "--per-picture", "10"]

@@ -37,6 +37,7 @@ def check(
 
     if root is not None and not root.is_dir():
         raise UserError(f"--root {root}: there is no such folder")
+    _refuse_other_forms(folder)
     held = None if heldout is None else heldout_sources(open_stored(heldout, root))
     data_check = DataCheck(folder, root, None if editor is None else _long_texts(editor), held)
     if as_json:
@@ -59,7 +60,19 @@ def preview(
     """Write a contact sheet of a dataset: one page with its pictures, instructions, requirements and tasks."""
     from editr1.report.data_preview import write_preview
 
+    _refuse_other_forms(folder)
     typer.echo(write_preview(folder, out, limit, root))
+
+
+def _refuse_other_forms(folder: Path) -> None:
+    """Refuse a folder without lines, and say what makes them."""
+    from editr1.data.samples import file_of
+
+    if not file_of(folder)[0].exists():
+        raise UserError(
+            f"{folder} has no data.jsonl; write one, or make one of parquet files, shards or a saved dataset: "
+            "editr1 data convert"
+        )
 
 
 def _long_texts(editor: str) -> Any:

@@ -113,7 +113,8 @@ def test_the_command_prints_lines_or_json_and_its_exit_code_tells(tmp_path: Path
     assert sum(result["kinds"].values()) == 25 and result["items"] == GOOD + 13
     clean = run(app, ["data", "check", str(export_toy(tmp_path / "toy", 9)), "--json"])
     assert clean.exit_code == 0 and json.loads(clean.output)["faults"] == []
-    assert run(app, ["data", "check", str(tmp_path / "none")]).exit_code == 2
+    none = run(app, ["data", "check", str(tmp_path / "none")])
+    assert none.exit_code == 2 and "has no data.jsonl; write one, or make one of parquet files" in none.stderr
 
 
 def test_the_command_knows_the_tokens_of_an_editor_and_held_out_data(tmp_path: Path) -> None:

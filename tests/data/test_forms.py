@@ -87,7 +87,13 @@ def test_pictures_may_be_plain_bytes(tmp_path: Path) -> None:
 def test_texts_of_a_shard_may_be_files_of_their_own(tmp_path: Path) -> None:
     picture = ROWS[0]["source"]
     files = {"a/1.txt": b"go\n", "a/1.requirement.txt": b"it goes", "a/1.jpg": picture, "a/1.target.png": b"x"}
-    more = {"a/2.prompt.txt": b"on", "a/2.image.PNG": picture, "readme": b"x", "b/1.json": b'{"instruction": "b"}'}
+    more = {
+        "a/._2.png": b"of a Mac",
+        "./a/2.prompt.txt": b"on",
+        "./a/2.image.PNG": picture,
+        "readme": b"x",
+        "b/1.json": b'{"instruction": "b"}',
+    }
     write_tar([*files.items(), *more.items(), ("b/1.png", picture)], tmp_path / "x.tar")
     faults: list[str] = []
     data = open_stored(tmp_path / "x.tar", faults=faults)
@@ -162,6 +168,13 @@ def no_list(folder: Path) -> None:
     (folder / "state.json").write_text("{}")
 
 
+def no_text(folder: Path) -> None:
+    file = folder / "data-00000-of-00002.arrow"
+    file.write_bytes(
+        file.read_bytes().replace(ROWS[0]["instruction"].encode(), b"\xff" * len(ROWS[0]["instruction"]), 1)
+    )
+
+
 def no_stream_end(folder: Path) -> None:
     file = folder / "data-00000-of-00002.arrow"
     file.write_bytes(file.read_bytes()[:-8])
@@ -191,6 +204,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "a name that leaves the shard": ("tar", shard(("../a.png", PNG)), r"00000\.tar: \.\./a\.png: the name leaves"),
     "an absolute name": ("tar", shard(("/etc/a.png", PNG)), r": the name leaves"),
     "a link in a shard": ("tar", linked, r"00000\.tar: a\.png: it is a link"),
+    "texts that are no UTF-8 in a table": ("saved", no_text, r"cannot read .*data-00000-of-00002\.arrow: .*UTF8"),
     "a shard's text that is no JSON": ("tar", shard(("a.png", PNG), ("a.json", b"{")), r"a\.json: not JSON"),
     "a shard's text that is no object": ("tar", shard(("a.png", PNG), ("a.json", b"[]")), r"must be one JSON object"),
     "a shard's text that is no UTF-8": ("tar", shard(("a.png", PNG), ("a.txt", b"\xff")), r"a\.txt: .*UTF-8"),

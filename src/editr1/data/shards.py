@@ -2,7 +2,7 @@
 
 `0001.json` holds the texts by their names in a data.jsonl; `0001.txt` is the instruction, or `0001.requirement.txt` the
 text of that name. `0001.jpg` or `0001.source.jpg` is the source image, and `0001.reference1.png`, `0001.reference2.png`
-are further ones. Other files are passed over. The name is the key of an item that has none.
+are further ones. Other files are passed over, hidden ones too. The name is the key of an item that has none.
 
 What is held of an item are its texts, and where its pictures lie in the shard: they are read with it. Nothing is
 unpacked to the disk.
@@ -15,7 +15,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from editr1.data.pictures import Embedded
@@ -62,9 +62,9 @@ class ShardDataset(RowsDataset):
 
 def _split(name: str) -> tuple[str, str]:
     """The name of the item, with its folder, and what comes after the first dot."""
-    path = PurePosixPath(name)
-    stem, _, ending = path.name.partition(".")
-    return str(path.with_name(stem or path.name)), ending
+    folder, slash, file = name.removeprefix("./").rpartition("/")
+    stem, _, ending = file.partition(".")
+    return f"{folder}{slash}{stem}", ending
 
 
 def _row(where: str, name: str, members: dict[str, ShardMember]) -> Row:
@@ -110,7 +110,7 @@ def _object(member: ShardMember) -> dict[str, Any]:
 
 
 def _members(file: Path) -> Iterator[ShardMember]:
-    """The plain files in a shard, in their order.
+    """The plain files in a shard that are not hidden, in their order.
 
     Raises:
         UserError: It is no tar file, compressed, cut short or damaged, or holds links or names that leave its folder.
@@ -119,7 +119,7 @@ def _members(file: Path) -> Iterator[ShardMember]:
         with tarfile.open(file, "r:") as tar:
             while (info := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # or it would hold all of them
-                if info.isdir():
+                if info.isdir() or info.name.rpartition("/")[2].startswith("."):
                     continue
                 _refuse(info, f"{file}: {info.name}")
                 yield ShardMember(file, info.name, info.offset_data, info.size)
@@ -131,8 +131,7 @@ def _members(file: Path) -> Iterator[ShardMember]:
 
 
 def _refuse(info: tarfile.TarInfo, where: str) -> None:
-    path = PurePosixPath(info.name)
-    if path.is_absolute() or ".." in path.parts:
+    if info.name.startswith("/") or ".." in info.name.split("/"):
         raise UserError(f"{where}: the name leaves the shard's folder; write the shard without it")
     if fault := fault_of(info.name):
         raise UserError(f"{where}: the name: {fault}; write the shard without it")

@@ -135,7 +135,7 @@ def _map_arrow(file: Path) -> Any:
                 raise OSError("it is cut short")
         table = library.Dataset.from_file(str(file)).data
         _refuse_missing(file, table.column_names)
-        return table
+        return _checked(table)
 
 
 def _map_parquet(file: Path) -> Any:
@@ -148,7 +148,14 @@ def _map_parquet(file: Path) -> Any:
         if (size := file.stat().st_size) > LARGE:
             tell(f"reading {file} ({size / 1e9:.0f} GB); if it is new, datasets copies it into its cache first")
         columns = [column for name in FIELDS if (column := named(names, name))]
-        return library.Dataset.from_parquet(str(file.resolve()), columns=columns, batch_size=BATCH).data
+        return _checked(library.Dataset.from_parquet(str(file.resolve()), columns=columns, batch_size=BATCH).data)
+
+
+def _checked(table: Any) -> Any:
+    """The columns that are read, whose texts are UTF-8, and whose cells lie inside the file: Arrow trusts a file."""
+    table = table.table.select([column for name in FIELDS if (column := named(table.column_names, name))])
+    table.validate(full=True)
+    return table
 
 
 def _refuse_missing(file: Path, names: list[str]) -> None:
@@ -172,7 +179,9 @@ def _readable(file: Path) -> Iterator[Any]:
     logging.set_verbosity(logging.CRITICAL)
     try:
         yield datasets
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # those of Arrow are among them
+    except UserError:
+        raise
+    except Exception as error:  # both libraries raise whatever they stumble over in a damaged file
         raise UserError(f"cannot read {file}: {first_line(error.__cause__ or error)}; write it again") from error
     finally:
         logging.set_verbosity(verbosity)

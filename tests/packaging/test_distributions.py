@@ -20,7 +20,7 @@ import editr1
 from tests.packaging.conftest import ROOT
 
 PACKAGE = ROOT / "src" / "editr1"
-EXTRAS = {"dev", "docs", "toy", "figures", "serve", "tensorboard", "wandb", "trackio", "ocr", "int8", "nf4"}
+EXTRAS = {"datasets", "dev", "docs", "toy", "figures", "serve", "tensorboard", "wandb", "trackio", "ocr", "int8", "nf4"}
 SERVERS = {"fastapi", "starlette", "uvicorn", "h11"}
 PLACES = re.compile(rb"/(?:work|tmp|root|home|opt|mnt|Users)/[\w.]+")
 """Folders of the machines of people; web pages and examples in words have none of them."""

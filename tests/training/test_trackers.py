@@ -23,9 +23,10 @@ from editr1.config.loading import load_config
 from editr1.config.settings import Config
 from editr1.errors import UserError
 from editr1.files import read_lines
-from editr1.training import trackers
+from editr1.training import preflight, trackers
 from editr1.training.log import RunLog
-from editr1.training.trackers import Apart, check_trackers, close_all, flat, open_trackers, read_mark
+from editr1.training.preflight import check_trackers
+from editr1.training.trackers import Apart, close_all, flat, open_trackers, read_mark
 from tests.cli.test_torchrun import SIZES
 from tests.training.runs import Make
 from tests.training.tracked import wandb_files, wandb_rows
@@ -73,7 +74,7 @@ def test_without_tensorboard_a_run_has_its_rows_and_says_once_what_to_install(
 def test_a_tracker_that_is_asked_for_and_not_installed_is_refused_with_the_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
     check_trackers(["tensorboard"])
     with pytest.raises(UserError, match=r"wandb is not installed: pip install 'editr1\[wandb\]'"):
         check_trackers(["tensorboard", "wandb"])

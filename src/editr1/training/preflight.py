@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +19,7 @@ from PIL import Image as Images
 from PIL.Image import Image
 
 from editr1.config.rewards import JudgeRewardConfig
-from editr1.config.settings import Config
+from editr1.config.settings import Config, TrackerName
 from editr1.data.forms import open_stored
 from editr1.data.samples import EditDataset, EditSample, StoredDataset
 from editr1.devices import memory_of, pick_device, pick_dtype
@@ -34,7 +35,6 @@ from editr1.training.data_check import PictureCheck, describe, headers_of, repet
 from editr1.training.data_record import DataRecord
 from editr1.training.datasets import open_dataset, open_datasets
 from editr1.training.seal import read_state
-from editr1.training.trackers import check_trackers
 
 GB = 1e9
 SMALL = 256  # longest side of the pictures in questions
@@ -118,6 +118,13 @@ def check_out(out: Path, config: Config) -> str:
     state = read_state(last)
     checkpoint.refuse_changes(out, state["config"], config)
     return f"{out}, goes on after step {state['step']}"
+
+
+def check_trackers(names: Sequence[TrackerName]) -> None:
+    """A UserError if one that the settings ask for is not installed; a run goes on without TensorBoard, the default."""
+    for name in names:
+        if name != "tensorboard" and find_spec(name) is None:
+            raise UserError(f"trackers: {name} is not installed: pip install 'editr1[{name}]', or leave it out")
 
 
 def check_writable(folder: Path, setting: str) -> None:

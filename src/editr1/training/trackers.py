@@ -31,7 +31,7 @@ import numpy as np
 from PIL.Image import Image
 
 from editr1.config.settings import Config, TrackerName
-from editr1.errors import UserError, first_line, read_json
+from editr1.errors import first_line, read_json
 from editr1.files import write_file
 from editr1.training.run_files import BOARD, TRACKERS
 from editr1.training.step_row import StepRow
@@ -239,19 +239,12 @@ def open_trackers(config: Config, out: Path, rows: Sequence[StepRow], step: int)
     for name in dict.fromkeys(config.trackers):
         if find_spec(name) is not None:
             trackers.append(Apart(name, partial(_open, name, out, step, settings)))
-        else:  # `check_trackers` refuses the other two
+        else:  # `preflight.check_trackers` refuses the other two
             _log.warning("%s is not written; for TensorBoard's curves, pip install 'editr1[tensorboard]'", out / BOARD)
     for tracker in trackers:
         for row in rows[-BEHIND // 2 :] if tracker.name != "tensorboard" else ():
             tracker.row(row)
     return trackers
-
-
-def check_trackers(names: Sequence[TrackerName]) -> None:
-    """A UserError if one that the settings ask for is not installed; a run goes on without TensorBoard, the default."""
-    for name in names:
-        if name != "tensorboard" and find_spec(name) is None:
-            raise UserError(f"trackers: {name} is not installed: pip install 'editr1[{name}]', or leave it out")
 
 
 def _open(name: TrackerName, out: Path, step: int, settings: Mapping[str, Any]) -> Tracker:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pyarrow import parquet
 
 from editr1.cli.main import app
-from editr1.files import read_lines
+from editr1.training.step_row import StepRow
 from tests.cli.test_torchrun import SIZES
 from tests.formats import arrow_table, toy_rows, write_form
+from tests.training.runs import rows_of
 
-TIMES = ("seconds", "train_seconds", "images_per_s")
 ROWS = toy_rows(8)
 
 
-def train(place: Path, out: Path, *overrides: str) -> list[dict[str, Any]]:
+def train(place: Path, out: Path, *overrides: str) -> list[StepRow]:
     words = ("data.kind=jsonl", f"data.path={place}", "evaluation={split: 2, edits: 1, steps: 2}", f"out={out}")
     small = ("rollout.groups_per_step=2", "rollout.group_size=3", "save_every=1")
     app(["train", "toy", *SIZES, *small, *words, *overrides], standalone_mode=False)
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in read_lines(out / "metrics.jsonl")]
+    return rows_of(out)
 
 
 @pytest.mark.long

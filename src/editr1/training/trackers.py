@@ -131,7 +131,14 @@ class Wandb:
             dir=os.environ.get("WANDB_DIR", str(out)),
             mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
             config=dict(settings),
-            settings=wandb.Settings(console="off", silent=True, disable_code=True, finish_timeout=CLOSING / 2),
+            settings=wandb.Settings(
+                console="off",
+                silent=True,
+                disable_code=True,
+                init_timeout=CLOSING / 2,  # its own would hold the process after the run
+                login_timeout=CLOSING / 2,
+                finish_timeout=CLOSING / 2,
+            ),
         )
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:

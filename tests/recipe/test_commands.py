@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from editr1.cli.main import app
+from editr1.data.holdout import hold_out
+from editr1.data.samples import JsonlDataset
 from tests.recipe.scenes import make_scenes
 from tests.recipe.scripted import ScriptedServer
 
@@ -46,3 +50,22 @@ def test_what_is_built_passes_data_check(tmp_path: Path) -> None:
     ]  # fmt: skip
     checked = CliRunner().invoke(app, ["data", "check", str(tmp_path / "out")])
     assert checked.exit_code == 0, checked.output
+
+    items = JsonlDataset(tmp_path / "out")
+    assert len(set(items.sources)) == 4  # a red box makes another file of a picture, and no other picture
+    for part in hold_out(items, items.sources, 2):
+        assert Counter(items.lines[index].task for index in part.indices) in (
+            {"redbox": 3, "remove": 3},
+            {"redbox": 1, "remove": 1},
+        )
+
+
+def test_an_editor_is_measured_on_what_is_built(tmp_path: Path) -> None:
+    known = make_scenes(tmp_path / "pictures", 2)
+    with ScriptedServer([*known.values()]) as server:
+        command = ["data", "build", str(tmp_path / "pictures"), "--out", str(tmp_path / "out"), "--model", server.model]
+        assert CliRunner().invoke(app, [*command, "--tasks", "remove,redbox"]).exit_code == 0
+    measure = ["eval", "data", str(tmp_path / "out"), "--editor", "toy", "--judge", "toy", "--steps", "2"]
+    measured = CliRunner().invoke(app, [*measure, "--out", str(tmp_path / "measured")])
+    assert measured.exit_code == 0, measured.output
+    assert re.search(r"redbox .*\b2\b", measured.stdout) and re.search(r"remove .*\b2\b", measured.stdout)

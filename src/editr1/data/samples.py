@@ -6,6 +6,7 @@ run's seed (`data/seeds.py`), so that a step does not depend on earlier draws.
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Hashable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -84,6 +85,7 @@ class ItemLine(BaseModel):
     task: str = Field(default="edit", min_length=1)
     key: str | None = Field(default=None, min_length=1)
     references: list[str] = []
+    origin: str | None = Field(default=None, pattern=r"^[^\x00]+$")
 
     @field_validator("instruction", "requirement")
     @classmethod
@@ -130,9 +132,16 @@ class StoredDataset:
 
     @property
     def sources(self) -> list[Hashable]:
-        """The source image of each item: its file, or what an embedded one is known by; equal ones are the same."""
-        sources = (pictures[0] for _, _, pictures in self.items)
-        return [source.content_key() if isinstance(source, Embedded) else source for source in sources]
+        """The source image of each item: its file, or what an embedded one is known by; equal ones are the same.
+
+        The source of an item with an `origin` was made from that file, and counts as it.
+        """
+        return [self._origin(line, source) for line, _, (source, *_) in self.items]
+
+    def _origin(self, line: ItemLine, source: Picture) -> Hashable:
+        if line.origin is not None:
+            return Path(os.path.realpath(self.folder / line.origin))
+        return source.content_key() if isinstance(source, Embedded) else source
 
     def checksum(self) -> str:
         """What keys and texts of the items are known by: 8 hexadecimal digits."""
@@ -166,8 +175,9 @@ class StoredDataset:
 class JsonlDataset(StoredDataset):
     """A folder with pictures and a `data.jsonl`, one item per line.
 
-    {"source", "instruction", "requirement", "task", "key", "references"}: `source` and the list `references` (further
-    source images) are paths inside the folder. Only the first two are required; the default key is "line-<number>".
+    {"source", "instruction", "requirement", "task", "key", "references", "origin"}: `source` and the list `references`
+    (further source images) are paths inside the folder. Only the first two are required; the default key is
+    "line-<number>". `origin` names the picture that the source was made from: a split keeps the items of both together.
     All lines are checked here; a picture is opened with its item. Without a `data.jsonl`, the `train_metadata.jsonl` of
     Edit-R1's released code is read: {"image", "prompt", "requirement"}.
 

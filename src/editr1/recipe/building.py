@@ -229,9 +229,9 @@ def _save(out: Path, photo: Photo, outcome: Outcome) -> Row:
 
 def _item(out: Path, photo: Photo, source: str, stem: str, draft: Draft, texts: Written) -> ItemLine:
     """An item, whose own pictures are written."""
-    if draft.source is not photo.image:
-        source = _write_png(out, f"boxed/{stem}.png", draft.source)
     line: dict[str, Any] = {"key": f"{photo.name}:{draft.task}", "task": draft.task, "source": source}
+    if draft.source is not photo.image:
+        line |= {"source": _write_png(out, f"boxed/{stem}.png", draft.source), "origin": source}
     if draft.other is not None:
         line["references"] = [_write_png(out, f"crops/{stem}.png", draft.other[1])]
     return ItemLine(**line, instruction=texts.instruction, requirement=texts.requirement)

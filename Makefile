@@ -46,11 +46,12 @@ check: $(STAMP)  ## lint (docstrings too), format, types
 docs: $(STAMP)  ## build the docs site into site/ (python -m http.server -d site shows it)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-bench: $(STAMP)  ## seconds a step by part against bare calls, memory; writes benchmarks/results.json
+bench: $(STAMP)  ## seconds a step by part, against bare calls and the published recipe; memory; writes benchmarks/results.json
 	@$(BIN)/python benchmarks/speed.py
 	@$(BIN)/python benchmarks/judge_client.py
 	@$(BIN)/python benchmarks/ranks.py
 	@$(BIN)/python benchmarks/sharding.py
+	@$(BIN)/python benchmarks/recipe.py
 
 dist: $(STAMP)  ## build and check dist/: the wheel and the source distribution
 	@rm -rf dist

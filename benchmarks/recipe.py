@@ -1,0 +1,286 @@
+"""The same step the published way: what editr1's order of work saves, where the mathematics are the same.
+
+    python benchmarks/recipe.py [ROUNDS]
+
+`Recipe` trains as the released code of Edit-R1 does (PKU-YuanGroup/Edit-R1, `scripts/train_nft_qwen_image_edit.py` and
+its pipeline), on our parts: prompt and source are encoded for every image, not once per group; trained, old and
+reference policy are called for every image and level; dropped groups are computed and masked; a judge in this process,
+of which the released code has none, is asked after all rollouts. LoRA weights are float32 both ways. Loss and gradient
+are the same.
+
+Left out of its cost, because that would change the mathematics, or because it can be set in both ways: padding of
+prompts to 256 tokens, gradient checkpointing, one level of three images per call, error weights in float64, and all
+that several GPUs add.
+
+Both ways train the toy preset from the same seed and take turns: ours, recipe, ours, recipe. Writes these keys of
+benchmarks/results.json, unless ROUNDS is less than 20; exits with 1 where the losses differ:
+
+    identical_ratio       seconds of a step, ours / recipe: medians, with none and with half of the groups dropped
+    identical_spread      smallest and largest ratio of two neighbouring steps
+    identical_seconds     medians
+    calls                 rows of each model in a step, none dropped, by stage: ours, recipe, fewest. The last one is
+                          counted from the algorithm, for a step in which the old policy is not the trained one
+    calls_half_dropped    likewise
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from speed import Tape, replaced
+from torch import Tensor, no_grad
+
+from editr1.algorithms.base import Credit, Rows
+from editr1.algorithms.nft import NFT
+from editr1.config.loading import load_config
+from editr1.config.settings import Config
+from editr1.data.samples import EditSample
+from editr1.editors.open import open_config_editor
+from editr1.editors.recorder import Conditioning, map_tensors
+from editr1.judges.open import open_config_judge
+from editr1.training import trainer as loop
+from editr1.training.datasets import open_datasets
+from editr1.training.exchange import Judged, Portion
+from editr1.training.group import Group
+from editr1.training.interrupts import Interrupts
+from editr1.training.log import StepProgress
+from editr1.training.rewarding import Rewarding
+from editr1.training.sharing import Share
+from editr1.training.trainer import Trainer
+
+RESULTS = Path(__file__).parent / "results.json"
+ROUNDS, WARM = 20, 2  # steps; in the first two, the old policy is the trained one
+SIZES = ("rollout.groups_per_step=2", "rollout.group_size=12", "algorithm.filter=off", "save_every=1000")
+BARS = {"none_dropped": 0.90, "half_dropped": 0.65}
+CLOSE = 1e-5  # of the loss, relative
+Calls = dict[str, dict[str, int]]
+"""Rows of the calls of a step, by stage and model."""
+
+
+class Recipe(Trainer):
+    """Trains on one process as the released code does."""
+
+    def rollout(self, sample: EditSample, index: int, share: Share | None = None) -> Group:
+        edits = self.config.rollout.group_size if share is None else share.count
+        with encoding_every_image(self.editor.pipe, edits):
+            return super().rollout(sample, index, share)
+
+    def _collect(self) -> list[Group]:
+        with replaced(loop, "Rewarding", AfterRollouts):
+            return super()._collect()
+
+    def _hand_out(self, groups: Sequence[Group], judged: Sequence[Judged]) -> list[Portion]:
+        """Rows of all groups, those of dropped ones with weight 0; none if all are dropped, which ends a step early."""
+        kept = {each.index for each in judged if each.dropped is None}
+        portions = super()._hand_out(groups, [replace(each, dropped=None) for each in judged])
+        self._total = sum(part.share.stop - part.share.start for part in portions if part.index in kept)
+        masked = [replace(part, share=replace(part.share, weight=float(part.index in kept))) for part in portions]
+        return masked if kept else []
+
+    def _velocities(self, conditioning: Conditioning, rows: Rows) -> Mapping[str, Tensor]:
+        policies, inputs = self.editor.policies, (conditioning, rows.x_t, rows.t)
+        velocities = {"default": self.editor.velocity(*inputs)}
+        for name in ("old", "reference"):
+            with no_grad(), policies.using(name):
+                velocities[name] = self.editor.velocity(*inputs)
+        return velocities
+
+
+class AfterRollouts(Rewarding):
+    """Asks a judge in this process about the groups when all are made; another one at once, as the released code."""
+
+    def __init__(self, judge: Any, threads: int) -> None:
+        super().__init__(judge, threads)
+        self._waiting: list[Group] = []
+
+    def start(self, group: Group) -> None:
+        if self.judge.remote:
+            super().start(group)
+        else:
+            self._waiting.append(group)
+
+    def finish(self, on_wait: Callable[[int], None] = lambda done: None) -> None:
+        for group in self._waiting:
+            super().start(group)
+        super().finish(on_wait)
+
+
+@contextmanager
+def encoding_every_image(pipe: Any, images: int) -> Iterator[None]:
+    """Inside, prompt and source are encoded `images` times: the text in one call, the source in one call each.
+
+    The pipeline, which repeats an encoding for its images, gets one of them.
+    """
+    kind, encode = type(pipe.processor), pipe.vae.encode
+
+    def encode_each(*args: Any, **kwargs: Any) -> Any:
+        for _ in range(images - 1):
+            encode(*args, **kwargs)
+        return encode(*args, **kwargs)
+
+    with ExitStack() as stack:
+        for owner, name in ((kind, "__call__"), (pipe.text_encoder, "forward")):
+            stack.enter_context(replaced(owner, name, _in_rows(getattr(owner, name), images)))
+        stack.enter_context(replaced(pipe.vae, "encode", encode_each))
+        yield
+
+
+def _in_rows(function: Callable[..., Any], images: int) -> Callable[..., Any]:
+    """`function` called with its lists and tensors repeated `images` times; of what it returns, the first part."""
+
+    def repeated(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.repeat(images, *[1] * (value.ndim - 1))
+        return value * images if isinstance(value, list) else value
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        made = function(*map(repeated, args), **{name: repeated(value) for name, value in kwargs.items()})
+        return type(made)(map_tensors(dict(made), lambda tensor: tensor[: len(tensor) // images]))
+
+    return call
+
+
+class HalfDropped(NFT):
+    """DiffusionNFT that drops every second group of a step, whatever the rewards are."""
+
+    @property
+    def needs_whole_step(self) -> bool:
+        return True
+
+    def credit(self, *args: Any, **kwargs: Any) -> Credit:
+        credit = super().credit(*args, **kwargs)
+        return replace(credit, dropped=["agree_and_high" if i % 2 else None for i in range(len(credit.dropped))])
+
+
+def open_way(kind: type[Trainer], config: Config) -> Trainer:
+    """A trainer of the toy that trains in one of the two ways."""
+    trainer = kind(config, open_config_editor(config), open_config_judge(config), open_datasets(config)[0])
+    trainer.progress = StepProgress(0, config.steps, quiet=True)
+    return trainer
+
+
+def drop_half(trainer: Trainer) -> None:
+    """From now on, train on half of the groups."""
+    trainer.algorithm = HalfDropped(**trainer.algorithm.model_dump())
+
+
+def step(trainer: Trainer) -> dict[str, Any]:
+    """One step; its row."""
+    return trainer.train_step(None, Interrupts())
+
+
+def count_calls(trainer: Trainer) -> Calls:
+    """Make a step, and return the rows of its model calls."""
+    tape, pipe, judge = Tape(trainer), trainer.editor.pipe, trainer.judge
+    models = {"encoder": pipe.text_encoder, "vae": pipe.vae, "denoiser": trainer.editor.denoiser}
+    models["judge"] = judge.model.model  # type: ignore[attr-defined]
+    calls: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    with tape.recording():
+        step(trainer)
+    for call in tape.calls:
+        for name, model in models.items():
+            if getattr(call.function, "__self__", None) is model:
+                calls[call.part][name] += _rows(call.args, call.kwargs)
+    return {stage: dict(rows) for stage, rows in calls.items()}
+
+
+def _rows(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Rows of a model's call."""
+    batch = next((kwargs[name] for name in ("hidden_states", "input_ids") if name in kwargs), None)
+    return len(args[0] if batch is None else batch)
+
+
+def fewest_calls(trainer: Trainer, kept: int) -> Calls:
+    """The rows without which the loss of a step, of whose groups `kept` are trained on, cannot be computed."""
+    rollout, algorithm = trainer.config.rollout, trainer.algorithm
+    groups, images = rollout.groups_per_step, rollout.groups_per_step * rollout.group_size
+    rows = kept * rollout.group_size * algorithm.levels_per_edit(rollout.steps)
+    return {
+        "encode": {"encoder": groups, "vae": groups},
+        "rollout": {"denoiser": images * rollout.steps},
+        "decode": {"vae": images},
+        "judge": {"judge": images},
+        "train": {"denoiser": rows * (1 + len(algorithm.asks(trainer.step)))},
+    }
+
+
+def measure(half: bool, rounds: int) -> tuple[dict[str, list[float]], dict[str, Calls], float]:
+    """Seconds of the steps of both ways, their rows and the fewest, and the largest relative gap of their losses."""
+    seconds: dict[str, list[float]] = {"ours": [], "recipe": []}
+    with tempfile.TemporaryDirectory() as out:
+        configs = {name: load_config("toy", [*SIZES, f"out={out}/{name}"]) for name in seconds}
+        ways = {"ours": open_way(Trainer, configs["ours"]), "recipe": open_way(Recipe, configs["recipe"])}
+        kept = configs["ours"].rollout.groups_per_step
+        if half:
+            kept -= kept // 2
+            for trainer in ways.values():
+                drop_half(trainer)
+        gap = 0.0
+        for number in range(WARM + rounds):
+            rows = {name: step(trainer) for name, trainer in ways.items()}
+            gap = max(gap, abs(rows["ours"]["loss"] / rows["recipe"]["loss"] - 1))
+            if number >= WARM:
+                for name, row in rows.items():
+                    seconds[name].append(sum(row["seconds"].values()))
+        calls = {name: count_calls(trainer) for name, trainer in ways.items()}
+        calls["fewest"] = fewest_calls(ways["ours"], kept)
+    return seconds, calls, gap
+
+
+def show(console: Console, seconds: Mapping[str, Mapping[str, float]], ratios: Mapping[str, float], calls: Any) -> None:
+    """Print both tables."""
+    table = Table(title="Seconds of a step, medians", title_justify="left")
+    for name in ("groups", "ours", "recipe", "ours / recipe", "bar"):
+        table.add_column(name)
+    for name, ratio in ratios.items():
+        ours, recipe = (f"{seconds[name][way]:.3f}" for way in ("ours", "recipe"))
+        table.add_row(name.replace("_", " "), ours, recipe, f"{ratio:.3f}", f"{BARS[name]:.2f}")
+    console.print(table)
+    table = Table(title="Rows of model calls in a step", title_justify="left")
+    for name in ("groups", "stage", "model", "ours", "recipe", "fewest"):
+        table.add_column(name)
+    for name, ways in calls.items():
+        for stage, models in ways["fewest"].items():
+            for model in models:
+                rows = [str(ways[way][stage][model]) for way in ("ours", "recipe", "fewest")]
+                table.add_row(name.replace("_", " "), stage, model, *rows)
+    console.print(table)
+
+
+def main() -> int:
+    """Measure, print, write; 1 where the two ways are not the same mathematics."""
+    rounds, console = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS, Console()
+    medians, spreads, calls, gaps = {}, {}, {}, []
+    for name in BARS:
+        seconds, calls[name], gap = measure(name == "half_dropped", rounds)
+        medians[name] = {way: median(some) for way, some in seconds.items()}
+        pairs = [ours / recipe for ours, recipe in zip(seconds["ours"], seconds["recipe"], strict=True)]
+        spreads[name] = [min(pairs), max(pairs)]
+        gaps.append(gap)
+    ratios = {name: each["ours"] / each["recipe"] for name, each in medians.items()}
+    show(console, medians, ratios, calls)
+    console.print(f"Largest relative difference of the losses: {max(gaps):.1e}")
+    if max(gaps) > CLOSE:
+        console.print(f"The two ways do not compute the same: it is over {CLOSE:.0e}.")
+        return 1
+    if rounds >= ROUNDS:
+        results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        results |= {"identical_ratio": ratios, "identical_spread": spreads, "identical_seconds": medians}
+        results |= {"calls": calls["none_dropped"], "calls_half_dropped": calls["half_dropped"]}
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

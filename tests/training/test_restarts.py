@@ -14,7 +14,7 @@ import pytest
 from tests.training.kills import launcher
 
 PROGRAM = """
-    import os, sys, time
+    import os, signal, sys, time
     from editr1.errors import UserError
     from editr1.training.distributed import first_to_fail, open_world
 
@@ -22,6 +22,8 @@ PROGRAM = """
         os.write(1, f"{text}\\n".encode())  # whole lines, also of two ranks
 
     rank, restarted = int(os.environ["RANK"]), os.environ["TORCHELASTIC_RESTART_COUNT"] == "1"
+    if rank == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun stops it, maybe before it has said why it ends
     if restarted and rank == 0:
         time.sleep(3)  # rank 1 looks for the others first: it must not find those that are gone
     with open_world(60) as world:
@@ -32,7 +34,8 @@ PROGRAM = """
             world.meet("the end")
         except UserError as error:
             say(str(error))
-            first_to_fail(error)
+            if rank == 1:
+                first_to_fail(error)
             sys.exit(2)
 """
 

@@ -165,6 +165,10 @@ def test_wandb_has_each_step_of_a_run_once_offline_although_steps_were_made_agai
     shutil.rmtree(first.out / "checkpoints/step_000003")  # as if it was killed: step 3 is made again
     make(trackers=["wandb"]).train()
     rows, seen = read_lines(first.out / "metrics.jsonl"), wandb_rows(first.out)
+    end = time.monotonic() + 60
+    while len(seen) < len(rows) and time.monotonic() < end:  # its own process may still write the last one
+        time.sleep(0.5)
+        seen = wandb_rows(first.out)
     assert len({run for run, _ in seen}) == 1 and len([*first.out.glob("wandb/offline-run-*")]) == 2
     steps = [row for _, row in seen]
     assert [row["_step"] for row in steps] == [1, 2, 3, 4] == [row["step"] for row in rows]

@@ -155,7 +155,7 @@ def fill_quantized(model: Any, kind: Quantization, dtype: torch.dtype, generator
         UserError: A package or a GPU is missing.
     """
     config = quantization(kind, "transformer", dtype).quant_mapping["transformer"]
-    quantizer = DiffusersAutoQuantizer.from_config(config)
+    quantizer = DiffusersAutoQuantizer.from_config(config, pre_quantized=False)
     quantizer.preprocess_model(model=model, device_map=None, keep_in_fp32_modules=[])
     for name, param in list(model.named_parameters()):
         value = draw(name, param, dtype, generator)

@@ -163,6 +163,7 @@ class ScriptedServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # eight talks knock at once; of five that wait, a busy machine sends the others away
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that is gone is no news."""

@@ -191,14 +191,20 @@ def test_a_build_that_is_killed_goes_on_to_the_same_bytes(
         assert server.chats - before == asked, "a third time nothing is left to ask"
 
 
-def test_boxes_of_a_file_are_used_and_sizes_out_of_range_are_counted(
-    scenes: tuple[Path, dict[str, Known]], tmp_path: Path
-) -> None:
-    known = dict([*scenes[1].items()][:6])
+def some_of(scenes: tuple[Path, dict[str, Known]], count: int, tmp_path: Path) -> tuple[Path, dict[str, Known]]:
+    """The first of the scenes, in a folder of their own."""
+    known = dict([*scenes[1].items()][:count])
     folder = tmp_path / "pictures"
     folder.mkdir()
     for name in known:
         (folder / name).write_bytes((scenes[0] / name).read_bytes())
+    return folder, known
+
+
+def test_boxes_of_a_file_are_used_and_sizes_out_of_range_are_counted(
+    scenes: tuple[Path, dict[str, Known]], tmp_path: Path
+) -> None:
+    folder, known = some_of(scenes, 6, tmp_path)
     entries = {
         name: [{"label": one["label"], "box": [end * 64 / 1000 for end in one["box"]]} for one in objects_of(value)]
         + [{"label": "speck", "box": [0, 0, 3, 3]}, {"label": "all", "box": [-5, 0, 99, 64]}]
@@ -217,11 +223,7 @@ def test_boxes_of_a_file_are_used_and_sizes_out_of_range_are_counted(
 def test_answers_that_are_not_as_asked_for_make_no_item_and_are_counted_by_reason(
     scenes: tuple[Path, dict[str, Known]], tmp_path: Path
 ) -> None:
-    known = dict([*scenes[1].items()][:8])
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for name in known:
-        (folder / name).write_bytes((scenes[0] / name).read_bytes())
+    folder, known = some_of(scenes, 8, tmp_path)
     bad = {
         "not JSON": "Sure! Remove the car.",
         "other keys or types than asked for": '{"instruction": "Remove it.", "requirement": "Gone.", "x": 1}',

@@ -164,7 +164,7 @@ def convert(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write; empty, or not there yet.")],
-    root: Annotated[Path | None, typer.Option(help="A folder that may hold pictures too, as data.root.")] = None,
+    root: Root = None,
 ) -> None:
     """Write a dataset as a folder with pictures and a data.jsonl; the pictures keep their bytes."""
     from editr1.cli.check import refuse

@@ -27,6 +27,8 @@ from editr1.errors import UserError, first_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
 """Formats that are read; others of Pillow start programs (EPS) or are rarely tested against damaged files."""
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp"})
+"""How names of their files end."""
 PIXELS_MAX = 2**26
 """Largest area of a picture: 200 MB as RGB."""
 UNCLEAR = {"F": "floating-point levels", "I": "32-bit levels", "LAB": "Lab colours"}

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from editr1.data.pictures import Embedded
+from editr1.data.pictures import SUFFIXES, Embedded
 from editr1.data.plain_text import fault_of
 from editr1.data.rows import TEXTS, Row, RowsDataset, named
 from editr1.errors import UserError, first_line, parse_json
 
-PICTURE = re.compile(r"(?:(?P<name>source|image|reference[\w-]*)\.)?(?:png|jpe?g|webp|gif|tiff?|bmp)", re.IGNORECASE)
+ENDING = "|".join(sorted(suffix.lstrip(".") for suffix in SUFFIXES))
+PICTURE = re.compile(rf"(?:(?P<name>source|image|reference[\w-]*)\.)?(?:{ENDING})", re.IGNORECASE)
 TEXT = re.compile(r"(?:(?P<name>instruction|prompt|requirement|task|key)\.)?txt", re.IGNORECASE)
 LONGEST = 2**20
 """Bytes of a text at most."""

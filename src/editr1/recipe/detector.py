@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL.Image import Image
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
 from editr1.errors import UserError, first_line
+from editr1.judges.models.local import LOCAL
 from editr1.model_files import refuse_devices, weight_files
 from editr1.recipe.boxes import Box, clamped
-
-LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 class Detector:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from editr1.data.pictures import decode, shrink
+from editr1.data.pictures import SUFFIXES, decode, shrink
 from editr1.data.seeds import key_seed
 from editr1.errors import UserError
 from editr1.judges.base import Ask
@@ -21,7 +21,6 @@ from editr1.recipe.asking import Talk
 from editr1.recipe.boxes import Box, Placed, kept
 from editr1.recipe.words import load_words
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp"})
 SHOWN = 1024 * 1024  # pixels of a picture that a model is shown, at most
 LISTING = 768  # tokens of an answer that lists objects
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pvariance
 
-from editr1.training.step_row import StepRow
+from editr1.training.step_row import StepRow, groups_made
 
 WINDOW = 10  # rows that stand for the start, or for now
 RECENT = 30  # rows that any alarm reads, besides those of the start
@@ -58,7 +58,7 @@ def item_noise(rows: Rows) -> float:
     variances = []
     for row in rows:
         spread, within = row.get("reward_std_all"), row.get("reward_std_within")
-        groups = row["groups_kept"] + sum(row["dropped"].values())
+        groups = groups_made(row)
         if spread is not None and within is not None:
             between = max(spread**2 - within**2, 0.0) * groups / max(groups - 1, 1)
             variances.append(max(between, spread**2 / 4) / groups)
@@ -118,19 +118,23 @@ def drifting(start: Rows, recent: Rows) -> Alarm | None:
     gain, error = difference(values_of(start, "reward_mean"), values_of(now, "reward_mean"))
     if gain > GAIN * error:
         return None
-    moved = {}
-    for name, limit in DRIFTS.items():
-        change, error = difference(_drift(start, name), _drift(now, name))
-        if abs(change) > max(limit, CERTAIN * error):
-            moved[name] = change
-    if not moved:
+    if not (words := drifted(start, now)):
         return None
-    words = ", ".join(f"{name.replace('_', ' ')} {change:+.2f}" for name, change in moved.items())
     return Alarm(
         "drift without gain",
         f"The edits have changed since the start ({words}) and the reward has not risen. Look at the samples: the "
         "judge may be exploited. Raise algorithm.kl or lower optim.lr.",
     )
+
+
+def drifted(before: Rows, now: Rows, grown: float = 1.0) -> str:
+    """What has clearly changed of the edits, each by `grown` times what `DRIFTS` says, in words; empty if nothing."""
+    moved = []
+    for name, limit in DRIFTS.items():
+        change, error = difference(_drift(before, name), _drift(now, name))
+        if abs(change) > max(grown * limit, CERTAIN * error):
+            moved.append(f"{name.replace('_', ' ')} {change:+.2f}")
+    return ", ".join(moved)
 
 
 def constant(start: Rows, recent: Rows) -> Alarm | None:
@@ -200,7 +204,7 @@ def values_of(rows: Rows, key: str) -> list[float]:
 
 
 def _drift(rows: Rows, name: str) -> list[float]:
-    return [row["drift"][name] for row in rows if row.get("drift")]
+    return values_of([row.get("drift") or {} for row in rows], name)
 
 
 def _mean(rows: Rows, key: str) -> float | None:

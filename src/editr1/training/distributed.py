@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -202,23 +202,24 @@ def first_to_fail(error: BaseException) -> bool:
     """
     handler = get_error_handler()
     handler.initialize()
+    if _is_first(error, handler.record_exception):
+        return True
+    time.sleep(GRACE)
+    return not dist.is_initialized()  # where the ranks have not met and none has stopped this one, the fault is its own
+
+
+def _is_first(error: BaseException, record: Callable[[BaseException], None]) -> bool:
     if not dist.is_initialized():  # what is wrong before the ranks meet is mostly wrong on all of this machine
-        handler.record_exception(error)
-        if os.environ["LOCAL_RANK"] != "0":
-            time.sleep(GRACE)
-        return True  # nobody has stopped this rank: the fault is its own
+        record(error)
+        return os.environ["LOCAL_RANK"] == "0"
     own_fault = isinstance(error, UserError) and not isinstance(error, RankLost)
     if not own_fault and _told():  # what comes after a rank's end mostly comes of it
-        time.sleep(GRACE)
         return False
-    handler.record_exception(error)
+    record(error)
     rank = dist.get_rank()
     own = json.dumps({"rank": rank, "cause": str(error)})
     kept = json.loads(_store().compare_set(FAILURE, "", own))
-    if kept["rank"] != rank and kept["cause"] == str(error):
-        time.sleep(GRACE)
-        return False
-    return True
+    return bool(kept["rank"] == rank or kept["cause"] != str(error))
 
 
 def _session(store: Any, rank: int, size: int, timeout: float) -> str:

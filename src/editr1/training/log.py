@@ -18,7 +18,7 @@ from editr1.training.alarms import Alarm
 from editr1.training.grid import Strip, places, sample_grid
 from editr1.training.metrics import restore_metrics
 from editr1.training.run_files import METRICS, SAMPLES
-from editr1.training.step_row import StepRow
+from editr1.training.step_row import StepRow, groups_made
 from editr1.training.trackers import Apart, close_all
 
 QUIET = 30.0  # seconds between two lines within a step, where there is no terminal
@@ -192,7 +192,7 @@ class StepProgress:
     def show(self, row: StepRow, alarms: Sequence[Alarm] = ()) -> None:
         """Show the row of a step that is done, and the alarms that have not been told yet."""
         reward = "none" if row["reward_mean"] is None else f"{row['reward_mean']:.3f}"
-        groups = f"{row['groups_kept']}/{row['groups_kept'] + sum(row['dropped'].values())} groups kept"
+        groups = f"{row['groups_kept']}/{groups_made(row)} groups kept"
         state = f"reward {reward}, {groups}, {row['images_per_s']:.1f} images/s{_missing(row)}"
         self._done = row["step"]
         self._bar.update(self._task, completed=row["step"], state=state)

@@ -174,6 +174,11 @@ def reward_statistics(groups: Sequence[GroupMeasures]) -> StepRow:
     }
 
 
+def groups_made(row: Mapping[str, Any]) -> int:
+    """The number of groups that the step of a row made."""
+    return int(row["groups_kept"] + sum(row["dropped"].values()))
+
+
 def ties(groups: Sequence[Sequence[float]]) -> float | None:
     """The share of pairs of edits of one group whose rewards are equal up to noise; None if there are no pairs."""
     pairs = [pair for rewards in groups for pair in combinations(rewards, 2)]

@@ -8,7 +8,6 @@ import io
 import json
 import shutil
 import subprocess
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from editr1.evaluation.agreement.pairs import read_jsonl
 from editr1.evaluation.arena.server import arena, make_app
 from editr1.evaluation.arena.votes import Votes, read_duels, runs_id
 from editr1.evaluation.heldout.rows import EditRow, RowStore
-from editr1.listening import listen, server
+from tests.serving import serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ITEMS = 5
@@ -51,16 +50,8 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def served(runs: tuple[Path, Path], out: Path) -> Iterator[str]:
-    app = make_app(read_duels(*runs), Votes(out, runs_id(*runs)))
-    listener, url = listen("127.0.0.1", 0)
-    running = server(app)
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    try:
+    with serving(make_app(read_duels(*runs), Votes(out, runs_id(*runs)))) as url:
         yield url
-    finally:
-        running.should_exit = True
-        thread.join(60)
 
 
 def post(url: str, path: str, body: Any, **headers: str) -> httpx.Response:

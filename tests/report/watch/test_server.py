@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +17,13 @@ from typer.testing import CliRunner
 
 from editr1.cli.main import app
 from editr1.data.pictures import png
-from editr1.listening import listen, server
 from editr1.report.watch.following import Followed
 from editr1.report.watch.server import make_app
 from editr1.training.grid import Strip, places, sample_grid
 from tests.report.browser import needs_chromium
 from tests.report.devtools import chromium, opened
 from tests.report.synthetic import write_metrics
+from tests.serving import serving
 
 REWARDS = [0.25, float("nan"), 1.0, 0.5]
 SCRIPT = "add: <script>document.title = 'broken'</script>"
@@ -52,16 +51,8 @@ def lines_of(folder: Path) -> list[str]:
 
 @contextmanager
 def served(*folders: Path) -> Iterator[str]:
-    application = make_app([Followed(folder) for folder in folders])
-    listener, url = listen("127.0.0.1", 0)
-    running = server(application)
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    try:
+    with serving(make_app([Followed(folder) for folder in folders])) as url:
         yield url
-    finally:
-        running.should_exit = True
-        thread.join(60)
 
 
 def state(url: str, version: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from editr1.report.run_folder import Run
 from editr1.training.alarms import WINDOW, Rows, difference, values_of
+from editr1.training.step_row import groups_made
 
 
 class Case(NamedTuple):
@@ -46,7 +47,7 @@ class Finding(NamedTuple):
 
 def groups_of(rows: Rows) -> int:
     """The number of groups that the steps made."""
-    return sum(row["groups_kept"] + sum(row["dropped"].values()) for row in rows)
+    return sum(map(groups_made, rows))
 
 
 def change_of(rows: Rows, key: str) -> tuple[float, float]:

@@ -21,12 +21,12 @@ from editr1.training.alarms import (
     CERTAIN,
     CONSTANT,
     CONSTANT_ROWS,
-    DRIFTS,
     GAIN,
     KEPT_ROWS,
     RECENT,
     WINDOW,
     constant_in,
+    drifted,
     few_kept_in,
     sounded,
     values_of,
@@ -153,16 +153,8 @@ def drifting_with_gain(case: Case) -> Finding | None:
     gain, error = change_of(case.rows, "reward_mean")
     if gain <= GAIN * error:
         return None
-    drifts = [row.get("drift") or {} for row in case.rows]
-    changes = {name: change_of(drifts, name) for name in DRIFTS}
-    moved = {
-        name: change
-        for name, (change, error) in changes.items()
-        if abs(change) > max(GROWN * DRIFTS[name], CERTAIN * error)
-    }
-    if not moved:
+    if not (words := drifted(case.rows[:WINDOW], case.rows[-WINDOW:], GROWN)):
         return None
-    words = ", ".join(f"{name.replace('_', ' ')} {change:+.2f}" for name, change in moved.items())
     return Finding(
         "drift beside the gain",
         f"The mean reward has risen ({signed(gain)}) and the edits have changed much since the start ({words}). Look "

@@ -14,6 +14,7 @@ from editr1.report.run_folder import Run
 from editr1.report.svg import Line, line_chart
 from editr1.report.watch.following import Followed
 from editr1.training.log import duration
+from editr1.training.step_row import groups_made
 
 TONES = ("a", "b", "c", "d", "e", "f")
 RECENT = 10  # steps whose mean is the time of those to come
@@ -78,7 +79,7 @@ def facts(row: Row) -> dict[str, str]:
     speed = shown(row.get("images_per_s"))
     return {
         "Reward": "none" if reward is None else f"{reward:.3f}",
-        "Groups kept": f"{row['groups_kept']} of {row['groups_kept'] + sum(row['dropped'].values())}",
+        "Groups kept": f"{row['groups_kept']} of {groups_made(row)}",
         **({"Dropped": dropped} if dropped else {}),
         **({"Without a reward": f"{row['unscored']} edits"} if row["unscored"] else {}),
         **({"Speed": f"{speed:.2f} images/s"} if speed is not None else {}),
@@ -167,7 +168,7 @@ def _of(key: str, within: str = "") -> Value:
 
 
 def _share_kept(row: Row) -> float | None:
-    groups = row["groups_kept"] + sum(row["dropped"].values())
+    groups = groups_made(row)
     return row["groups_kept"] / groups if groups else None
 
 

@@ -49,7 +49,7 @@ from editr1.data.samples import EditSample
 from editr1.editors.open import open_config_editor
 from editr1.editors.recorder import Conditioning, map_tensors
 from editr1.judges.open import open_config_judge
-from editr1.training import trainer as loop
+from editr1.training import collecting
 from editr1.training.datasets import open_datasets
 from editr1.training.exchange import Judged, Portion
 from editr1.training.group import Group
@@ -77,7 +77,7 @@ class Recipe(Trainer):
             return super().rollout(sample, index, share)
 
     def _collect(self) -> list[Group]:
-        with replaced(loop, "Rewarding", AfterRollouts):
+        with replaced(collecting, "Rewarding", AfterRollouts):
             return super()._collect()
 
     def _hand_out(self, groups: Sequence[Group], judged: Sequence[Judged]) -> list[Portion]:

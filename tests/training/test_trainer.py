@@ -346,7 +346,7 @@ def test_draws_differ_between_steps_and_groups(make: Make) -> None:
 
 def test_the_first_loss_is_the_formula_of_the_paper(make: Make) -> None:
     trainer = make(steps=1, rollout__groups_per_step=1, algorithm__kl=0.0)
-    group = trainer.rollout(trainer.dataset[trainer.sampler.draw(0)[0][0]], index=0)
+    group = trainer.rollout(trainer.dataset[trainer.collector.sampler.draw(0)[0][0]], index=0)
     assign_rewards(group, trainer.judge.score(requests_of(group)))
     assert group.rewards is not None
     rewards = group.rewards.double()

@@ -36,27 +36,28 @@ from torch.nn.utils import clip_grads_with_norm_
 from editr1.algorithms.base import Edits, Rows
 from editr1.algorithms.ema import EMA
 from editr1.config.settings import Config
-from editr1.data.samples import EditDataset, EditSample, GroupSampler
+from editr1.data.samples import EditDataset, EditSample
 from editr1.data.seeds import derive_seed
 from editr1.editors.editor import Editor
 from editr1.editors.policies import START
 from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
-from editr1.judges.base import Judge, compares, weights_of
+from editr1.judges.base import Judge, weights_of
 from editr1.training import checkpoint
 from editr1.training.alarms import sounding
+from editr1.training.collecting import Collector
 from editr1.training.distributed import ALONE, World
-from editr1.training.exchange import Judged, Portion, cut, gather_groups, hand_out, sum_gradients, total_norm
+from editr1.training.exchange import Judged, Portion, gather_groups, hand_out, sum_gradients, total_norm
 from editr1.training.grid import gather_strips
 from editr1.training.group import Group
 from editr1.training.interrupts import Interrupts
 from editr1.training.log import RunLog, StepProgress, Stopwatch, by_rank, imbalance, slowest
-from editr1.training.rewarding import FailureWatch, Rewarding, assign_advantages
+from editr1.training.rewarding import FailureWatch, assign_advantages
 from editr1.training.run_files import CHECKPOINTS
 from editr1.training.seal import read_state
 from editr1.training.self_check import SelfCheck
 from editr1.training.session import header, opened_log
-from editr1.training.sharing import Share, share_edits, share_rows, widened
+from editr1.training.sharing import Share, share_rows
 from editr1.training.state import read_weights, write_weights
 from editr1.training.step_row import GroupMeasures, StepRow, Watch, edit_statistics, step_row
 
@@ -94,18 +95,14 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(self.params, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
         self.ema = EMA(zip(self.names, self.params, strict=True), config.ema)
         self._weights = editor.policies, self.ema, self.optimizer, self.names
-        self.sampler = GroupSampler(len(dataset), config.rollout.groups_per_step, config.seed)
+        self.collector = Collector(config, judge, dataset, world, equal=editor.is_sharded)
         self.step, self.seconds, self._step_seconds = 0, 0.0, 0.0
-        self.place, self.banned = 0, set[int]()  # in the epochs, and the items that are not drawn any more
         self.start: dict[str, float] = {}  # what the edits of the first step looked like
         self._whole = True  # the weights are those after `step` steps, not between two
         self._self_check = SelfCheck(editor, self.names, self.out, world)
         self._failures = FailureWatch(config.failures.share, config.failures.steps, config.optional_rewards)
         self._resume()
-        sizes = config.rollout.groups_per_step, config.rollout.group_size
-        self.shares = share_edits(*sizes, world.workers, whole=compares(judge), equal=editor.is_sharded)
-        edits = sum(share.count for share in self.shares[world.worker])
-        self.progress = StepProgress(self.step, config.steps, edits, quiet=not world.is_main)
+        self.progress = StepProgress(self.step, config.steps, self.collector.edits, quiet=not world.is_main)
 
     def train(
         self,
@@ -169,7 +166,7 @@ class Trainer:
         with interrupts.held():
             with self._between_steps():
                 norms = self._update()
-                self._ban(judged)
+                self.collector.move_on(judged)
                 row = self._row(measures, {**losses, **norms}, clocks)
                 if log is not None:
                     log.write(row)
@@ -186,8 +183,8 @@ class Trainer:
         state = {
             "seconds": self.seconds,
             "start": self.start,
-            "place": self.place,
-            "banned": sorted(self.banned),
+            "place": self.collector.place,
+            "banned": sorted(self.collector.banned),
             "config": self.config.model_dump(mode="json"),
         }
         write, world = partial(write_weights, self._weights), self.world if spread else ALONE
@@ -217,25 +214,8 @@ class Trainer:
 
     def _collect(self) -> list[Group]:
         """The edits of this step that this rank makes, with their rewards."""
-        self.clock, groups = Stopwatch(), list[Group]()
-        shares, size = self.shares[self.world.worker], self.config.rollout.group_size
-        self._items, self._next = self.sampler.draw(self.place, self.banned)
-        with Rewarding(self.judge, self.config.rollout.groups_per_step) as rewarding:
-            for share in shares:
-                with self.clock("rollout"):
-                    made = self.rollout(self.dataset[self._items[share.index]], share.index, widened(share, size))
-                if share.count == 0 or not self.world.speaks:
-                    continue  # a call for the sake of other ranks
-                with self.clock("judge"):
-                    # a judge in this process is asked about all of them: its batch is that of one process
-                    group = cut(made, share) if self.judge.remote else made
-                    rewarding.start(group)
-                groups.append(cut(group, share))
-                self.progress.collects(sum(len(each.rollout.images) for each in groups), size * rewarding.done)
-            with self.clock("judge"):
-                rewarding.finish(on_wait=lambda done: self.progress.waits(size * done))
-        self._latency = rewarding.latency
-        return groups
+        self.clock = Stopwatch()
+        return self.collector.collect(self.rollout, self.clock, self.progress)
 
     def _hand_out(self, groups: Sequence[Group], judged: Sequence[Judged]) -> list[Portion]:
         """The rows of kept groups that this rank trains on; every rank has equally many."""
@@ -245,7 +225,7 @@ class Trainer:
         batch = self.config.optim.micro_batch if self.editor.is_sharded else None
         takers = share_rows(counts, self.world.workers, batch)
         with self._meeting():
-            return hand_out(self.world, groups, kept, self.shares, takers)
+            return hand_out(self.world, groups, kept, self.collector.shares, takers)
 
     def _backward(self, portions: Sequence[Portion]) -> dict[str, float | None]:
         """Add up the gradient of the mean loss over all rows of all ranks, and clip it; loss, parts and norm."""
@@ -307,15 +287,9 @@ class Trainer:
             self.ema.update(self.step)
             moved = [param - was for param, was in zip(self.params, before, strict=True)]
             norms = torch.stack([total_norm(moved), total_norm(self.params)]).tolist()
-        self.step, self.place = self.step + 1, self._next
+        self.step += 1
         weights = "lora_norm" if self.config.adapter.mode == "lora" else "weight_norm"
         return dict(zip(("update_norm", weights), norms, strict=True))
-
-    def _ban(self, judged: Sequence[Judged]) -> None:
-        """Draw the items that are solved never again, if the config says so."""
-        if self.config.data.ban_solved:
-            pairs = zip(self._items, judged, strict=True)
-            self.banned |= {item for item, each in pairs if self.algorithm.solves(each.rewards)}
 
     @contextmanager
     def _between_steps(self) -> Iterator[None]:
@@ -333,10 +307,10 @@ class Trainer:
         """The row of the step that was just made; `clocks` are those of all ranks before the update."""
         self.start = self.start or edit_statistics(measures)
         if self.config.data.ban_solved:
-            numbers = {**numbers, "banned": len(self.banned)}
+            numbers = {**numbers, "banned": len(self.collector.banned)}
         if self.world.size > 1:
             numbers = {**numbers, "imbalance": imbalance(clocks)}
-        numbers = {**numbers, "judge_latency": self._latency}
+        numbers = {**numbers, "judge_latency": self.collector.latency}
         seconds = slowest([*clocks, self.clock.read()])
         self._step_seconds = seconds["total"]
         self.seconds += self._step_seconds
@@ -394,5 +368,6 @@ class Trainer:
         read_weights(self._weights, folder)
         self.step, self.seconds, self.start = state["step"], state["seconds"], state["start"]
         first = self.step * self.config.rollout.groups_per_step  # of runs that are older than bans
-        self.place, self.banned = first if state["place"] is None else state["place"], {*state["banned"]}
+        self.collector.place = first if state["place"] is None else state["place"]
+        self.collector.banned = {*state["banned"]}
         self._step_seconds = self.seconds / max(self.step, 1)

@@ -76,9 +76,9 @@ class Recipe(Trainer):
         with encoding_every_image(self.editor.pipe, edits):
             return super().rollout(sample, index, share)
 
-    def _collect(self) -> list[Group]:
+    def _collect(self, first: int = 0, count: int | None = None) -> list[Group]:
         with replaced(collecting, "Rewarding", AfterRollouts):
-            return super()._collect()
+            return super()._collect(first, count)
 
     def _hand_out(self, groups: Sequence[Group], judged: Sequence[Judged]) -> list[Portion]:
         """Rows of all groups, those of dropped ones with weight 0; none if all are dropped, which ends a step early."""

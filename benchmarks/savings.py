@@ -53,6 +53,7 @@ from editr1.training.trainer import Trainer
 
 VARIANTS = {
     "defaults": "",
+    "others_drawn": "rollout.most_groups=16",
 }
 """Overrides of the toy preset by the variant's name."""
 

@@ -70,6 +70,15 @@ def half_red() -> Judge:
     return MixedJudge({"red": (RedJudge(), 1.0), "other": (silent_for(1, 3), 0.5)})
 
 
+def flat_or_silent() -> Judge:
+    """Two rewards; for one item nobody answers, for another all edits are equally good, and a third lacks a part."""
+    return MixedJudge({"red": (Judged(flat_or_red), 1.0), "other": (silent_for(0, 1), 0.5)})
+
+
+def flat_or_red(item: int, request: JudgeRequest) -> Score:
+    return {0: Score(None, "no answer"), 3: Score(0.95)}.get(item, red(item, request))
+
+
 PAPER = {"algorithm__filter": "paper", "algorithm__tau_sigma": 0.01}
 SCENARIOS: dict[str, dict[str, Any]] = {
     "lora": {},
@@ -84,6 +93,8 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "a judge that compares": {"judge": Judged(red, compares=True), "rollout__groups_per_step": 1},
     "a remote judge": {"judge": Judged(red, remote=True)},
     "banned items": {**PAPER, "data__ban_solved": True, "judge": flat_for(0, 3)},
+    "others drawn": {**PAPER, "rollout__most_groups": 6, "judge": flat_for(0, 3)},
+    "others drawn, mixed": {**PAPER, "rollout__most_groups": 9, "judge": flat_or_silent, "failures__steps": 99},
     "checkpointing": {"memory__gradient_checkpointing": True},
     "cache": {"memory__cache": "cache"},
     "references": {"dataset": TwoSources()},

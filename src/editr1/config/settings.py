@@ -139,10 +139,22 @@ class RolloutConfig(Section):
     """G: edits of one item, compared with each other."""
     groups_per_step: int = Field(default=24, gt=0, le=100_000)
     """Items per step."""
+    most_groups: int | None = Field(default=None, gt=0, le=1_000_000)
+    """Items per step at most: in place of groups that are dropped others are drawn, until groups_per_step are kept (as
+    in DAPO, arXiv 2503.14476); null draws none."""
     steps: int = Field(default=6, ge=2, le=1000)
     """Denoiser calls per edit."""
     scheduler: SchedulerName = "dpm2"
     """Sampler: DPM-Solver++(2M) for flow matching, or Euler."""
+
+    @model_validator(mode="after")
+    def _more_groups(self) -> RolloutConfig:
+        if self.most_groups is not None and self.most_groups <= self.groups_per_step:
+            raise ValueError(
+                f"rollout.most_groups={self.most_groups} leaves none to draw in place of dropped groups; give more "
+                f"than rollout.groups_per_step={self.groups_per_step}, or null"
+            )
+        return self
 
 
 class OptimConfig(Section):

@@ -266,29 +266,33 @@ class GroupSampler:
     groups_per_step: int
     seed: int
 
-    def draw(self, place: int, banned: AbstractSet[int] = frozenset()) -> tuple[list[int], int]:
+    def draw(
+        self, place: int, banned: AbstractSet[int] = frozenset(), count: int | None = None
+    ) -> tuple[list[int], int]:
         """The dataset indices of a step's groups, and the place of the next step; an epoch may end inside a step.
 
         Args:
             place: Items of the epochs before this step, banned ones included; step s is at s * groups_per_step if none
                 is banned.
             banned: Items to pass over.
+            count: Number of groups; None for `groups_per_step`.
 
         Raises:
             UserError: All items are banned.
         """
+        count = self.groups_per_step if count is None else count
         if len(banned) >= self.size:
             raise UserError(
                 f"all {self.size} items are solved, so data.ban_solved leaves none to draw: training is done; use more "
                 "or harder items, or a higher algorithm.tau_mu"
             )
         items: list[int] = []
-        while len(items) < self.groups_per_step:
+        while len(items) < count:
             epoch, start = divmod(place, self.size)
             for item in map(int, self._permutation(epoch)[start:]):
                 place += 1
                 items += [] if item in banned else [item]
-                if len(items) == self.groups_per_step:
+                if len(items) == count:
                     break
         return items, place
 

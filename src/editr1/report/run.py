@@ -92,7 +92,8 @@ def facts(run: Run) -> dict[str, str]:
     """What was run, in a few lines; the page shows the whole configuration beside them."""
     config = run.config
     rollout, algorithm, adapter, data = (config[name] for name in ("rollout", "algorithm", "adapter", "data"))
-    per_step = f"{rollout['groups_per_step']} instructions × {rollout['group_size']} edits"
+    most = f" to {rollout['most_groups']}" if rollout.get("most_groups") else ""
+    per_step = f"{rollout['groups_per_step']}{most} instructions × {rollout['group_size']} edits"
     trained = f"LoRA, rank {adapter['rank']}" if adapter["mode"] == "lora" else "all weights of the denoiser"
     method = run.algorithm.title + (f", β {algorithm['beta']:g}" if "beta" in algorithm else "")
     return {

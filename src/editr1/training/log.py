@@ -135,7 +135,7 @@ class StepProgress:
     Args:
         done: Steps that are done.
         total: Steps in all.
-        edits: Edits of a step.
+        edits: Edits of a step, as far as it is known.
         clock: Seconds that pass.
         quiet: Whether nothing is shown, as on all ranks but the main one.
     """
@@ -155,7 +155,7 @@ class StepProgress:
             *columns, TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal
         )
         self._task = self._bar.add_task("", completed=done, total=total, state="")
-        self._done, self._total, self._edits, self._clock = done, total, edits, clock
+        self._done, self._total, self.edits, self._clock = done, total, edits, clock
         self._told, self._begun, self._estimated, self._measured = set[str](), False, False, False
         self._spoken = self._waited = self._started = clock()
 
@@ -178,12 +178,12 @@ class StepProgress:
         """Edits of the step that are made and judged so far."""
         self._waited = self._clock()
         self._warn_slow(made, self._waited - self._started)
-        self._inside(f"{made}/{self._edits} edits made, {judged} judged")
+        self._inside(f"{made}/{self.edits} edits made, {judged} judged")
 
     def waits(self, judged: int) -> None:
         """All edits are made; the judge is busy with the rest."""
         waited = self._clock() - self._waited
-        self._inside(f"waiting for the judge {waited:.0f} s, {judged}/{self._edits} edits judged")
+        self._inside(f"waiting for the judge {waited:.0f} s, {judged}/{self.edits} edits judged")
 
     def trains(self, done: int, kept: int) -> None:
         """Groups that the gradient holds so far, of those that are trained on."""
@@ -222,10 +222,10 @@ class StepProgress:
 
     def _warn_slow(self, made: int, seconds: float) -> None:
         """Once, by the first edits of a session: how long its steps will be, if they are long."""
-        whole = seconds / max(made, 1) * self._edits
-        if not self._measured and made < self._edits and whole > LONG_STEP:
+        whole = seconds / max(made, 1) * self.edits
+        if not self._measured and made < self.edits and whole > LONG_STEP:
             self.warn(
-                f"warning: the first {made} edits took {duration(seconds)}, so the {self._edits} of a step take about "
+                f"warning: the first {made} edits took {duration(seconds)}, so the {self.edits} of a step take about "
                 f"{duration(whole)}, and training comes on top; smaller rollout.groups_per_step, rollout.group_size or "
                 "editor.pixels make steps shorter"
             )

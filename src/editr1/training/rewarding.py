@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from statistics import fmean
 from types import TracebackType
 from typing import Protocol
 
@@ -30,14 +29,18 @@ POLL = 1.0  # seconds
 
 
 class Rewarding:
-    """`with Rewarding(judge, threads) as rewarding:` asks about every group that is started; `finish` waits for all."""
+    """`with Rewarding(judge, threads) as rewarding:` asks about every group that is started; `finish` waits for all.
+
+    Attributes:
+        seconds: From the question about a group to its answer, one number per group.
+    """
 
     def __init__(self, judge: Judge, threads: int) -> None:
         self.judge = judge
         self._pool = ThreadPoolExecutor(threads, "judge") if judge.remote else None
         self._pending: list[tuple[Group, Future[list[Score]]]] = []
         self._judged = 0  # by a judge in this process
-        self._seconds: list[float] = []
+        self.seconds: list[float] = []
 
     def __enter__(self) -> Rewarding:
         return self
@@ -61,13 +64,8 @@ class Rewarding:
     def _ask(self, group: Group) -> list[Score]:
         start = time.perf_counter()
         scores = scores_of(self.judge, requests_of(group))
-        self._seconds.append(time.perf_counter() - start)
+        self.seconds.append(time.perf_counter() - start)
         return scores
-
-    @property
-    def latency(self) -> float | None:
-        """Mean seconds from the question about a group to its answer; None if no group was asked about."""
-        return fmean(self._seconds) if self._seconds else None
 
     @property
     def done(self) -> int:

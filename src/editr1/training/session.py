@@ -45,7 +45,8 @@ def header(config: Config, editor: Editor, params: Sequence[Tensor], items: int,
     processes = f", {ranks} processes" if ranks > 1 else ""
     judges = [judge_name(config.judge)] if config.judge else []
     judges += [f"{name} ({reward.kind})" for name, reward in config.rewards.items()]
-    groups = f"{rollout.groups_per_step} items × {rollout.group_size} edits"
+    most = f" to {rollout.most_groups}" if rollout.most_groups else ""
+    groups = f"{rollout.groups_per_step}{most} items × {rollout.group_size} edits"
     return [
         f"editor: {config.editor.path}, {editor.family.name}, {trained}",
         f"device: {device}, {config.editor.dtype}, {hardware(device)}{saving}{processes}",

@@ -45,7 +45,7 @@ from editr1.errors import UserError
 from editr1.judges.base import Judge, weights_of
 from editr1.training import checkpoint
 from editr1.training.alarms import sounding
-from editr1.training.collecting import Collector
+from editr1.training.collecting import Collector, count_missing
 from editr1.training.distributed import ALONE, World
 from editr1.training.exchange import Judged, Portion, gather_groups, hand_out, sum_gradients, total_norm
 from editr1.training.grid import gather_strips
@@ -148,13 +148,17 @@ class Trainer:
 
     def train_step(self, log: RunLog | None, interrupts: Interrupts) -> StepRow:
         """One step; its row. Of several ranks, the main one has a log."""
-        # Edits of this rank by the sampling policy, each group judged as soon as it is made; then those of all ranks
-        groups = self._collect()
-        with self._meeting(interrupts):
-            judged = gather_groups(self.world, groups, self.watch)
+        groups, judged, missing = list[Group](), list[Judged](), self.config.rollout.groups_per_step
+        while missing:
+            # Edits of this rank by the sampling policy, each group judged as soon as it is made; then those of all
+            made = self._collect(len(judged), missing)
+            with self._meeting(interrupts):
+                judged += gather_groups(self.world, made, self.watch)
+            groups += made
 
-        # Advantages within groups; groups without signal are dropped
-        assign_advantages(judged, self.algorithm, weights_of(self.judge) or None)
+            # Advantages within groups; groups without signal are dropped, and others drawn if the config says so
+            assign_advantages(judged, self.algorithm, weights_of(self.judge) or None)
+            missing = count_missing(judged, self.config.rollout)
 
         # Gradient of the loss over all kept edits
         losses = self._backward(self._hand_out(groups, judged))
@@ -212,10 +216,11 @@ class Trainer:
         seed = derive_seed(self.config.seed, "noise", self.step, index)
         return self.algorithm.rows(edits, torch.Generator().manual_seed(seed))
 
-    def _collect(self) -> list[Group]:
-        """The edits of this step that this rank makes, with their rewards."""
-        self.clock = Stopwatch()
-        return self.collector.collect(self.rollout, self.clock, self.progress)
+    def _collect(self, first: int = 0, count: int | None = None) -> list[Group]:
+        """The edits of `count` groups that this rank makes, with their rewards; `first` 0 begins a step."""
+        if first == 0:
+            self.clock = Stopwatch()
+        return self.collector.collect(self.rollout, self.clock, self.progress, first, count)
 
     def _hand_out(self, groups: Sequence[Group], judged: Sequence[Judged]) -> list[Portion]:
         """The rows of kept groups that this rank trains on; every rank has equally many."""

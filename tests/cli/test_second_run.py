@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from editr1.cli import main as cli
 from tests.cli.test_torchrun import FAULT, SIZES
 from tests.held import held_by_another
-from tests.training.test_ranks import torchrun
+from tests.ranks import torchrun
 
 LINE = rf"^editr1: (rank 0: )?.*out is in use by process {os.getpid()} on .*; wait until it ends.*$"
 TOY = ("train", "toy", *SIZES, "steps=1")

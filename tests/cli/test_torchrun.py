@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from editr1.cli.main import app
 from editr1.files import read_lines
-from tests.training.test_ranks import FIRST, SAME, torchrun, weights
+from tests.ranks import torchrun
+from tests.training.test_ranks import FIRST, SAME, weights
 
 SIZES = ("rollout.groups_per_step=3", "rollout.group_size=5", "rollout.steps=2", "data.size=16", "optim.lr=3e-4")
 FULL = ("adapter.mode=full", "optim.lr=1e-5")

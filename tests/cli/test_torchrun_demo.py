@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from editr1.files import read_lines
-from tests.training.test_ranks import FIRST, torchrun, weights
+from tests.ranks import torchrun
+from tests.training.test_ranks import FIRST, weights
 
 
 @pytest.mark.long

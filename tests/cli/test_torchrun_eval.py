@@ -10,7 +10,7 @@ import pytest
 
 from editr1.files import read_lines
 from tests.evaluation.benchmarks.folders import imgedit_folder
-from tests.training.test_ranks import torchrun
+from tests.ranks import torchrun
 
 TOY = ("--items", "18", "--edits", "1", "--steps", "2")  # three batches of the judge
 TIMES = ("seconds", "images_per_s")

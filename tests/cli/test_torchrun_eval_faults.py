@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from editr1.files import read_lines
 from editr1.toy.world import ToyDataset
 from tests.cli.test_evaluate import held, invoke, pictures
 from tests.evaluation.benchmarks.folders import gedit_folder
-from tests.training.test_ranks import torchrun
+from tests.ranks import SECONDS, RanksHang, children, launcher, once_more, stacks, started, torchrun
 
 ITEMS = 18  # three batches of the judge: two turns of two ranks
 TOY = ("--editor", "toy", "--judge", "toy", "--steps", "2")
@@ -57,8 +57,30 @@ def results(out: Path) -> Any:
 
 def process_of(rank: int, torchrun_id: int) -> int:
     """The process of a rank, by the environment that torchrun gives it."""
-    children = Path(f"/proc/{torchrun_id}/task/{torchrun_id}/children").read_text().split()
-    return next(int(child) for child in children if f"\0RANK={rank}\0" in Path(f"/proc/{child}/environ").read_text())
+    return next(
+        child for child in children(torchrun_id) if f"\0RANK={rank}\0" in Path(f"/proc/{child}/environ").read_text()
+    )
+
+
+def stopped_in_the_second_turn(arguments: list[str], out: Path, stop: Callable[[int], None]) -> tuple[int, str]:
+    """Exit code and errors of an evaluation on two ranks; `stop` gets torchrun's process after the first turn."""
+    rows = out / "edits" / "rows.jsonl"
+    shutil.rmtree(out, ignore_errors=True)
+    with (
+        held(out / "edits" / "k16_source.png"),  # the first rank waits there in its second turn
+        started(
+            [*launcher(2), "-m", "editr1", *arguments],
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        ) as process,
+    ):
+        end = time.monotonic() + SECONDS
+        while process.poll() is None and not (rows.exists() and rows.read_text().count("\n") > 1):
+            if time.monotonic() > end:
+                raise RanksHang(stacks(process))
+            time.sleep(0.05)
+        stop(process.pid)
+        _, error = process.communicate(timeout=SECONDS)
+        return process.returncode, error
 
 
 @pytest.mark.parametrize("cause", ["lost rank", pytest.param("Ctrl-C", marks=pytest.mark.slow)])
@@ -67,33 +89,18 @@ def test_own_data_on_two_ranks_goes_on_by_one_process_and_ends_the_same(
 ) -> None:
     out = tmp_path / "out"
     arguments = ["eval", "data", str(data), *TOY, "--best-of", "2", "--out", str(out)]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "editr1"]
-    rows = out / "edits" / "rows.jsonl"
-    with held(out / "edits" / "k16_source.png"):  # the first rank waits there in its second turn
-        process = subprocess.Popen(
-            [*command, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-        )
-        end = time.monotonic() + 300
-        while process.poll() is None and not (rows.exists() and rows.read_text().count("\n") > 1):
-            assert time.monotonic() < end, "no edit is done"
-            time.sleep(0.05)
-        if cause == "lost rank":
-            os.kill(process_of(1, process.pid), signal.SIGKILL)
-        else:
-            process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=300)
-    assert process.returncode != 0 and not (out / "results.json").exists()
+    stops: dict[str, Callable[[int], None]] = {
+        "lost rank": lambda process: os.kill(process_of(1, process), signal.SIGKILL),
+        "Ctrl-C": lambda process: os.kill(process, signal.SIGINT),
+    }
+    code, error = once_more(lambda: stopped_in_the_second_turn(arguments, out, stops[cause]))
+    assert code != 0 and not (out / "results.json").exists()
     assert "Signal 9 (SIGKILL)" in error if cause == "lost rank" else error.count("The same command goes on.") == 1
-    assert len(read_lines(rows)) == 1 + 2 * 16  # the settings, and the first turn of both
+    assert len(read_lines(out / "edits" / "rows.jsonl")) == 1 + 2 * 16  # the settings, and the first turn of both
     code, _, error = invoke(*arguments[1:])
     assert code == 0, error
     assert results(out) == results(alone) and pictures(out) == pictures(alone)
-    assert read_lines(rows) == read_lines(alone / "edits" / "rows.jsonl")
+    assert read_lines(out / "edits" / "rows.jsonl") == read_lines(alone / "edits" / "rows.jsonl")
 
 
 def test_edits_of_other_settings_are_refused_in_one_line_by_the_main_rank(data: Path, alone: Path) -> None:

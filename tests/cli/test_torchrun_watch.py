@@ -10,7 +10,7 @@ from editr1.files import read_lines
 from editr1.report.watch.following import Followed
 from editr1.report.watch.view import card, groups_of
 from tests.cli.test_torchrun import SIZES
-from tests.training.test_ranks import torchrun
+from tests.ranks import torchrun
 from tests.training.tracked import wandb_rows
 
 

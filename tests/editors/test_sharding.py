@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,8 @@ from editr1.editors.open import open_config_editor
 from editr1.editors.sharding import open_mesh
 from editr1.errors import UserError
 from tests.editors import rank
+from tests.ranks import launcher
+from tests.ranks import run_ranks as launch
 from tests.tiny import build_once
 
 FAMILIES = ("QwenImageEditPlusPipeline", "FluxKontextPipeline")
@@ -28,10 +29,8 @@ Paths = Callable[[str], Path]
 
 def run_ranks(program: Path, *arguments: object, ranks: int = 2) -> None:
     """Run a program on several gloo ranks."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    root = str(Path(__file__).parents[2])
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([root, *sys.path])}
-    done = subprocess.run([*launcher, program, *map(str, arguments)], env=env, capture_output=True, text=True)
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    done = launch([*launcher(ranks), str(program), *map(str, arguments)], env={"PYTHONPATH": path})
     assert done.returncode == 0, done.stderr[-4000:]
 
 

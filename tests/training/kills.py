@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from tests.ranks import launcher as torchrun_launcher
+from tests.ranks import run_ranks
+
 STAGES = ("start", "rollout", "judge", "exchange", "train", "row", "save")
 STAGED = str(Path(__file__).with_name("staged.py"))
 SAVE_EVERY = 2
@@ -122,7 +125,7 @@ class Launch:
 def straight(out: Path, steps: int, ranks: int = 1, settings: Sequence[str] = ()) -> dict[str, float]:
     """An undisturbed run; the seconds of the stages of rank 0."""
     folder = out.with_name(f"{out.name}.stages")
-    done = subprocess.run(command(folder, out, steps, launcher(ranks), settings), capture_output=True, text=True)
+    done = run_ranks(command(folder, out, steps, launcher(ranks), settings))
     assert done.returncode == 0, done.stderr
     return seconds_of_stages(Stages(next(folder.glob("0.*"))))
 
@@ -194,7 +197,7 @@ class Disturbance:
                 self._disturb(launch, moment)
                 said = launch.end()
                 assert launch.process.returncode in ends, (launch.process.returncode, said)
-        done = subprocess.run(words, capture_output=True, text=True)
+        done = run_ranks(words)
         assert done.returncode == 0, done.stderr
 
     def under_torchrun(self) -> None:
@@ -226,10 +229,7 @@ class Disturbance:
 
 def launcher(number: int, restarts: int = 0) -> list[str]:
     """What starts one process, or as many ranks on this machine."""
-    if number == 1:
-        return [sys.executable]
-    options = ("--standalone", f"--nproc-per-node={number}", f"--max-restarts={restarts}")
-    return [sys.executable, "-m", "torch.distributed.run", *options]
+    return [sys.executable] if number == 1 else torchrun_launcher(number, restarts)
 
 
 @contextmanager

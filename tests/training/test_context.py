@@ -17,8 +17,9 @@ from torch.distributed import ProcessGroup
 from editr1.files import read_lines
 from editr1.training.distributed import World
 from editr1.training.exchange import sum_gradients
+from tests.ranks import torchrun
 from tests.training.scenarios import trainer_of
-from tests.training.test_ranks import SAME, torchrun, weights
+from tests.training.test_ranks import SAME, weights
 
 FAST = (2, ("lora", "some dropped", "references"))
 SLOW = (2, ("full", "awm", "some unscored", "a judge that compares", "a remote judge", "cache", "checkpointing"))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +11,12 @@ from safetensors.torch import load_file
 
 from editr1.files import read_lines
 from editr1.training.checkpoint import latest
+from tests.ranks import torchrun
 from tests.training.scenarios import SCENARIOS, trainer_of
 
 SAME = ("groups_kept", "dropped", "unscored", "reasons", "parts_unscored", "parts_reasons", "banned", "prompts")
 FIRST = (*SAME, "reward_mean", "reward_std_within", "reward_std_all", "reward_by_task", "reward_parts")
 ON_FOUR = ("lora", "full", "one group", "some dropped", "a judge that compares")
-
-
-def torchrun(ranks: int, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a module on ranks of this machine."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, timeout=600, env=environment, check=False, **options
-    )
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.kills import launcher
+from tests.ranks import launcher, run_ranks
 
 PROGRAM = """
     import os, signal, sys, time
@@ -44,7 +44,7 @@ PROGRAM = """
 def test_ranks_that_are_restarted_meet_each_other_and_know_no_earlier_failure(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(PROGRAM))
-    done = subprocess.run([*launcher(2, restarts=1), str(program)], capture_output=True, text=True, timeout=300)
+    done = run_ranks([*launcher(2, restarts=1), str(program)])
     said = done.stdout.splitlines()
     assert said.count("restarted: False, [0, 1]") == said.count("restarted: True, [0, 1]") == 2, done.stderr
     for cause in ("the first cause", "the second cause"):

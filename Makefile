@@ -4,6 +4,7 @@
 OUT     ?= demo
 SEED    ?= 0
 MINUTES ?= 6
+GAIN    ?= runs/gain
 EDITOR  := $(if $(filter command line,$(origin EDITOR)),$(EDITOR),qwen-image-edit)
 UV      := $(if $(filter undefined,$(origin PYTHON)),$(shell command -v uv))
 PYTHON  ?= python3
@@ -46,12 +47,8 @@ check: $(STAMP)  ## lint (docstrings too), format, types
 docs: $(STAMP)  ## build the docs site into site/ (python -m http.server -d site shows it)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-bench: $(STAMP)  ## seconds a step by part, against bare calls and the published recipe; memory; writes benchmarks/results.json
-	@$(BIN)/python benchmarks/speed.py
-	@$(BIN)/python benchmarks/judge_client.py
-	@$(BIN)/python benchmarks/ranks.py
-	@$(BIN)/python benchmarks/sharding.py
-	@$(BIN)/python benchmarks/recipe.py
+bench: $(STAMP)  ## speed, memory and time to gain against their bars; writes benchmarks/RESULTS.md (PARTS, GAIN=folder; an hour or more)
+	@$(BIN)/python benchmarks/bench.py $(PARTS) --folder $(GAIN)
 
 dist: $(STAMP)  ## build and check dist/: the wheel and the source distribution
 	@rm -rf dist

@@ -13,8 +13,8 @@ Gains by step are the same however busy the machine is; seconds are not. So ther
     --time     seconds per step of both ways, step by step in turn, for an idle machine
 
 Both write into DIR; without either of them both are made, the timing first. What is there is put together at the end:
-the recipe has made as many whole steps as fit into `LIMIT` seconds; ours needs the steps from which on its gain stays at
-or above the recipe's gain there. A recipe's gain below `LEAST` is within the noise of the held-out items (it may be
+the recipe has made as many whole steps as fit into `LIMIT` seconds; ours needs the steps from which on its gain stays
+at or above the recipe's gain there. A recipe's gain below `LEAST` is within the noise of the held-out items (it may be
 negative): then ours must reach `LEAST`. A seed whose runs never reach it has no ratio, and no mean is given.
 
 Keys of benchmarks/results.json:
@@ -42,7 +42,7 @@ from recipe import WARM, Recipe, open_way, step
 from scipy.stats import t as student
 
 from editr1.config.loading import load_config
-from editr1.config.settings import Config, OptimConfig
+from editr1.config.settings import Config, OptimConfig, RolloutConfig
 from editr1.evaluation.heldout.measure import EvalSettings, measure_edits, toy_oracle
 from editr1.evaluation.heldout.rows import read_rows
 from editr1.evaluation.paired import change, same_edits
@@ -65,9 +65,11 @@ Curve = dict[int, dict[str, Any]]
 """By step: {"before", "after", "delta", "ci95"} of the held-out oracle."""
 
 
-def config_of(way: str, seed: int, out: Path) -> Config:
-    """The run of a way."""
+def config_of(way: str, seed: int, out: Path, small: bool = False) -> Config:
+    """The run of a way; a `small` one of two edits per step is no measurement."""
     ours = load_config("toy", [f"seed={seed}", f"out={out}", "trackers=[]", "save_every=1"])
+    if small:
+        return ours.model_copy(update={"rollout": RolloutConfig(groups_per_step=1, group_size=2)})
     if way == "ours":
         return ours
     own = {name: getattr(ours, name) for name in ("editor", "judge", "data", "seed", "out", "trackers", "save_every")}
@@ -79,10 +81,10 @@ def run_folder(folder: Path, way: str, seed: int) -> Path:
     return folder / f"{way}-{seed}"
 
 
-def train(folder: Path, way: str, seed: int, steps: Iterable[int], items: int = HELD_OUT) -> None:
+def train(folder: Path, way: str, seed: int, steps: Iterable[int], small: bool = False) -> None:
     """Train a run and measure it after these steps, from where it was left; the untrained editor once per folder."""
-    out = run_folder(folder, way, seed)
-    trainer = open_way(WAYS[way], config_of(way, seed, out))
+    out, items = run_folder(folder, way, seed), 2 if small else HELD_OUT
+    trainer = open_way(WAYS[way], config_of(way, seed, out, small))
     with trainer.editor.policies.using("reference"):
         measure_weights(trainer, items, folder / "before", "base")
     for number in steps:
@@ -109,7 +111,7 @@ def curve_of(folder: Path, out: Path) -> Curve:
 
 
 def time_ways(rounds: int) -> dict[str, list[float]]:
-    """Seconds per step of both ways, which take turns; the first steps, in which the old policy is new, are left out."""
+    """Seconds per step of both ways, which take turns; the first steps, with no old policy of its own, do not count."""
     with tempfile.TemporaryDirectory() as name:
         ways = {way: open_way(kind, config_of(way, 0, Path(name) / way)) for way, kind in WAYS.items()}
         seconds: dict[str, list[float]] = {way: [] for way in ways}
@@ -163,10 +165,14 @@ def seed_row(recipe: Mapping[int, float], ours: Mapping[int, float], seconds: Ma
         )
     goal = max(recipe[last], LEAST)
     number = reach(ours, goal)
-    spent = {"recipe": last * seconds["recipe"], "ours": None if number is None else number * seconds["ours"]}
-    ratio = None if spent["ours"] is None else spent["ours"] / spent["recipe"]
-    row = {"recipe_gain": recipe[last], "goal": goal, "steps": {"recipe": last, "ours": number}}
-    return {**row, "seconds": spent, "ratio": ratio}
+    limit, spent = last * seconds["recipe"], None if number is None else number * seconds["ours"]
+    return {
+        "recipe_gain": recipe[last],
+        "goal": goal,
+        "steps": {"recipe": last, "ours": number},
+        "seconds": {"recipe": limit, "ours": spent},
+        "ratio": None if spent is None else spent / limit,
+    }
 
 
 def put_together(folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
@@ -210,10 +216,10 @@ def steps_to_measure(folder: Path, way: str) -> Iterable[int]:
 
 
 def measure(quick: bool = False, folder: Path = FOLDER, phases: Sequence[str] = ("time", "train")) -> dict[str, Any]:
-    """Both phases, put together; `quick` makes one step of each in a folder that is removed, and measures 9 items."""
+    """Both phases, put together; `quick` makes a small step of ours, and measures it on two items."""
     if quick:
         with tempfile.TemporaryDirectory() as name:
-            train(Path(name), "ours", 0, [1], items=9)
+            train(Path(name), "ours", 0, [1], small=True)
             return {"gain_by_step": {"ours": {0: curve_of(Path(name), run_folder(Path(name), "ours", 0))}}}
     run_phases(folder, phases, tuple(WAYS), SEEDS)
     return put_together(folder, SEEDS)

@@ -14,9 +14,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
+
+import results
 
 from editr1.config.rewards import JudgeConfig, Order
 from editr1.judges.base import Answer, JudgeRequest
@@ -27,7 +28,6 @@ from editr1.toy.world import ToyDataset
 
 ROUNDS, GROUPS, EDITS = 5, 8, 12
 ORDERS: tuple[Order, ...] = ("paper", "prefix")
-RESULTS = Path(__file__).parent / "results.json"
 
 
 def groups(number: int) -> list[JudgeRequest]:
@@ -76,8 +76,7 @@ def main(url: str, name: str) -> None:
     }
     pairs = zip(seconds["prefix"], seconds["paper"], strict=True)
     result["prefix_over_paper"] = median(one / other for one, other in pairs)
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps({**results, "judge_order": result}, indent=1) + "\n", encoding="utf-8")
+    results.add("judge_order", {"judge_order": result}, "python benchmarks/judge_order.py URL MODEL")
     print(json.dumps(result, indent=1))
 
 

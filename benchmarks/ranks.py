@@ -21,11 +21,13 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+from typing import Any
+
+import results
 
 from editr1.files import read_lines
 
-RESULTS = Path(__file__).parent / "results.json"
-STEPS = 8
+STEPS, ROUNDS = 8, 3
 SIZES = ("rollout.groups_per_step=4", "rollout.group_size=8", f"steps={STEPS}", f"save_every={STEPS}")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 
@@ -41,7 +43,7 @@ def speed(out: Path) -> float:
     return median(row["images_per_s"] for row in read_lines(out / "metrics.jsonl")[1:])
 
 
-def measure(folder: Path, runs: dict[str, int]) -> list[float]:
+def speeds(folder: Path, runs: dict[str, int]) -> list[float]:
     """Speeds of runs that go on at the same time, by the name of their folder and the number of their ranks."""
     processes = [start(ranks, folder / name) for name, ranks in runs.items()]
     if any(process.wait() for process in processes):
@@ -49,16 +51,16 @@ def measure(folder: Path, runs: dict[str, int]) -> list[float]:
     return [speed(folder / name) for name in runs]
 
 
-def main() -> None:
-    """Measure, print, write."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+def measure(quick: bool = False, rounds: int = ROUNDS) -> dict[str, Any]:
+    """The key of results.json; `quick` makes one round."""
+    rounds = 1 if quick else rounds
     ones, twos, independent = [], [], []
     with tempfile.TemporaryDirectory() as name:
         for number in range(rounds):
             folder = Path(name) / str(number)
-            ones += measure(folder, {"one": 1})
-            twos += measure(folder, {"two": 2})
-            independent += measure(folder, {"left": 1, "right": 1})
+            ones += speeds(folder, {"one": 1})
+            twos += speeds(folder, {"two": 2})
+            independent += speeds(folder, {"left": 1, "right": 1})
     each = [two / (2 * one) for one, two in zip(ones, twos, strict=True)]
     figures = {
         "efficiency": median(twos) / (2 * median(ones)),
@@ -67,8 +69,13 @@ def main() -> None:
         "images_per_s": {"one": median(ones), "two": median(twos)},
         "rounds": rounds,
     }
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps({**results, "ranks": figures}, indent=1) + "\n")
+    return {"ranks": figures}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    figures = measure(rounds=int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS)
+    results.add("ranks", figures, "python benchmarks/ranks.py")
     print(json.dumps(figures, indent=1))
 
 

@@ -23,6 +23,7 @@ from shutil import copytree
 from typing import Any
 
 import psutil
+import results
 import torch
 from diffusers import QwenImageTransformer2DModel
 from torch.distributed.tensor import DTensor
@@ -33,7 +34,6 @@ from editr1.toy.assets import locate
 from editr1.training.distributed import open_world
 from editr1.training.process_end import run_and_exit
 
-RESULTS = Path(__file__).parent / "results.json"
 RANKS = (1, 2, 4)
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 
@@ -106,8 +106,7 @@ def main() -> None:
     table = measure(int(sys.argv[1]) if len(sys.argv) > 1 else 400)
     for shard, row in table.items():
         print(f"shard {shard}: {row['weights'] / 1e6:.0f} MB of weights, {row['peak'] / 1e6:.0f} MB to load them")
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps({**results, "sharding": table}, indent=1) + "\n", encoding="utf-8")
+    results.add("sharding", {"sharding": table}, "python benchmarks/sharding.py")
 
 
 if __name__ == "__main__":

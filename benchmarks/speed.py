@@ -1,32 +1,27 @@
-"""Where the seconds of a training step go, against the same model calls in bare loops, and what memory does.
+"""Where the seconds of a training step go, by part, and what the same calls of the models take in bare loops.
 
     python benchmarks/speed.py [section.key=value ...]
 
 Every call of a model that a step makes (text encoder, VAE, denoiser, judge, their processors, the optimiser) is
-recorded with its arguments. Right after the step the recorded calls are made again, with nothing between them: that
-time is the floor, and floor / step says how much of a step is the models' own. Both sides of a ratio come from the same
-minute of one run.
+recorded with its arguments. Right after the step the recorded calls are made again, with nothing between them: what a
+part of a step takes beyond that is ours. `floor.py` counts what the step cannot do without.
 
-Writes benchmarks/results.json where nothing is overridden; exits with 1 where the floor is under 0.80 of the step or
-memory grows over 100 steps.
+Writes keys "share_of_step" and "floor_over_step" of benchmarks/results.json where nothing is overridden.
 """
 
 from __future__ import annotations
 
-import json
-import resource
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import psutil
+import results
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -37,11 +32,9 @@ from editr1.judges.models.local import TransformersModel
 from editr1.training.open import open_trainer
 from editr1.training.trainer import Trainer
 
-WARM, MEASURED, LONG = 2, 5, 100  # steps
+WARM, MEASURED = 2, 20  # steps
 Seconds = defaultdict[str, float]
 PARTS = ("encode", "rollout", "decode", "judge", "train")
-LEAST_FLOOR, MOST_GROWTH = 0.80, 1.02
-SMALL = ("rollout.groups_per_step=2", "rollout.group_size=4")  # a step of the long run: the same code, less of it
 
 
 @dataclass
@@ -89,13 +82,17 @@ class Tape:
         """Make the recorded calls again, bare; seconds by part."""
         spent: Seconds = defaultdict(float)
         for call in self.calls:
-            with self.trainer.editor.policies.using(call.policy), torch.set_grad_enabled(call.gradient):
-                start = time.perf_counter()
-                made = call.function(*call.args, **call.kwargs)
-                if call.gradient:
-                    made[0].sum().backward()
-                spent[call.part] += time.perf_counter() - start
+            spent[call.part] += self.make_again(call)
         return spent
+
+    def make_again(self, call: Call) -> float:
+        """Make a recorded call again, with the backward pass of one with gradient; its seconds."""
+        with self.trainer.editor.policies.using(call.policy), torch.set_grad_enabled(call.gradient):
+            start = time.perf_counter()
+            made = call.function(*call.args, **call.kwargs)
+            if call.gradient:
+                made[0].sum().backward()
+            return time.perf_counter() - start
 
     def clear(self) -> None:
         """Forget the step."""
@@ -141,12 +138,22 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             setattr(owner, name, own)
 
 
-def measure_speed(overrides: list[str]) -> tuple[Seconds, Seconds]:
-    """Mean seconds by part of a step, "rest" included, and of its bare calls."""
+def measure(quick: bool = False, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Shares of a step, and of each part the seconds of its bare calls / its own; `quick` measures one step."""
+    step, floor = measure_parts(overrides, 1 if quick else MEASURED)
+    total = sum(step.values())
+    return {
+        "share_of_step": {part: step[part] / total for part in (*PARTS, "rest")},
+        "floor_over_step": {"all": sum(floor.values()) / total, **{part: floor[part] / step[part] for part in PARTS}},
+    }
+
+
+def measure_parts(overrides: Sequence[str], steps: int) -> tuple[Seconds, Seconds]:
+    """Seconds by part of `steps` steps, "rest" included, and of their bare calls."""
     step: Seconds = defaultdict(float)
     floor: Seconds = defaultdict(float)
     with tempfile.TemporaryDirectory() as out:
-        trainer = open_trainer(load_config("toy", [*overrides, f"steps={WARM + MEASURED}", f"out={out}"]))
+        trainer = open_trainer(load_config("toy", [*overrides, f"steps={WARM + steps}", f"out={out}"]))
         tape, before = Tape(trainer), 0.0
 
         def on_step(row: dict[str, Any]) -> None:
@@ -163,9 +170,9 @@ def measure_speed(overrides: list[str]) -> tuple[Seconds, Seconds]:
 
 
 def add(seconds: Seconds, step: Mapping[str, float]) -> None:
-    """Add one measured step's share to the means."""
+    """Add one measured step."""
     for part, spent in step.items():
-        seconds[part] += spent / MEASURED
+        seconds[part] += spent
 
 
 def parts_of(stages: dict[str, float], calls: Mapping[str, float], total: float) -> dict[str, float]:
@@ -176,51 +183,21 @@ def parts_of(stages: dict[str, float], calls: Mapping[str, float], total: float)
     return {**parts, "rest": total - sum(parts.values())}
 
 
-def measure_memory(overrides: list[str]) -> list[int]:
-    """Resident bytes after each of `LONG` small steps."""
-    held: list[int] = []
-    process = psutil.Process()
-    with tempfile.TemporaryDirectory() as out:
-        trainer = open_trainer(load_config("toy", [*overrides, *SMALL, f"steps={LONG}", f"out={out}"]))
-        trainer.train(on_step=lambda row: held.append(process.memory_info().rss))
-    return held
-
-
-def main() -> int:
-    """Measure, print, write; 1 where a limit is broken."""
-    overrides, console = sys.argv[1:], Console()
-    step, floor = measure_speed(overrides)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    held = measure_memory(overrides)
-    total = sum(step.values())
-    ratio = sum(floor.values()) / total
-    growth = sum(held[-10:]) / sum(held[10:20])
-    results = {
-        "share_of_step": {part: step[part] / total for part in (*PARTS, "rest")},
-        "floor_over_step": {"all": ratio, **{part: floor[part] / step[part] for part in PARTS}},
-        "memory_last_over_early_of_100_steps": growth,
-    }
-    if not overrides:
-        path = Path(__file__).parent / "results.json"
-        others = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        path.write_text(json.dumps({**others, **results}, indent=1) + "\n", encoding="utf-8")
-
-    table = Table(title=f"A step of the toy preset, mean of {MEASURED}", title_justify="left")
-    for name in ("part", "seconds", "share", "bare calls", "floor / step"):
+def main() -> None:
+    """Measure, print, write."""
+    overrides = sys.argv[1:]
+    figures = measure(overrides=overrides)
+    table = Table(title=f"A step of the toy preset, {MEASURED} steps", title_justify="left")
+    for name in ("part", "share", "bare calls / step"):
         table.add_column(name, justify="left" if name == "part" else "right")
-    for part in PARTS:
-        share, kept = f"{step[part] / total:.0%}", f"{floor[part] / step[part]:.2f}"
-        table.add_row(part, f"{step[part]:.3f}", share, f"{floor[part]:.3f}", kept)
-    table.add_row("rest", f"{step['rest']:.3f}", f"{step['rest'] / total:.0%}")
-    table.add_section()
-    table.add_row("step", f"{total:.3f}", "100%", f"{sum(floor.values()):.3f}", f"{ratio:.2f}", style="bold")
-    console.print(table)
-    console.print(f"Memory: peak {peak / 2**20:.0f} MiB; steps 91-100 of {LONG} over steps 11-20: {growth:.3f}")
-    broken = [f"floor / step is {ratio:.3f}, under {LEAST_FLOOR:.2f}"] if ratio < LEAST_FLOOR else []
-    broken += [f"memory grows by {growth - 1:.1%}"] if growth > MOST_GROWTH else []
-    console.print("\n".join(broken) or "Both within limits.")
-    return 1 if broken else 0
+    for part, share in figures["share_of_step"].items():
+        ratio = figures["floor_over_step"].get(part)
+        table.add_row(part, f"{share:.1%}", "" if ratio is None else f"{ratio:.2f}")
+    table.add_row("step", "100%", f"{figures['floor_over_step']['all']:.2f}", style="bold")
+    Console().print(table)
+    if not overrides:
+        results.add("step", figures, "python benchmarks/speed.py")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,7 +9,7 @@ alone. The gain of a step is that of the oracle's mean score on held-out items o
 
 Gains by step are the same however busy the machine is; seconds are not. So there are two phases:
 
-    --train    trains and measures after each step of `MEASURED`; goes on where it was stopped
+    --train    trains with one thread and measures after each step of `MEASURED`; goes on where it was stopped
     --time     seconds per step of both ways, step by step in turn, for an idle machine
 
 Both write into DIR; without either of them both are made, the timing first. What is there is put together at the end:
@@ -31,13 +31,15 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import floor, sqrt
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
 import results
+import torch
 from recipe import WARM, Recipe, open_way, step
 from scipy.stats import t as student
 
@@ -232,9 +234,21 @@ def run_phases(folder: Path, phases: Sequence[str], ways: Sequence[str], seeds: 
         figures = {"seconds": time_ways(ROUNDS), "made": results.origin("python benchmarks/gain.py --time")}
         write_file(folder / TIMING, json.dumps(figures, indent=1).encode())
     if "train" in phases:
-        for seed in seeds:
-            for way in ways:
-                train(folder, way, seed, steps_to_measure(folder, way))
+        with one_thread():
+            for seed in seeds:
+                for way in ways:
+                    train(folder, way, seed, steps_to_measure(folder, way))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside, torch computes with one thread: sums of several are rounded otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def is_whole(folder: Path) -> bool:

@@ -358,7 +358,7 @@ def test_pictures_that_are_looked_at_beside_the_training_are_recorded_and_compar
         with checks.checked(config, itertools.count(0.0, 4.0).__next__) as record:  # each picture takes 4 s
             assert record is not None
             record.begin()
-            known = [hashes != [None] for _, _, hashes in read_record(out / DATA)]
+            known = [hashes != [None] for _, _, hashes in read_record(out / DATA).sample]
             go.set()
             for thread in threading.enumerate():
                 if thread.name == "editr1-pictures":
@@ -367,7 +367,7 @@ def test_pictures_that_are_looked_at_beside_the_training_are_recorded_and_compar
 
     out.mkdir()
     assert sum(session()) == 3
-    assert all(hashes != [None] for _, _, hashes in read_record(out / DATA))
+    assert all(hashes != [None] for _, _, hashes in read_record(out / DATA).sample)
     folder = out / "checkpoints" / "step_000003"
     folder.mkdir(parents=True)
     state = {"format": 1, "step": 3, "seconds": 9, "start": {}, "files": {}}

@@ -53,7 +53,7 @@ def test_the_held_out_items_are_the_same_and_share_no_source_picture_with_the_ot
     splits = []
     for name in ("jsonl", form):
         data = open_stored(write_form(name, ROWS, tmp_path / name))
-        splits.append([part.indices for part in hold_out(data, data.sources, 0.25)])
+        splits.append([list(part.indices) for part in hold_out(data, data.sources, 0.25)])
     assert splits[0] == splits[1]
     training, held = splits[1]
     assert not {index // 2 for index in training} & {index // 2 for index in held}

@@ -15,7 +15,10 @@ def test_parts_share_no_item_and_together_are_the_dataset(amount: float, held: i
     assert len(heldout) == held
     assert sorted([*training.indices, *heldout.indices]) == [0, 1, 2, 3, 4]
     assert [heldout[i].key for i in range(held)] == [f"item-{i}" for i in heldout.indices]
-    assert [part.indices for part in hold_out(Colours(), range(5), amount)] == [training.indices, heldout.indices]
+    assert [list(part.indices) for part in hold_out(Colours(), range(5), amount)] == [
+        list(training.indices),
+        list(heldout.indices),
+    ]
 
 
 @pytest.mark.parametrize("amount", [1, 2, 3])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from editr1.config.rewards import JudgeConfig
 from editr1.config.settings import Config, EditorConfig
+from editr1.data.long import LongDataset
 from editr1.data.samples import StoredDataset
 from editr1.editors.check import check_editor
 from editr1.errors import UserError, tell
@@ -18,6 +19,7 @@ from editr1.judges.check import check_judge
 from editr1.terminal import is_quiet, open_console
 from editr1.training.data_check import PictureCheck, describe_sizes, headers_of
 from editr1.training.data_record import DataRecord
+from editr1.training.datasets import CHECKED
 from editr1.training.preflight import (
     Findings,
     check_run,
@@ -29,6 +31,8 @@ from editr1.training.preflight import (
 
 SECONDS = 10.0
 """Longest time for which looking at pictures holds up a run."""
+AT_ONCE, PAUSE = 100, 0.02
+"""Lines that are looked at beside the training without a pause, and the pause in seconds: a tenth of a core."""
 THREAD = "editr1-pictures"
 SLOW = 5.0
 """Seconds after which the part that is being checked is named."""
@@ -70,26 +74,30 @@ def check_evaluation(dataset: StoredDataset, editor: EditorConfig, judge: JudgeC
 
 @contextmanager
 def checked(config: Config, clock: Callable[[], float] = time.monotonic) -> Iterator[DataRecord | None]:
-    """Check a run before the block; if there are many pictures, the rest of them beside it.
+    """Check a run before the block; if there are many lines or pictures, the rest of them beside it.
 
     Yields:
         The record of its data, not written yet, if that is a folder.
 
     Raises:
-        UserError: Something is wrong before the block. A picture that is seen later is a warning.
+        UserError: Something is wrong before the block. A line or picture that is seen later is a warning.
     """
-    findings = find(config)
+    findings = find(config, CHECKED)
     checks, end = [*findings.pictures.values()], clock() + SECONDS
     complete = _look(checks, lambda: clock() >= end)
     findings.faults += [fault for pictures in checks for fault in pictures.faults]
     refuse_findings(config, findings)
-    if complete:
+    long = [dataset for dataset in findings.data.values() if isinstance(dataset, LongDataset)]
+    if complete and not long:
         yield findings.record
         return
-    seen, total = (sum(counts) for counts in zip(*((p.seen, p.total) for p in checks), strict=True))
-    warn(f"looked at {seen} of {total} pictures in {SECONDS:.0f} s; the others are looked at beside the training")
+    if not complete:
+        seen, total = (sum(counts) for counts in zip(*((p.seen, p.total) for p in checks), strict=True))
+        warn(f"looked at {seen} of {total} pictures in {SECONDS:.0f} s; the others are looked at beside the training")
+    for dataset in long:
+        tell(f"{dataset.file}: checked {len(dataset.sample)} of {len(dataset)} lines, the others beside the training")
     stop = threading.Event()
-    rest = threading.Thread(target=_look_beside, args=(checks, stop, findings.record), name=THREAD, daemon=True)
+    rest = threading.Thread(target=_look_beside, args=(long, checks, stop, findings.record), name=THREAD, daemon=True)
     rest.start()
     try:
         yield findings.record
@@ -98,8 +106,12 @@ def checked(config: Config, clock: Callable[[], float] = time.monotonic) -> Iter
         rest.join()
 
 
-def _look_beside(checks: Sequence[PictureCheck], stop: threading.Event, record: DataRecord | None) -> None:
-    """Look at pictures until it is stopped, then keep what is known about them."""
+def _look_beside(
+    long: Sequence[LongDataset], checks: Sequence[PictureCheck], stop: threading.Event, record: DataRecord | None
+) -> None:
+    """Look at lines, then at pictures, until it is stopped, then keep what is known about the pictures."""
+    for dataset in long:
+        look_at_lines(dataset, stop)
     look_at_pictures(checks, stop.is_set, warn)
     try:
         if record is not None:
@@ -108,7 +120,22 @@ def _look_beside(checks: Sequence[PictureCheck], stop: threading.Event, record: 
         warn(str(error))
 
 
-def find(config: Config) -> Findings:
+def look_at_lines(dataset: LongDataset, stop: threading.Event) -> None:
+    """Tell what is wrong with lines, with so many pauses that training hardly waits for it."""
+    found = 0
+    try:
+        for number, fault in enumerate(dataset.faults()):
+            if number % AT_ONCE == 0 and stop.wait(PAUSE):
+                return
+            found += fault is not None
+            warn(fault if found <= LINES else None)
+    except UserError as error:  # the file has changed
+        warn(str(error))
+    if found > LINES:
+        warn(f"{dataset.file}: and {found - LINES} more faults; see editr1 data check")
+
+
+def find(config: Config, most: int | None = None) -> Findings:
     """What `check_run` finds; says meanwhile which part takes long, as a busy server does."""
     findings, done = Findings(), threading.Event()
 
@@ -121,7 +148,7 @@ def find(config: Config) -> Findings:
 
     threading.Thread(target=watch, daemon=True).start()
     try:
-        check_run(config, findings)
+        check_run(config, findings, most)
     finally:
         done.set()
     return findings

@@ -211,7 +211,7 @@ def train(
         world.meet("the end of the checks")
         from editr1.cli.measured import train_config
 
-        folder = train_config(settings, world)
+        folder = train_config(settings, world, None if record is None else record.dataset)
         if world.is_main:
             typer.echo(folder)
 

@@ -58,9 +58,12 @@ class HeldOut:
     pinned: bool = True
 
 
-def train_config(config: Config, world: World = ALONE) -> str:
-    """Train as `config` says, with its evaluation if it has one; returns the folder of the last checkpoint."""
-    training, items = open_datasets(config)  # before the weights, which take longer
+def train_config(config: Config, world: World = ALONE, data: EditDataset | None = None) -> str:
+    """Train as `config` says, with its evaluation if it has one; returns the folder of the last checkpoint.
+
+    `data` are the items that the config names, if they are open.
+    """
+    training, items = open_datasets(config, data)  # before the weights, which take longer
     if items is not None:
         refuse_other_edits(config, items)
     trainer = open_trainer(config, training, world)

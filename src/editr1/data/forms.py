@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from editr1.data.samples import FILES, JsonlDataset, StoredDataset
+from editr1.data.line_index import LineIndex
+from editr1.data.long import LongDataset
+from editr1.data.samples import FILES, JsonlDataset, StoredDataset, file_of
 from editr1.data.shards import ShardDataset
 from editr1.data.tables import SPLITS, STATE, TableDataset, saved_files
 from editr1.errors import UserError
@@ -13,7 +15,9 @@ SUFFIXES = {".parquet": TableDataset, ".tar": ShardDataset}
 PATTERN = set("*?[")
 
 
-def open_stored(path: Path, root: Path | None = None, faults: list[str] | None = None) -> StoredDataset:
+def open_stored(
+    path: Path, root: Path | None = None, faults: list[str] | None = None, most: int | None = None
+) -> StoredDataset:
     """The items that a path names.
 
     Args:
@@ -23,11 +27,15 @@ def open_stored(path: Path, root: Path | None = None, faults: list[str] | None =
         root: A folder that may hold pictures too, which are named by absolute paths or behind links.
         faults: Receives one line for everything that is wrong in lines and rows, which are left out; None raises the
             first.
+        most: Lines of a data.jsonl that are checked now at most: a sample of those of a longer one. None for all.
 
     Raises:
         UserError: There is nothing of these forms, or as the datasets of these forms.
     """
     if any((path / name).is_file() for name in FILES):
+        file, kind = file_of(path)
+        if most is not None and len(index := LineIndex(file)) > most:
+            return LongDataset(path, index, kind, most, root, faults)
         return JsonlDataset(path, root, faults)
     if any((path / name).is_file() for name in (STATE, SPLITS)):
         return TableDataset(path, saved_files(path), root, faults)

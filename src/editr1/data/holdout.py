@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 
-from editr1.data.samples import EditDataset, EditSample
+from editr1.data.samples import EditDataset, EditSample, Sources, StoredDataset
 from editr1.data.seeds import derive_seed
-from editr1.errors import UserError
+from editr1.errors import UserError, printable
+
+Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -18,16 +22,16 @@ class Part:
     """Some items of a dataset, as a dataset."""
 
     dataset: EditDataset
-    indices: Sequence[int]
+    indices: Sequence[int] | Numbers
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> EditSample:
-        return self.dataset[self.indices[index]]
+        return self.dataset[int(self.indices[index])]
 
 
-def hold_out(dataset: EditDataset, sources: Sequence[Hashable], amount: float) -> tuple[Part, Part]:
+def hold_out(dataset: EditDataset, sources: Sources, amount: float) -> tuple[Part, Part]:
     """The items to train on, and those held out; all items of one source image are on the same side.
 
     Args:
@@ -39,30 +43,53 @@ def hold_out(dataset: EditDataset, sources: Sequence[Hashable], amount: float) -
         UserError: Nothing would be left to train on.
     """
     wanted = math.ceil(amount * len(dataset)) if amount < 1 else int(amount)
-    items: dict[Hashable, list[int]] = {}
-    for index, source in enumerate(sources):
-        items.setdefault(source, []).append(index)
-    groups, held = list(items.values()), list[int]()
-    for group in _order(len(groups)):
-        if len(held) < wanted:
-            held += groups[group]
+    pictures = _numbers(sources)
+    order, sizes = _order(int(pictures.max()) + 1), np.bincount(pictures)
+    before = np.cumsum(sizes[order]) - sizes[order]  # items that are held out before each picture
+    is_held = np.isin(pictures, order[before < wanted])
+    held = np.flatnonzero(is_held)
     if not 0 < len(held) < len(dataset):
         raise UserError(
-            f"evaluation.split={amount:g} holds out {len(held)} of {len(dataset)} items with {len(groups)} source "
+            f"evaluation.split={amount:g} holds out {len(held)} of {len(dataset)} items with {len(sizes)} source "
             "images (items of one image stay together), which leaves none to train on; take less, or name a folder "
             "of held-out items in evaluation.data"
         )
-    rest = sorted({*range(len(dataset))} - {*held})
-    return Part(dataset, rest), Part(dataset, sorted(held))
+    return Part(dataset, np.flatnonzero(~is_held)), Part(dataset, held)
+
+
+def _numbers(sources: Sources) -> Numbers:
+    """A number for each source, the same for equal ones, in the order in which they first come."""
+    if isinstance(sources, np.ndarray):
+        _, first, numbers = np.unique(sources, return_index=True, return_inverse=True)
+        return np.asarray(np.argsort(np.argsort(first))[numbers])
+    known: dict[Hashable, int] = {}
+    return np.array([known.setdefault(source, len(known)) for source in sources])
+
+
+@overload
+def choose(dataset: Part, items: int | None) -> Part: ...
+
+
+@overload
+def choose(dataset: EditDataset, items: int | None) -> EditDataset: ...
 
 
 def choose(dataset: EditDataset, items: int | None) -> EditDataset:
     """A fixed choice of `items` items, in their order; the whole dataset if it has no more, or if `items` is None."""
     if items is None or items >= len(dataset):
         return dataset
-    return Part(dataset, sorted(_order(len(dataset))[:items]))
+    return Part(dataset, np.sort(_order(len(dataset))[:items]))
 
 
-def _order(size: int) -> list[int]:
+def read_items(dataset: StoredDataset, indices: Numbers) -> None:
+    """Read the lines of some items; a UserError if one is wrong, or two have one key."""
+    keys = set[str]()
+    for _, key, _ in (dataset.items[int(index)] for index in indices):
+        if key in keys:
+            raise UserError(f"{dataset.file}: two held-out items have the key {printable(key)!r}; keys must be unique")
+        keys.add(key)
+
+
+def _order(size: int) -> Numbers:
     """A permutation that follows from the size alone."""
-    return [int(i) for i in np.random.default_rng(derive_seed(0, "heldout")).permutation(size)]
+    return np.random.default_rng(derive_seed(0, "heldout")).permutation(size)

@@ -46,10 +46,8 @@ def read_lines(file: Path, kind: type[Line], what: str) -> Iterator[tuple[int, L
         UserError: The file cannot be read; the message calls it `what`.
     """
     for number, text in enumerate(_texts(file, what), start=1):
-        if text is None:
-            yield number, Fault(number, "json", f"it has more than {LINE_MAX:,} characters")
-        elif text.strip():
-            for entry in _checked(number, text, kind):
+        if text is None or text.strip():
+            for entry in check_line(number, text, kind):
                 yield number, entry
 
 
@@ -92,8 +90,16 @@ def _pieces(stream: TextIO) -> Iterator[str | None]:
         yield text if rest is text else None
 
 
-def _checked(number: int, text: str, kind: type[Line]) -> list[Line | Fault]:
-    """The line, or its faults."""
+def check_line(number: int, text: str | None, kind: type[Line]) -> list[Line | Fault]:
+    """The line, or its faults.
+
+    Args:
+        number: Its number.
+        text: Its text, with surrogates for bytes that are none; None if it is too long.
+        kind: Its form.
+    """
+    if text is None:
+        return [Fault(number, "json", f"it has more than {LINE_MAX:,} characters")]
     try:
         text.encode()
         return [kind.model_validate(parse_json(text.rstrip("\n"), ""))]

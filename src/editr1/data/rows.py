@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from editr1.data.pictures import Embedded, Picture, picture_file
-from editr1.data.samples import REMEDY, ItemLine, StoredDataset
+from editr1.data.samples import REMEDY, Item, ItemLine, StoredDataset
 from editr1.errors import UserError, collect, first_problem, printable
 
 NAMES = {"source": ("source", "image"), "instruction": ("instruction", "prompt")}
@@ -52,6 +52,8 @@ class RowsDataset(StoredDataset):
     Raises:
         UserError: A row is wrong (the message names file and row), or a file cannot be read.
     """
+
+    items: list[Item]
 
     def __init__(
         self, place: Path, files: Sequence[Path], root: Path | None = None, faults: list[str] | None = None

@@ -11,10 +11,12 @@ import zlib
 from collections.abc import Hashable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -114,6 +116,10 @@ Item = tuple[ItemLine, str, Sequence[Picture]]
 """What a line says, its key, and its pictures, the source first."""
 
 
+Sources = Sequence[Hashable] | NDArray[np.uint64]
+"""The source image of each item; equal ones are the same image."""
+
+
 class StoredDataset:
     """Items on the disk: their texts are held, and a picture is opened with its item.
 
@@ -121,17 +127,24 @@ class StoredDataset:
         folder: The folder in which pictures are named by paths.
         file: The file with the items, or the folder of several.
         items: Line, key and pictures of each item.
+        sample: Those items that were checked when the dataset was opened: all, but of a long file (`long.py`).
+        sha256: Hash of a long file; None if all items are in the sample.
     """
 
     folder: Path
     file: Path
-    items: list[Item]
+    items: Sequence[Item]
+    sha256: str | None = None
+
+    @property
+    def sample(self) -> Sequence[Item]:
+        return self.items
 
     def __len__(self) -> int:
         return len(self.items)
 
     @property
-    def sources(self) -> list[Hashable]:
+    def sources(self) -> Sources:
         """The source image of each item: its file, or what an embedded one is known by; equal ones are the same.
 
         The source of an item with an `origin` was made from that file, and counts as it.
@@ -158,18 +171,18 @@ class StoredDataset:
 
     @property
     def lines(self) -> list[ItemLine]:
-        """The lines of the items, in their order."""
-        return [line for line, _, _ in self.items]
+        """The lines of the sample, in their order."""
+        return [line for line, _, _ in self.sample]
 
     @property
     def instructions(self) -> dict[str, str]:
-        """The instruction of each item, by its key."""
-        return {key: line.instruction for line, key, _ in self.items}
+        """The instruction of each item of the sample, by its key."""
+        return {key: line.instruction for line, key, _ in self.sample}
 
     @property
     def pictures(self) -> dict[Picture, str]:
-        """Every picture, with the key of an item that shows it."""
-        return {picture: key for _, key, pictures in reversed(self.items) for picture in pictures}
+        """Every picture of the sample, with the key of an item that shows it."""
+        return {picture: key for _, key, pictures in reversed(self.sample) for picture in pictures}
 
 
 class JsonlDataset(StoredDataset):
@@ -191,13 +204,14 @@ class JsonlDataset(StoredDataset):
             missing.
     """
 
+    items: list[Item]
+
     def __init__(self, folder: Path, root: Path | None = None, faults: list[str] | None = None) -> None:
         self.folder, self.root = folder.resolve(), root
         self.file, self._kind = file_of(folder)
         self.items = []
         with collect(faults):
-            if root is not None and not root.is_dir():
-                raise UserError(f"root {root}: there is no such folder; leave it out if all pictures are in {folder}")
+            refuse_root(folder, root)
             self._read(faults)
             if not self.items and not faults:
                 raise UserError(f"{self.file} holds no item; write one JSON object per line")
@@ -227,6 +241,12 @@ class JsonlDataset(StoredDataset):
         for fault in wrong:
             with collect(faults):
                 raise UserError(f"{self.file}:{fault.line}: {fault.message}")
+
+
+def refuse_root(folder: Path, root: Path | None) -> None:
+    """A UserError if a folder that may hold the pictures of `folder` is not there."""
+    if root is not None and not root.is_dir():
+        raise UserError(f"root {root}: there is no such folder; leave it out if all pictures are in {folder}")
 
 
 def file_of(folder: Path) -> tuple[Path, type[ItemLine]]:
@@ -297,4 +317,10 @@ class GroupSampler:
         return items, place
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng(derive_seed(self.seed, "epoch", epoch)).permutation(self.size)
+        return _permutation(derive_seed(self.seed, "epoch", epoch), self.size)
+
+
+@lru_cache(maxsize=1)
+def _permutation(seed: int, size: int) -> np.ndarray:
+    """Kept for the next step: of a million items it takes longer than a step's other bookkeeping."""
+    return np.random.default_rng(seed).permutation(size)

@@ -129,10 +129,11 @@ class PictureCheck:
 
 
 def describe(dataset: StoredDataset) -> str:
-    """Counts of items, by task, of empty requirements and of repeated items, in one line."""
+    """Counts in one line: items, tasks, empty requirements and repeated items; of a long file those of its sample."""
     lines = dataset.lines
     tasks = Counter(line.task for line in lines)
-    counts = [f"{len(lines)} items", ", ".join(f"{task} {count}" for task, count in tasks.most_common(8))]
+    counts = [f"{len(dataset)} items, of which {len(lines)} are counted"] if len(lines) < len(dataset) else []
+    counts += [f"{len(lines)} items", ", ".join(f"{task} {count}" for task, count in tasks.most_common(8))]
     counts += [f"{len(tasks) - 8} more tasks"] if len(tasks) > 8 else []
     counts += [f"{empty} without requirement"] if (empty := sum(not line.requirement for line in lines)) else []
     counts += [f"{again} repeated"] if (again := repetitions(dataset)) else []
@@ -140,8 +141,9 @@ def describe(dataset: StoredDataset) -> str:
 
 
 def repetitions(dataset: StoredDataset) -> int:
-    """Number of items with the pictures and the instruction of an earlier one."""
-    return len(dataset) - len({(line.source, *line.references, same_words(line.instruction)) for line in dataset.lines})
+    """Number of items of the sample with the pictures and the instruction of an earlier one."""
+    lines = dataset.lines
+    return len(lines) - len({(line.source, *line.references, same_words(line.instruction)) for line in lines})
 
 
 def describe_sizes(sizes: Counter[Size]) -> str:

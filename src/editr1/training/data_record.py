@@ -1,9 +1,11 @@
 """What the data of a run was when it began: a record beside the run, with which it is compared when the run goes on.
 
 It holds of each item the key, a hash of its texts and a hash of each picture's content; the names of files do not
-count, so that data may move. Texts cost nothing. Pictures are hashed where they are looked at anyway (`data_check.py`),
-about 1 GB per second; one whose size and times on the disk are as they were is not read again. What the check cannot
-look at before the first step, in 10 s, it looks at beside the training: a picture that has changed is a warning then.
+count, so that data may move. Of a long file (`data/long.py`) it holds the items of its sample, and the hash of its
+bytes instead of the other items'. Texts cost nothing. Pictures are hashed where they are looked at anyway
+(`data_check.py`), about 1 GB per second; one whose size and times on the disk are as they were is not read again. What
+the check cannot look at before the first step, in 10 s, it looks at beside the training: a picture that has changed is
+a warning then.
 """
 
 from __future__ import annotations
@@ -26,7 +28,24 @@ from editr1.training.data_check import REMEDY, PictureCheck
 
 Item = tuple[str, str, list[str | None]]
 """Key, hash of the texts, hashes of the pictures; None for one that was not looked at yet."""
-_items = TypeAdapter(list[Item])
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a record says.
+
+    Attributes:
+        sample: All items, or those of the sample of a long file.
+        items: Their number, if this is a sample.
+        sha256: Hash of the long file.
+    """
+
+    sample: list[Item]
+    items: int | None = None
+    sha256: str | None = None
+
+
+_items, _long = TypeAdapter(list[Item]), TypeAdapter(Record)
 
 
 @dataclass
@@ -62,8 +81,11 @@ class DataRecord:
     def _write(self) -> None:
         known = {path: next(iter(hashes)) for path, hashes in self.pictures.expected.items()}
         known |= self.pictures.hashes.copy()  # at once, as the other thread may add to it
-        items = [(key, _hash(line), [known.get(path) for path in paths]) for line, key, paths in self.dataset.items]
-        write_file(self.file, ("[" + ",\n".join(map(json.dumps, items)) + "]\n").encode())
+        items = [(key, _hash(line), [known.get(path) for path in paths]) for line, key, paths in self.dataset.sample]
+        text = "[" + ",\n".join(map(json.dumps, items)) + "]"
+        if self.dataset.sha256 is not None:
+            text = f'{{"sha256": "{self.dataset.sha256}", "items": {len(self.dataset)}, "sample": {text}}}'
+        write_file(self.file, f"{text}\n".encode())
 
     def compare(self) -> None:
         """Compare the lines with those that the run began with; the check of the pictures compares these then.
@@ -72,15 +94,16 @@ class DataRecord:
             UserError: The lines have changed, or the record cannot be read.
         """
         before = read_record(self.file)
-        self.pictures.expected = expected_hashes(before, self.dataset)
+        self.pictures.expected = expected_hashes(before.sample, self.dataset)
         if words := differences(before, self.dataset):
             raise UserError(f"{self.dataset.file} is not what it was when the run began ({words}); {REMEDY}")
 
 
-def read_record(file: Path) -> list[Item]:
-    """The items in a record; a UserError if it is damaged."""
+def read_record(file: Path) -> Record:
+    """What a record says; a UserError if it is damaged."""
     try:
-        return _items.validate_json(file.read_bytes(), strict=True)
+        text = file.read_bytes()
+        return _long.validate_json(text) if text.startswith(b"{") else Record(_items.validate_json(text, strict=True))
     except (OSError, ValidationError) as error:
         words = first_problem(error) if isinstance(error, ValidationError) else first_line(error)
         raise UserError(
@@ -89,9 +112,15 @@ def read_record(file: Path) -> list[Item]:
         ) from error
 
 
-def differences(before: Sequence[Item], dataset: StoredDataset) -> str | None:
-    """How the lines of a dataset differ from those of a record, in words; None if they do not."""
-    old = {key: texts for key, texts, _ in before}
+def differences(before: Record, dataset: StoredDataset) -> str | None:
+    """How the lines of a dataset differ from those of a record, in words; None if they do not.
+
+    A long file is the same if its bytes are.
+    """
+    if before.sha256 is not None:
+        words = f"its bytes are others, {before.items} items then, {len(dataset)} now"
+        return None if before.sha256 == dataset.sha256 else words
+    old = {key: texts for key, texts, _ in before.sample}
     new = {key: _hash(line) for line, key, _ in dataset.items}
     kept = [key for key in new if key in old]
     counts = {
@@ -106,7 +135,7 @@ def differences(before: Sequence[Item], dataset: StoredDataset) -> str | None:
 def expected_hashes(before: Sequence[Item], dataset: StoredDataset) -> dict[Picture, set[str]]:
     """The hashes that each picture of a dataset has in a record, as far as they are known; one, if it is as it was."""
     old, expected = {key: hashes for key, _, hashes in before}, dict[Picture, set[str]]()
-    for _, key, paths in dataset.items:
+    for _, key, paths in dataset.sample:
         for path, value in zip(paths, old.get(key, []), strict=False):
             if value is not None:
                 expected.setdefault(path, set()).add(value)

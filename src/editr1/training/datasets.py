@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from editr1.config.own_code import load_own
 from editr1.config.settings import Config, DataConfig
 from editr1.data.forms import open_stored
-from editr1.data.holdout import choose, hold_out
+from editr1.data.holdout import choose, hold_out, read_items
+from editr1.data.long import LongDataset
 from editr1.data.samples import EditDataset, StoredDataset
 from editr1.errors import UserError
 from editr1.toy.world import ToyDataset
+
+CHECKED = 10_000
+"""Lines of a data.jsonl that a run checks before its first step at most."""
 
 
 def open_datasets(config: Config, data: EditDataset | None = None) -> tuple[EditDataset, EditDataset | None]:
@@ -24,13 +30,17 @@ def open_datasets(config: Config, data: EditDataset | None = None) -> tuple[Edit
     assert settings.split is not None, "evaluation has data or split"
     sources = dataset.sources if isinstance(dataset, StoredDataset) else range(len(dataset))
     training, heldout = hold_out(dataset, sources, settings.split)
-    return training, choose(heldout, settings.items)
+    chosen = choose(heldout, settings.items)
+    if isinstance(dataset, LongDataset):  # few of whose lines have been checked
+        indices = np.asarray(heldout.indices)
+        read_items(dataset, indices if chosen is heldout else indices[chosen.indices])
+    return training, chosen
 
 
 def open_dataset(settings: DataConfig) -> EditDataset:
-    """The dataset that a config names."""
+    """The dataset that a config names; of a long data.jsonl a sample is checked."""
     if settings.kind == "jsonl" and settings.path is not None:
-        return open_stored(settings.path, settings.root)
+        return open_stored(settings.path, settings.root, most=CHECKED)
     if settings.kind == "function":
         return _own_dataset(str(settings.path))
     return ToyDataset(settings.split, settings.size, settings.seed, settings.level)

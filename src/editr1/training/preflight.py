@@ -74,8 +74,14 @@ class Findings:
         self.faults += [fault if fault.startswith(name) else f"{name}: {fault}" for fault in faults]
 
 
-def check_run(config: Config, findings: Findings) -> None:
-    """Add what is found of all but the pictures, which `Findings.pictures` looks at."""
+def check_run(config: Config, findings: Findings, most: int | None = None) -> None:
+    """Add what is found of all but the pictures, which `Findings.pictures` looks at.
+
+    Args:
+        config: The run.
+        findings: Receives it.
+        most: Lines of the training data that are checked at most, as of `open_stored`; None for all.
+    """
     with suppress(UserError):  # told below
         config = checkpoint.resolve(config)
     with findings.part("out"):
@@ -88,7 +94,7 @@ def check_run(config: Config, findings: Findings) -> None:
             check_writable(config.memory.cache, "memory.cache")
     with findings.part("trackers"):
         check_trackers(config.trackers)
-    dataset = _check_data(config, findings)
+    dataset = _check_data(config, findings, most)
     _check_machine(config, findings)
     requests = sample_requests(dataset)
     if config.judge is not None:
@@ -170,11 +176,11 @@ def _small(image: Image) -> Image:
     return copy
 
 
-def _check_data(config: Config, findings: Findings) -> EditDataset | None:
+def _check_data(config: Config, findings: Findings, most: int | None) -> EditDataset | None:
     """The training data, if there is any; its lines and those of held-out items are checked."""
     training: EditDataset | None = None
     if config.data.kind == "jsonl" and config.data.path is not None:
-        training = _check_lines("data", config.data.path, config, findings)
+        training = _check_lines("data", config.data.path, config, findings, most)
         if training is not None and not findings.faults:
             _compare_data(config, training, findings)
     else:
@@ -199,18 +205,20 @@ def find_overlap(findings: Findings) -> None:
     if {"data", "evaluation"} <= findings.data.keys():
         known = findings.pictures["data"].hashes | findings.pictures["evaluation"].hashes
         trained, heldout = (
-            {known.get(source, source) for _, _, (source, *_) in findings.data[part].items}
+            {known.get(source, source) for _, _, (source, *_) in findings.data[part].sample}
             for part in ("data", "evaluation")
         )
         if shared := len(trained & heldout):
             findings.warnings.append(f"evaluation: {shared} of its source pictures are in the training data too")
 
 
-def _check_lines(name: str, folder: Path, config: Config, findings: Findings) -> StoredDataset | None:
+def _check_lines(
+    name: str, folder: Path, config: Config, findings: Findings, most: int | None = None
+) -> StoredDataset | None:
     """The dataset in a folder, without the lines that are wrong; None if there is none."""
     dataset: StoredDataset | None = None
     with findings.part(name) as faults:
-        dataset = open_stored(folder, config.data.root, faults)
+        dataset = open_stored(folder, config.data.root, faults, most)
         findings.facts[name], findings.data[name] = f"{folder}: {describe(dataset)}", dataset
         findings.pictures[name] = PictureCheck(dataset.pictures, headers_of(dataset.folder), hashed=True)
         if again := repetitions(dataset):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ def test_bad_lines_that_are_checked_first_are_all_told_before_a_step(folder: Pat
 
 def test_the_other_lines_are_looked_at_beside_the_training(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Faults are warnings, the first twenty in words; a run that does not draw the lines ends well."""
-    seen = {*sum(drawn(), []), *(place + 1 for place in sample_of(LINES, MOST))}
+    seen = {*chain(*drawn()), *(place + 1 for place in sample_of(LINES, MOST))}
     never = [number for number in range(1, LINES + 1) if number not in seen]
     write(folder, dict.fromkeys(never, "no JSON"))
     monkeypatch.setattr(checks, "LINES", 3)

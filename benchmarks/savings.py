@@ -54,6 +54,11 @@ from editr1.training.trainer import Trainer
 VARIANTS = {
     "defaults": "",
     "others_drawn": "rollout.most_groups=16",
+    "kl_share_1in4": "algorithm.kl_share=0.25",
+    "informative_6of12": "algorithm.informative=0.5",
+    "informative_6of12_rescaled": "algorithm.informative=0.5 algorithm.rescaled=true",
+    "informative_4of12_rescaled": "algorithm.informative=0.34 algorithm.rescaled=true",
+    "stratified": "algorithm.stratified=true",
 }
 """Overrides of the toy preset by the variant's name."""
 
@@ -116,7 +121,7 @@ def measure(editor: Editor, items: ToyDataset) -> list[float]:
 
 def train(runs: Runs, name: str, overrides: str, seed: int, steps: int = STEPS) -> None:
     """Train and measure one run, as far as that is not done."""
-    torch.set_num_threads(1)  # more of them round otherwise
+    torch.set_num_threads(1)  # what is rounded must not depend on the machine's
     gains = runs.gains(name, overrides, seed)
     done = {gain.step for gain in gains.rows}
     if {*range(EVERY, steps + 1, EVERY)} <= done:

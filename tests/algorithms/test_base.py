@@ -11,9 +11,10 @@ from torch import Tensor
 
 import editr1.algorithms
 from editr1.algorithms.advantages import filter_groups, normalise
-from editr1.algorithms.base import Algorithm, Edits, Rows, draw_levels, find_algorithms
+from editr1.algorithms.base import Algorithm, Edits, Rows, find_algorithms
 from editr1.algorithms.mixing import mix
 from editr1.algorithms.nft import NFT
+from editr1.algorithms.thrift import draw_levels
 
 G, N, C = 4, 3, 2
 LEVELS = torch.tensor([1.0, 0.8, 0.5, 0.2])

@@ -59,6 +59,7 @@ VALUES = (
     ("parallel", "{timeout: 1e20}", "{timeout: yes}", "{shard: 0}", "{shard: true}", "{context: 0}"),
     ("failures", "{share: 2}", "{steps: no}"),
     ("algorithm", "{kl: yes}", "{name: [1]}", "{name: {a: 1}}", "{name: 3}", "{beta: on}", "[]", "{tau_mu: .nan}"),
+    ("algorithm", "{kl_share: 0}", "{kl_share: 1.1}", "{informative: 0}", "{informative: .nan}", "{stratified: 2}"),
     ("rewards", "{judge: {kind: preservation}}", "{a: {kind: [1]}}", "{a: 3}", "[1]", "{a: {kind: function}}"),
     ("rewards", "{a: {kind: preservation, weight: -1}}", "{a: {kind: preservation, weight: 1e300}}"),
     ("evaluation", "{split: 0}", "{split: yes}", "{split: 3, data: x}", "{split: 1.5}", "3"),

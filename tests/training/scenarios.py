@@ -80,6 +80,12 @@ def flat_or_red(item: int, request: JudgeRequest) -> Score:
 
 
 PAPER = {"algorithm__filter": "paper", "algorithm__tau_sigma": 0.01}
+THRIFTY: dict[str, Any] = {
+    "algorithm__kl_share": 0.4,
+    "algorithm__informative": 0.6,
+    "algorithm__rescaled": True,
+    "algorithm__stratified": True,
+}
 SCENARIOS: dict[str, dict[str, Any]] = {
     "lora": {},
     "awm": {"algorithm": {"name": "awm", "filter": "off", "timesteps_per_image": 2, "old_rate": 0.3}},
@@ -98,6 +104,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "checkpointing": {"memory__gradient_checkpointing": True},
     "cache": {"memory__cache": "cache"},
     "references": {"dataset": TwoSources()},
+    "rows left out": {**THRIFTY, "judge": half_red, "failures__steps": 99},
 }
 
 

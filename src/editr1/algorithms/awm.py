@@ -59,7 +59,7 @@ class AWM(Algorithm):
         loss = policy + self.kl_old * kl_old
         kl = torch.zeros_like(loss)
         if self.kl > 0:
-            kl = (v - velocities["reference"].detach().to(dtype)).square().mean()
+            kl = rows.distance(velocities)
             loss = loss + self.kl * kl
         clipped = ((ratio - 1).abs() > c).to(dtype).mean()
         parts = {"policy": policy, "clipped": clipped, "kl": kl, "kl_old": kl_old}

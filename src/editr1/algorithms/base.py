@@ -17,7 +17,7 @@ from __future__ import annotations
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -28,12 +28,20 @@ from torch import Tensor
 
 from editr1.algorithms.advantages import Filter, Std, filter_groups, is_solved, normalise
 from editr1.algorithms.mixing import mix
+from editr1.algorithms.thrift import (
+    count_informative,
+    draw_levels,
+    informative,
+    rescale,
+    sample_rows,
+    spread_levels,
+)
 
-LEVEL_MIN = 1e-3
 SchedulerName = Literal["dpm2", "euler"]
 """The samplers: DPM-Solver++(2M) for flow matching, and Euler."""
 Velocities = Mapping[str, Tensor]
-"""Velocities [B, N, C] of the same rows by policy: "default" with gradient, and those that `asks` names without."""
+"""Velocities [B, N, C] of the same rows by policy: "default" with gradient, and those that `asks` names without.
+"reference" has those of `Rows.compared` alone, and is missing if there are no such rows."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +75,38 @@ class Rows:
         x_t: The same, noised, [B, N, C].
         t: Noise levels, [B], in (0, 1].
         advantages: [B]; no NaN.
+        kl_weights: Weights of the distance to the untrained editor, [B], on the CPU; a row of weight 0 needs no
+            velocity of "reference". None for 1 each.
     """
 
     x0: Tensor
     x_t: Tensor
     t: Tensor
     advantages: Tensor
+    kl_weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.t)
 
-    def __getitem__(self, part: slice) -> Rows:
-        return Rows(*(getattr(self, field.name)[part] for field in fields(self)))
+    def __getitem__(self, part: slice | Tensor) -> Rows:
+        weights = None if self.kl_weights is None else self.kl_weights[part]
+        return Rows(self.x0[part], self.x_t[part], self.t[part], self.advantages[part], weights)
+
+    @property
+    def compared(self) -> Rows:
+        """The rows whose velocity of "reference" the loss needs."""
+        return self if self.kl_weights is None else self[self.kl_weights.nonzero()[:, 0]]
+
+    def distance(self, velocities: Velocities) -> Tensor:
+        """|v - v_ref|^2, the mean over rows, or its estimate from those that are compared; with gradient."""
+        v = velocities["default"].to(self.x0.dtype)
+        if self.kl_weights is None:
+            return (v - velocities["reference"].detach().to(v.dtype)).square().mean()
+        some = self.kl_weights.nonzero()[:, 0]
+        if len(some) == 0:
+            return v.new_zeros(())
+        squares = (v[some] - velocities["reference"].detach().to(v.dtype)).square().mean(dim=(1, 2))
+        return (self.kl_weights[some].to(squares) * squares).sum() / len(self)
 
     @property
     def target(self) -> Tensor:
@@ -87,8 +115,8 @@ class Rows:
 
     def split(self, size: int) -> Iterator[Rows]:
         """The rows, at most `size` at a time."""
-        for parts in zip(*(getattr(self, field.name).split(size) for field in fields(self)), strict=True):
-            yield Rows(*parts)
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
 
 
 @dataclass(frozen=True)
@@ -122,6 +150,8 @@ class Algorithm(BaseModel, ABC):
     """Which algorithm: "nft", "awm", or one of your own as "pkg.module:Class"."""
     kl: float = Field(default=1e-4, ge=0)
     """Weight of the distance to the untrained editor, on the velocity; 0 makes no reference call."""
+    kl_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of a group's noised edits, drawn at random, on which that distance is estimated: fewer reference calls."""
     adv_clip: float = Field(default=5.0, gt=0)
     """A_max: advantages are clipped to +-A_max."""
     std: Std = "global"
@@ -136,6 +166,12 @@ class Algorithm(BaseModel, ABC):
     """Edits are noised to levels that their rollout visited, as in the released code, or to any in (0, 1)."""
     timesteps_per_image: int | None = Field(default=None, gt=0)
     """Noise levels per edit, without repeats; null for rollout.steps - 1, as in the released code."""
+    stratified: bool = False
+    """Noise levels are spread over the edits of a group evenly, instead of drawn for each edit alone."""
+    informative: float = Field(default=1.0, gt=0, le=1)
+    """Share of a group's scored edits that are trained on, those with the largest |advantage|."""
+    rescaled: bool = False
+    """Their advantages are scaled down to what all edits of the group weigh on average (with `informative`)."""
     old_rate: float = Field(default=0.001, ge=0)
     """Decay of the sampling policy after step s is min(old_rate * s, old_cap)."""
     old_cap: float = Field(default=0.5, ge=0, lt=1)
@@ -172,22 +208,30 @@ class Algorithm(BaseModel, ABC):
 
     def count(self, edits: Edits) -> int:
         """How many rows `rows` returns."""
-        return len(edits.scored) * self.levels_per_edit(len(edits.levels))
+        return count_informative(len(edits.scored), self.informative) * self.levels_per_edit(len(edits.levels))
 
     def rows(self, edits: Edits, generator: torch.Generator) -> Rows:
-        """Every edit that has a reward, noised to T levels: x_t = (1 - t) x0 + t eps.
+        """The edits that are trained on, each noised to T levels: x_t = (1 - t) x0 + t eps.
 
-        The draws do not depend on which edits have a reward.
+        They are those that have a reward, or the most informative of them. The draws of eps do not depend on which.
         """
-        scored, device = edits.scored, edits.latents.device
+        chosen, device = informative(edits.advantages, self.informative), edits.latents.device
         count = self.levels_per_edit(len(edits.levels))
-        visited = None if self.timesteps == "uniform" else edits.levels
-        t = draw_levels(visited, len(edits.latents), count, generator)  # G T
-        eps = torch.randn(*t.shape, *edits.latents.shape[1:], generator=generator).to(device)  # G T N C
-        t, eps = t.to(device)[scored].flatten(), eps[scored].flatten(0, 1)  # B; B N C
-        x0 = edits.latents[scored].repeat_interleave(count, dim=0)  # B N C
+        t = self._levels(edits, chosen, count, generator).to(device).flatten()  # B
+        eps = torch.randn(len(edits.latents), count, *edits.latents.shape[1:], generator=generator)  # G T N C
+        eps = eps.to(device)[chosen].flatten(0, 1)  # B N C
+        x0 = edits.latents[chosen].repeat_interleave(count, dim=0)  # B N C
         x_t = (1 - t[:, None, None]) * x0 + t[:, None, None] * eps
-        return Rows(x0, x_t, t, edits.advantages[scored].repeat_interleave(count).to(device))
+        advantages = rescale(edits.advantages, chosen, self.adv_clip) if self.rescaled else edits.advantages[chosen]
+        weights = sample_rows(len(t), self.kl_share, generator) if self.kl > 0 and self.kl_share < 1 else None
+        return Rows(x0, x_t, t, advantages.repeat_interleave(count).to(device), weights)
+
+    def _levels(self, edits: Edits, chosen: Sequence[int], count: int, generator: torch.Generator) -> Tensor:
+        """The noise levels of the chosen edits, [n, T]."""
+        visited, total = None if self.timesteps == "uniform" else edits.levels, len(edits.latents)
+        if self.stratified:
+            return spread_levels(visited, total, len(chosen), count, generator)
+        return draw_levels(visited, total, count, generator)[chosen]
 
     @abstractmethod
     def asks(self, step: int) -> tuple[str, ...]:
@@ -207,14 +251,6 @@ class Algorithm(BaseModel, ABC):
         Small at first, so that sampling is on-policy; later the old policy is the steadier one.
         """
         return min(self.old_rate * step, self.old_cap)
-
-
-def draw_levels(visited: Tensor | None, edits: int, count: int, generator: torch.Generator) -> Tensor:
-    """Noise levels [G, T]: for each edit `count` of `visited` [S], without repeats; None for anywhere in (0, 1)."""
-    if visited is None:
-        return torch.rand(edits, count, generator=generator) * (1 - LEVEL_MIN) + LEVEL_MIN
-    order = torch.rand(edits, len(visited), generator=generator).argsort(dim=1)[:, :count]  # G T
-    return visited[order.to(visited.device)]
 
 
 def algorithm_of(settings: Mapping[str, Any]) -> type[Algorithm]:

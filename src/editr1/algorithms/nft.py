@@ -66,7 +66,7 @@ class NFT(Algorithm):
         loss = self.adv_clip / beta * (loss_pos + loss_neg)
         distance = torch.zeros_like(loss)
         if self.kl > 0:
-            distance = (v - velocities["reference"].detach().to(dtype)).square().mean()
+            distance = rows.distance(velocities)
             loss = loss + self.kl * distance
         return loss, {"loss_pos": loss_pos.detach(), "loss_neg": loss_neg.detach(), "kl": distance.detach()}
 

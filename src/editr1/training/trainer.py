@@ -257,14 +257,16 @@ class Trainer:
 
     def _velocities(self, conditioning: Conditioning, rows: Rows) -> Mapping[str, Tensor]:
         """The velocities [B, N, C] of the policies that the loss needs; gradients flow through that of "default"."""
-        policies, inputs = self.editor.policies, (conditioning, rows.x_t, rows.t)
-        velocities = {"default": self.editor.velocity(*inputs)}
+        policies = self.editor.policies
+        velocities = {"default": self.editor.velocity(conditioning, rows.x_t, rows.t)}
         for name in self.algorithm.asks(self.step):
+            needed = rows.compared if name == "reference" else rows
             if name == "old" and policies.on_policy:
                 velocities[name] = velocities["default"].detach()
-            else:
+            elif len(needed) or self.editor.is_sharded:
+                some = needed if len(needed) else rows[:1]  # a call for the sake of other ranks
                 with torch.no_grad(), policies.using(name):
-                    velocities[name] = self.editor.velocity(*inputs)
+                    velocities[name] = self.editor.velocity(conditioning, some.x_t, some.t)
         return velocities
 
     def _clip(self) -> float:

@@ -70,10 +70,10 @@ Calls = dict[str, dict[str, int]]
 class Recipe(Trainer):
     """Trains on one process as the released code does."""
 
-    def rollout(self, sample: EditSample, index: int, share: Share | None = None) -> Group:
+    def rollout(self, sample: EditSample, index: int, share: Share | None = None, *how: Any) -> Group:
         edits = self.config.rollout.group_size if share is None else share.count
         with encoding_every_image(self.editor.pipe, edits):
-            return super().rollout(sample, index, share)
+            return super().rollout(sample, index, share, *how)
 
     def _collect(self, first: int = 0, count: int | None = None) -> list[Group]:
         with replaced(collecting, "Rewarding", AfterRollouts):

@@ -54,6 +54,10 @@ from editr1.training.trainer import Trainer
 VARIANTS = {
     "defaults": "",
     "others_drawn": "rollout.most_groups=16",
+    "others_drawn_released": "rollout.most_groups=16 algorithm.filter=released",
+    "scouts_12_to_6": "rollout.group_size=6 rollout.scouts=12 rollout.scout_steps=3",
+    "scouts_24_to_6": "rollout.group_size=6 rollout.scouts=24 rollout.scout_steps=2",
+    "scouts_24_to_12": "rollout.scouts=24 rollout.scout_steps=2",
     "kl_share_1in4": "algorithm.kl_share=0.25",
     "informative_6of12": "algorithm.informative=0.5",
     "informative_6of12_rescaled": "algorithm.informative=0.5 algorithm.rescaled=true",

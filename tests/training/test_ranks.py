@@ -15,7 +15,17 @@ from tests.ranks import torchrun
 from tests.training.scenarios import SCENARIOS, trainer_of
 
 SAME = ("groups_kept", "dropped", "unscored", "reasons", "parts_unscored", "parts_reasons", "banned", "prompts")
-FIRST = (*SAME, "reward_mean", "reward_std_within", "reward_std_all", "reward_by_task", "reward_parts")
+FIRST = (
+    *SAME,
+    "reward_mean",
+    "reward_std_within",
+    "reward_std_all",
+    "reward_by_task",
+    "reward_parts",
+    "scout_reward",
+    "scout_unscored",
+    "scout_order",
+)
 ON_FOUR = ("lora", "full", "one group", "some dropped", "a judge that compares")
 
 

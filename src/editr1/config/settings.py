@@ -146,6 +146,25 @@ class RolloutConfig(Section):
     """Denoiser calls per edit."""
     scheduler: SchedulerName = "dpm2"
     """Sampler: DPM-Solver++(2M) for flow matching, or Euler."""
+    scouts: int | None = Field(default=None, gt=0, le=10_000)
+    """Edits per item that are made by scout_steps and judged; the best and the worst, group_size together, are made
+    again from the same noise by all steps (as in Sol-RL, arXiv 2604.06916), and these are trained on; null for none."""
+    scout_steps: int = Field(default=3, ge=2, le=1000)
+    """Denoiser calls per scout."""
+
+    @model_validator(mode="after")
+    def _cheaper_scouts(self) -> RolloutConfig:
+        if self.scouts is not None and self.scouts <= self.group_size:
+            raise ValueError(
+                f"rollout.scouts={self.scouts} leaves no choice; give more than rollout.group_size={self.group_size}, "
+                "or null"
+            )
+        if self.scouts is not None and self.scout_steps >= self.steps:
+            raise ValueError(
+                f"rollout.scout_steps={self.scout_steps} makes scouts as dear as edits; give fewer than "
+                f"rollout.steps={self.steps}, or set rollout.scouts to null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _more_groups(self) -> RolloutConfig:
@@ -302,6 +321,15 @@ class Config(Section):
             raise ValueError(
                 'adapter.init is a LoRA to train on, but adapter.mode "full" trains all weights; set adapter.mode to '
                 '"lora", or merge it into the editor first (`editr1 export --merge`)'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _scouts_from_noise_alone(self) -> Config:
+        if self.rollout.scouts is not None and self.algorithm.keeps_trajectory:
+            raise ValueError(
+                f"rollout.scouts={self.rollout.scouts} needs edits that follow from their first noise alone, but "
+                f"algorithm {self.algorithm.name!r} draws noise in every step of its sampler; set scouts to null"
             )
         return self
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -133,20 +133,20 @@ class Editor:
         scheduler: SchedulerName = "dpm2",
         every_call: bool = False,
         keep_trajectory: bool = False,
-        first: int = 0,
+        places: Sequence[int] | None = None,
     ) -> Rollout:
         """Make G = `num_edits` edits with the active policy; edit i depends on (seed, i) alone, not on G.
 
         A step is one denoiser call. Different seeds, at least 0, give independent noise. `every_call` keeps every
-        denoiser call, not only the first and the last one; `keep_trajectory` keeps the latents of every step. `first`
-        is the place of the first edit in its group, whose others are made elsewhere.
+        denoiser call, not only the first and the last one; `keep_trajectory` keeps the latents of every step. `places`
+        are the numbers i of the edits in a group whose others are not made here; None for 0 to G - 1.
 
         Raises:
             UserError: The source is too elongated for the editor's area, there are more source images than the editor
                 takes, the instruction is longer than its text encoder takes, or the sampler returns NaN or infinity.
         """
         images, recording = self.sample_recorded(
-            sample, num_edits, steps=steps, seed=seed, scheduler=scheduler, every_call=every_call, first=first
+            sample, num_edits, steps=steps, seed=seed, scheduler=scheduler, every_call=every_call, places=places
         )
         conditioning = recorder.condition(recording, self.family, num_edits)
         assert recording.sample is not None, "the scheduler has stepped"
@@ -176,7 +176,7 @@ class Editor:
         seed: int,
         scheduler: SchedulerName,
         every_call: bool,
-        first: int = 0,
+        places: Sequence[int] | None = None,
     ) -> tuple[list[Image], Recording]:
         """The pipeline's images, and the recording of its denoiser and scheduler; arguments as in `rollout`."""
         size = self.size_of(sample.source, sample.key)
@@ -185,7 +185,7 @@ class Editor:
         arguments = self.family.call(
             sample, sources, num_edits, size=size, guidance=self.guidance, text_tokens=self.text_tokens
         )
-        noise = [noise_generator(seed, first + i) for i in range(num_edits)]
+        noise = [noise_generator(seed, i) for i in (range(num_edits) if places is None else places)]
         with (
             self.scoped(scheduler, size),
             recorder.recording_of(self.denoiser, self.pipe.scheduler, self.family, every=every_call) as recording,

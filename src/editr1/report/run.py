@@ -93,7 +93,9 @@ def facts(run: Run) -> dict[str, str]:
     config = run.config
     rollout, algorithm, adapter, data = (config[name] for name in ("rollout", "algorithm", "adapter", "data"))
     most = f" to {rollout['most_groups']}" if rollout.get("most_groups") else ""
-    per_step = f"{rollout['groups_per_step']}{most} instructions × {rollout['group_size']} edits"
+    choice = f" of {rollout['scouts']}" if rollout.get("scouts") else ""
+    scouting = f" ({rollout['scout_steps']} per scout)" if rollout.get("scouts") else ""
+    per_step = f"{rollout['groups_per_step']}{most} instructions × {rollout['group_size']}{choice} edits"
     trained = f"LoRA, rank {adapter['rank']}" if adapter["mode"] == "lora" else "all weights of the denoiser"
     method = run.algorithm.title + (f", β {algorithm['beta']:g}" if "beta" in algorithm else "")
     return {
@@ -101,7 +103,7 @@ def facts(run: Run) -> dict[str, str]:
         "Judge": _judge_name(config["judge"]),
         **_rewards(config.get("rewards", {})),
         "Data": f"{data['kind']}: {data['path'] or data['split'] + ', level ' + data['level']}",
-        "A step": f"{per_step}, {rollout['steps']} denoiser calls each",
+        "A step": f"{per_step}, {rollout['steps']} denoiser calls each{scouting}",
         "Loss": f"{method}, KL {algorithm['kl']:g}, filter “{algorithm['filter']}”",
         "Seed": str(config["seed"]),
         "Trained": f"{len(run.metrics)} steps in {duration(run.train_seconds)}",

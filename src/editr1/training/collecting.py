@@ -5,27 +5,30 @@ belong to the state of a run.
 
 A step is one round of groups. With `rollout.most_groups`, further rounds replace the groups that the filter drops, as
 DAPO (arXiv 2503.14476) does: as many as are missing, so that none is made in vain. Every group has its place in the
-step, which its noise depends on; the rewards of a round decide on the next, on all ranks alike.
+step, which its noise depends on; the rewards of a round decide on the next, on all ranks alike. With `rollout.scouts`,
+a round has two parts: scouts of all of its groups (`scouting.py`), then the edits that are chosen by them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from statistics import fmean
 
 from editr1.config.settings import Config, RolloutConfig
 from editr1.data.samples import EditDataset, EditSample, GroupSampler
-from editr1.judges.base import Judge, compares
+from editr1.judges.base import Judge, compares, weights_of
 from editr1.training.distributed import World
-from editr1.training.exchange import Judged, cut
+from editr1.training.exchange import Judged, Rewarded, cut, gather_rewards
 from editr1.training.group import Group
 from editr1.training.log import StepProgress, Stopwatch
-from editr1.training.rewarding import Rewarding
+from editr1.training.rewarding import Rewarding, assign_advantages
+from editr1.training.scouting import extremes, scout_numbers
 from editr1.training.sharing import Share, share_edits, widened
 
-Make = Callable[[EditSample, int, Share], Group]
-"""Makes the edits of a share by the sampling policy, as a part of the group of that index."""
+Make = Callable[[EditSample, int, Share, Sequence[int] | None, int | None], Group]
+"""Makes the edits of a share by the sampling policy, as a part of the group of that index: `Trainer.rollout`."""
 
 
 class Collector:
@@ -41,7 +44,8 @@ class Collector:
     Attributes:
         place: In the epochs, of the next step.
         banned: Items that are not drawn any more.
-        shares: The edits that each worker makes, of all rounds of the step.
+        shares: The edits that each worker makes, of all rounds of the step that have begun.
+        edits: How many this rank makes in these, scouts included.
     """
 
     def __init__(self, config: Config, judge: Judge, dataset: EditDataset, world: World, equal: bool) -> None:
@@ -49,17 +53,8 @@ class Collector:
         self.sampler = GroupSampler(len(dataset), config.rollout.groups_per_step, config.seed)
         self.place, self.banned = 0, set[int]()
         self._equal = equal
-        self.shares = self._share(0, config.rollout.groups_per_step)
-
-    @property
-    def edits(self) -> int:
-        """Edits of the step that this rank makes, in the rounds that have begun."""
-        return sum(share.count for share in self.shares[self.world.worker])
-
-    @property
-    def latency(self) -> float | None:
-        """Mean seconds from the step's questions about a group to the answer; None if no group was asked about."""
-        return fmean(self._seconds) if self._seconds else None
+        self.shares, scouts = self._share(0, config.rollout.groups_per_step)
+        self.edits = sum(share.count for some in (self.shares, scouts) for share in some[world.worker])
 
     def collect(
         self, make: Make, clock: Stopwatch, progress: StepProgress, first: int = 0, count: int | None = None
@@ -73,14 +68,83 @@ class Collector:
             first: Groups of the step's earlier rounds; 0 begins a step.
             count: Groups of this round; None for `rollout.groups_per_step`.
         """
-        groups, size = list[Group](), self.config.rollout.group_size
-        count = count or self.config.rollout.groups_per_step
-        own = self._begin(first, count)
-        before, progress.edits = self.edits - sum(share.count for share in own), self.edits
-        with Rewarding(self.judge, count) as rewarding:
-            for share in own:
+        own, scouts = self._begin(first, count or self.config.rollout.groups_per_step)
+        progress.edits = self.edits
+        if scouts:
+            self._scout(make, clock, progress, scouts)
+
+        def made(share: Share) -> Group:
+            return make(self._item(share), share.index, share, self._places.get(share.index), None)
+
+        return self._rewarded(made, clock, progress, own, self.config.rollout.group_size)
+
+    def move_on(self, judged: Sequence[Judged]) -> dict[str, float | None]:
+        """The step with these groups is done, and solved items are banned; what its row says of items and judge."""
+        self.place, numbers = self._next, dict[str, float | None]()
+        if self.config.data.ban_solved:
+            pairs = zip(self._items, judged, strict=True)
+            self.banned |= {item for item, each in pairs if self.config.algorithm.solves(each.rewards)}
+            numbers["banned"] = len(self.banned)
+        if self._scouts:
+            numbers |= scout_numbers(self._scouts, self._places, judged)
+        return {**numbers, "judge_latency": fmean(self._seconds) if self._seconds else None}
+
+    def _begin(self, first: int, count: int) -> tuple[list[Share], list[Share]]:
+        """Draw the items of a round; the edits and the scouts that this rank makes of it."""
+        if first == 0:
+            self._items, self._next, self._seconds = list[int](), self.place, list[float]()
+            self._scouts, self._places = list[Rewarded](), dict[int, list[int]]()
+            self.shares, self.edits, self._made = [[] for _ in self.shares], 0, 0
+        items, self._next = self.sampler.draw(self._next, self.banned, count)
+        self._items += items
+        shares, scouts = self._share(first, count)
+        self.shares = [done + more for done, more in zip(self.shares, shares, strict=True)]
+        own = shares[self.world.worker], scouts[self.world.worker]
+        self.edits += sum(share.count for some in own for share in some)
+        return own
+
+    def _share(self, first: int, count: int) -> tuple[list[list[Share]], list[list[Share]]]:
+        """The edits and the scouts of `count` groups that each worker makes, from group `first` of the step on."""
+        rollout, workers, whole = self.config.rollout, self.world.workers, compares(self.judge)
+
+        def shares(size: int) -> list[list[Share]]:
+            every = share_edits(count, size, workers, whole=whole, equal=self._equal)
+            return [[replace(share, index=first + share.index) for share in own] for own in every]
+
+        return shares(rollout.group_size), shares(rollout.scouts) if rollout.scouts else [[]] * workers
+
+    def _scout(self, make: Make, clock: Stopwatch, progress: StepProgress, shares: Sequence[Share]) -> None:
+        """Make the scouts of a round; choose those that are made again."""
+        rollout, weights = self.config.rollout, weights_of(self.judge) or None
+        assert rollout.scouts is not None, "there are shares of them"
+        every = range(rollout.scouts)
+
+        def made(share: Share) -> Group:
+            return make(self._item(share), share.index, share, every, rollout.scout_steps)
+
+        groups = self._rewarded(made, clock, progress, shares, rollout.scouts)
+        with clock("exchange") if self.world.size > 1 else nullcontext():
+            scouts = gather_rewards(self.world, groups)
+        for each in scouts:
+            assign_advantages([each], self.config.algorithm, weights)
+            assert each.advantages is not None, "they were just assigned"
+            self._places[each.index] = extremes(each.advantages, rollout.group_size)
+        self._scouts += scouts
+
+    def _rewarded(
+        self,
+        make: Callable[[Share], Group],
+        clock: Stopwatch,
+        progress: StepProgress,
+        shares: Sequence[Share],
+        size: int,
+    ) -> list[Group]:
+        """The edits of these shares of groups of `size` edits, with their rewards."""
+        groups, before = list[Group](), self._made
+        with Rewarding(self.judge, len(shares) or 1) as rewarding:
+            for share in shares:
                 with clock("rollout"):
-                    made = make(self.dataset[self._items[share.index]], share.index, widened(share, size))
+                    made = make(widened(share, size))
                 if share.count == 0 or not self.world.speaks:
                     continue  # a call for the sake of other ranks
                 with clock("judge"):
@@ -88,36 +152,15 @@ class Collector:
                     group = cut(made, share) if self.judge.remote else made
                     rewarding.start(group)
                 groups.append(cut(group, share))
-                done = sum(len(each.rollout.images) for each in groups)
-                progress.collects(before + done, before + size * rewarding.done)
+                self._made += share.count
+                progress.collects(self._made, before + size * rewarding.done)
             with clock("judge"):
                 rewarding.finish(on_wait=lambda done: progress.waits(before + size * done))
         self._seconds += rewarding.seconds
         return groups
 
-    def _begin(self, first: int, count: int) -> list[Share]:
-        """Draw the items of a round; what this rank makes of it."""
-        if first == 0:
-            self._items, self._next, self._seconds = list[int](), self.place, list[float]()
-            self.shares = [[] for _ in self.shares]
-        items, self._next = self.sampler.draw(self._next, self.banned, count)
-        self._items += items
-        shares = self._share(first, count)
-        self.shares = [done + more for done, more in zip(self.shares, shares, strict=True)]
-        return shares[self.world.worker]
-
-    def _share(self, first: int, count: int) -> list[list[Share]]:
-        """The edits of `count` groups that each worker makes, from group `first` of the step on."""
-        size, whole = self.config.rollout.group_size, compares(self.judge)
-        shares = share_edits(count, size, self.world.workers, whole=whole, equal=self._equal)
-        return [[replace(share, index=first + share.index) for share in own] for own in shares]
-
-    def move_on(self, judged: Sequence[Judged]) -> None:
-        """The step with these groups is done; its solved items are drawn never again, if the config says so."""
-        self.place = self._next
-        if self.config.data.ban_solved:
-            pairs = zip(self._items, judged, strict=True)
-            self.banned |= {item for item, each in pairs if self.config.algorithm.solves(each.rewards)}
+    def _item(self, share: Share) -> EditSample:
+        return self.dataset[self._items[share.index]]
 
 
 def count_missing(judged: Sequence[Judged], rollout: RolloutConfig) -> int:

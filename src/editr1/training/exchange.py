@@ -27,22 +27,28 @@ from editr1.training.sharing import RowShare, Share
 from editr1.training.step_row import GroupMeasures, Watch, joined, measure
 
 
-@dataclass
-class Judged:
-    """What every rank knows of a group of the step, whoever made its edits; attributes as in `Group`.
+@dataclass(kw_only=True)
+class Rewarded:
+    """The rewards of a group, whoever made its edits; attributes as in `Group`."""
+
+    index: int
+    rewards: Tensor
+    parts: dict[str, Tensor]
+    advantages: Tensor | None = None
+    dropped: str | None = None
+
+
+@dataclass(kw_only=True)
+class Judged(Rewarded):
+    """What every rank knows of a group of the step.
 
     Attributes:
         measures: Its numbers.
         levels: Noise levels that its sampler visited, [S].
     """
 
-    index: int
     measures: GroupMeasures
     levels: Tensor
-    rewards: Tensor
-    parts: dict[str, Tensor]
-    advantages: Tensor | None = None
-    dropped: str | None = None
 
     @property
     def edits(self) -> Edits:
@@ -70,21 +76,38 @@ class Portion:
 
 def gather_groups(world: World, groups: Sequence[Group], watch: Watch | None = None) -> list[Judged]:
     """All groups of the step, in their order, from the edits that each rank made."""
-    own = [_facts(group, watch) for group in groups]
-    facts: dict[int, list[dict[str, Any]]] = {}
-    for part in sorted((part for parts in world.gather(own, "the rewards of a step") for part in parts), key=_place):
-        facts.setdefault(part["index"], []).append(part)
-    return [_judged(index, facts[index]) for index in sorted(facts)]
+    extra = [{"measures": asdict(measure(group, watch)), "levels": group.rollout.levels.tolist()} for group in groups]
+    facts = [{**_rewards(group), **more} for group, more in zip(groups, extra, strict=True)]
+    return [
+        Judged(
+            **_joined(parts),
+            measures=joined([GroupMeasures(**part["measures"]) for part in parts]),
+            levels=torch.tensor(parts[0]["levels"]),
+        )
+        for parts in _by_group(world, facts, "the rewards of a step")
+    ]
 
 
-def _facts(group: Group, watch: Watch | None) -> dict[str, Any]:
-    """What the others learn of edits that this rank made, as JSON."""
+def gather_rewards(world: World, groups: Sequence[Group]) -> list[Rewarded]:
+    """As `gather_groups`, the rewards alone."""
+    facts = [_rewards(group) for group in groups]
+    return [Rewarded(**_joined(parts)) for parts in _by_group(world, facts, "the rewards of scouts")]
+
+
+def _by_group(world: World, own: list[dict[str, Any]], place: str) -> list[list[dict[str, Any]]]:
+    """The parts of each group of the step, in their order, from those that each rank made."""
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for part in sorted((part for parts in world.gather(own, place) for part in parts), key=_place):
+        groups.setdefault(part["index"], []).append(part)
+    return [groups[index] for index in sorted(groups)]
+
+
+def _rewards(group: Group) -> dict[str, Any]:
+    """What the others learn of the rewards of edits that this rank made, as JSON."""
     assert group.rewards is not None, "rewards come before they are told"
     return {
         "index": group.index,
         "first": group.first,
-        "measures": asdict(measure(group, watch)),
-        "levels": group.rollout.levels.tolist(),
         "rewards": group.rewards.tolist(),
         "parts": {name: values.tolist() for name, values in group.parts.items()},
     }
@@ -94,21 +117,19 @@ def _place(part: Mapping[str, Any]) -> tuple[int, int]:
     return part["index"], part["first"]
 
 
-def _judged(index: int, parts: Sequence[Mapping[str, Any]]) -> Judged:
-    """One group from its parts; a mixed reward that nobody gave for a part is NaN there."""
+def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The rewards of one group from its parts; a mixed reward that nobody gave for a part is NaN there."""
     names = dict.fromkeys(name for part in parts for name in part["parts"])
     unknown = [[float("nan")] * len(part["rewards"]) for part in parts]
     mixed = {
         name: [value for part, none in zip(parts, unknown, strict=True) for value in part["parts"].get(name, none)]
         for name in names
     }
-    return Judged(
-        index=index,
-        measures=joined([GroupMeasures(**part["measures"]) for part in parts]),
-        levels=torch.tensor(parts[0]["levels"]),
-        rewards=torch.tensor([value for part in parts for value in part["rewards"]]),
-        parts={name: torch.tensor(values) for name, values in mixed.items()},
-    )
+    return {
+        "index": parts[0]["index"],
+        "rewards": torch.tensor([value for part in parts for value in part["rewards"]]),
+        "parts": {name: torch.tensor(values) for name, values in mixed.items()},
+    }
 
 
 def hand_out(

@@ -46,12 +46,14 @@ def header(config: Config, editor: Editor, params: Sequence[Tensor], items: int,
     judges = [judge_name(config.judge)] if config.judge else []
     judges += [f"{name} ({reward.kind})" for name, reward in config.rewards.items()]
     most = f" to {rollout.most_groups}" if rollout.most_groups else ""
-    groups = f"{rollout.groups_per_step}{most} items × {rollout.group_size} edits"
+    choice = f" of {rollout.scouts}" if rollout.scouts else ""
+    scouting = f" ({rollout.scout_steps} per scout)" if rollout.scouts else ""
+    groups = f"{rollout.groups_per_step}{most} items × {rollout.group_size}{choice} edits"
     return [
         f"editor: {config.editor.path}, {editor.family.name}, {trained}",
         f"device: {device}, {config.editor.dtype}, {hardware(device)}{saving}{processes}",
         f"judge:  {' + '.join(judges)}",
-        f"data:   {items} items; a step: {groups}, {rollout.steps} denoiser calls each; {config.steps} steps",
+        f"data:   {items} items; a step: {groups}, {rollout.steps} denoiser calls each{scouting}; {config.steps} steps",
     ]
 
 

@@ -170,8 +170,8 @@ class Trainer:
         with interrupts.held():
             with self._between_steps():
                 norms = self._update()
-                self.collector.move_on(judged)
-                row = self._row(measures, {**losses, **norms}, clocks)
+                drawn = self.collector.move_on(judged)
+                row = self._row(measures, {**losses, **norms, **drawn}, clocks)
                 if log is not None:
                     log.write(row)
             self._keep(log, groups, judged)
@@ -194,16 +194,27 @@ class Trainer:
         write, world = partial(write_weights, self._weights), self.world if spread else ALONE
         return checkpoint.save(self._checkpoints, self.step, state, write, self.config.keep, world)
 
-    def rollout(self, sample: EditSample, index: int, share: Share | None = None) -> Group:
-        """G edits of `sample` by the sampling policy, as group `index` of this step; or those of a share alone."""
+    def rollout(
+        self,
+        sample: EditSample,
+        index: int,
+        share: Share | None = None,
+        places: Sequence[int] | None = None,
+        steps: int | None = None,
+    ) -> Group:
+        """G edits of `sample` by the sampling policy, as group `index` of this step; or those of a share alone.
+
+        `places` are the numbers of its edits, which their noise depends on; None for 0 to G - 1.
+        """
         settings = self.config.rollout
         share = share or Share(index, 0, settings.group_size)
+        places = range(settings.group_size) if places is None else places
         with self.editor.policies.using("old"):
             rollout = self.editor.rollout(
                 sample,
                 share.count,
-                first=share.first,
-                steps=settings.steps,
+                places=places[share.first : share.first + share.count],
+                steps=steps or settings.steps,
                 seed=derive_seed(self.config.seed, "rollout", self.step, index),
                 scheduler=self.algorithm.scheduler or settings.scheduler,
                 keep_trajectory=self.algorithm.keeps_trajectory,
@@ -313,11 +324,8 @@ class Trainer:
     ) -> StepRow:
         """The row of the step that was just made; `clocks` are those of all ranks before the update."""
         self.start = self.start or edit_statistics(measures)
-        if self.config.data.ban_solved:
-            numbers = {**numbers, "banned": len(self.collector.banned)}
         if self.world.size > 1:
             numbers = {**numbers, "imbalance": imbalance(clocks)}
-        numbers = {**numbers, "judge_latency": self.collector.latency}
         seconds = slowest([*clocks, self.clock.read()])
         self._step_seconds = seconds["total"]
         self.seconds += self._step_seconds

@@ -4,13 +4,13 @@
     python benchmarks/savings.py time [NAME...] --out FOLDER
     python benchmarks/savings.py report --out FOLDER
 
-`train` trains variants of the toy preset (all of `VARIANTS` without a NAME) and measures them every 10 steps: the
-oracle's score of edits by the averaged weights, minus that of edits by the untrained editor from the same noise. Gains
-by step are the same however busy the machine is: `train` uses one thread, and several processes may share FOLDER, one
-run each. What is stopped goes on by the same command. `time` needs a machine that does nothing else: steps of a variant
-and of `defaults` take turns. `report` reads both: a variant has made budget / (seconds per step) steps when the budget
-is spent, and its gain there is interpolated between two measurements. It writes benchmarks/savings.json and
-benchmarks/SAVINGS.md.
+`train` trains variants of the toy preset (all of `VARIANTS` without a NAME) and measures them after the steps of
+`MEASURED`: the oracle's score of edits by the averaged weights, minus that of edits by the untrained editor from the
+same noise. Gains by step are the same however busy the machine is: `train` uses one thread, and several processes may
+share FOLDER, one run each. What is stopped goes on by the same command. `time` needs a machine that does nothing else:
+steps of a variant and of `defaults` take turns. `report` reads both: a variant has made budget / (seconds per step)
+steps when the budget is spent, and its gain there is interpolated between two measurements. It writes
+benchmarks/savings.json and benchmarks/SAVINGS.md.
 
 Further variants: `--set 'name:optim.lr=0.005 algorithm.kl=0.3'`. To choose among them, `--measure rl` measures on a
 part of the rl split that is not trained on: heldout is for the last look, not for tuning.
@@ -38,7 +38,6 @@ import torch
 from numpy.typing import NDArray
 
 from editr1.cli.demo import EVAL_STEPS, HELD_OUT, PRESETS
-from editr1.cli.measured import legs
 from editr1.config.loading import load_config
 from editr1.data.seeds import item_seed
 from editr1.editors.editor import Editor
@@ -67,9 +66,9 @@ VARIANTS = {
 """Overrides of the toy preset by the variant's name."""
 
 HERE = Path(__file__).parent
-STEPS, EVERY = 80, 10  # of a run, more than fit into the longest budget; between two measurements
+MEASURED = (5, 10, 20, 30, 40, 60, 80)  # steps; more than fit into the longest budget
 ITEMS = {"heldout": ToyDataset("heldout", HELD_OUT), "rl": ToyDataset("rl", HELD_OUT, seed=1)}  # training has seed 0
-BUDGETS = (180, 360)  # seconds
+BUDGETS = (60, 180, 360)  # seconds
 WARM, ROUNDS = 2, 12  # steps; in the first two, the old policy is the trained one
 RESAMPLES = 10_000
 UNTRAINED, GAINS, SECONDS = "untrained", "gains.jsonl", "seconds.json"
@@ -104,9 +103,9 @@ class Runs:
         return JsonLines(path, "gains", remedy, head={"overrides": overrides}, load=lambda **row: Gain(**row))
 
 
-def open_run(editor: str, overrides: str, seed: int, out: Path, steps: int = STEPS) -> Trainer:
+def open_run(editor: str, overrides: str, seed: int, out: Path, steps: int) -> Trainer:
     """A trainer of a variant, which goes on if `out` holds its checkpoint."""
-    own = (f"seed={seed}", f"out={out}", f"steps={steps}", f"save_every={EVERY // 2}", "keep=1", "trackers=[]")
+    own = (f"seed={seed}", f"out={out}", f"steps={steps}", "save_every=5", "keep=1", "trackers=[]")
     trainer = open_trainer(load_config(PRESETS[editor], [*shlex.split(overrides), *own]))
     trainer.progress = StepProgress(trainer.step, steps, quiet=True)
     return trainer
@@ -123,21 +122,21 @@ def measure(editor: Editor, items: ToyDataset) -> list[float]:
     return scores
 
 
-def train(runs: Runs, name: str, overrides: str, seed: int, steps: int = STEPS) -> None:
+def train(runs: Runs, name: str, overrides: str, seed: int, steps: int) -> None:
     """Train and measure one run, as far as that is not done."""
     torch.set_num_threads(1)  # what is rounded must not depend on the machine's
     gains = runs.gains(name, overrides, seed)
-    done = {gain.step for gain in gains.rows}
-    if {*range(EVERY, steps + 1, EVERY)} <= done:
+    done, points = {gain.step for gain in gains.rows}, [*(step for step in MEASURED if step < steps), steps]
+    if done >= {*points}:
         return
     trainer, items = open_run(runs.editor, overrides, seed, runs.place(name, seed), steps), ITEMS[runs.measure]
     untrained = runs.gains(UNTRAINED, "", 0)
     if not untrained.rows:
         with trainer.editor.policies.using("reference"):
             untrained.append([asdict(Gain(0, measure(trainer.editor, items), commit()))])
-    for step in legs(trainer.step, steps, EVERY):
-        trainer.train(until=step)
-        if step not in done:
+    for step in points:
+        if step not in done and step >= trainer.step:
+            trainer.train(until=step)
             with trainer.ema.swap(), trainer.editor.policies.using("default"):
                 gain = Gain(step, measure(trainer.editor, items), commit())
             gains.append([asdict(gain)])
@@ -358,7 +357,7 @@ def main() -> int:
     parser.add_argument("--editor", choices=PRESETS, default="qwen-image-edit")
     parser.add_argument("--set", action="append", default=[], metavar="NAME:OVERRIDES", help="one more variant")
     parser.add_argument("--measure", choices=ITEMS, default="heldout", help="split of the measured items")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of a run; more than before train it further")
+    parser.add_argument("--steps", type=int, default=MEASURED[-1], help="of a run; more than before train it further")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="timed steps per variant")
     args = parser.parse_args()
     variants = chosen(args.names, args.set)

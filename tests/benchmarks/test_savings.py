@@ -26,7 +26,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """benchmarks/savings.py with few items and a measurement every second step."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     module = importlib.import_module("savings")
-    monkeypatch.setattr(module, "EVERY", 2)
+    monkeypatch.setattr(module, "MEASURED", (2, 4))
     monkeypatch.setattr(module, "EVAL_STEPS", 2)
     items = {"heldout": ToyDataset("heldout", 3), "rl": ToyDataset("rl", 3, seed=1)}
     monkeypatch.setattr(module, "ITEMS", items)
@@ -62,7 +62,9 @@ def test_equal_wall_clock_gives_a_fast_variant_more_steps(bench: Any, tmp_path: 
     assert found["fast"]["seconds"][360]["gain"] == pytest.approx(0.072 * 1.5)
     assert found["fast"]["seconds"][360]["difference"] == pytest.approx(0.036 * 1.5)
     assert found["fast"]["steps"][40]["difference"] == 0
-    assert "| fast | `algorithm.kl=0` | 2 | 0.50 | +0.054 | +0.027 [" in "\n".join(bench.table(found))
+    assert "| fast | `algorithm.kl=0` | 2 | 0.50 | +0.018 | +0.009 [+0.006, +0.012] | +0.054 | +0.027 [" in "\n".join(
+        bench.table(found)
+    )
 
 
 @pytest.mark.long

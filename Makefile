@@ -47,7 +47,7 @@ check: $(STAMP)  ## lint (docstrings too), format, types
 docs: $(STAMP)  ## build the docs site into site/ (python -m http.server -d site shows it)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-bench: $(STAMP)  ## speed, memory and time to gain against their bars; writes benchmarks/RESULTS.md (PARTS, GAIN=folder; an hour or more)
+bench: $(STAMP)  ## speed, memory and time to gain against their bars; writes benchmarks/RESULTS.md (PARTS, GAIN; hours)
 	@$(BIN)/python benchmarks/bench.py $(PARTS) --folder $(GAIN)
 
 dist: $(STAMP)  ## build and check dist/: the wheel and the source distribution

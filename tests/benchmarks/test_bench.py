@@ -140,6 +140,35 @@ def test_the_recipe_has_the_papers_constants_and_ours_the_toys(bench: ModuleType
     assert (ours.rollout.groups_per_step, ours.optim.lr) == (8, 3e-3) and recipe.seed == ours.seed == 1
 
 
+def test_both_phases_of_the_gain_are_put_together_and_what_is_there_is_not_made_again(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gain = bench.gain
+    config_of = gain.config_of
+    monkeypatch.setattr(gain, "config_of", lambda way, seed, out, small=True: config_of(way, seed, out, small=True))
+    monkeypatch.setattr(gain, "whole_steps", lambda seconds: 2)
+    for name, value in {"HELD_OUT": 2, "ROUNDS": 2, "MEASURED": {"ours": [1, 2]}, "LEAST": -1.0, "REWARD": 0.0}.items():
+        monkeypatch.setattr(gain, name, value)
+    assert not gain.is_whole(tmp_path)
+    monkeypatch.setattr(gain, "SEEDS", (0,))
+    gain.run_phases(tmp_path, ["time", "train"], ["recipe", "ours"], [0])
+    assert gain.is_whole(tmp_path)
+    edits = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*_1.png")}
+    assert len(edits) == 4 * 2  # of two items: before, the recipe's last step, two steps of ours
+    gain.run_phases(tmp_path, ["train"], ["recipe", "ours"], [0])
+    assert {file: file.stat().st_mtime_ns for file in edits} == edits
+
+    found = gain.put_together(tmp_path, [0])
+    seconds = json.loads((tmp_path / gain.TIMING).read_text())["seconds"]
+    curves = found["gain_by_step"]
+    assert [*curves["recipe"][0]] == [2] and [*curves["ours"][0]] == [1, 2]
+    row = found["time_to_gain_ratio"]["seeds"][0]
+    assert row["recipe_gain"] == curves["recipe"][0][2]["delta"]
+    assert row["seconds"]["recipe"] == pytest.approx(2 * sum(seconds["recipe"]) / 2)
+    assert found["time_to_gain_ratio"]["ratio"] == row["ratio"] and found["time_to_gain_ratio"]["ci95"] is None
+    assert found["time_to_reward"]["ours"] == [None]  # of fewer steps than the window has
+
+
 def test_the_floor_is_rows_times_seconds_of_a_row(bench: ModuleType) -> None:
     rows = {"rollout": {"denoiser": 24}, "train": {"denoiser": 12}, "judge": {"judge": 4}}
     seconds = {("rollout", "denoiser"): 0.5, ("train", "denoiser"): 2.0, ("judge", "judge"): 0.25, ("x", "y"): 9.0}

@@ -42,6 +42,7 @@ from torch import Tensor, no_grad
 
 from editr1.algorithms.base import Credit, Rows
 from editr1.algorithms.nft import NFT
+from editr1.algorithms.thrift import count_informative
 from editr1.config.loading import load_config
 from editr1.config.settings import Config
 from editr1.data.samples import EditSample
@@ -60,6 +61,10 @@ from editr1.training.trainer import Trainer
 
 ROUNDS, WARM = 20, 2  # steps; in the first two, the old policy is the trained one
 SIZES = ("rollout.groups_per_step=2", "rollout.group_size=12", "algorithm.filter=off", "save_every=1000")
+PLAIN = (  # without savings that change the mathematics
+    *("rollout.most_groups=null", "rollout.scouts=null"),
+    *("algorithm.kl_share=1", "algorithm.informative=1", "algorithm.stratified=false"),
+)
 QUICK = ("rollout.group_size=2",)
 BARS = {"none_dropped": 0.90, "half_dropped": 0.65}
 CLOSE = 1e-5  # of the loss, relative
@@ -207,15 +212,23 @@ def rows_of(call: Call) -> int:
 
 def fewest_calls(trainer: Trainer, kept: int) -> Calls:
     """The rows without which the loss of a step, of whose groups `kept` are trained on, cannot be computed."""
+    rows = fewest_rows(trainer, trainer.config.rollout.groups_per_step, kept)
+    return {**rows, "train": {"denoiser": sum(rows["train"].values())}}
+
+
+def fewest_rows(trainer: Trainer, groups: int, kept: int) -> Calls:
+    """The same of `groups` groups, training by policy: "default", whose rows have a gradient, and those of the loss."""
     rollout, algorithm = trainer.config.rollout, trainer.algorithm
-    groups, images = rollout.groups_per_step, rollout.groups_per_step * rollout.group_size
-    rows = kept * rollout.group_size * algorithm.levels_per_edit(rollout.steps)
+    images, scouts = groups * rollout.group_size, groups * (rollout.scouts or 0)
+    rows = count_informative(rollout.group_size, algorithm.informative) * algorithm.levels_per_edit(rollout.steps)
+    compared = max(round(algorithm.kl_share * rows), 1)
+    asked = {name: kept * (compared if name == "reference" else rows) for name in algorithm.asks(trainer.step)}
     return {
         "encode": {"encoder": groups, "vae": groups},
-        "rollout": {"denoiser": images * rollout.steps},
-        "decode": {"vae": images},
-        "judge": {"judge": images},
-        "train": {"denoiser": rows * (1 + len(algorithm.asks(trainer.step)))},
+        "rollout": {"denoiser": images * rollout.steps + scouts * (rollout.scout_steps or 0)},
+        "decode": {"vae": images + scouts},
+        "judge": {"judge": images + scouts},
+        "train": {"default": kept * rows, **asked},
     }
 
 
@@ -225,7 +238,7 @@ def compare(
     """Seconds of the steps of both ways, their rows and the fewest, and the largest relative gap of their losses."""
     seconds: dict[str, list[float]] = {"ours": [], "recipe": []}
     with tempfile.TemporaryDirectory() as out:
-        configs = {name: load_config("toy", [*sizes, f"out={out}/{name}"]) for name in seconds}
+        configs = {name: load_config("toy", [*PLAIN, *sizes, f"out={out}/{name}"]) for name in seconds}
         ways = {"ours": open_way(Trainer, configs["ours"]), "recipe": open_way(Recipe, configs["recipe"])}
         kept = configs["ours"].rollout.groups_per_step
         if half:

@@ -38,7 +38,8 @@ def first_step(data: Path, out: Path) -> tuple[float, float]:
     """
     settings = ("data.kind=jsonl", f"data.path={data}", f"out={out}", *STEP)
     begin, peak = time.time(), 0.0
-    process = subprocess.Popen([sys.executable, "-m", "editr1", "train", "toy", *settings], stderr=subprocess.DEVNULL)
+    command = (sys.executable, "-m", "editr1", "train", "toy", *settings)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None:
         peak = max(peak, peak_mb(process.pid))
         if time.time() > begin + DEADLINE:

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from scipy.stats import linregress
+
+from editr1.config.loading import load_config
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PARTS = ["memory", "identical", "floor", "cost", "gain"]
@@ -170,10 +172,24 @@ def test_both_phases_of_the_gain_are_put_together_and_what_is_there_is_not_made_
 
 
 def test_the_floor_is_rows_times_seconds_of_a_row(bench: ModuleType) -> None:
-    rows = {"rollout": {"denoiser": 24}, "train": {"denoiser": 12}, "judge": {"judge": 4}}
-    seconds = {("rollout", "denoiser"): 0.5, ("train", "denoiser"): 2.0, ("judge", "judge"): 0.25, ("x", "y"): 9.0}
-    floor = {("rollout", "denoiser"): 12.0, ("train", "denoiser"): 24.0, ("judge", "judge"): 1.0}
-    assert bench.floor.floor_of(rows, seconds) == floor
+    rows = {"rollout": {"denoiser": 24}, "train": {"default": 12, "old": 6}, "judge": {"judge": 4}}
+    seconds = {("rollout", "denoiser"): 0.5, ("train", "default"): 2.0, ("train", "old"): 0.5, ("judge", "judge"): 0.25}
+    floor = {("rollout", "denoiser"): 12.0, ("train", "default"): 24.0, ("train", "old"): 3.0, ("judge", "judge"): 1.0}
+    assert bench.floor.floor_of(rows, {**seconds, ("encode", "vae"): 9.0}) == floor
+
+
+def test_savings_lower_the_fewest_rows(bench: ModuleType) -> None:
+    savings = ["algorithm.informative=0.5", "algorithm.kl_share=0.25", "algorithm.timesteps_per_image=2"]
+    config = load_config("toy", ["rollout.scouts=24", "rollout.scout_steps=3", *savings])  # makes 12 of the 24 again
+    trainer = SimpleNamespace(config=config, algorithm=config.algorithm, step=5)
+    groups, kept, edits, scouts, steps, levels = 10, 8, 12, 24, 6, 2
+    assert bench.recipe.fewest_rows(trainer, groups, kept) == {
+        "encode": {"encoder": groups, "vae": groups},
+        "rollout": {"denoiser": groups * (edits * steps + scouts * 3)},
+        "decode": {"vae": groups * (edits + scouts)},
+        "judge": {"judge": groups * (edits + scouts)},
+        "train": {"default": kept * 6 * levels, "old": kept * 6 * levels, "reference": kept * 3},
+    }
 
 
 def test_bars_that_are_missed_are_named_with_figure_and_limit(bench: ModuleType) -> None:
@@ -250,7 +266,7 @@ def test_a_quick_run_measures_every_part_and_writes_nothing(
     assert found["calls"]["recipe"]["encode"] == {"encoder": 4, "vae": 4}
     assert found["calls"]["ours"] == found["calls"]["fewest"]
     assert all(found["identical_ratio"][name] > 0 for name in ("none_dropped", "half_dropped"))
-    assert found["floor_ratio"] > 0 and len(found["floor_seconds"]) == 7
+    assert found["floor_ratio"] > 0 and len(found["floor_seconds"]) == 9
     assert len(found["rss_mb"]) == 3 and "rss_slope_mb_per_step" in found
     assert found["cost"]["references"]["1"]["median"] > 0
     assert found["gain_by_step"]["ours"]["0"]["1"]["before"] > 0

@@ -144,7 +144,11 @@ def train(runs: Runs, name: str, overrides: str, seed: int, steps: int) -> None:
 
 
 def time_steps(editor: str, overrides: str, rounds: int) -> dict[str, Any]:
-    """Seconds of steps of a variant and of `defaults`, which take turns: medians, and the ratio with its spread."""
+    """Seconds of steps of a variant and of `defaults`, which take turns: medians, the ratio and its middle half.
+
+    The load of the machine before, which ought to be near 0, is kept beside.
+    """
+    load = os.getloadavg()[0]
     seconds: dict[str, list[float]] = {"variant": [], "defaults": []}
     with tempfile.TemporaryDirectory() as out:
         ways = {
@@ -159,7 +163,8 @@ def time_steps(editor: str, overrides: str, rounds: int) -> dict[str, Any]:
     own, theirs = (seconds[way][WARM:] for way in ("variant", "defaults"))
     ratios = [a / b for a, b in zip(own, theirs, strict=True)]
     middle = {"seconds": median(own), "seconds_of_defaults": median(theirs), "ratio": median(ratios)}
-    return {**middle, "spread": [*np.quantile(ratios, [0.25, 0.75])], "rounds": rounds, "overrides": overrides}
+    spread = np.quantile(ratios, [0.25, 0.75]).tolist()
+    return {**middle, "spread": spread, "rounds": rounds, "load": load, "overrides": overrides}
 
 
 def write_seconds(folder: Path, editor: str, name: str, timed: Mapping[str, Any]) -> None:
@@ -264,7 +269,8 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, entry in found.items():
         seeds = max((len(at["seeds"]) for at in entry["steps"].values() if at), default=0)
         ratio = f"{entry['ratio']:.2f}" if "ratio" in entry else "not timed"
-        cells = [cell for budget in BUDGETS for cell in _cells(name, entry["seconds"].get(budget))]
+        unknown = "trained too few steps" if "ratio" in entry else ""
+        cells = [cell for budget in BUDGETS for cell in _cells(name, entry["seconds"].get(budget), unknown)]
         lines.append(f"| {name} | `{entry['overrides'] or '-'}` | {seeds} | {ratio} | {' | '.join(cells)} |")
     heads = sorted({step for entry in found.values() for step in entry["steps"]})
     lines += ["", "The same after equal steps:", "", f"| variant | {' | '.join(f'step {step}' for step in heads)} |"]
@@ -274,10 +280,10 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _cells(name: str, at: Mapping[str, Any] | None) -> tuple[str, str]:
+def _cells(name: str, at: Mapping[str, Any] | None, unknown: str = "") -> tuple[str, str]:
     """A gain, and how much more than that of `defaults` it is."""
     if at is None:
-        return "", ""
+        return unknown, ""
     low, high = at["difference_ci95"]
     more = "" if name == "defaults" else f"{at['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
     return f"{at['gain']:+.3f}", more
@@ -330,7 +336,7 @@ def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor()
-    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{name}, {os.cpu_count()} cores, OMP threads {torch.get_num_threads()}, torch {torch.__version__}"
 
 
 def say(text: str) -> None:

@@ -56,12 +56,15 @@ def test_equal_wall_clock_gives_a_fast_variant_more_steps(bench: Any, tmp_path: 
         for seed in (0, 1):
             rows = [{"step": step, "scores": [0.5 + step / 1000, 0.5 + step / 500], **line} for step in (20, 40, 80)]
             runs.gains(name, overrides, seed).append(rows)
+    fastest = {"fast": {"ratio": 0.4, "spread": [0.4, 0.4], "seconds_of_defaults": 10.0}}
+    assert "trained too few steps" in "\n".join(bench.table(bench.summarise(runs, fastest)))  # 90 of 80
     found = bench.summarise(runs, {"fast": {"ratio": 0.5, "spread": [0.5, 0.5], "seconds_of_defaults": 10.0}})
     assert found["defaults"]["seconds"][360]["step"] == 36
     assert found["fast"]["seconds"][360]["step"] == 72
     assert found["fast"]["seconds"][360]["gain"] == pytest.approx(0.072 * 1.5)
     assert found["fast"]["seconds"][360]["difference"] == pytest.approx(0.036 * 1.5)
     assert found["fast"]["steps"][40]["difference"] == 0
+    assert found["defaults"]["seconds"][360] is not None and found["fast"]["seconds"][180]["step"] == 36
     assert "| fast | `algorithm.kl=0` | 2 | 0.50 | +0.018 | +0.009 [+0.006, +0.012] | +0.054 | +0.027 [" in "\n".join(
         bench.table(found)
     )

@@ -87,7 +87,8 @@ def evaluation_of(out: Path) -> dict[str, Any]:
     files = sorted(path for path in (out / "evaluation").rglob("*") if path.is_file())
     results = json.loads((out / "results.json").read_text())
     return {str(path.relative_to(out)): path.read_bytes() for path in files} | {
-        "results": {**results, "train_seconds": 0}
+        "results": {**results, "train_seconds": 0},
+        "best": (out / "checkpoints/best.json").read_text(),
     }
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from editr1.cli import main as cli
 from editr1.files import read_lines
+from editr1.training.best import read_best
 from tests.cli.test_evaluate import held
 from tests.cli.test_torchrun import SIZES
 from tests.cli.test_torchrun_eval_faults import toy_data
@@ -58,6 +59,10 @@ def test_a_run_on_own_held_out_items_stopped_on_two_ranks_goes_on_by_one_process
     assert pictures[0] == pictures[1]
     results = [json.loads((out / "results.json").read_text()) for out in (one, two)]
     assert [point["step"] for point in results[1]["curve"]] == [1, 2] and "oracle" not in results[1]
+    best = [read_best(out / "checkpoints") for out in (one, two)]
+    assert best[0] is not None and best[1] is not None
+    assert (best[0].step, best[0].items, best[0].last.step) == (best[1].step, best[1].items, best[1].last.step)
+    assert best[0].reward == pytest.approx(best[1].reward, abs=1e-4)
     for point, other in zip(results[0]["curve"], results[1]["curve"], strict=True):
         assert other["judge"]["after"] == pytest.approx(point["judge"]["after"], rel=1e-3)
 

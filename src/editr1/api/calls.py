@@ -32,7 +32,7 @@ def open_editor(
 
     Args:
         name: Folder or hub name of a diffusers pipeline, "toy", "toy:NAME", or the YAML of a run.
-        lora: A run, one of its checkpoints, or the file or folder of any LoRA; None for the editor as it is.
+        lora: A run, "RUN@best", one of its checkpoints, or the file or folder of any LoRA; None for the editor alone.
         lora_scale: Factor on what the LoRA adds to the weights.
         guidance: Guidance scale; None for the default of the pipeline's own call.
         pixels: Area of an edit; None for the editor's own.

@@ -23,7 +23,7 @@ Editor = Annotated[
     str,
     typer.Option("--editor", help="A pipeline's folder or hub name, toy, or a run's YAML.", autocompletion=editors),
 ]
-Lora = Annotated[Path | None, typer.Option("--lora", help="A LoRA (file or folder), a checkpoint or a run.")]
+Lora = Annotated[Path | None, typer.Option("--lora", help="A LoRA (file or folder), a checkpoint, a run or RUN@best.")]
 LoraScale = Annotated[float, typer.Option("--lora-scale", help="Factor on what the LoRA adds; docs/evaluation.md.")]
 JudgeName = Annotated[str, typer.Option("--judge", help='toy, a folder, hub name, YAML, or "openai:URL?model=NAME".')]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the result; a stopped run continues there.")]

@@ -13,7 +13,7 @@ from editr1.errors import UserError
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run; RUN@best for its best checkpoint.")],
     to: Annotated[Path, typer.Option(help="Folder for the weights; new or empty.")],
     merge: Annotated[
         bool, typer.Option("--merge", help="Write a whole pipeline with the trained weights in it.")
@@ -36,7 +36,8 @@ def edit(
         typer.Option(help="Diffusers pipeline: folder, hub name, toy:NAME, or a run's YAML.", autocompletion=editors),
     ],
     lora: Annotated[
-        Path | None, typer.Option(help="LoRA (diffusers, PEFT or ComfyUI; file or folder), checkpoint or run.")
+        Path | None,
+        typer.Option(help="LoRA (diffusers, PEFT or ComfyUI; file or folder), checkpoint, run or RUN@best."),
     ] = None,
     lora_scale: Annotated[float, typer.Option(help="Factor on what the LoRA adds; docs/evaluation.md.")] = 1.0,
     out: Annotated[Path | None, typer.Option(help="Picture to write; <image>.edited.png by default.")] = None,

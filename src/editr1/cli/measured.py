@@ -8,7 +8,7 @@ those of a run without evaluation.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,24 @@ from rich.table import Table
 from editr1.config.settings import Config, EvaluationConfig
 from editr1.data.samples import EditDataset
 from editr1.editors.policies import START
-from editr1.errors import UserError
+from editr1.errors import UserError, collect, tell
+from editr1.evaluation.best import find_best
 from editr1.evaluation.heldout.measure import EvalSettings, Oracle, measure_edits, toy_oracle
 from editr1.evaluation.heldout.rows import EditRow, RowStore, move_aside, read_rows
 from editr1.evaluation.paired import FEW, change, same_edits, summarise
 from editr1.evaluation.progress import progress
 from editr1.files import write_file
+from editr1.report.best import best_words
 from editr1.report.run import write_report
 from editr1.report.text import number, signed
 from editr1.terminal import open_console, show_table
-from editr1.training.checkpoint import fixed_settings, resolve
+from editr1.training.best import read_best, write_best
+from editr1.training.checkpoint import complete, fixed_settings, place, resolve, step_of
 from editr1.training.datasets import open_datasets
 from editr1.training.distributed import ALONE, World
 from editr1.training.interrupts import Interrupts
 from editr1.training.open import open_trainer
-from editr1.training.run_files import AFTER, BEFORE, BETWEEN, RESULTS
+from editr1.training.run_files import AFTER, BEFORE, BETWEEN, CHECKPOINTS, RESULTS
 from editr1.training.trainer import Trainer
 
 BASE = "base"  # name of the weights before training
@@ -94,11 +97,15 @@ def train_measured(trainer: Trainer, heldout: HeldOut, console: Console) -> str:
     say(console, f"Measuring the editor as it is on {len(heldout.items)} held-out items ...")
     _move_aside(trainer, AFTER, f"step_{steps:06d}")  # of a run that ended earlier: a point of the curve now
     before = measure_base(trainer, heldout, console)
+    if not _has_best(trainer):  # a run of an older version, or one whose best checkpoint is damaged
+        mark_best(trainer, before, _rows_between(trainer.out, until=trainer.step + 1), console)
     for step in legs(trainer.step, steps, every):
         checkpoint = trainer.train(until=step)
         say(console, f"Measuring again after step {step}: same items, same noise, averaged weights ...")
         folder = AFTER if step == steps else f"{BETWEEN}/step_{step:06d}"
-        results = write_results(trainer, before, measure_average(trainer, heldout, folder, console), folder)
+        after = measure_average(trainer, heldout, folder, console)
+        results = write_results(trainer, before, after, folder)
+        mark_best(trainer, before, {**_rows_between(trainer.out, until=step), step: after}, console)
     show_table(console, table(results))
     console.print(verdict(results))
     if trainer.world.is_main:
@@ -139,6 +146,35 @@ def write_results(
     if trainer.world.is_main:
         write_file(trainer.out / RESULTS, json.dumps(results, indent=1).encode())
     return results
+
+
+def mark_best(
+    trainer: Trainer, before: Sequence[EditRow], measured: Mapping[int, Sequence[EditRow]], console: Console
+) -> None:
+    """Name the best of the measured steps whose checkpoints are there; nothing changes if none has rewards.
+
+    It is a function of the rows, so a run that was stopped and goes on names the same. The main rank does it.
+    """
+    if not trainer.world.is_main:
+        return
+    root = trainer.out / CHECKPOINTS
+    whole = {step_of(folder) for folder in complete(root)}
+    best = find_best(before, {step: rows for step, rows in measured.items() if step in whole}, trainer.config.seed)
+    if best is not None:
+        write_best(root, best)
+        say(console, f"Best checkpoint: {best_words(best)}.")
+    elif measured:
+        say(console, "Best checkpoint: as before, since no item has a reward for all of its edits.")
+
+
+def _has_best(trainer: Trainer) -> bool:
+    """Whether the run names a checkpoint that is whole."""
+    faults, best, root = list[str](), None, trainer.out / CHECKPOINTS
+    with collect(faults):
+        best = read_best(root)
+    for fault in faults if trainer.world.is_main else []:
+        tell(f"warning: {fault}")
+    return best is not None and place(root, best.step) in complete(root)
 
 
 def _rows_between(out: Path, until: int) -> dict[int, list[EditRow]]:

@@ -274,7 +274,7 @@ class Config(Section):
     save_every: int = Field(default=10, gt=0)
     """Steps between two checkpoints, and between two pictures of samples."""
     keep: int = Field(default=3, gt=0)
-    """Number of checkpoints to keep."""
+    """Number of newest checkpoints to keep; the best one by held-out items stays too."""
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
     """Where curves and pictures go besides the folder of the run: tensorboard, wandb, trackio (docs/runs.md)."""
     seed: Seed = 0

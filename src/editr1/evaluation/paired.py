@@ -7,7 +7,7 @@ resampled with replacement (paired percentile bootstrap).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +102,22 @@ def change(before: Sequence[EditRow], after: Sequence[EditRow], seed: int) -> di
     """{"judge": {"before", "after", "delta", "ci95"}} of all items, with "oracle" if they have one."""
     keys = list(dict.fromkeys(row.key for row in before))
     return {name: _figures_of(paired, keys, seed) for name, paired in _measures(before, after).items()}
+
+
+class Gain(NamedTuple):
+    """Mean reward after, its mean change, and the number of items that it is of."""
+
+    after: float
+    change: float
+    items: int
+
+
+def gain_of(before: Sequence[EditRow], after: Sequence[EditRow]) -> Gain | None:
+    """How the judge's reward changed over the items that have it in both; None if there are none."""
+    pairs = np.array([*_paired(before, after, lambda row: row.judge).values()]).reshape(-1, 2)
+    if len(pairs) == 0:
+        return None
+    return Gain(float(pairs[:, 1].mean()), float((pairs[:, 1] - pairs[:, 0]).mean()), len(pairs))
 
 
 def same_edits(before: Sequence[EditRow], after: Sequence[EditRow]) -> bool:

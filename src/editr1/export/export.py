@@ -37,6 +37,7 @@ from editr1.export.card import Card, write_card
 from editr1.report.run_folder import Run, read_run
 from editr1.toy.assets import locate
 from editr1.training import checkpoint
+from editr1.training.best import SUFFIX, split_best
 from editr1.training.run_files import CHECKPOINTS, CONFIG
 from editr1.training.seal import read_state
 
@@ -96,7 +97,7 @@ def export_run(
     """Write the weights of a run with a model card, and return `to`.
 
     Args:
-        folder: Folder of the run.
+        folder: Folder of the run, or RUN@best.
         to: New or empty folder.
         merge: Whether to write a whole pipeline.
         ema: Whether to export the averaged weights, instead of the last ones.
@@ -126,9 +127,15 @@ def export_run(
 
 
 def find_source(folder: Path, ema: bool = True, step: int | None = None) -> ExportSource:
-    """The newest whole checkpoint of a run, or the one of a step."""
+    """The newest whole checkpoint of a run, the one of a step, or, if it is RUN@best, the best one."""
+    folder, best = split_best(folder)
     run, root, part = read_run(folder), folder / CHECKPOINTS, "ema" if ema else "policy"
-    if step is None:
+    if best and step is not None:
+        raise UserError(f"{SUFFIX} and --step {step} name two checkpoints; leave one of them out")
+    source: Path | None
+    if best:
+        source = checkpoint.best_of(folder, part)
+    elif step is None:
         source = checkpoint.open_part(root, part)
     elif (source := checkpoint.place(root, step)).exists():
         checkpoint.refuse_damage(source, part)

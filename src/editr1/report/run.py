@@ -18,6 +18,7 @@ from editr1 import __version__
 from editr1.data.pictures import png_data_url
 from editr1.evaluation.heldout.rows import open_image
 from editr1.evaluation.paired import FEW
+from editr1.report.best import best_words
 from editr1.report.environment import write_page
 from editr1.report.records import shown
 from editr1.report.run_folder import BeforeAfter, Run, read_run
@@ -107,6 +108,7 @@ def facts(run: Run) -> dict[str, str]:
         "Loss": f"{method}, KL {algorithm['kl']:g}, filter “{algorithm['filter']}”",
         "Seed": str(config["seed"]),
         "Trained": f"{len(run.metrics)} steps in {duration(run.train_seconds)}",
+        **({"Best checkpoint": best_words(run.best)} if run.best else {}),
         **({"Sampled = trained": self_check_words(run.self_check)} if run.self_check else {}),
         **session_facts(run.session),
         "Report made": f"{time.strftime('%Y-%m-%d %H:%M')} by editr1 {__version__}",

@@ -14,8 +14,9 @@ from editr1.errors import UserError, read_json, tell
 from editr1.evaluation.heldout.rows import EditRow, read_rows
 from editr1.evaluation.paired import same_edits
 from editr1.report.records import ResultsRecord, SelfCheckRecord, SessionRecord, StepRecord, checked
+from editr1.training.best import Best, read_best
 from editr1.training.metrics import in_words, read_metrics
-from editr1.training.run_files import AFTER, BEFORE, CONFIG, METRICS, RESULTS, SAMPLES, SELF_CHECK, SESSION
+from editr1.training.run_files import AFTER, BEFORE, CHECKPOINTS, CONFIG, METRICS, RESULTS, SAMPLES, SELF_CHECK, SESSION
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Run:
         grids: Pictures of training samples, in the order of the steps.
         session: Content of session.json; empty if the run is older.
         self_check: Content of self_check.json; None without one.
+        best: The best checkpoint; None without an evaluation.
     """
 
     folder: Path
@@ -67,6 +69,7 @@ class Run:
     grids: list[Path]
     session: dict[str, Any]
     self_check: dict[str, Any] | None = None
+    best: Best | None = None
 
     @property
     def algorithm(self) -> Words:
@@ -111,6 +114,7 @@ def read_run(folder: Path) -> Run:
         after=after,
         session=_record(folder / SESSION, SessionRecord) or {},
         self_check=_record(folder / SELF_CHECK, SelfCheckRecord),
+        best=read_best(folder / CHECKPOINTS),
         grids=sorted((folder / SAMPLES).glob("step_*.png")),
     )
 

@@ -24,6 +24,7 @@ from editr1.config.settings import Config, EvaluationConfig, MemoryConfig, Paral
 from editr1.devices import pick_device, pick_dtype
 from editr1.errors import UserError, first_problem, tell
 from editr1.files import sync
+from editr1.training.best import SUFFIX, read_best, split_best
 from editr1.training.distributed import ALONE, World
 from editr1.training.run_files import CHECKPOINTS
 from editr1.training.seal import NAME, STATE, fault, seal
@@ -42,14 +43,16 @@ FREE = (
 def save(
     root: Path, step: int, state: Mapping[str, Any], write: Callable[[Path], None], keep: int, world: World = ALONE
 ) -> Path:
-    """Write `root`/step_<step> and remove all but the newest `keep` checkpoints. One that is there already stays.
+    """Write `root`/step_<step> and remove all but the newest `keep` checkpoints and the best one.
+
+    One that is there already stays.
 
     Args:
         root: Folder of the checkpoints.
         step: Steps done.
         state: Content of state.json besides "step" and the list of files.
         write: Writes the files into a folder.
-        keep: Checkpoints that stay, at least 1.
+        keep: Newest checkpoints that stay, at least 1.
         world: Ranks that write the files together; all of them call this.
 
     Raises:
@@ -71,7 +74,7 @@ def save(
                 seal(part, {"step": step, **state})
                 part.replace(final)
                 sync(root)
-                for old in complete(root)[:-keep]:
+                for old in _stale(root, keep):
                     _discard(old.replace(root / f".{old.name}.part"))
     except (OSError, SafetensorError) as error:
         if world.is_main:
@@ -80,6 +83,17 @@ def save(
             f"cannot write the checkpoint {final}: {error}; older ones are whole: make room, run again"
         ) from error
     return final
+
+
+def _stale(root: Path, keep: int) -> list[Path]:
+    """The checkpoints that are neither among the newest nor the best one; none if nobody can tell which that is."""
+    old = complete(root)[:-keep]
+    try:
+        best = read_best(root) if old else None
+    except UserError as error:
+        tell(f"warning: {error}; no checkpoint is removed until then")
+        return []
+    return [folder for folder in old if best is None or folder != place(root, best.step)]
 
 
 @contextmanager
@@ -173,12 +187,34 @@ def refuse_damage(folder: Path, part: str) -> None:
         raise UserError(f"{words}; put a copy of the checkpoint there, or give another one")
 
 
+def best_of(run: Path, part: str) -> Path:
+    """The checkpoint that a run names as its best, whose folder `part` is whole.
+
+    Raises:
+        UserError: It names none, or the checkpoint is damaged.
+    """
+    best = read_best(run / CHECKPOINTS)
+    if best is None:
+        raise UserError(
+            f"{run} names no best checkpoint, as `editr1 train` does when it measures held-out items (evaluation in "
+            f"its settings); leave out {SUFFIX} for the last one"
+        )
+    folder = place(run / CHECKPOINTS, best.step)
+    refuse_damage(folder, part)
+    return folder
+
+
 def trained_weights(path: Path) -> Path:
     """The folder of averaged weights in a checkpoint, or in the newest checkpoint of a run; any other path as it is.
 
+    "RUN@best" is the best checkpoint of a run.
+
     Raises:
-        UserError: They are damaged.
+        UserError: They are damaged, or there is no best checkpoint.
     """
+    path, best = split_best(path)
+    if best:
+        return best_of(path, "ema") / "ema"
     if (folder := open_part(path / CHECKPOINTS, "ema")) is not None:
         return folder / "ema"
     path = path / "ema" if (path / "ema").is_dir() else path

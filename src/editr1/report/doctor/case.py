@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from editr1.report.run_folder import Run
 from editr1.training.alarms import WINDOW, Rows, difference, values_of
+from editr1.training.best import Best
 from editr1.training.step_row import groups_made
 
 
@@ -18,17 +19,19 @@ class Case(NamedTuple):
         config: All settings as nested mappings.
         results: Content of results.json; None without an evaluation.
         self_check: Content of self_check.json; None without one.
+        best: The best checkpoint; None without an evaluation.
     """
 
     rows: Rows
     config: Mapping[str, Any]
     results: Mapping[str, Any] | None = None
     self_check: Mapping[str, Any] | None = None
+    best: Best | None = None
 
 
 def case_of(run: Run) -> Case:
     """The case of a run's folder."""
-    return Case(run.metrics, run.config, run.results, run.self_check)
+    return Case(run.metrics, run.config, run.results, run.self_check, run.best)
 
 
 class Finding(NamedTuple):

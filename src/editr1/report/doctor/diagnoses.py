@@ -15,6 +15,7 @@ from typing import Any
 
 from editr1.algorithms.base import find_algorithms
 from editr1.evaluation.paired import FEW
+from editr1.report.best import best_words, is_behind
 from editr1.report.doctor.case import Case, Finding, change_of, groups_of
 from editr1.report.text import signed
 from editr1.training.alarms import (
@@ -31,6 +32,7 @@ from editr1.training.alarms import (
     sounded,
     values_of,
 )
+from editr1.training.best import SUFFIX
 from editr1.training.self_check import silence
 
 FAILED = 0.01  # share of edits without a reward
@@ -232,6 +234,18 @@ def hacked_held_out(case: Case) -> Finding | None:
     )
 
 
+def past_the_best(case: Case) -> Finding | None:
+    """The last step that was measured is not the best one."""
+    if case.best is None or case.best.last.step == case.best.step:
+        return None
+    return Finding(
+        "past the best checkpoint",
+        f"The best checkpoint is {best_words(case.best)}. `--lora RUN{SUFFIX}` takes it. If it is surely better, train "
+        "for fewer steps, lower optim.lr or raise algorithm.kl.",
+        wrong=is_behind(case.best),
+    )
+
+
 def equal_policies(case: Case) -> Finding | None:
     """The sampling policy is still the trained one, which is normal at first."""
     settings = case.config["algorithm"]
@@ -282,6 +296,7 @@ DIAGNOSES: tuple[Callable[[Case], Finding | None], ...] = (
     silent_modules,
     hacked_held_out,
     flat_held_out,
+    past_the_best,
     one_task,
     equal_policies,
     slow_judge,

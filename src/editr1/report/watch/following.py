@@ -11,8 +11,9 @@ from editr1.errors import UserError, collect, read_json
 from editr1.report.records import SamplesRecord, SessionRecord, StepRecord, checked
 from editr1.report.run_folder import Run
 from editr1.training.alarms import Heard, sounded
+from editr1.training.best import Best, read_best
 from editr1.training.metrics import row_of
-from editr1.training.run_files import AFTER, CONFIG, METRICS, SAMPLES, SESSION
+from editr1.training.run_files import AFTER, CHECKPOINTS, CONFIG, METRICS, SAMPLES, SESSION
 from editr1.training.step_row import StepRow
 
 
@@ -78,6 +79,7 @@ class Followed:
         run: What is known of it; its evaluations are not.
         alarms: Those that sounded so far.
         samples: Content of the newest samples/step_<step>.json whose picture is there; None without one.
+        best: The best checkpoint; None before an evaluation.
         fault: What could not be read at the last look, in a line; "" if all could.
 
     Raises:
@@ -92,6 +94,7 @@ class Followed:
         self.folder, self.fault = folder, ""
         self.alarms: list[Heard] = []
         self.samples: dict[str, Any] | None = None
+        self.best: Best | None = None
         self._tail = Tail(folder / METRICS)
         self._before: StepRow | None = None  # the last row at the look before
         self.run = self._read(read_settings(folder / CONFIG))
@@ -100,7 +103,7 @@ class Followed:
     def look(self) -> bool:
         """Read what is new; whether anything changed."""
         faults, changes = list[str](), list[bool]()
-        for part in (self._rows, self._samples):
+        for part in (self._rows, self._samples, self._best):
             with collect(faults):
                 changes.append(part())
         before, self.fault = self.fault, " ".join([*faults, self._tail.fault]).strip()
@@ -132,6 +135,10 @@ class Followed:
                 before, self.samples = self.samples, checked(SamplesRecord, read_json(file), file)
                 return self.samples != before
         return False
+
+    def _best(self) -> bool:
+        before, self.best = self.best, read_best(self.folder / CHECKPOINTS)
+        return self.best != before
 
     def _read(self, config: dict[str, Any]) -> Run:
         session = self.folder / SESSION

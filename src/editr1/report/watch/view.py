@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from editr1.report.best import best_words
 from editr1.report.environment import environment
 from editr1.report.records import shown
 from editr1.report.run import DRIFT, Figure, alarm_words, optimiser_titles
@@ -56,7 +57,10 @@ def card(run: Followed) -> dict[str, Any]:
         "steps": steps,
         "step": rows[-1]["step"] if rows else 0,
         "left": time_left(rows, steps),
-        "facts": facts(rows[-1]) if rows else {},
+        "facts": {
+            **(facts(rows[-1]) if rows else {}),
+            **({"Best checkpoint": best_words(run.best)} if run.best else {}),
+        },
         "ranks": ranks_of(rows[-1]) if rows else {},
         "alarms": alarm_words(run.alarms),
         "fault": run.fault,

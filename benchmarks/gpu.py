@@ -6,8 +6,9 @@ of a step, the share of what a matrix product reaches on this GPU in the same ru
 two first steps are not measured: they compile, fill the cache, and need no second velocity of the sampling policy.
 
 Settings are the number format of the denoiser's weights, each with gradient checkpointing at `micro_batch` 12, and with
-one change of that at a time: no checkpointing, compiled blocks, cached encodings, another `micro_batch` up to 60, all
-rows of a group. One that fails (out of memory, a package that is missing) is written down, and the next is measured.
+one change of that at a time: no checkpointing, compiled blocks, cached encodings, a LoRA in the editor's format
+(`adapter.autocast`), TF32, another `micro_batch` up to 60, all rows of a group. One that fails (out of memory, a
+package that is missing) is written down, and the next is measured.
 
 Writes benchmarks/gpu_results/CARD.json after each setting, and keeps what is there of other settings. `--tiny` does
 the same with the same models in small, on any device, to try the benchmark itself.
@@ -65,10 +66,12 @@ class Setting:
     checkpointing: bool = True
     compile: bool = False
     cache: bool = False
+    autocast: bool = False
+    tf32: bool = False
     micro_batch: int = 12
 
     def __str__(self) -> str:
-        switches = ("checkpointing", "compile", "cache")
+        switches = ("checkpointing", "compile", "cache", "autocast", "tf32")
         return " ".join([self.weights, *(s for s in switches if getattr(self, s)), f"micro_batch={self.micro_batch}"])
 
 
@@ -110,12 +113,13 @@ def settings(weights: Sequence[Weights] = WEIGHTS) -> Iterator[Setting]:
         base = Setting(kind)
         yield base
         yield from (replace(base, checkpointing=False), replace(base, compile=True), replace(base, cache=True))
+        yield from (replace(base, autocast=True), replace(base, tf32=True))
         yield from (replace(base, micro_batch=rows) for rows in MICRO_BATCHES)
 
 
 def config_of(name: str, setting: Setting, size: Size, device: torch.device, folder: Path) -> Config:
     """The run: the paper's settings, of one group per step."""
-    memory = {"gradient_checkpointing": setting.checkpointing, "compile": setting.compile}
+    memory = {"gradient_checkpointing": setting.checkpointing, "compile": setting.compile, "tf32": setting.tf32}
     return Config.model_validate(
         {
             "editor": {"path": name, "device": str(device), "pixels": size.side**2},
@@ -123,6 +127,7 @@ def config_of(name: str, setting: Setting, size: Size, device: torch.device, fol
             "data": {"kind": "toy"},  # not opened
             "rollout": {"group_size": size.edits, "groups_per_step": 1, "steps": size.steps},
             "optim": {"micro_batch": setting.micro_batch},
+            "adapter": {"autocast": setting.autocast},
             "memory": {**memory, "cache": folder / "cache" if setting.cache else None},
             "trackers": (),
             "steps": WARM + MEASURED,

@@ -114,10 +114,10 @@ def test_shipped_sizes_are_those_of_the_published_denoisers(gpu: ModuleType, edi
 
 def test_settings_cover_each_number_format_and_switch_and_a_micro_batch_of_1_to_60(gpu: ModuleType) -> None:
     asked = [*gpu.settings()]
-    assert len({str(setting) for setting in asked}) == len(asked) == 27
+    assert len({str(setting) for setting in asked}) == len(asked) == 33
     for weights in ("bf16", "int8", "nf4"):
         of_it = [setting for setting in asked if setting.weights == weights]
-        for switch in ("checkpointing", "compile", "cache"):
+        for switch in ("checkpointing", "compile", "cache", "autocast", "tf32"):
             assert {getattr(setting, switch) for setting in of_it} == {False, True}
         assert {setting.micro_batch for setting in of_it} == {1, 3, 6, 12, 30, 60}
 

@@ -43,6 +43,7 @@ def work(
     mode: Literal["lora", "full"] = "lora",
     instruction: str = "remove the red ball",
     moved: float = 0.01,
+    autocast: bool = False,
 ) -> dict[str, Tensor]:
     """Edits, velocities of three policies in the order of training, and the gradient of "default".
 
@@ -50,7 +51,7 @@ def work(
     """
     rollout = editor.rollout(tiny_sample(instruction), 2, steps=2, seed=seed)
     inputs = (rollout.conditioning, rollout.latents, torch.tensor([0.3, 0.8]))
-    editor.add_policies(AdapterConfig(mode=mode, rank=2, alpha=4))
+    editor.add_policies(AdapterConfig(mode=mode, rank=2, alpha=4, autocast=autocast))
     with torch.no_grad():
         for number, (_, weight) in enumerate(editor.policies.parameters()):
             weight.add_(moved * math.sin(number + 1))

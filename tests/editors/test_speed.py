@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, FluxTransformer2DModel
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from editr1.config.settings import MemoryConfig
+from editr1.config.settings import EditorConfig, MemoryConfig
 from editr1.editors import memory as memory_module
 from editr1.editors.editor import Editor
 from editr1.editors.memory import (
     checkpoint_blocks,
     compile_blocks,
+    multiply_in_tf32,
     set_attention,
     tile_vae,
     usable_attention,
 )
-from editr1.editors.open import apply_memory
+from editr1.editors.open import apply_memory, check_loading
 from editr1.errors import UserError
 from tests.editors.fitted import POLICIES, count_calls, gradients, inputs_of, make, relative, with_lora
 from tests.editors.tiny_denoisers import build_flux_1, build_flux_2, output
-from tests.tiny import build_vae
+from tests.tiny import build_vae, tiny_sample
 
 # Checkpointing
 
@@ -162,21 +165,65 @@ def test_attention_that_the_denoiser_does_not_choose_is_refused(pipeline_path: A
         set_attention(denoiser, "_native_math")
 
 
+# TF32
+
+
+@pytest.fixture
+def precision() -> Iterator[Callable[[], str]]:
+    """Reads the precision of the process's float32 products, which is as before after the test."""
+    before = torch.get_float32_matmul_precision()
+    yield torch.get_float32_matmul_precision
+    torch.set_float32_matmul_precision(before)
+
+
+def test_tf32_is_on_where_a_run_says_so_and_off_in_the_next_run_of_the_process(
+    tiny_editor: Editor, precision: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    multiply_in_tf32(True, torch.device("cuda:1"))
+    assert precision() == "high" and torch.backends.cuda.matmul.allow_tf32
+    apply_memory(tiny_editor, MemoryConfig())
+    assert precision() == "highest" and not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_a_device_without_tf32_is_refused_before_an_editor_is_loaded(
+    tiny_editor: Editor, tiny_editor_path: Path, precision: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = EditorConfig(path=str(tiny_editor_path), device="cpu")
+    for refuse in (check_loading, lambda _, memory: apply_memory(tiny_editor, memory)):
+        with pytest.raises(UserError, match=r"memory\.tf32: cpu here has no TF32, .*; set it to false"):
+            refuse(settings, MemoryConfig(tf32=True))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    with pytest.raises(UserError, match=r"memory\.tf32: cuda here has no TF32"):
+        multiply_in_tf32(True, torch.device("cuda"))
+    assert precision() == "highest"
+
+
 # Compilation
 
 
-def test_policies_switch_in_compiled_blocks(tiny_editor: Editor) -> None:
-    """Compiled before the LoRA is put in, called before and after, with every policy, with and without gradient."""
+@pytest.mark.long
+def test_policies_switch_in_compiled_blocks_which_are_not_compiled_again(tiny_editor: Editor) -> None:
+    """Compiled before the LoRA is put in, called before and after, with every policy, with and without gradient; then
+    with other numbers of rows, of tokens and of words."""
     torch.compiler.reset()
     inputs = inputs_of(tiny_editor)
     compile_blocks(tiny_editor.denoiser, backend="aot_eager")
     before = _velocities(tiny_editor, inputs, ("reference",))
     with_lora(tiny_editor)
-    found = [_velocities(tiny_editor, inputs) for _ in range(2)]
+    found = [_velocities(tiny_editor, inputs)]
     trained = gradients(tiny_editor, inputs)
     tiny_editor.self_check(make(tiny_editor))
-    for module in tiny_editor.denoiser.modules():
-        module._compiled_call_impl = None
+    graphs = counters["stats"]["unique_graphs"]
+    found.append(_velocities(tiny_editor, inputs))
+    sample = tiny_sample("replace the red ball the green cat", size=(192, 64))
+    rollout = tiny_editor.rollout(sample, 3, steps=2, seed=0)
+    others = rollout.conditioning, rollout.latents, torch.tensor([0.3, 0.5, 0.8])
+    assert rollout.latents.shape[1] != inputs[1].shape[1]
+    _velocities(tiny_editor, others)
+    gradients(tiny_editor, others)
+    assert counters["stats"]["unique_graphs"] == graphs
+    _call_as_they_are(tiny_editor.denoiser)
     right = _velocities(tiny_editor, inputs)
     assert (right["default"] - right["old"]).abs().max() > 1e-3
     for policy in POLICIES:
@@ -184,6 +231,27 @@ def test_policies_switch_in_compiled_blocks(tiny_editor: Editor) -> None:
     assert torch.allclose(before["reference"], right["reference"], rtol=0, atol=1e-4)
     expected = gradients(tiny_editor, inputs)
     assert relative(torch.cat([g.flatten() for g in trained]), torch.cat([g.flatten() for g in expected])) < 1e-4
+
+
+def test_a_run_that_compiles_more_often_than_it_needs_is_told_so_once(
+    tiny_editor: Editor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compile_blocks(tiny_editor.denoiser)
+    _call_as_they_are(tiny_editor.denoiser)
+    told = []
+    for more in (12, 1, 1):
+        counters["stats"]["unique_graphs"] += more
+        make(tiny_editor)
+        told.append(capsys.readouterr().err)
+    assert told[0] == told[2] == ""
+    assert told[1].startswith("editr1: warning: the denoiser's blocks were compiled 13 times, and 12 are what")
+    assert told[1].count("\n") == 1 and "memory.compile=false" in told[1]
+
+
+def _call_as_they_are(denoiser: nn.Module) -> None:
+    """Undo the compilation."""
+    for module in denoiser.modules():
+        module._compiled_call_impl = None
 
 
 def test_blocks_of_one_class_share_what_was_compiled() -> None:

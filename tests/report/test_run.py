@@ -232,12 +232,13 @@ def test_command_commit_machine_and_memory_of_the_run_are_on_the_page(tmp_path: 
         "command": "editr1 train a.yaml 'out=my run'",
         "commit": {"editr1": "0123456789ab with changes"},
         "hardware": "NVIDIA H100, 80 GiB",
+        "float32_products": "high",
         "versions": {"torch": "9.9"},
         "peak_memory_gib": {"process": 3.26, "gpu": 61.04},
     }
     (tmp_path / "run/session.json").write_text(json.dumps(session))
     page = html.unescape(write_report(tmp_path / "run").read_text(encoding="utf-8"))
-    for words in (session["command"], "editr1 0123456789ab with changes", "NVIDIA H100, 80 GiB", "torch 9.9"):
+    for words in (session["command"], "editr1 0123456789ab with changes", "NVIDIA H100, 80 GiB", "torch 9.9", "high"):
         assert f"<dd>{words}</dd>" in page
     assert "<dd>3.3 GiB main memory, 61.0 GiB GPU memory</dd>" in page
 

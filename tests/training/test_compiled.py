@@ -5,9 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from torch._dynamo.utils import counters
 
+from editr1.editors.memory import compile_blocks
 from tests.cli.test_torchrun import train
+from tests.training.runs import Make, rows_of
 from tests.training.test_ranks import FIRST, SAME, weights
+
+
+@pytest.mark.slow
+def test_after_two_steps_nothing_is_compiled_and_the_run_is_that_without_compilation(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sampling policy lags behind from the second step on; calls have 7 rows and 1."""
+    torch.compiler.reset()
+    changes = {"steps": 4, "rollout__group_size": 4, "optim__micro_batch": 7, "algorithm__old_rate": 0.3}
+    plain = make(out="plain", **changes)
+    compiled = make(out="compiled", **changes)
+    compile_blocks(compiled.editor.denoiser)
+    graphs: list[int] = []
+    plain.train()
+    compiled.train(on_step=lambda row: graphs.append(counters["stats"]["unique_graphs"]))
+    assert graphs[0] > 0 and graphs[1] == graphs[-1]
+    assert "were compiled" not in capsys.readouterr().err
+    for row, other in zip(rows_of(plain.out), rows_of(compiled.out), strict=True):
+        for key in ("reward_mean", "loss", "grad_norm"):
+            assert other[key] == pytest.approx(row[key], rel=1e-3), key
+    expected = weights(plain.out)
+    assert (weights(compiled.out) - expected).norm() <= 1e-3 * expected.norm()
 
 
 @pytest.mark.slow

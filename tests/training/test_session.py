@@ -57,4 +57,5 @@ def test_peak_of_memory_is_written_even_if_the_session_is_stopped(tmp_path: Path
 def test_training_keeps_its_session(make: Make) -> None:
     trainer = make(steps=1)
     trainer.train()
-    assert json.loads((trainer.out / "session.json").read_text())["peak_memory_gib"]
+    session = json.loads((trainer.out / "session.json").read_text())
+    assert session["peak_memory_gib"] and session["float32_products"] == torch.get_float32_matmul_precision()

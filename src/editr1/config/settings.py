@@ -207,6 +207,8 @@ class AdapterConfig(Section):
     """Factor on what that LoRA adds; 2 for one whose file lost its alpha, as the released conversion writes it."""
     targets: tuple[Name, ...] | None = Field(default=None, min_length=1)
     """Names of the layers that get an adapter; null for the attention projections of the editor's family."""
+    autocast: bool = False
+    """Compute what a LoRA adds in the editor's number format; its weights, gradient and optimizer stay in float32."""
 
 
 class MemoryConfig(Section):
@@ -226,6 +228,9 @@ class MemoryConfig(Section):
     """One of diffusers' attention backends, such as "flash" or "_native_cudnn"; null for its default."""
     compile: bool = False
     """Compile the denoiser's repeated blocks at their first call."""
+    tf32: bool = False
+    """Multiply float32 matrices with 10 bits of mantissa, those of a judge in the same process too; a GPU has it since
+    the A100."""
 
 
 class ParallelConfig(Section):
@@ -310,6 +315,15 @@ class Config(Section):
             raise ValueError(
                 f"parallel.shard={self.parallel.shard} spreads weights of editor.dtype alone, not those of "
                 f"memory.quantize={self.memory.quantize!r}; set one of them to its default (1, null)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _autocast_of_a_lora(self) -> Config:
+        if self.adapter.autocast and self.adapter.mode == "full":
+            raise ValueError(
+                'adapter.autocast is for a LoRA, but adapter.mode "full" trains the denoiser\'s own weights; set it to '
+                'false, or adapter.mode to "lora"'
             )
         return self
 

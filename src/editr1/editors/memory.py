@@ -4,9 +4,9 @@
 (the device of each component) while it loads the weights, all others on the loaded editor.
 
 Only `checkpoint_blocks` knows of policies: it computes a block again under the policy of its forward pass. All others
-work on any denoiser, with a LoRA or without: a block is compiled at its first call, and again after a LoRA is added or
-another policy becomes active, because torch guards on the attributes that PEFT switches. docs/memory.md says what each
-setting saves and costs.
+work on any denoiser, with a LoRA or without: a block is compiled at its first call, and again at the first call after a
+LoRA is added or another policy becomes active, because torch guards on the attributes that PEFT switches; what was
+compiled for a policy serves all its later calls. docs/memory.md says what each setting saves and costs.
 """
 
 from __future__ import annotations
@@ -28,14 +28,20 @@ from torch.utils.checkpoint import checkpoint
 
 from editr1.config.settings import Quantization
 from editr1.editors.policies import Policies
-from editr1.errors import UserError, first_line
+from editr1.editors.sharding import blocks_of
+from editr1.errors import UserError, first_line, tell
 
 PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao"}
+AMPERE = (8, 0)
+"""Compute capability of the first GPUs with TF32."""
 UNUSABLE = (ValueError, RuntimeError, ImportError, OSError, TypeError, AssertionError)
 """Errors of an attention backend that does not run here."""
+VERSIONS = 12
+"""Of a compiled block that a run needs: four policies without gradient, and "default" with it twice, as the first
+block's input has none; each for one row and for several."""
 RECOMPILES = 64
-"""Largest number of versions of a compiled block: three policies, with and without gradient, for several shapes. With
-more versions than the limit (8 in torch) torch falls back to the uncompiled block without an error."""
+"""Largest number of versions of a compiled block. Past it (8 in torch) torch calls the block as it is, without an
+error."""
 
 
 def quantization(kind: Quantization, denoiser: str, dtype: torch.dtype) -> PipelineQuantizationConfig:
@@ -152,13 +158,47 @@ def checkpoint_blocks(denoiser: Any, policies: Callable[[], Policies]) -> None:
         raise UserError(f"memory.gradient_checkpointing: {name} does not support it; {remedy}") from error
 
 
+def multiply_in_tf32(on: bool, device: torch.device) -> None:
+    """Whether float32 matrices are multiplied in TF32, with 10 bits of mantissa; holds for the whole process.
+
+    Convolutions are not meant: cuDNN's use TF32 unless `torch.backends.cudnn.allow_tf32` is off.
+    """
+    if on:
+        check_tf32(device)
+    torch.set_float32_matmul_precision("high" if on else "highest")
+
+
+def check_tf32(device: torch.device) -> None:
+    """Refuse a device without TF32."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < AMPERE:
+        raise UserError(f"memory.tf32: {device.type} here has no TF32, unlike GPUs since the A100; set it to false.")
+
+
 def compile_blocks(denoiser: Any, backend: str = "inductor") -> None:
-    """Compile the denoiser's repeated blocks at their first call."""
+    """Compile the denoiser's repeated blocks at their first call, for any number of rows and tokens."""
     from torch._dynamo import config as dynamo  # slow to import
 
     try:
-        denoiser.compile_repeated_blocks(fullgraph=False, backend=backend)
+        denoiser.compile_repeated_blocks(fullgraph=False, dynamic=True, backend=backend)
     except ValueError as error:
         name = type(denoiser).__name__
         raise UserError(f"memory.compile: diffusers names no repeated blocks of {name}; set it to false.") from error
     dynamo.recompile_limit = max(dynamo.recompile_limit, RECOMPILES)
+    _watch_compilations(denoiser, VERSIONS * len({type(block) for block in blocks_of(denoiser)}))
+
+
+def _watch_compilations(denoiser: nn.Module, expected: int) -> None:
+    """Tell once if a run has compiled more often than `expected`."""
+    from torch._dynamo.utils import counters  # slow to import
+
+    before = counters["stats"]["unique_graphs"]
+
+    def watch(*call: Any) -> None:
+        if (made := counters["stats"]["unique_graphs"] - before) > expected:
+            handle.remove()
+            tell(
+                f"warning: the denoiser's blocks were compiled {made} times, and {expected} are what a run needs; each "
+                f"time costs seconds to minutes. TORCH_LOGS=recompiles says why; memory.compile=false avoids it"
+            )
+
+    handle = denoiser.register_forward_hook(watch)

@@ -25,7 +25,16 @@ from editr1.editors.family import DENOISERS, Family, for_inference
 from editr1.editors.index import check_scheduler, place_of, read_index
 from editr1.editors.lora.files import check_scale, load_lora_into
 from editr1.editors.lora.find import find_file
-from editr1.editors.memory import checkpoint_blocks, compile_blocks, place, quantization, set_attention, tile_vae
+from editr1.editors.memory import (
+    check_tf32,
+    checkpoint_blocks,
+    compile_blocks,
+    multiply_in_tf32,
+    place,
+    quantization,
+    set_attention,
+    tile_vae,
+)
 from editr1.editors.probe import GUIDANCE_ARGUMENTS, derive_family
 from editr1.editors.sharding import (
     Meeting,
@@ -183,6 +192,7 @@ def apply_memory(editor: Editor, settings: MemoryConfig) -> None:
     Raises:
         UserError: This editor or this machine does not support one of them.
     """
+    multiply_in_tf32(settings.tf32, next(editor.denoiser.parameters()).device)
     if settings.vae_tiling:
         tile_vae(editor.pipe)
     if settings.attention is not None:
@@ -203,12 +213,14 @@ def find_family(path_or_id: str | Path) -> Family | None:
 def check_loading(settings: EditorConfig, memory: MemoryConfig, context: int = 1) -> None:
     """Refuse an editor whose pipeline this diffusers lacks, or `memory.quantize` without its package or GPU.
 
-    Likewise one whose calls `context` ranks cannot share.
+    Likewise `memory.tf32` without its GPU, and an editor whose calls `context` ranks cannot share.
     """
     pipeline_class(locate(settings.path))
     check_sharing(locate(settings.path), context)
     if memory.quantize is not None:
         quantization(memory.quantize, DENOISERS[0], pick_dtype(settings.dtype, pick_device(settings.device)))
+    if memory.tf32:
+        check_tf32(pick_device(settings.device))
 
 
 def check_sharing(path_or_id: str | Path, context: int) -> None:

@@ -32,6 +32,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from editr1.config.settings import AdapterConfig
+from editr1.editors.lora.autocast import cast_weights
 from editr1.editors.lora.comfyui import listing
 from editr1.editors.lora.files import HEADER, read_lora
 from editr1.editors.lora.find import DIFFUSERS_FILE
@@ -166,12 +167,13 @@ class LoraPolicies(Policies):
     Args:
         denoiser: A diffusers model.
         component: Its name in the pipeline, which diffusers writes before the names of its layers.
-        adapter: Rank, alpha, and the LoRA to start from.
+        adapter: Rank, alpha, the LoRA to start from, and whether products are made in the denoiser's format.
         targets: Names of the modules that get a LoRA.
         seed: Seed of the initial weights.
 
     Raises:
-        UserError: A target names no module of the denoiser, or the LoRA to start from has other layers or another rank.
+        UserError: A target names no module of the denoiser, or with `autocast` no linear layer, or the LoRA to start
+            from has other layers or another rank.
     """
 
     def __init__(
@@ -179,7 +181,7 @@ class LoraPolicies(Policies):
     ) -> None:
         super().__init__(denoiser)
         _check_targets(denoiser, targets)
-        self.component = component
+        self.component, self._autocast = component, adapter.autocast
         self._config = {"r": adapter.rank, "lora_alpha": adapter.alpha, "target_modules": list(targets)}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -244,6 +246,8 @@ class LoraPolicies(Policies):
             add_adapter(self.denoiser, LoraConfig(**self._config, init_lora_weights="gaussian"), name)
         self._layers = [module for module in self.denoiser.modules() if isinstance(module, BaseTunerLayer)]
         self.weights[name] = _adapter_weights(self.denoiser, name)
+        if self._autocast:
+            cast_weights(self.denoiser, name)
         for policy, weights in self.weights.items():  # PEFT makes the new adapter the trainable one
             for weight in weights.values():
                 weight.requires_grad_(policy == DEFAULT)

@@ -127,6 +127,7 @@ class SessionRecord(_Record):
 
     command: str = ""
     hardware: str = ""
+    float32_products: str = ""
     commit: dict[str, str] = {}
     versions: dict[str, str] = {}
     algorithm: _Words | None = None

@@ -124,6 +124,7 @@ def session_facts(session: Mapping[str, Any]) -> dict[str, str]:
         "Peak of memory": ", ".join(
             f"{size:.1f} GiB {words[name]}" for name, size in session.get("peak_memory_gib", {}).items()
         ),
+        "Float32 products": session.get("float32_products", ""),
         "Versions": ", ".join(f"{name} {number}" for name, number in session.get("versions", {}).items()),
     }
     return {**facts, **{name: text for name, text in joined.items() if text}}

@@ -100,11 +100,12 @@ def _refuse_newer(out: Path, step: int) -> None:
 
 @contextmanager
 def kept_session(out: Path, device: torch.device, algorithm: Algorithm) -> Iterator[None]:
-    """Write command, commit, machine, versions, the algorithm's words and, at the end, the peak of memory."""
+    """Write command, commit, machine, precision, versions, the algorithm's words; at the end, the peak of memory."""
     facts = {
         "command": command(),
         "commit": commits(),
         "hardware": hardware(device),
+        "float32_products": torch.get_float32_matmul_precision(),  # "high" is TF32
         "versions": {"editr1": __version__, **{name: version(name) for name in LIBRARIES}},
         "algorithm": {"title": algorithm.title, "parts": dict(algorithm.parts)},
     }

@@ -177,6 +177,7 @@ def check_tf32(device: torch.device) -> None:
 def compile_blocks(denoiser: Any, backend: str = "inductor") -> None:
     """Compile the denoiser's repeated blocks at their first call, for any number of rows and tokens."""
     from torch._dynamo import config as dynamo  # slow to import
+    from torch.fx.experimental import _config as shapes
 
     try:
         denoiser.compile_repeated_blocks(fullgraph=False, dynamic=True, backend=backend)
@@ -184,6 +185,7 @@ def compile_blocks(denoiser: Any, backend: str = "inductor") -> None:
         name = type(denoiser).__name__
         raise UserError(f"memory.compile: diffusers names no repeated blocks of {name}; set it to false.") from error
     dynamo.recompile_limit = max(dynamo.recompile_limit, RECOMPILES)
+    shapes.use_duck_shape = False  # else as many tokens as a layer is wide would be taken for its width
     _watch_compilations(denoiser, VERSIONS * len({type(block) for block in blocks_of(denoiser)}))
 
 

@@ -62,6 +62,8 @@ VARIANTS = {
     "informative_6of12_rescaled": "algorithm.informative=0.5 algorithm.rescaled=true",
     "informative_4of12_rescaled": "algorithm.informative=0.34 algorithm.rescaled=true",
     "stratified": "algorithm.stratified=true",
+    "bfloat16": "editor.dtype=bfloat16",
+    "bfloat16_autocast": "editor.dtype=bfloat16 adapter.autocast=true",
 }
 """Overrides of the toy preset by the variant's name."""
 

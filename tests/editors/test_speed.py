@@ -208,7 +208,7 @@ def test_policies_switch_in_compiled_blocks_which_are_not_compiled_again(tiny_ed
     with other numbers of rows, of tokens and of words."""
     torch.compiler.reset()
     inputs = inputs_of(tiny_editor)
-    compile_blocks(tiny_editor.denoiser, backend="aot_eager")
+    compile_blocks(tiny_editor.denoiser, backend="eager")
     before = _velocities(tiny_editor, inputs, ("reference",))
     with_lora(tiny_editor)
     found = [_velocities(tiny_editor, inputs)]

@@ -28,6 +28,7 @@ Keys of benchmarks/results.json:
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import sys
 import tempfile
@@ -48,9 +49,9 @@ from editr1.config.settings import Config, OptimConfig, RolloutConfig
 from editr1.evaluation.heldout.measure import EvalSettings, measure_edits, toy_oracle
 from editr1.evaluation.heldout.rows import read_rows
 from editr1.evaluation.paired import change, same_edits
-from editr1.files import read_lines, write_file
+from editr1.files import locked, read_lines, write_file
 from editr1.toy.world import ToyDataset
-from editr1.training.run_files import METRICS
+from editr1.training.run_files import LOCK, METRICS
 from editr1.training.trainer import Trainer
 
 WAYS = {"recipe": Recipe, "ours": Trainer}
@@ -87,17 +88,30 @@ def run_folder(folder: Path, way: str, seed: int) -> Path:
 
 
 def train(folder: Path, way: str, seed: int, steps: Iterable[int], small: bool = False) -> None:
-    """Train a run and measure it after these steps, from where it was left; the untrained editor once per folder."""
+    """Train a run and measure it after these steps, from where it was left; the untrained editor once per folder.
+
+    Raises:
+        UserError: Another process trains it.
+    """
     out, items = run_folder(folder, way, seed), 2 if small else HELD_OUT
-    trainer = open_way(WAYS[way], config_of(way, seed, out, small))
-    with trainer.editor.policies.using("reference"):
-        measure_weights(trainer, items, folder / "before", "base")
-    for number in steps:
-        if number >= trainer.step:
-            trainer.train(until=number)
-            with trainer.ema.swap(), trainer.editor.policies.using("default"):
-                measure_weights(trainer, items, out / "evaluation" / f"step_{number:06d}", f"step_{number:06d}")
-            print(f"{way}, seed {seed}, step {number}: {curve_of(folder, out)[number]['delta']:+.4f}", flush=True)
+    with locked(out / LOCK):
+        trainer = open_way(WAYS[way], config_of(way, seed, out, small))
+        with in_turn(folder / LOCK), trainer.editor.policies.using("reference"):
+            measure_weights(trainer, items, folder / "before", "base")
+        for number in steps:
+            if number >= trainer.step:
+                trainer.train(until=number)
+                with trainer.ema.swap(), trainer.editor.policies.using("default"):
+                    measure_weights(trainer, items, out / "evaluation" / f"step_{number:06d}", f"step_{number:06d}")
+                print(f"{way}, seed {seed}, step {number}: {curve_of(folder, out)[number]['delta']:+.4f}", flush=True)
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """One process at a time; the others wait, as for what is measured once for all of them."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def measure_weights(trainer: Trainer, items: int, out: Path, name: str) -> None:

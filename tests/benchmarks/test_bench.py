@@ -142,6 +142,7 @@ def test_the_recipe_has_the_papers_constants_and_ours_the_toys(bench: ModuleType
     assert (ours.rollout.groups_per_step, ours.optim.lr) == (8, 3e-3) and recipe.seed == ours.seed == 1
 
 
+@pytest.mark.long
 def test_both_phases_of_the_gain_are_put_together_and_what_is_there_is_not_made_again(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ from data_check import write
 from recipe import ROUNDS, WARM, open_way, step
 
 from editr1.config.loading import load_config
+from editr1.training.log import StepProgress
 from editr1.training.trainer import Trainer
 
 GROUPS, EDITS, SMALL_EDITS = 2, 12, 4
@@ -56,10 +57,9 @@ def open_toy(folder: Path, groups: int = GROUPS, edits: int = EDITS, lines: int 
 
 def open_random(folder: Path, side: int = 64, references: int = 0) -> Trainer:
     """A trainer of a pipeline with small random weights, on a source with references of the same size."""
-    size = replace(gpu.TINY, side=side, edits=SMALL_EDITS, steps=6)
+    size = replace(gpu.TINY, side=side, edits=SMALL_EDITS, steps=6, references=references)
     trainer = gpu.open_trainer(EDITOR, gpu.Setting(checkpointing=False), size, torch.device("cpu"), folder)
-    sample = trainer.dataset[0]
-    trainer.dataset = [replace(sample, references=(sample.source,) * references)]
+    trainer.progress = StepProgress(0, trainer.config.steps, quiet=True)
     return trainer
 
 

@@ -85,6 +85,7 @@ class Size:
         steps: Denoiser calls per edit.
         matrix: Side of the matrices that MFU is measured against.
         tiny: Whether the models are small.
+        references: Source images besides the first one.
     """
 
     side: int = 512
@@ -92,6 +93,7 @@ class Size:
     steps: int = 6
     matrix: int = MATRIX
     tiny: bool = False
+    references: int = 0
 
 
 TINY = Size(side=64, edits=2, steps=5, matrix=128, tiny=True)
@@ -150,7 +152,8 @@ def open_trainer(name: str, setting: Setting, size: Size, device: torch.device, 
     apply_memory(editor, config.memory)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     source = Image.fromarray(pixels).resize((size.side, size.side))
-    return Trainer(config, editor, Ranking(), [EditSample("0", source, INSTRUCTION)])
+    sample = EditSample("0", source, INSTRUCTION, references=(source,) * size.references)
+    return Trainer(config, editor, Ranking(), [sample])
 
 
 def measure(name: str, setting: Setting, size: Size, device: torch.device, rate: float) -> dict[str, Any]:

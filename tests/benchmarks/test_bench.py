@@ -255,6 +255,15 @@ def test_what_a_part_writes_leaves_the_others(
     assert [made["command"] for made in found["made"].values()] == ["python one.py", "python two.py"]
 
 
+def test_references_are_seen_by_the_editor_whose_cost_is_measured(bench: ModuleType, tmp_path: Path) -> None:
+    tokens = []
+    for count in (0, 2):
+        trainer = bench.cost.open_random(tmp_path / str(count), references=count)
+        source = trainer.rollout(trainer.dataset[0], 0).rollout.conditioning.source
+        tokens.append(source.shape[1])
+    assert tokens[1] == 3 * tokens[0] > 0
+
+
 @pytest.mark.long
 def test_a_quick_run_measures_every_part_and_writes_nothing(
     bench: ModuleType, capsys: pytest.CaptureFixture[str]

@@ -57,7 +57,7 @@ from editr1.training.interrupts import Interrupts
 from editr1.training.log import StepProgress
 from editr1.training.rewarding import Rewarding
 from editr1.training.sharing import Share
-from editr1.training.trainer import Trainer
+from editr1.training.trainer import Trained, Trainer
 
 ROUNDS, WARM = 20, 2  # steps; in the first two, the old policy is the trained one
 SIZES = ("rollout.groups_per_step=2", "rollout.group_size=12", "algorithm.filter=off", "save_every=1000")
@@ -83,6 +83,9 @@ class Recipe(Trainer):
     def _collect(self, first: int = 0, count: int | None = None) -> list[Group]:
         with replaced(collecting, "Rewarding", AfterRollouts):
             return super()._collect(first, count)
+
+    def _one_by_one(self) -> Trained:
+        return self._together(Interrupts())
 
     def _hand_out(self, groups: Sequence[Group], judged: Sequence[Judged]) -> list[Portion]:
         """Rows of all groups, those of dropped ones with weight 0; none if all are dropped, which ends a step early."""
@@ -114,10 +117,10 @@ class AfterRollouts(Rewarding):
         else:
             self._waiting.append(group)
 
-    def finish(self, on_wait: Callable[[int], None] = lambda done: None) -> None:
-        for group in self._waiting:
-            super().start(group)
-        super().finish(on_wait)
+    def next(self, on_wait: Callable[[int], None] = lambda done: None) -> Group | None:
+        while self._waiting:
+            super().start(self._waiting.pop(0))
+        return super().next(on_wait)
 
 
 @contextmanager

@@ -11,10 +11,11 @@ a round has two parts: scouts of all of its groups (`scouting.py`), then the edi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 from editr1.config.settings import Config, RolloutConfig
 from editr1.data.samples import EditDataset, EditSample, GroupSampler
@@ -56,10 +57,24 @@ class Collector:
         self.shares, scouts = self._share(0, config.rollout.groups_per_step)
         self.edits = sum(share.count for some in (self.shares, scouts) for share in some[world.worker])
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {"place": self.place, "banned": sorted(self.banned)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of a checkpoint."""
+        first = state["step"] * self.config.rollout.groups_per_step  # of runs that are older than bans
+        self.place = first if state["place"] is None else state["place"]
+        self.banned = {*state["banned"]}
+
     def collect(
         self, make: Make, clock: Stopwatch, progress: StepProgress, first: int = 0, count: int | None = None
-    ) -> list[Group]:
-        """The edits that this rank makes in a round of a step, with their rewards.
+    ) -> Generator[Group]:
+        """The edits that this rank makes in a round of a step, in their order, as they get their rewards.
+
+        A judge in this process is asked about a group as soon as it is made; a remote one works on all of them at once,
+        so none is waited for before the last one is made.
 
         Args:
             make: Makes edits.
@@ -76,7 +91,7 @@ class Collector:
         def made(share: Share) -> Group:
             return make(self._item(share), share.index, share, self._places.get(share.index), None)
 
-        return self._rewarded(made, clock, progress, own, self.config.rollout.group_size)
+        yield from self._rewarded(made, clock, progress, own, self.config.rollout.group_size)
 
     def move_on(self, judged: Sequence[Judged]) -> dict[str, float | None]:
         """The step with these groups is done, and solved items are banned; what its row says of items and judge."""
@@ -122,7 +137,7 @@ class Collector:
         def made(share: Share) -> Group:
             return make(self._item(share), share.index, share, every, rollout.scout_steps)
 
-        groups = self._rewarded(made, clock, progress, shares, rollout.scouts)
+        groups = [*self._rewarded(made, clock, progress, shares, rollout.scouts)]
         with clock("exchange") if self.world.size > 1 else nullcontext():
             scouts = gather_rewards(self.world, groups)
         for each in scouts:
@@ -138,9 +153,9 @@ class Collector:
         progress: StepProgress,
         shares: Sequence[Share],
         size: int,
-    ) -> list[Group]:
-        """The edits of these shares of groups of `size` edits, with their rewards."""
-        groups, before = list[Group](), self._made
+    ) -> Generator[Group]:
+        """The edits of these shares of groups of `size` edits, as they get their rewards."""
+        before = self._made
         with Rewarding(self.judge, len(shares) or 1) as rewarding:
             for share in shares:
                 with clock("rollout"):
@@ -151,13 +166,17 @@ class Collector:
                     # a judge in this process is asked about all of them: its batch is that of one process
                     group = cut(made, share) if self.judge.remote else made
                     rewarding.start(group)
-                groups.append(cut(group, share))
                 self._made += share.count
                 progress.collects(self._made, before + size * rewarding.done)
-            with clock("judge"):
-                rewarding.finish(on_wait=lambda done: progress.waits(before + size * done))
+                if not self.judge.remote:
+                    yield cut(group, share)
+            while True:
+                with clock("judge"):
+                    answered = rewarding.next(lambda done: progress.waits(before + size * done))
+                if answered is None:
+                    break
+                yield answered
         self._seconds += rewarding.seconds
-        return groups
 
     def _item(self, share: Share) -> EditSample:
         return self.dataset[self._items[share.index]]

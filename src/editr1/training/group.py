@@ -5,7 +5,7 @@ Letters: G edits of a group.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -42,3 +42,12 @@ class Group:
     advantages: Tensor | None = None
     dropped: str | None = None
     first: int = 0
+
+
+def without_latents(group: Group) -> Group:
+    """The group without what only its training needs: conditioning, latents and trajectory."""
+    rollout = group.rollout
+    bare = replace(rollout.conditioning, rows={}, shared={}, source=None)
+    return replace(
+        group, rollout=replace(rollout, conditioning=bare, latents=rollout.latents.new_empty(0), trajectory=None)
+    )

@@ -39,7 +39,7 @@ class Rewarding:
         self.judge = judge
         self._pool = ThreadPoolExecutor(threads, "judge") if judge.remote else None
         self._pending: list[tuple[Group, Future[list[Score]]]] = []
-        self._judged = 0  # by a judge in this process
+        self._judged = 0  # groups that have their rewards
         self.seconds: list[float] = []
 
     def __enter__(self) -> Rewarding:
@@ -74,10 +74,20 @@ class Rewarding:
 
     def finish(self, on_wait: Callable[[int], None] = lambda done: None) -> None:
         """Wait until every group has its rewards; `on_wait` receives `done` once in `POLL` seconds."""
-        for group, scores in self._pending:
-            while wait([scores], POLL).not_done:
-                on_wait(self.done)
-            assign_rewards(group, scores.result())
+        while self.next(on_wait):
+            pass
+
+    def next(self, on_wait: Callable[[int], None] = lambda done: None) -> Group | None:
+        """Wait for the rewards of the first group that is without them, in the order of `start`; None if all have."""
+        if not self._pending:
+            return None
+        group, scores = self._pending[0]
+        while wait([scores], POLL).not_done:
+            on_wait(self.done)
+        assign_rewards(group, scores.result())
+        self._pending.pop(0)
+        self._judged += 1
+        return group
 
 
 def requests_of(group: Group) -> list[JudgeRequest]:

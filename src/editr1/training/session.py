@@ -72,6 +72,12 @@ def hardware(device: torch.device) -> str:
     return f"{name}, {memory_of(device) / GIB:.0f} GiB"
 
 
+def how_to_go_on(step: int, steps: int, out: Path) -> str:
+    """What a run says that is stopped."""
+    done = f"Stopped after step {step} of {steps}."
+    return f"{done} Everything is saved in {out}; run the same command again to go on." if step else done
+
+
 @contextmanager
 def opened_log(main: bool, config: Config, out: Path, step: int, device: torch.device) -> Iterator[RunLog | None]:
     """The files of a run that has done `step` steps, open for more; None on a rank that is not the main one.

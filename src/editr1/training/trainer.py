@@ -12,6 +12,8 @@ None for a dropped group or an edit without reward.
 Every random draw in a step comes from (seed, step, group index), and weights are saved only as they stand between two
 steps: a run that was stopped anywhere and continued is, bit for bit, the run that was not.
 
+Where credit needs no reward of other groups (`std: group`), one process trains on each group as soon as it is judged.
+
 Several processes (`distributed.py`) share out the edits of a step, then the rows of the kept groups (`sharing.py`);
 rewards and gradients meet, so that all of them make the same optimiser step on the same groups as one process.
 
@@ -22,16 +24,14 @@ Letters: G edits of a group, B rows of a denoiser call (one row is one noised ed
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_
 
 from editr1.algorithms.base import Edits, Rows
 from editr1.algorithms.ema import EMA
@@ -48,18 +48,22 @@ from editr1.training.alarms import sounding
 from editr1.training.collecting import Collector, count_missing
 from editr1.training.distributed import ALONE, World
 from editr1.training.exchange import Judged, Portion, gather_groups, hand_out, sum_gradients, total_norm
+from editr1.training.gradient import Gradient, clip, full_rows
 from editr1.training.grid import gather_strips
-from editr1.training.group import Group
+from editr1.training.group import Group, without_latents
 from editr1.training.interrupts import Interrupts
 from editr1.training.log import RunLog, StepProgress, Stopwatch, by_rank, imbalance, slowest
 from editr1.training.rewarding import FailureWatch, assign_advantages
 from editr1.training.run_files import CHECKPOINTS
 from editr1.training.seal import read_state
 from editr1.training.self_check import SelfCheck
-from editr1.training.session import header, opened_log
+from editr1.training.session import header, how_to_go_on, opened_log
 from editr1.training.sharing import Share, share_rows
 from editr1.training.state import read_weights, write_weights
 from editr1.training.step_row import GroupMeasures, StepRow, Watch, edit_statistics, step_row
+
+Trained = tuple[list[Group], list[Judged], dict[str, float | None]]
+"""Groups of this rank; what is known of all; loss, its parts and norm of the gradient."""
 
 
 class Trainer:
@@ -140,7 +144,7 @@ class Trainer:
                         on_step(row)
             except KeyboardInterrupt:
                 self._rescue(interrupts)
-                progress.warn(self._how_to_go_on())
+                progress.warn(how_to_go_on(self.step, self.config.steps, self.out))
                 raise
             finally:
                 self._rescue(interrupts)
@@ -148,20 +152,10 @@ class Trainer:
 
     def train_step(self, log: RunLog | None, interrupts: Interrupts) -> StepRow:
         """One step; its row. Of several ranks, the main one has a log."""
-        groups, judged, missing = list[Group](), list[Judged](), self.config.rollout.groups_per_step
-        while missing:
-            # Edits of this rank by the sampling policy, each group judged as soon as it is made; then those of all
-            made = self._collect(len(judged), missing)
-            with self._meeting(interrupts):
-                judged += gather_groups(self.world, made, self.watch)
-            groups += made
-
-            # Advantages within groups; groups without signal are dropped, and others drawn if the config says so
-            assign_advantages(judged, self.algorithm, weights_of(self.judge) or None)
-            missing = count_missing(judged, self.config.rollout)
-
-        # Gradient of the loss over all kept edits
-        losses = self._backward(self._hand_out(groups, judged))
+        # Edits by the sampling policy, judged while the next are made; advantages within groups, of which those without
+        # signal are dropped; gradient of the loss over all kept edits
+        early = self.world.size == 1 < self.config.rollout.groups_per_step and not self.algorithm.needs_whole_step
+        groups, judged, losses = self._one_by_one() if early else self._together(interrupts)
         with self._meeting(interrupts):
             clocks = self.world.gather(self.clock.read(), "the end of a step")
 
@@ -184,13 +178,8 @@ class Trainer:
         spread = self.editor.policies.spread
         if not (spread or self.world.is_main):
             return checkpoint.place(self._checkpoints, self.step)
-        state = {
-            "seconds": self.seconds,
-            "start": self.start,
-            "place": self.collector.place,
-            "banned": sorted(self.collector.banned),
-            "config": self.config.model_dump(mode="json"),
-        }
+        config = self.config.model_dump(mode="json")
+        state = {"seconds": self.seconds, "start": self.start, **self.collector.state, "config": config}
         write, world = partial(write_weights, self._weights), self.world if spread else ALONE
         return checkpoint.save(self._checkpoints, self.step, state, write, self.config.keep, world)
 
@@ -229,9 +218,47 @@ class Trainer:
 
     def _collect(self, first: int = 0, count: int | None = None) -> list[Group]:
         """The edits of `count` groups that this rank makes, with their rewards; `first` 0 begins a step."""
+        return [*self._collecting(first, count)]
+
+    def _collecting(self, first: int, count: int | None) -> Generator[Group]:
+        """The same, one after another as they get their rewards."""
         if first == 0:
             self.clock = Stopwatch()
         return self.collector.collect(self.rollout, self.clock, self.progress, first, count)
+
+    def _together(self, interrupts: Interrupts) -> Trained:
+        """The groups of a step, which are trained on when all have their credit."""
+        groups, judged, missing = list[Group](), list[Judged](), self.config.rollout.groups_per_step
+        while missing:
+            made = self._collect(len(judged), missing)
+            with self._meeting(interrupts):
+                judged += gather_groups(self.world, made, self.watch)
+            groups += made
+            assign_advantages(judged, self.algorithm, weights_of(self.judge) or None)
+            missing = count_missing(judged, self.config.rollout)
+        return groups, judged, self._backward(self._hand_out(groups, judged))
+
+    def _one_by_one(self) -> Trained:
+        """The same; each group is trained on as soon as it has its rewards, in their order, and its latents are freed.
+
+        A remote judge goes on with the next ones meanwhile. Several ranks do not: they share out the rows of all kept
+        groups, which are not known before, so that each trains on equally many.
+        """
+        groups, judged, missing = list[Group](), list[Judged](), self.config.rollout.groups_per_step
+        gradient = Gradient(self.optimizer, self.algorithm, missing * full_rows(self.algorithm, self.config.rollout))
+        rows = 0
+        while missing:
+            with closing(self._collecting(len(judged), missing)) as made:
+                for group in made:
+                    each = gather_groups(self.world, [group], self.watch)
+                    assign_advantages(each, self.algorithm, weights_of(self.judge) or None)
+                    for portion in self._hand_out([group], each):
+                        self._train_on(portion, gradient)
+                    rows, judged = rows + self._total, judged + each
+                    groups.append(without_latents(group))
+                    self.progress.trains(len(judged), self.config.rollout.groups_per_step)
+            missing = count_missing(judged, self.config.rollout)
+        return groups, judged, self._finish(gradient, rows)
 
     def _hand_out(self, groups: Sequence[Group], judged: Sequence[Judged]) -> list[Portion]:
         """The rows of kept groups that this rank trains on; every rank has equally many."""
@@ -245,26 +272,31 @@ class Trainer:
 
     def _backward(self, portions: Sequence[Portion]) -> dict[str, float | None]:
         """Add up the gradient of the mean loss over all rows of all ranks, and clip it; loss, parts and norm."""
-        names = ("loss", *self.algorithm.parts)
+        gradient = Gradient(self.optimizer, self.algorithm, self._total)
+        for number, portion in enumerate(portions, start=1):
+            self._train_on(portion, gradient)
+            self.progress.trains(number, len(portions))
+        return self._finish(gradient, self._total)
+
+    def _train_on(self, portion: Portion, gradient: Gradient) -> None:
+        """Add the rows of a portion."""
+        share = portion.share
         with self.clock("train"):
-            self.optimizer.zero_grad()
-            sums = torch.zeros(len(names), device=self.params[0].device)
-            for number, portion in enumerate(portions, start=1):
-                share = portion.share
-                every = self.rows(portion.index, portion.edits)
-                for rows in every[share.start : share.stop].split(self.config.optim.micro_batch):
-                    loss, parts = self.algorithm.loss(rows, self._velocities(portion.conditioning, rows))
-                    weight = share.weight * len(rows) / self._total
-                    (weight * loss).backward()
-                    sums += weight * torch.stack([loss.detach(), *(parts[name] for name in self.algorithm.parts)])
-                self.progress.trains(number, len(portions))
-        if self._total:
+            every = self.rows(portion.index, portion.edits)
+            for rows in every[share.start : share.stop].split(self.config.optim.micro_batch):
+                loss, parts = self.algorithm.loss(rows, self._velocities(portion.conditioning, rows))
+                gradient.add(loss, parts, share.weight * len(rows))
+
+    def _finish(self, gradient: Gradient, rows: int) -> dict[str, float | None]:
+        """The gradient of all ranks, of the mean over so many rows, clipped; loss, parts and norm."""
+        gradient.divide_by(rows)
+        if rows:
             with self._meeting():
-                sum_gradients(self.world, self.params, sums, self.editor.replicas)
+                sum_gradients(self.world, self.params, gradient.sums, self.editor.replicas)
             self._self_check.watch(self.params)
         with self.clock("train"):
-            losses = dict(zip(names, sums.tolist(), strict=True)) if self._total else dict.fromkeys(names)
-            return {**losses, "grad_norm": self._clip()}
+            norm = clip(self.params, self.step + 1, self.config.optim, self.algorithm)
+            return {**gradient.losses(rows), "grad_norm": norm}
 
     def _velocities(self, conditioning: Conditioning, rows: Rows) -> Mapping[str, Tensor]:
         """The velocities [B, N, C] of the policies that the loss needs; gradients flow through that of "default"."""
@@ -279,21 +311,6 @@ class Trainer:
                 with torch.no_grad(), policies.using(name):
                     velocities[name] = self.editor.velocity(conditioning, some.x_t, some.t)
         return velocities
-
-    def _clip(self) -> float:
-        """Clip the gradient; its norm before.
-
-        Raises:
-            UserError: It is not finite.
-        """
-        norm = total_norm(param.grad for param in self.params if param.grad is not None)
-        clip_grads_with_norm_(self.params, self.config.optim.grad_clip, norm)
-        if not math.isfinite(norm):
-            raise UserError(
-                f"the gradient of step {self.step + 1} is not finite, the weights are as before it; lower optim.lr "
-                f"(now {self.config.optim.lr}) or raise algorithm.kl (now {self.algorithm.kl}) in a new run"
-            )
-        return float(norm)
 
     @torch.no_grad()
     def _update(self) -> dict[str, float]:
@@ -365,10 +382,6 @@ class Trainer:
             if interrupts and self.world.agree(interrupts.requested or self.world.is_orphan, "a place to stop"):
                 raise KeyboardInterrupt
 
-    def _how_to_go_on(self) -> str:
-        done = f"Stopped after step {self.step} of {self.config.steps}."
-        return f"{done} Everything is saved in {self.out}; run the same command again to go on." if self.step else done
-
     def _resume(self) -> None:
         """Go on from the newest whole checkpoint, if there is one.
 
@@ -382,7 +395,5 @@ class Trainer:
         checkpoint.refuse_changes(self.out, state["config"], self.config)
         read_weights(self._weights, folder)
         self.step, self.seconds, self.start = state["step"], state["seconds"], state["start"]
-        first = self.step * self.config.rollout.groups_per_step  # of runs that are older than bans
-        self.collector.place = first if state["place"] is None else state["place"]
-        self.collector.banned = {*state["banned"]}
+        self.collector.restore(state)
         self._step_seconds = self.seconds / max(self.step, 1)

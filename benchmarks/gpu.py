@@ -33,7 +33,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from gpu_editors import EDITORS, build_model, build_pipeline, read_sizes
+from gpu_editors import build_pipeline
 from gpu_meter import MATRIX, PARTS, Meter, count_row, matrix_rate
 from PIL import Image
 from torch import nn
@@ -47,6 +47,7 @@ from editr1.editors.open import apply_memory
 from editr1.errors import UserError, first_line
 from editr1.files import write_file
 from editr1.judges.base import JudgeRequest, Score
+from editr1.planning.pipelines import EDITORS, build_model, read_sizes
 from editr1.training.trainer import Trainer
 
 Weights = Literal["bf16", "int8", "nf4"]

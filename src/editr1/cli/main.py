@@ -27,6 +27,7 @@ from editr1.cli import editor as editor_commands
 from editr1.cli import evaluate as eval_commands
 from editr1.cli import export as export_commands
 from editr1.cli import judge as judge_commands
+from editr1.cli import plan as plan_commands
 from editr1.cli import settings as settings_commands
 from editr1.cli import toy as toy_commands
 from editr1.cli import watch as watch_commands
@@ -244,6 +245,7 @@ app.command()(_reported(watch_commands.watch))
 app.command()(_reported(doctor_commands.doctor))
 app.command()(_reported(export_commands.export))
 app.command()(_reported(export_commands.edit))
+app.command()(_reported(plan_commands.plan))
 app.command("presets")(_reported(settings_commands.list_presets))
 config_group.command()(_reported(settings_commands.show))
 data.command()(_reported(data_commands.check))

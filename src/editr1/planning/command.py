@@ -1,0 +1,49 @@
+"""All of `editr1 plan`: the plan, the changes that make it fit, the judge, other numbers of nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from editr1.planning.forecast import Place, forecast, scaling
+from editr1.planning.gpus import Gpus
+from editr1.planning.judging import judge_cost
+from editr1.planning.plan import EFFICIENCY, Planner, Settings
+from editr1.planning.words import as_json, as_text
+
+PLACES = {"none": "none", "beside": "beside each trainer, in its memory and time"}
+
+
+def plan_run(
+    settings: Settings,
+    gpus: Gpus,
+    place: Place | None = None,
+    *,
+    replicas: int | None = None,
+    price: float | None = None,
+    efficiency: float = EFFICIENCY,
+) -> tuple[dict[str, Any], list[str]]:
+    """A plan as JSON, and as lines.
+
+    Args:
+        settings: The run's settings with some overrides more.
+        gpus: The trainers' GPUs.
+        place: Where the judge computes; None for elsewhere if it has endpoints, else beside the trainers.
+        replicas: Judges elsewhere; None for as many as are needed.
+        price: Of a GPU for an hour.
+        efficiency: Share of a GPU's speed that is reached.
+
+    Raises:
+        UserError: The planner does not know the editor, a setting or the judge.
+    """
+    config = settings(())
+    place = place or ("elsewhere" if config.judge and config.judge.endpoints else "beside")
+    judge = None if place == "none" else judge_cost(config)
+    planner = Planner(settings, gpus, judge.bytes if judge and place == "beside" else 0.0, efficiency)
+    plan = planner.plan()
+    ahead = forecast(plan, judge, place, gpus, replicas)
+    better = None
+    if not plan.fits:
+        changes, changed = planner.fit(plan)
+        better = changes, changed, forecast(changed, judge, place, gpus, replicas)
+    facts = as_json(plan, ahead, better, judge, scaling(plan, judge, place), price)
+    return facts, list(as_text(facts, config.steps, gpus.kind.memory, PLACES.get(place, "none")))

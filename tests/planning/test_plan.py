@@ -1,0 +1,207 @@
+"""`editr1 plan` against what is measured and counted elsewhere, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from editr1.cli.main import app
+from editr1.config.loading import load_config
+from editr1.errors import UserError
+from editr1.planning.blocks import cuts, extrapolated
+from editr1.planning.gpus import KINDS, parse_gpus
+from editr1.planning.judging import judge_cost
+from editr1.planning.pipelines import blueprint_of, shipped
+from editr1.planning.plan import Planner
+from editr1.planning.workload import calls_of, load_of
+from editr1.training.distributed import World
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def check() -> Iterator[ModuleType]:
+    """benchmarks/plan_check.py."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        yield import_module("plan_check")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+        sys.modules.pop("plan_check", None)
+
+
+def planner(name: str, gpus: str, *overrides: str) -> Planner:
+    return Planner(lambda more: load_config(name, [*overrides, *more]), parse_gpus(gpus))
+
+
+CASES = [
+    ("toy", False, True),
+    ("toy_flux_kontext", True, False),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in (("toy", True, True), ("toy", False, False))),
+    *(pytest.param("toy_flux_kontext", *case, marks=pytest.mark.slow) for case in ((False, True), (True, True))),
+]
+
+
+@pytest.mark.parametrize(("name", "checkpointing", "kl"), CASES)
+def test_planned_memory_is_within_15_percent_of_what_torchs_profiler_sees(
+    check: ModuleType, name: str, checkpointing: bool, kl: bool, tmp_path: Path
+) -> None:
+    overrides = [*check.settings_of(checkpointing, kl), "rollout.group_size=4", "rollout.steps=3"]
+    planned = check.plan_of(name, overrides, 1).peak * 1e9
+    measured = check.measure(load_config(name, [*overrides, f"out={tmp_path}"]), World(), timed=1)
+    assert planned == pytest.approx(measured["peak"], rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["toy", "toy_flux_kontext"])
+def test_planned_memory_of_two_processes_is_within_15_percent_of_the_fuller_one(check: ModuleType, name: str) -> None:
+    row = check.case(name, check.settings_of(True, True), 2)
+    assert row["memory_ratio"] == pytest.approx(1, abs=0.15)
+
+
+def test_what_is_linear_in_two_kinds_of_blocks_is_told_by_three_points() -> None:
+    blocks = {"num_layers": 19, "num_single_layers": 38}
+    points = cuts(blocks)
+    values = [7.0 + 3 * point["num_layers"] + 5 * point["num_single_layers"] for point in points]
+    assert len(points) == 3
+    assert extrapolated(values, points, blocks) == 7 + 3 * 19 + 5 * 38
+    assert cuts({"num_layers": 4}) == [{"num_layers": 4}]
+
+
+def test_three_planned_blocks_are_those_that_two_and_four_say(check: ModuleType) -> None:
+    """A denoiser's memory, operations and calls are linear in its blocks: the toy has five."""
+    settings = [*check.settings_of(True, True), "rollout.group_size=4", "rollout.steps=3"]
+    few = planner("toy", "H100-80G", *settings)
+    stage, config = few._stage, load_config("toy", [*settings, "rollout.groups_per_step=1"])
+    two, three, four = (stage.rehearse(config, {"num_layers": count}) for count in (2, 3, 4))
+    for name in ("denoise", "train"):
+        middle, ends = three.work[name], [step.work[name] for step in (two, four)]
+        for fact in ("flops", "bytes", "calls", "peak"):
+            mean = sum(getattr(end, fact) for end in ends) / 2
+            assert getattr(middle, fact) == pytest.approx(mean, rel=1e-3), (name, fact)
+    assert three.held == {name: pytest.approx((two.held[name] + four.held[name]) / 2) for name in three.held}
+
+
+@pytest.mark.parametrize(
+    ("hub", "billions"),
+    [
+        ("Qwen/Qwen-Image-Edit", 20.43),
+        ("Qwen/Qwen-Image-Edit-2509", 20.43),
+        ("Qwen/Qwen-Image-Edit-2511", 20.43),
+        ("black-forest-labs/FLUX.1-Kontext-dev", 11.90),
+        ("black-forest-labs/FLUX.2-klein-base-4B", 3.88),
+        ("meituan-longcat/LongCat-Image-Edit", 6.27),
+    ],
+)
+def test_shipped_sizes_are_those_of_the_published_denoisers(hub: str, billions: float) -> None:
+    blueprint = blueprint_of(hub)
+    weights = blueprint.build_denoiser(blueprint.blocks).parameters()
+    assert sum(weight.numel() for weight in weights) / 1e9 == pytest.approx(billions, abs=0.01)
+
+
+@pytest.mark.slow
+def test_planned_operations_of_kontext_are_those_of_all_blocks_counted_at_once() -> None:
+    """By torch's flop counter on the meta device, of the denoiser without a LoRA, which adds about 1 %."""
+    path = Path(__file__).parents[2] / "scripts" / "real_run.py"
+    spec = spec_from_file_location("real_run", path)
+    assert spec is not None and spec.loader is not None
+    real_run = module_from_spec(spec)
+    spec.loader.exec_module(real_run)
+    parameters, forward, backward = real_run.count(real_run.kontext)
+    plan = planner("flux_kontext", "8xH100-80G", "memory.gradient_checkpointing=false").plan()
+    assert plan.step.parameters == parameters
+    assert plan.tflops["denoise"] / (plan.load.edits * 6) == pytest.approx(forward / 1e12, rel=0.02)
+    assert plan.tflops["train"] / plan.load.rows == pytest.approx((3 * forward + backward) / 1e12, rel=0.03)
+
+
+def test_every_preset_of_an_editor_can_be_planned() -> None:
+    presets = ("qwen_image_edit", "qwen_image_edit_2509", "qwen_image_edit_2511", "flux_kontext", "flux2_klein")
+    paths = {load_config(name).editor.path for name in (*presets, "longcat_image_edit")}
+    assert paths <= shipped().keys()
+
+
+def test_edits_that_are_left_out_are_no_rows() -> None:
+    assert load_of(load_config("qwen_image_edit_2509", ["algorithm.informative=0.5"]), 1).rows == 720
+
+
+@pytest.mark.parametrize(("ranks", "calls", "edits", "rows"), [(1, 24, 288, 1440), (8, 3, 36, 180), (48, 1, 6, 30)])
+def test_the_load_of_a_process_is_its_share_of_the_papers_step(ranks: int, calls: int, edits: int, rows: int) -> None:
+    load = load_of(load_config("qwen_image_edit_2509"), ranks)
+    assert (load.calls, load.edits, load.rows) == (calls, edits, rows)
+
+
+def test_small_shares_are_widened_but_the_judge_is_asked_about_each_edit_once() -> None:
+    calls = calls_of(load_config("qwen_image_edit_2509"), 288)
+    assert calls == [[(4, 1)]] * 288
+
+
+def test_a_question_takes_two_operations_per_parameter_and_token() -> None:
+    cost = judge_cost(load_config("qwen_image_edit_2509"))
+    assert cost is not None
+    assert (cost.parameters, cost.tokens, cost.questions) == (32e9, 2 * 18 * 18 + 300, 1)
+    assert cost.flops == 2 * 32e9 * 948
+    assert [cost.gpus(KINDS[name]) for name in ("H200-141G", "H100-80G", "RTX4090-24G")] == [1, 1, 4]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "overrides", "words"),
+    [
+        ("8xH100-80G", ["memory.compile=true"], "memory.compile=true cannot be planned"),
+        ("8xH100-80G", ["memory.attention=flash"], "memory.attention=flash cannot be planned"),
+        ("8xH100-80G", ["parallel.shard=8"], "parallel.shard=8 cannot be planned"),
+        ("8xH100-80G", ["parallel.context=2"], "parallel.context=2 cannot be planned"),
+        ("8xH100-80G", ["rollout.most_groups=48"], "rollout.most_groups=48 cannot be planned"),
+        ("8xH100-80G", ["rollout.scouts=24"], "rollout.scouts=24 cannot be planned"),
+        ("8xH100-80G", ["editor.path=someone/editor"], "its sizes are not shipped"),
+        ("8xABACUS", [], "--gpus '8xABACUS': give a number and a kind"),
+        ("0xH100-80G", [], "--gpus '0xH100-80G': give a number and a kind"),
+    ],
+)
+def test_what_the_planner_does_not_know_it_refuses_in_words(gpus: str, overrides: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        planner("flux2_klein", gpus, *overrides).plan()
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"), [("judge.method=cot_logit", "length of its answers"), ("judge.model=mine", "no size")]
+)
+def test_a_judge_of_unknown_cost_is_refused_in_words(setting: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        judge_cost(load_config("qwen_image_edit_2509", [setting]))
+
+
+def run(*arguments: str) -> Any:
+    result = CliRunner().invoke(app, ["plan", *arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+@pytest.mark.slow
+def test_klein_fits_on_24_gb_by_the_changes_that_are_named() -> None:
+    facts = run("flux2_klein", "--gpus", "1xRTX4090-24G", "--price", "0.5", "optim.micro_batch=12")
+    assert facts["denoiser"]["parameters"] == pytest.approx(3.88e9, rel=0.01)
+    assert facts["peak_memory_gb"] == max(facts["memory_gb"]["stages"].values())
+    assert facts["fits"] is False and facts["changed"]["fits"] is True
+    changed = planner("flux2_klein", "RTX4090-24G", "optim.micro_batch=12").plan(facts["changes"])
+    assert changed.peak == pytest.approx(facts["changed"]["peak_memory_gb"])
+    assert facts["judge"]["replicas"] >= 1
+    assert facts["seconds_per_step"] >= sum(facts["seconds"].values())
+    assert facts["images_per_gpu_second"] == pytest.approx(288 / facts["seconds_per_step"])
+    gpus = 1 + facts["judge"]["gpus"]
+    assert facts["cost"] == pytest.approx(0.5 * gpus * 1000 * facts["seconds_per_step"] / 3600)
+
+
+def test_a_toy_is_planned_and_told_in_lines() -> None:
+    result = CliRunner().invoke(app, ["plan", "toy", "--gpus", "H100-80G", "--judge", "none"])
+    assert result.exit_code == 0, result.output
+    assert "0.01 billion parameters" in result.output and ": fits" in result.output
+    assert "planned, not measured" in result.output

@@ -30,7 +30,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -123,7 +122,7 @@ def measure_weights(trainer: Trainer, items: int, out: Path, name: str) -> None:
 
 def curve_of(folder: Path, out: Path) -> Curve:
     """The gains of a run at the steps whose measurement is whole."""
-    before = read_rows(folder / "before")
+    before = read_rows(folder / "before") if (folder / "before").exists() else []
     measured = {int(each.name[5:]): read_rows(each) for each in sorted((out / "evaluation").glob("step_*"))}
     whole = {number: rows for number, rows in measured.items() if same_edits(before, rows)}
     return {number: change(before, rows, seed=0)["oracle"] for number, rows in whole.items()}
@@ -211,6 +210,7 @@ def put_together(folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
         "time_to_gain_ratio": {
             "ratio": fmean(ratios) if whole else None,
             "ci95": interval(ratios) if whole and len(ratios) > 1 else None,
+            "least": LEAST,
             "seeds": rows,
             "seconds_per_step": spread,
         },
@@ -269,9 +269,10 @@ def one_thread() -> Iterator[None]:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether the timing is there, and every run has begun to be measured."""
-    runs = [run_folder(folder, way, seed) for way in WAYS for seed in SEEDS]
-    return (folder / TIMING).exists() and all((run / "evaluation").is_dir() for run in runs)
+    """Whether the timing is there, and ours of all seeds is measured to the end, and the recipe at all."""
+    curves = {way: [curve_of(folder, run_folder(folder, way, seed)) for seed in SEEDS] for way in WAYS}
+    measured = all(curves["recipe"]) and all(MEASURED["ours"][-1] in curve for curve in curves["ours"])
+    return measured and (folder / TIMING).exists()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -295,4 +296,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    results.finish(main)

@@ -141,14 +141,14 @@ def plot_floor(axes: Axes, results: Results) -> None:
         axes.barh(0, height, left=bottom, label=name)
         bottom += height
     axes.set_yticks([0, 1], ["floor", "step"])
-    axes.set(title="A step and its floor", xlabel="seconds")
-    axes.legend(fontsize=7)
+    axes.set(title="A step and its floor", xlabel="seconds", ylim=(-0.5, 2.8))
+    axes.legend(fontsize=7, ncols=3, loc="upper left")
 
 
 def plot_memory(axes: Axes, results: Results) -> None:
     """Resident memory by step."""
     axes.plot(range(1, len(results["rss_mb"]) + 1), results["rss_mb"], color=COLOURS["ours"])
-    axes.set(title="Resident memory", xlabel="step", ylabel="MB", ylim=(0, None))
+    axes.set(title="Resident memory", xlabel="step", ylabel="MB", ylim=(0, 1.1 * max(results["rss_mb"])))
 
 
 def plot_gain(axes: Axes, results: Results) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import psutil
 import torch
 
+from editr1.errors import UserError
 from editr1.files import write_file
 
 HERE = Path(__file__).parent
@@ -70,3 +72,12 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + "+" * bool(changes)
+
+
+def finish(main: Callable[[], int]) -> None:
+    """End with the exit code that `main` returns; with 2 and one line if something is wrong with what it was given."""
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

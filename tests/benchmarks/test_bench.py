@@ -15,6 +15,7 @@ import pytest
 from scipy.stats import linregress
 
 from editr1.config.loading import load_config
+from editr1.errors import UserError
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PARTS = ["memory", "identical", "floor", "cost", "gain"]
@@ -71,6 +72,7 @@ def results_of(**changes: Any) -> dict[str, Any]:
         "time_to_gain_ratio": {
             "ratio": 0.4,
             "ci95": [0.3, 0.5],
+            "least": 0.02,
             "seeds": {"0": row},
             "seconds_per_step": {"ours": spread, "recipe": spread},
         },
@@ -262,6 +264,18 @@ def test_references_are_seen_by_the_editor_whose_cost_is_measured(bench: ModuleT
         source = trainer.rollout(trainer.dataset[0], 0).rollout.conditioning.source
         tokens.append(source.shape[1])
     assert tokens[1] == 3 * tokens[0] > 0
+
+
+def test_what_is_wrong_with_a_folder_is_one_line_and_code_2(
+    bench: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> int:
+        raise UserError("the folder holds a run with other settings")
+
+    with pytest.raises(SystemExit) as ended:
+        bench.results.finish(main)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "the folder holds a run with other settings\n"
 
 
 @pytest.mark.long

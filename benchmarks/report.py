@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib as mpl
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from judge_client import LEAST
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from results import HERE
@@ -73,6 +74,16 @@ BARS = (
     Bar("first step on 1,000,000 lines later than on 1,000, seconds", "startup", ("startup_delta_s",), 5.0),
     Bar("time to the recipe's gain / its time", "gain", ("time_to_gain_ratio", "ratio"), 0.5),
     Bar("the same, upper end of the 95% interval", "gain", ("time_to_gain_ratio", "ci95", 1), 1.0),
+    *(
+        Bar(
+            f"judge server's busy share / under a bare load, {size}",
+            "judge_client",
+            ("judge_client", size, "ratio"),
+            LEAST,
+            True,
+        )
+        for size in ("64x64", "512x512")
+    ),
 )
 
 

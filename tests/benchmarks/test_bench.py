@@ -69,6 +69,7 @@ def results_of(**changes: Any) -> dict[str, Any]:
         "startup_peak_mb": {"1000": 800.0, "1000000": 1234.5},
         "cost": {"groups": {"8": {"median": 5.5, "least": 5.0, "most": 6.0, "images_per_hour": 62836.0}}},
         "images_per_device_hour": 62836.0,
+        "judge_client": {"64x64": {"ratio": 0.98}, "512x512": {"ratio": 0.99}},
         "time_to_gain_ratio": {
             "ratio": 0.4,
             "ci95": [0.3, 0.5],
@@ -78,7 +79,7 @@ def results_of(**changes: Any) -> dict[str, Any]:
         },
         "time_to_reward": {"reward": 0.6, "ours": [55.0], "recipe": [None]},
         "gain_by_step": {"ours": {"0": gains(0.0, 0.05)}, "recipe": {"0": gains(0.0, 0.01)}},
-        "made": dict.fromkeys(("identical", "floor", "memory", "startup", "cost", "gain"), MADE),
+        "made": dict.fromkeys(("identical", "floor", "memory", "startup", "cost", "gain", "judge_client"), MADE),
     }
     read: dict[str, Any] = json.loads(json.dumps({**whole, **changes}))
     return read

@@ -29,6 +29,7 @@ from editr1.errors import UserError
 from editr1.evaluation.heldout.measure import measure_edits
 from editr1.evaluation.heldout.rows import read_rows
 from editr1.evaluation.paired import figures, summarise
+from editr1.files import read_lines
 from editr1.judges.base import JudgeRequest, Score
 from editr1.report.run import write_report
 from editr1.training import checkpoint
@@ -353,3 +354,30 @@ def test_held_out_folder_that_shares_pictures_with_the_training_data_is_a_warnin
     findings = find(load_config(preset, [f"evaluation={{data: {data}}}"]))
     find_overlap(findings)
     assert any("8 of its source pictures are in the training data" in warning for warning in findings.warnings)
+
+
+def test_a_run_with_scouts_and_other_items_is_measured_on_items_that_it_never_draws_and_goes_on_exactly(
+    tiny_editor_path: Path, data: Path, tmp_path: Path
+) -> None:
+    changes = {
+        "rollout__scouts": 5, "rollout__scout_steps": 2, "rollout__group_size": 4, "rollout__most_groups": 4,
+        "algorithm__filter": "released", "algorithm__tau_sigma": 0.02, "data__ban_solved": True, "steps": 3,
+    }  # fmt: skip
+    whole = Run(tiny_editor_path, data, tmp_path / "whole", **changes)
+    whole.go()
+    stopped = Run(
+        tiny_editor_path,
+        data,
+        tmp_path / "out",
+        RedJudge(at_call(whole.judge.calls - 4, KeyboardInterrupt())),
+        **changes,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        stopped.go()
+    again = Run(tiny_editor_path, data, tmp_path / "out", **changes)
+    assert again.trainer.step > 0
+    again.go()
+    assert_same_run(tmp_path / "whole", tmp_path / "out")
+    assert evaluation_of(tmp_path / "whole") == evaluation_of(tmp_path / "out")
+    rows = read_lines(tmp_path / "whole" / "metrics.jsonl")
+    assert all(row["scout_reward"] is not None for row in rows) and any(row["dropped"] for row in rows)

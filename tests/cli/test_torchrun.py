@@ -198,3 +198,16 @@ def test_a_rank_that_hangs_is_named(tmp_path: Path) -> None:
         tmp_path, "toy", *SIZES, "judge=null", own, "steps=2", "parallel.timeout=40"
     )  # a busy machine takes 20 s to start
     assert any("rank 1 ended or hangs" in fault for fault in faults), faults
+
+
+@pytest.mark.slow
+def test_ranks_that_share_the_weights_make_scouts_and_draw_other_items_as_one_process_does(tmp_path: Path) -> None:
+    own = ("rollout.scouts=7", "rollout.steps=3", "rollout.scout_steps=2", "rollout.most_groups=6", "steps=2")
+    mode = ("algorithm.filter=released", "algorithm.tau_mu=0.5")
+    one, two = (train(ranks, "toy", tmp_path / str(ranks), *own, *mode, f"parallel.shard={ranks}") for ranks in (1, 2))
+    for key in FIRST:
+        assert two[0].get(key) == one[0].get(key), key
+    assert one[0]["dropped"]
+    for row, other in zip(two, one, strict=True):
+        assert {key: row.get(key) for key in SAME} == {key: other.get(key) for key in SAME}
+        assert row["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)

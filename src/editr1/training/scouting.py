@@ -4,8 +4,8 @@ The idea is Sol-RL's (arXiv 2604.06916): the noise of an edit decides what is in
 that the full sampler makes from the same noise. What is trained on is made by all steps and judged again.
 
 Scouts are ranked by the credit of their group alone, so that mixed rewards count as they do in training. Nothing else
-is taken from them: advantages, filter and bans see the edits that are made again. The rewards of edits of fewer steps
-are others, mostly lower ones, so their mean would be a wrong zero; about their own mean, pull and push are in balance.
+is taken from them: advantages, filter and bans see the edits that are made again. Edits of fewer steps get other
+rewards, so their mean would be a wrong zero; about a mean of their own, pull and push are in balance.
 
 Left out: scouts in a smaller number format, which Sol-RL makes in FP4.
 

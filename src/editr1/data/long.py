@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import overload
@@ -120,7 +120,7 @@ class LongDataset(StoredDataset):
         """Of the file as it was when it was opened."""
         return self._index.sha256
 
-    @property
+    @cached_property
     def sources(self) -> NDArray[np.uint64]:
         """As of any dataset, as 64 bits of a hash each; of the lines little more than this is looked at.
 

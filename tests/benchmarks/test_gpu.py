@@ -128,3 +128,12 @@ def test_without_a_gpu_it_says_so_in_a_line_and_ends_with_2(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu.main([]) == 2
     assert capsys.readouterr().err == "benchmarks/gpu.py: there is no GPU here; --tiny tries it with small models\n"
+
+
+def test_number_formats_of_float32_products_reach_the_run(gpu: ModuleType, tmp_path: Path) -> None:
+    setting = gpu.Setting(autocast=True, tf32=True)
+    config = gpu.config_of("flux.1-kontext", setting, gpu.TINY, CPU, tmp_path)
+    assert config.adapter.autocast and config.memory.tf32
+    assert str(setting) == "bf16 checkpointing autocast tf32 micro_batch=12"
+    row = rows_of(gpu.run(["flux.1-kontext"], [setting], gpu.TINY, CPU, tmp_path), "flux.1-kontext")[str(setting)]
+    assert row["failed"].startswith("memory.tf32: cpu here has no TF32")

@@ -15,10 +15,10 @@ from tests.training.test_ranks import FIRST, SAME, weights
 
 
 @pytest.mark.slow
-def test_after_two_steps_nothing_is_compiled_and_the_run_is_that_without_compilation(
+def test_the_fourth_step_compiles_nothing_and_the_run_is_that_without_compilation(
     make: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The sampling policy lags behind from the second step on; calls have 7 rows and 1."""
+    """The third step is the first that asks the sampling policy, which lags behind then; calls have 7 rows and 1."""
     torch.compiler.reset()
     changes = {"steps": 4, "rollout__group_size": 4, "optim__micro_batch": 7, "algorithm__old_rate": 0.3}
     plain = make(out="plain", **changes)
@@ -27,7 +27,7 @@ def test_after_two_steps_nothing_is_compiled_and_the_run_is_that_without_compila
     graphs: list[int] = []
     plain.train()
     compiled.train(on_step=lambda row: graphs.append(counters["stats"]["unique_graphs"]))
-    assert graphs[0] > 0 and graphs[1] == graphs[-1]
+    assert 0 < graphs[0] <= graphs[2] == graphs[3]
     assert "were compiled" not in capsys.readouterr().err
     for row, other in zip(rows_of(plain.out), rows_of(compiled.out), strict=True):
         for key in ("reward_mean", "loss", "grad_norm"):

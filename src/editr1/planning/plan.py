@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from editr1.config.settings import Config
-from editr1.errors import UserError
+from editr1.errors import UserError, first_line
 from editr1.planning.blocks import cuts
 from editr1.planning.gpus import Gpus
 from editr1.planning.pipelines import blueprint_of
@@ -136,7 +136,13 @@ class Planner:
         load, blocks = load_of(config, self.gpus.total), self._stage.blueprint.blocks
         points = cuts(blocks)
         small = rehearsed(config, load)
-        step = extrapolate([self._stage.rehearse(small, point) for point in points], points, blocks)
+        try:
+            steps = [self._stage.rehearse(small, point) for point in points]
+        except RuntimeError as error:
+            raise UserError(
+                f"a step fails with these settings, before any weight is there: {first_line(error)}"
+            ) from error
+        step = extrapolate(steps, points, blocks)
         return Plan(config, self.gpus, step, load, self._extra, self._efficiency)
 
     def weights(self, changes: Sequence[str]) -> float:
@@ -156,7 +162,10 @@ class Planner:
                 if self.weights(trial) < self.weights(adopted):
                     adopted = trial
                 continue
-            better = self.plan(trial)
+            try:
+                better = self.plan(trial)
+            except UserError:  # the editor cannot be trained so
+                continue
             if better.peak < plan.peak:
                 adopted, plan = trial, better
         return self._cached(adopted, plan)

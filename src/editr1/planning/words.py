@@ -77,7 +77,7 @@ def as_text(facts: dict[str, Any], steps: int, memory: float, judged: str) -> It
     judge = facts["judge"]
     if judge["replicas"]:
         yield (
-            f"judge      {judge['name']}: {judge['replicas']} replicas on {judge['gpus']} GPUs more; "
+            f"judge      {judge['name']}: {judge['replicas']} x, on {judge['gpus']} GPUs more; "
             f"{judge['tflops_per_edit']:.1f} TFLOPs per edit, trainers wait {judge['wait_seconds']:.1f} s per step"
         )
     else:

@@ -160,6 +160,7 @@ def test_a_question_takes_two_operations_per_parameter_and_token() -> None:
         ("8xH100-80G", ["parallel.shard=8"], "parallel.shard=8 cannot be planned"),
         ("8xH100-80G", ["parallel.context=2"], "parallel.context=2 cannot be planned"),
         ("8xH100-80G", ["rollout.most_groups=48"], "rollout.most_groups=48 cannot be planned"),
+        ("8xH100-80G", ["algorithm.kl_share=0.5"], "algorithm.kl_share below 1 cannot be planned"),
         ("8xH100-80G", ["rollout.scouts=24"], "rollout.scouts=24 cannot be planned"),
         ("8xH100-80G", ["editor.path=someone/editor"], "its sizes are not shipped"),
         ("8xABACUS", [], "--gpus '8xABACUS': give a number and a kind"),

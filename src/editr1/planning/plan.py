@@ -225,6 +225,8 @@ def refuse_unknown(config: Config) -> None:
     Raises:
         UserError: There is one.
     """
+    if config.algorithm.kl_share < 1:
+        raise UserError("algorithm.kl_share below 1 cannot be planned: rows are drawn at random; plan without it")
     for section, known in KNOWN.items():
         for name, value in getattr(config, section).model_dump(mode="json", exclude_defaults=True).items():
             if name not in known and not (name == "attention" and value == "native"):

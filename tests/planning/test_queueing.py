@@ -88,7 +88,8 @@ def test_a_step_with_a_slow_judge_takes_what_the_queue_says(servers: int, second
         for number in range(groups):
             time.sleep(made)
             rewarding.start(Group(number, sample, rollout))
-        rewarding.finish()
+        while rewarding.next():
+            pass
     time.sleep(train)
     planned = run_step([[(made, edits)] * groups], train, servers, seconds)
     assert planned.wait > 0

@@ -133,7 +133,8 @@ def test_waiting_for_a_slow_judge_is_told_with_what_is_judged(make: Make, monkey
     with Rewarding(trainer.judge, 2) as asking:
         for group in groups:
             asking.start(group)
-        asking.finish(on_wait)
+        while asking.next(on_wait):
+            pass
         assert asking.done == 2
     assert seen and seen[0] == 0 and all(group.rewards is not None for group in groups)
 

@@ -38,6 +38,11 @@ def group(number: int, edits: int = 2) -> Group:
     return Group(number, sample, Rollout(nothing, torch.zeros(edits, 1, 1), images, torch.ones(1), []))
 
 
+def finish(rewarding: Rewarding) -> None:
+    while rewarding.next():
+        pass
+
+
 def first_byte(image: Image.Image) -> int:
     return image.tobytes()[0]
 
@@ -65,7 +70,7 @@ def test_a_remote_judge_works_while_the_next_group_is_made() -> None:
         for number, made in enumerate(groups):
             judge.started[number].set()
             rewarding.start(made)
-        rewarding.finish()
+        finish(rewarding)
     for number, made in enumerate(groups):
         assert made.rewards is not None
         assert made.rewards.tolist() == pytest.approx([number / 10, number / 10 + 0.01])
@@ -83,7 +88,7 @@ def test_what_a_remote_judge_raises_reaches_the_training() -> None:
 
     with pytest.raises(UserError, match="wants a key"), Rewarding(Broken(), 1) as rewarding:
         rewarding.start(group(0))
-        rewarding.finish()
+        finish(rewarding)
 
 
 def test_parts_and_reasons_are_laid_into_the_group() -> None:
@@ -152,7 +157,7 @@ def test_whatever_fails_a_judge_stops_the_run_though_another_reward_goes_on(faul
         made = group(0)
         with Rewarding(mixed, 1) as rewarding:
             rewarding.start(made)
-            rewarding.finish()
+            finish(rewarding)
         mixed.close()
     assert made.rewards is not None and made.rewards.tolist() == [0.5, 0.5] and made.reasons == [None, None]
     measured = [measure(made)]
@@ -197,7 +202,7 @@ def test_whatever_kind_of_part_fails_is_seen_and_stops_the_run(part: str) -> Non
         made = group(0)
         with Rewarding(mixed, 1) as rewarding:
             rewarding.start(made)
-            rewarding.finish()
+            finish(rewarding)
         close(mixed)
     row = reward_statistics([measure(made)])
     assert (row["unscored"], row["parts_unscored"]) == (0, {"failing": 2, "own": 0})
@@ -248,7 +253,7 @@ def test_after_an_interrupt_judge_and_service_can_be_asked_again() -> None:
         made = group(1)
         with Rewarding(mixed, 2) as rewarding:
             rewarding.start(made)
-            rewarding.finish()
+            finish(rewarding)
         assert not made.parts["judge"].isnan().any()
         assert made.parts_reasons["service"] == ["127.0.0.1:9: ConnectError after 4 tries"] * 2
         close(mixed)

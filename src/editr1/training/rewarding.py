@@ -29,7 +29,7 @@ POLL = 1.0  # seconds
 
 
 class Rewarding:
-    """`with Rewarding(judge, threads) as rewarding:` asks about every group that is started; `finish` waits for all.
+    """`with Rewarding(judge, threads) as rewarding:` asks about every group that is started; `next` waits.
 
     Attributes:
         seconds: From the question about a group to its answer, one number per group.
@@ -72,13 +72,11 @@ class Rewarding:
         """The number of groups that the judge has answered for."""
         return self._judged + sum(scores.done() for _, scores in self._pending)
 
-    def finish(self, on_wait: Callable[[int], None] = lambda done: None) -> None:
-        """Wait until every group has its rewards; `on_wait` receives `done` once in `POLL` seconds."""
-        while self.next(on_wait):
-            pass
-
     def next(self, on_wait: Callable[[int], None] = lambda done: None) -> Group | None:
-        """Wait for the rewards of the first group that is without them, in the order of `start`; None if all have."""
+        """Wait for the rewards of the first group that is without them, in the order of `start`; None if all have.
+
+        `on_wait` receives `done` once in `POLL` seconds.
+        """
         if not self._pending:
             return None
         group, scores = self._pending[0]

@@ -87,7 +87,7 @@ def test_three_planned_blocks_are_those_that_two_and_four_say(check: ModuleType)
         middle, ends = three.work[name], [step.work[name] for step in (two, four)]
         for fact in ("flops", "bytes", "calls", "peak"):
             mean = sum(getattr(end, fact) for end in ends) / 2
-            assert getattr(middle, fact) == pytest.approx(mean, rel=1e-3), (name, fact)
+            assert getattr(middle, fact) == pytest.approx(mean, rel=0.01), (name, fact)
     assert three.held == {name: pytest.approx((two.held[name] + four.held[name]) / 2) for name in three.held}
 
 

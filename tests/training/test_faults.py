@@ -31,7 +31,7 @@ def train(make: Make, out: str, *urls: str, tries: int = 30, **changes: Any) -> 
     model = remote_model(*urls, model="m", tries=tries, backoff=0.002, timeout=0.5)
     try:
         trainer = make(out=out, **SIZES | changes)
-        trainer.judge = MLLMJudge(model, load_prompt("brief", "prefix"), method="score_logit")
+        trainer.judge = trainer.collector.judge = MLLMJudge(model, load_prompt("brief", "prefix"), method="score_logit")
         trainer.train()
         return trainer.out
     finally:

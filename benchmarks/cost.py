@@ -25,7 +25,7 @@ import gpu
 import results
 import torch
 from data_check import write
-from recipe import ROUNDS, WARM, open_way, step
+from recipe import ROUNDS, open_way, seconds_of, take_turns
 
 from editr1.config.loading import load_config
 from editr1.training.log import StepProgress
@@ -82,14 +82,9 @@ def time_in_turn(opened: Mapping[int, Open], rounds: int) -> dict[int, dict[str,
         for folder in folders.values():
             folder.mkdir()
         trainers = {value: act(folders[value]) for value, act in opened.items()}
-        seconds: dict[int, list[float]] = {value: [] for value in trainers}
-        for number in range(WARM + rounds):
-            for value, trainer in trainers.items():
-                spent = sum(step(trainer)["seconds"].values())
-                if number >= WARM:
-                    seconds[value].append(spent)
+        rows = take_turns(trainers, rounds)
     images = {value: images_of(trainer) for value, trainer in trainers.items()}
-    return {value: row_of(each, images[value]) for value, each in seconds.items()}
+    return {value: row_of(seconds_of(each), images[value]) for value, each in rows.items()}
 
 
 def images_of(trainer: Trainer) -> int:

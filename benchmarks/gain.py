@@ -40,7 +40,7 @@ from typing import Any
 
 import results
 import torch
-from recipe import WARM, Recipe, open_way, step
+from recipe import Recipe, open_way, seconds_of, take_turns
 from scipy.stats import t as student
 
 from editr1.config.loading import load_config
@@ -132,13 +132,7 @@ def time_ways(rounds: int) -> dict[str, list[float]]:
     """Seconds per step of both ways, which take turns; the first steps, with no old policy of its own, do not count."""
     with tempfile.TemporaryDirectory() as name:
         ways = {way: open_way(kind, config_of(way, 0, Path(name) / way)) for way, kind in WAYS.items()}
-        seconds: dict[str, list[float]] = {way: [] for way in ways}
-        for number in range(WARM + rounds):
-            for way, trainer in ways.items():
-                spent = sum(step(trainer)["seconds"].values())
-                if number >= WARM:
-                    seconds[way].append(spent)
-    return seconds
+        return {way: seconds_of(rows) for way, rows in take_turns(ways, rounds).items()}
 
 
 def whole_steps(seconds: float, limit: float = LIMIT) -> int:

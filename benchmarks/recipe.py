@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import results
 from rich.console import Console
@@ -68,6 +68,7 @@ PLAIN = (  # without savings that change the mathematics
 QUICK = ("rollout.group_size=2",)
 BARS = {"none_dropped": 0.90, "half_dropped": 0.65}
 CLOSE = 1e-5  # of the loss, relative
+K = TypeVar("K")
 Calls = dict[str, dict[str, int]]
 """Rows of the calls of a step, by stage and model."""
 
@@ -187,6 +188,20 @@ def step(trainer: Trainer) -> dict[str, Any]:
     return trainer.train_step(None, Interrupts())
 
 
+def take_turns(trainers: Mapping[K, Trainer], rounds: int) -> dict[K, list[dict[str, Any]]]:
+    """The rows of WARM + `rounds` steps of each trainer; they take turns, so that all are timed in the same minutes."""
+    rows: dict[K, list[dict[str, Any]]] = {name: [] for name in trainers}
+    for _ in range(WARM + rounds):
+        for name, trainer in trainers.items():
+            rows[name].append(step(trainer))
+    return rows
+
+
+def seconds_of(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Seconds of the steps after the first ones, by their rows."""
+    return [sum(row["seconds"].values()) for row in rows[WARM:]]
+
+
 def count_calls(trainer: Trainer) -> Calls:
     """Make a step, and return the rows of its model calls."""
     tape, models = Tape(trainer), models_of(trainer)
@@ -239,25 +254,19 @@ def compare(
     half: bool, rounds: int, sizes: Sequence[str] = SIZES
 ) -> tuple[dict[str, list[float]], dict[str, Calls], float]:
     """Seconds of the steps of both ways, their rows and the fewest, and the largest relative gap of their losses."""
-    seconds: dict[str, list[float]] = {"ours": [], "recipe": []}
     with tempfile.TemporaryDirectory() as out:
-        configs = {name: load_config("toy", [*PLAIN, *sizes, f"out={out}/{name}"]) for name in seconds}
+        configs = {name: load_config("toy", [*PLAIN, *sizes, f"out={out}/{name}"]) for name in ("ours", "recipe")}
         ways = {"ours": open_way(Trainer, configs["ours"]), "recipe": open_way(Recipe, configs["recipe"])}
         kept = configs["ours"].rollout.groups_per_step
         if half:
             kept -= kept // 2
             for trainer in ways.values():
                 drop_half(trainer)
-        gap = 0.0
-        for number in range(WARM + rounds):
-            rows = {name: step(trainer) for name, trainer in ways.items()}
-            gap = max(gap, abs(rows["ours"]["loss"] / rows["recipe"]["loss"] - 1))
-            if number >= WARM:
-                for name, row in rows.items():
-                    seconds[name].append(sum(row["seconds"].values()))
+        rows = take_turns(ways, rounds)
+        gap = max(abs(ours["loss"] / theirs["loss"] - 1) for ours, theirs in zip(*rows.values(), strict=True))
         calls = {name: count_calls(trainer) for name, trainer in ways.items()}
         calls["fewest"] = fewest_calls(ways["ours"], kept)
-    return seconds, calls, gap
+    return {name: seconds_of(each) for name, each in rows.items()}, calls, gap
 
 
 def show(console: Console, seconds: Mapping[str, Mapping[str, float]], ratios: Mapping[str, float], calls: Any) -> None:

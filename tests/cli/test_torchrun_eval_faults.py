@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +14,11 @@ from editr1.files import read_lines
 from editr1.toy.world import ToyDataset
 from tests.cli.test_evaluate import held, invoke, pictures
 from tests.evaluation.benchmarks.folders import gedit_folder
-from tests.ranks import SECONDS, RanksHang, children, launcher, once_more, stacks, started, torchrun
+from tests.ranks import launcher, run_ranks, torchrun
+from tests.training.kills import started
 
 ITEMS = 18  # three batches of the judge: two turns of two ranks
+LOST_RANK = str(Path(__file__).with_name("lost_rank.py"))
 TOY = ("--editor", "toy", "--judge", "toy", "--steps", "2")
 
 
@@ -55,52 +53,43 @@ def results(out: Path) -> Any:
     return json.loads((out / "results.json").read_text())
 
 
-def process_of(rank: int, torchrun_id: int) -> int:
-    """The process of a rank, by the environment that torchrun gives it."""
-    return next(
-        child for child in children(torchrun_id) if f"\0RANK={rank}\0" in Path(f"/proc/{child}/environ").read_text()
-    )
-
-
-def stopped_in_the_second_turn(arguments: list[str], out: Path, stop: Callable[[int], None]) -> tuple[int, str]:
-    """Exit code and errors of an evaluation on two ranks; `stop` gets torchrun's process after the first turn."""
-    rows = out / "edits" / "rows.jsonl"
-    shutil.rmtree(out, ignore_errors=True)
-    with (
-        held(out / "edits" / "k16_source.png"),  # the first rank waits there in its second turn
-        started(
-            [*launcher(2), "-m", "editr1", *arguments],
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-        ) as process,
-    ):
-        end = time.monotonic() + SECONDS
-        while process.poll() is None and not (rows.exists() and rows.read_text().count("\n") > 1):
-            if time.monotonic() > end:
-                raise RanksHang(stacks(process))
-            time.sleep(0.05)
-        stop(process.pid)
-        _, error = process.communicate(timeout=SECONDS)
-        return process.returncode, error
-
-
-@pytest.mark.parametrize("cause", ["lost rank", pytest.param("Ctrl-C", marks=pytest.mark.slow)])
-def test_own_data_on_two_ranks_goes_on_by_one_process_and_ends_the_same(
-    cause: str, data: Path, alone: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    arguments = ["eval", "data", str(data), *TOY, "--best-of", "2", "--out", str(out)]
-    stops: dict[str, Callable[[int], None]] = {
-        "lost rank": lambda process: os.kill(process_of(1, process), signal.SIGKILL),
-        "Ctrl-C": lambda process: os.kill(process, signal.SIGINT),
-    }
-    code, error = once_more(lambda: stopped_in_the_second_turn(arguments, out, stops[cause]))
-    assert code != 0 and not (out / "results.json").exists()
-    assert "Signal 9 (SIGKILL)" in error if cause == "lost rank" else error.count("The same command goes on.") == 1
+def goes_on_alone(arguments: list[str], out: Path, alone: Path) -> None:
+    """One process ends what two ranks have begun, as one that has made all of it."""
+    assert not (out / "results.json").exists()
     assert len(read_lines(out / "edits" / "rows.jsonl")) == 1 + 2 * 16  # the settings, and the first turn of both
-    code, _, error = invoke(*arguments[1:])
+    code, _, error = invoke(*arguments)
     assert code == 0, error
     assert results(out) == results(alone) and pictures(out) == pictures(alone)
     assert read_lines(out / "edits" / "rows.jsonl") == read_lines(alone / "edits" / "rows.jsonl")
+
+
+def test_own_data_on_two_ranks_of_which_one_is_lost_goes_on_by_one_process_and_ends_the_same(
+    data: Path, alone: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["data", str(data), *TOY, "--best-of", "2", "--out", str(out)]
+    done = run_ranks([*launcher(2), LOST_RANK, "eval", *arguments])
+    assert done.returncode != 0 and "Signal 9 (SIGKILL)" in done.stderr, done.stderr
+    goes_on_alone(arguments, out, alone)
+
+
+@pytest.mark.slow
+def test_own_data_on_two_ranks_goes_on_by_one_process_after_ctrl_c_and_ends_the_same(
+    data: Path, alone: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["data", str(data), *TOY, "--best-of", "2", "--out", str(out)]
+    rows = out / "edits" / "rows.jsonl"
+    words = ["env", "--default-signal=INT", *launcher(2)]  # a shell's background jobs ignore it
+    with (
+        held(rows.with_name("k16_source.png")),  # the first rank waits there in its second turn
+        started([*words, "-m", "editr1", "eval", *arguments]) as launch,
+    ):
+        assert launch.wait(lambda: rows.exists() and rows.read_text().count("\n") > 1), launch.end()
+        launch.process.send_signal(signal.SIGINT)
+        said = launch.end()
+    assert launch.process.returncode != 0 and said.count("The same command goes on.") == 1
+    goes_on_alone(arguments, out, alone)
 
 
 def test_edits_of_other_settings_are_refused_in_one_line_by_the_main_rank(data: Path, alone: Path) -> None:

@@ -69,6 +69,15 @@ class Bar:
 BARS = (
     Bar("step / the recipe's step, no group dropped", "identical", ("identical_ratio", "none_dropped"), 0.90),
     Bar("step / the recipe's step, half of the groups dropped", "identical", ("identical_ratio", "half_dropped"), 0.65),
+    *(
+        Bar(
+            f"the same at the published five noise levels per edit, {groups} dropped",
+            "identical",
+            ("identical_ratio", f"{groups}_dropped_five_levels"),
+            limit,
+        )
+        for groups, limit in (("none", 0.90), ("half", 0.65))
+    ),
     Bar("floor / step", "floor", ("floor_ratio",), 0.90, least=True),
     Bar("growth of memory over 200 steps, MB per step", "memory", ("rss_slope_mb_per_step",), 0.2),
     Bar("first step on 1,000,000 lines later than on 1,000, seconds", "startup", ("startup_delta_s",), 5.0),
@@ -139,7 +148,7 @@ def plot_identical(axes: Axes, results: Results) -> None:
     for shift, way in ((-0.2, "ours"), (0.2, "recipe")):
         heights = [results["identical_seconds"][name][way] for name in names]
         axes.bar([place + shift for place in range(len(names))], heights, 0.4, label=way, color=COLOURS[way])
-    axes.set_xticks(range(len(names)), [f"{name.replace('_', ' ')}" for name in names])
+    axes.set_xticks(range(len(names)), [name.replace("_", " ").replace(" five", "\nfive") for name in names])
     axes.set(title="The same step, both ways", ylabel="seconds")
     axes.legend()
 

@@ -42,6 +42,9 @@ def bench() -> Iterator[ModuleType]:
             del sys.modules[name]
 
 
+STEPS = [f"{groups}_dropped{levels}" for levels in ("", "_five_levels") for groups in ("none", "half")]
+
+
 def gains(*values: float) -> dict[str, Any]:
     """A curve as results.json has it."""
     return {str(at): {"delta": value, "ci95": [0, 0]} for at, value in enumerate(values, start=1)}
@@ -54,9 +57,9 @@ def results_of(**changes: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"recipe_gain": 0.01, "goal": 0.02, "ratio": 0.4}
     row |= {"steps": {"recipe": 10, "ours": 4}, "seconds": {"recipe": 300.0, "ours": 120.0}}
     whole = {
-        "identical_ratio": {"none_dropped": 0.85, "half_dropped": 0.6},
-        "identical_spread": {"none_dropped": [0.8, 0.9], "half_dropped": [0.5, 0.7]},
-        "identical_seconds": {name: {"ours": 2.0, "recipe": 3.0} for name in ("none_dropped", "half_dropped")},
+        "identical_ratio": dict.fromkeys(STEPS, 0.6),
+        "identical_spread": {name: [0.5, 0.7] for name in STEPS},
+        "identical_seconds": {name: {"ours": 2.0, "recipe": 3.0} for name in STEPS},
         "calls": calls,
         "calls_half_dropped": calls,
         "floor_ratio": 0.95,
@@ -290,7 +293,7 @@ def test_a_quick_run_measures_every_part_and_writes_nothing(
     found = json.loads(out[out.index("{") :])
     assert found["calls"]["recipe"]["encode"] == {"encoder": 4, "vae": 4}
     assert found["calls"]["ours"] == found["calls"]["fewest"]
-    assert all(found["identical_ratio"][name] > 0 for name in ("none_dropped", "half_dropped"))
+    assert found["identical_ratio"].keys() == {*STEPS} and min(found["identical_ratio"].values()) > 0
     assert found["floor_ratio"] > 0 and len(found["floor_seconds"]) == 9
     assert len(found["rss_mb"]) == 3 and "rss_slope_mb_per_step" in found
     assert found["cost"]["references"]["1"]["median"] > 0

@@ -73,7 +73,7 @@ BARS = (
         Bar(
             f"the same at the published five noise levels per edit, {groups} dropped",
             "identical",
-            ("identical_ratio", f"{groups}_dropped_five_levels"),
+            ("identical_ratio_five_levels", f"{groups}_dropped"),
             limit,
         )
         for groups, limit in (("none", 0.90), ("half", 0.65))
@@ -148,7 +148,7 @@ def plot_identical(axes: Axes, results: Results) -> None:
     for shift, way in ((-0.2, "ours"), (0.2, "recipe")):
         heights = [results["identical_seconds"][name][way] for name in names]
         axes.bar([place + shift for place in range(len(names))], heights, 0.4, label=way, color=COLOURS[way])
-    axes.set_xticks(range(len(names)), [name.replace("_", " ").replace(" five", "\nfive") for name in names])
+    axes.set_xticks(range(len(names)), [f"{name.replace('_', ' ')}" for name in names])
     axes.set(title="The same step, both ways", ylabel="seconds")
     axes.legend()
 

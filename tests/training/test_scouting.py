@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from contextlib import nullcontext
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
 
 import pytest
@@ -174,3 +178,20 @@ def test_an_algorithm_whose_sampler_draws_noise_takes_no_scouts() -> None:
         ValidationError, match=r"rollout\.scouts=6 needs edits that follow from their first noise alone"
     ):
         settings(algorithm={"name": name}, **SCOUTS)
+
+
+def test_scouts_and_the_edits_that_are_made_again_share_what_is_encoded_and_no_bit_differs(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the first prompt of a session: its rows are compared with those that the pipeline itself repeats."""
+    calls = dict[str, list[str]]()
+    for name in ("once", "twice"):
+        trainer, calls[name] = make(name, steps=2, **SCOUTS), list[str]()
+        for part in ("text_encoder", "vae.encoder"):
+            module = attrgetter(part)(trainer.editor.pipe)
+            module.register_forward_hook(lambda *_, part=part, told=calls[name]: told.append(part))
+        trainer.train()
+        monkeypatch.setattr("editr1.training.collecting.Encodings", lambda pipe: SimpleNamespace(kept=nullcontext))
+    assert_same_run(tmp_path / "once", tmp_path / "twice")
+    assert Counter(calls["twice"]) == {"text_encoder": 2 * 2 * 2, "vae.encoder": 2 * 2 * 2}
+    assert Counter(calls["once"]) == {"text_encoder": 2 * 2 + 1, "vae.encoder": 2 * 2}

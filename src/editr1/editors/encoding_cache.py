@@ -56,12 +56,16 @@ def cache_encodings(pipe: Any, denoiser: nn.Module, folder: Path) -> None:
         raise UserError(f"memory.cache: cannot make the folder {folder}: {error}") from error
     parts = {name: part for name, part in pipe.components.items() if part is not denoiser}
     words = fingerprint(pipe, parts) + str(getattr(denoiser, "dtype", None))
-    for name in dir(type(pipe)):
-        if name == "encode_prompt" or name.startswith("encode_prompt_"):
-            setattr(pipe, name, remember(pipe, getattr(pipe, name), folder, words))
-    vae: Any = parts.get("vae")
-    if hasattr(vae, "encode"):
-        vae.encode = remember(pipe, vae.encode, folder, fingerprint(pipe, {"vae": vae}))
+    for owner, name in encoders_of(pipe):
+        salt = words if owner is pipe else fingerprint(pipe, {"vae": owner})
+        setattr(owner, name, remember(pipe, getattr(owner, name), folder, salt))
+
+
+def encoders_of(pipe: Any) -> list[tuple[Any, str]]:
+    """The methods by which a pipeline encodes: each one's owner, the pipeline or its VAE, and its name."""
+    prompts = [name for name in dir(type(pipe)) if name == "encode_prompt" or name.startswith("encode_prompt_")]
+    vae = pipe.components.get("vae")
+    return [(pipe, name) for name in prompts] + [(vae, "encode")] * hasattr(vae, "encode")
 
 
 def remember(pipe: Any, method: Callable[..., Any], folder: Path, salt: str) -> Callable[..., Any]:

@@ -6,7 +6,8 @@ belong to the state of a run.
 A step is one round of groups. With `rollout.most_groups`, further rounds replace the groups that the filter drops, as
 DAPO (arXiv 2503.14476) does: as many as are missing, so that none is made in vain. Every group has its place in the
 step, which its noise depends on; the rewards of a round decide on the next, on all ranks alike. With `rollout.scouts`,
-a round has two parts: scouts of all of its groups (`scouting.py`), then the edits that are chosen by them.
+a round has two parts: scouts of all of its groups (`scouting.py`), then the edits that are chosen by them. Both parts
+share the encodings of prompts and sources (`editors/encoding_once.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 
 from editr1.config.settings import Config, RolloutConfig
 from editr1.data.samples import EditDataset, EditSample, GroupSampler
+from editr1.editors.editor import Editor
+from editr1.editors.encoding_once import Encodings
 from editr1.judges.base import Judge, compares, weights_of
 from editr1.training.distributed import World
 from editr1.training.exchange import Judged, Rewarded, cut, gather_rewards
@@ -40,7 +43,7 @@ class Collector:
         judge: Gives the rewards.
         dataset: The items.
         world: The ranks that share out the edits.
-        equal: Whether all ranks must make equally many calls of the pipeline.
+        editor: Makes the edits; if its weights are sharded, all ranks make equally many calls of the pipeline.
 
     Attributes:
         place: In the epochs, of the next step.
@@ -49,12 +52,15 @@ class Collector:
         edits: How many this rank makes in these, scouts included.
     """
 
-    def __init__(self, config: Config, judge: Judge, dataset: EditDataset, world: World, equal: bool) -> None:
+    def __init__(self, config: Config, judge: Judge, dataset: EditDataset, world: World, editor: Editor) -> None:
         self.config, self.judge, self.dataset, self.world = config, judge, dataset, world
-        self.sampler = GroupSampler(len(dataset), config.rollout.groups_per_step, config.seed)
+        rollout = config.rollout
+        self.sampler = GroupSampler(len(dataset), rollout.groups_per_step, config.seed)
         self.place, self.banned = 0, set[int]()
-        self._equal = equal
-        self.shares, scouts = self._share(0, config.rollout.groups_per_step)
+        self._equal = editor.is_sharded
+        once = rollout.scouts is not None and not editor.is_sharded  # a rank alone may not leave out a call then
+        self._encoding = Encodings(editor.pipe).kept if once else nullcontext
+        self.shares, scouts = self._share(0, rollout.groups_per_step)
         self.edits = sum(share.count for some in (self.shares, scouts) for share in some[world.worker])
 
     @property
@@ -85,13 +91,14 @@ class Collector:
         """
         own, scouts = self._begin(first, count or self.config.rollout.groups_per_step)
         progress.edits = self.edits
-        if scouts:
-            self._scout(make, clock, progress, scouts)
 
         def made(share: Share) -> Group:
             return make(self._item(share), share.index, share, self._places.get(share.index), None)
 
-        yield from self._rewarded(made, clock, progress, own, self.config.rollout.group_size)
+        with self._encoding():
+            if scouts:
+                self._scout(make, clock, progress, scouts)
+            yield from self._rewarded(made, clock, progress, own, self.config.rollout.group_size)
 
     def move_on(self, judged: Sequence[Judged]) -> dict[str, float | None]:
         """The step with these groups is done, and solved items are banned; what its row says of items and judge."""

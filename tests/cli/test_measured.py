@@ -381,3 +381,26 @@ def test_a_run_with_scouts_and_other_items_is_measured_on_items_that_it_never_dr
     assert evaluation_of(tmp_path / "whole") == evaluation_of(tmp_path / "out")
     rows = read_lines(tmp_path / "whole" / "metrics.jsonl")
     assert all(row["scout_reward"] is not None for row in rows) and any(row["dropped"] for row in rows)
+
+
+class Content(RedJudge):
+    """Finds every edit good: all items are solved when they have been drawn once."""
+
+    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+        self.calls += 1
+        return [Score(0.95) for _ in requests]
+
+
+def test_a_run_whose_items_are_all_solved_is_measured_where_it_ends_and_again_by_the_same_rows(
+    tiny_editor_path: Path, data: Path, tmp_path: Path
+) -> None:
+    changes = {"data__ban_solved": True, "evaluation": {**EVALUATION, "every": 4}, "steps": 9}
+    said, calls, results = list[str](), list[int](), list[dict[str, Any]]()
+    for _ in range(2):
+        run = Run(tiny_editor_path, data, tmp_path / "out", Content(), **changes)
+        said.append(run.go())
+        calls.append(run.judge.calls)
+        results.append(evaluation_of(tmp_path / "out"))
+    assert "Measuring again after step 3:" in said[0] and calls[1] == 0  # five items, two in a step
+    assert results[0] == results[1] and results[0]["results"]["step"] == 3
+    assert sorted(path.name for path in (tmp_path / "out" / "evaluation").iterdir()) == ["after", "before"]

@@ -13,6 +13,8 @@ from editr1.config.settings import RolloutConfig
 from editr1.data.samples import GroupSampler
 from editr1.files import read_lines
 from editr1.judges.base import JudgeRequest, Score
+from editr1.report.run import write_report
+from editr1.report.watch.view import facts
 from editr1.training.collecting import count_missing
 from tests.training.runs import Make, RedJudge, assert_same_run
 
@@ -92,3 +94,26 @@ def test_where_no_group_is_dropped_none_is_drawn_more(make: Make, tmp_path: Path
 def test_a_bound_that_leaves_no_room_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"most_groups=4 leaves none .* more than rollout\.groups_per_step=4, or"):
         RolloutConfig(groups_per_step=4, most_groups=4)
+
+
+def test_training_ends_when_all_items_are_solved_says_so_and_begins_no_step_again(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {**PAPER, "data__ban_solved": True, "rollout__groups_per_step": 3, "steps": 9}
+    for _ in range(2):
+        judge = FlatItems(*range(5))
+        trainer = make(judge=judge, **changes)
+        last = trainer.train()
+        said = capsys.readouterr().err
+        assert last.name == "step_000002" and trainer.step == 2 and trainer.collector.all_solved
+        assert "Training is done: all 5 items are solved" in said
+    assert judge.keys == []
+    rows = read_lines(tmp_path / "out" / "metrics.jsonl")
+    assert [row["banned"] for row in rows] == [3, 5]
+    assert facts(rows[-1])["Solved items"] == "5, not drawn again"
+    assert "Solved items, which are not drawn again: 5." in write_report(trainer.out).read_text()
+
+
+def test_the_console_counts_solved_items(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    make(judge=FlatItems(*range(5)), steps=1, data__ban_solved=True, **PAPER).train()
+    assert "0/2 groups kept, 2 items solved" in capsys.readouterr().err

@@ -93,24 +93,32 @@ def refuse_other_edits(config: Config, items: EditDataset) -> None:
 
 def train_measured(trainer: Trainer, heldout: HeldOut, console: Console) -> str:
     """Measure and train in turn, then report; returns the folder of the last checkpoint."""
-    every, steps = heldout.settings.every, max(trainer.config.steps, trainer.step)
+    every, steps = heldout.settings.every, last_step(trainer)
     say(console, f"Measuring the editor as it is on {len(heldout.items)} held-out items ...")
     _move_aside(trainer, AFTER, f"step_{steps:06d}")  # of a run that ended earlier: a point of the curve now
     before = measure_base(trainer, heldout, console)
     if not _has_best(trainer):  # a run of an older version, or one whose best checkpoint is damaged
         mark_best(trainer, before, _rows_between(trainer.out, until=trainer.step + 1), console)
-    for step in legs(trainer.step, steps, every):
-        checkpoint = trainer.train(until=step)
+    for leg in legs(trainer.step, steps, every):
+        checkpoint = trainer.train(until=leg)
+        step = trainer.step  # that of the leg, or an earlier one after which no item is left to draw
         say(console, f"Measuring again after step {step}: same items, same noise, averaged weights ...")
-        folder = AFTER if step == steps else f"{BETWEEN}/step_{step:06d}"
+        folder = AFTER if step == last_step(trainer) else f"{BETWEEN}/step_{step:06d}"
         after = measure_average(trainer, heldout, folder, console)
         results = write_results(trainer, before, after, folder)
         mark_best(trainer, before, {**_rows_between(trainer.out, until=step), step: after}, console)
+        if folder == AFTER:
+            break
     show_table(console, table(results))
     console.print(verdict(results))
     if trainer.world.is_main:
         say(console, f"Report: {write_report(trainer.out)}")
     return str(checkpoint)
+
+
+def last_step(trainer: Trainer) -> int:
+    """The step with which a run ends, as far as that is known."""
+    return trainer.step if trainer.collector.all_solved else max(trainer.config.steps, trainer.step)
 
 
 def legs(done: int, steps: int, every: int | None) -> Iterator[int]:

@@ -318,7 +318,14 @@ def _kept_figure(run: Run, steps: Sequence[int]) -> Figure:
         for name in names
     }
     words = tuple((name.replace("_", " "), tone) for name, tone in names.items())
-    return Figure("Groups kept and dropped", stack_chart("Groups", steps, stacks, names), _missing_note(run), words)
+    note = " ".join(filter(None, (_missing_note(run), _solved_note(run))))
+    return Figure("Groups kept and dropped", stack_chart("Groups", steps, stacks, names), note, words)
+
+
+def _solved_note(run: Run) -> str:
+    """How many items are not drawn any more, with `data.ban_solved`."""
+    solved = shown(run.metrics[-1].get("banned"))
+    return "" if solved is None else f"Solved items, which are not drawn again: {solved:.0f}."
 
 
 def _missing_note(run: Run) -> str:

@@ -64,6 +64,20 @@ class Collector:
         self.edits = sum(share.count for some in (self.shares, scouts) for share in some[world.worker])
 
     @property
+    def all_solved(self) -> bool:
+        """Whether no item is left to draw."""
+        return len(self.banned) >= len(self.dataset)
+
+    def tell_end(self, progress: StepProgress) -> None:
+        """Say it if no item is left to draw."""
+        if self.all_solved:
+            progress.warn(
+                f"Training is done: all {len(self.dataset)} items are solved, and data.ban_solved leaves none to draw. "
+                "To go on, train in another out: from these weights (adapter.init) on more or harder items, or with a "
+                "higher algorithm.tau_mu."
+            )
+
+    @property
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""
         return {"place": self.place, "banned": sorted(self.banned)}

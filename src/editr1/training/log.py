@@ -193,6 +193,7 @@ class StepProgress:
         """Show the row of a step that is done, and the alarms that have not been told yet."""
         reward = "none" if row["reward_mean"] is None else f"{row['reward_mean']:.3f}"
         groups = f"{row['groups_kept']}/{groups_made(row)} groups kept"
+        groups += f", {row['banned']} items solved" if row.get("banned") else ""
         state = f"reward {reward}, {groups}, {row['images_per_s']:.1f} images/s{_missing(row)}"
         self._done = row["step"]
         self._bar.update(self._task, completed=row["step"], state=state)

@@ -114,7 +114,7 @@ class Trainer:
         on_step: Callable[[StepRow], None] | None = None,
         until: int | None = None,
     ) -> Path:
-        """Train to `config.steps` and return the last checkpoint. Whatever stops it, the steps done are saved first.
+        """Train to `config.steps`, or till all items are solved; the last checkpoint. If stopped, steps done are saved.
 
         Args:
             max_seconds: Training time, earlier sessions included; it ends before a step that would not fit.
@@ -142,6 +142,7 @@ class Trainer:
                     self._self_check.tell(progress, last=self.step == self.config.steps)
                     if on_step:
                         on_step(row)
+                self.collector.tell_end(progress)
             except KeyboardInterrupt:
                 self._rescue(interrupts)
                 progress.warn(how_to_go_on(self.step, self.config.steps, self.out))
@@ -341,13 +342,12 @@ class Trainer:
     ) -> StepRow:
         """The row of the step that was just made; `clocks` are those of all ranks before the update."""
         self.start = self.start or edit_statistics(measures)
-        if self.world.size > 1:
-            numbers = {**numbers, "imbalance": imbalance(clocks)}
         seconds = slowest([*clocks, self.clock.read()])
         self._step_seconds = seconds["total"]
         self.seconds += self._step_seconds
         row = step_row(self.step, measures, numbers, self.start, seconds)
-        return {**row, "rank_seconds": by_rank(clocks)} if self.world.size > 1 else row
+        waits = {"imbalance": imbalance(clocks), "rank_seconds": by_rank(clocks)}
+        return {**row, **waits} if self.world.size > 1 else row
 
     def _keep(self, log: RunLog | None, groups: Sequence[Group], judged: Sequence[Judged]) -> None:
         """A picture of samples, of the first step and with every checkpoint; a checkpoint every `save_every` steps."""
@@ -367,9 +367,9 @@ class Trainer:
                     self.save()
 
     def _fits(self, max_seconds: float | None) -> bool:
-        """Whether all ranks have time for a step."""
+        """Whether there is an item to draw, and all ranks have time for a step."""
         over = max_seconds is not None and self.seconds + self._step_seconds >= max_seconds
-        return not self.world.agree(over, "the next step")
+        return not self.world.agree(over or self.collector.all_solved, "the next step")
 
     @contextmanager
     def _meeting(self, interrupts: Interrupts | None = None) -> Iterator[None]:

@@ -80,11 +80,12 @@ def facts(row: Row) -> dict[str, str]:
     """The last row in a few words."""
     dropped = ", ".join(f"{count} × {reason.replace('_', ' ')}" for reason, count in row["dropped"].items())
     reward = shown(row.get("reward_mean"))
-    speed = shown(row.get("images_per_s"))
+    speed, solved = shown(row.get("images_per_s")), shown(row.get("banned"))
     return {
         "Reward": "none" if reward is None else f"{reward:.3f}",
         "Groups kept": f"{row['groups_kept']} of {groups_made(row)}",
         **({"Dropped": dropped} if dropped else {}),
+        **({"Solved items": f"{solved:.0f}, not drawn again"} if solved is not None else {}),
         **({"Without a reward": f"{row['unscored']} edits"} if row["unscored"] else {}),
         **({"Speed": f"{speed:.2f} images/s"} if speed is not None else {}),
         "Seconds": ", ".join(f"{part} {spent:.1f}" for part, spent in row["seconds"].items()),

@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": LEAVES | {"config", "data", "editors", "judges", "training"},
     "toy_models": LEAVES | {"config", "data", "toy", "editors", "judges", "training", "evaluation"},
 }
+ALLOWED["ablation"] = LEAVES | {"config", "data", "toy", "editors", "judges", "training", "evaluation", "report"}
 ALLOWED["planning"] = LEAVES | {"config", "data", "toy", "editors", "judges", "training", "toy_models"}
 ALLOWED["cli"] = set(ALLOWED)
 ALLOWED["__main__"] = {"cli"}

@@ -21,6 +21,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 
 from editr1 import __version__
+from editr1.cli import ablate as ablate_commands
 from editr1.cli import data as data_commands
 from editr1.cli import doctor as doctor_commands
 from editr1.cli import editor as editor_commands
@@ -246,6 +247,7 @@ app.command()(_reported(doctor_commands.doctor))
 app.command()(_reported(export_commands.export))
 app.command()(_reported(export_commands.edit))
 app.command()(_reported(plan_commands.plan))
+app.command()(_reported(ablate_commands.ablate))
 app.command("presets")(_reported(settings_commands.list_presets))
 config_group.command()(_reported(settings_commands.show))
 data.command()(_reported(data_commands.check))

@@ -1,0 +1,1 @@
+"""Comparisons of training settings: runs of a grid, measured alike."""

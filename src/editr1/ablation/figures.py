@@ -1,0 +1,160 @@
+"""Gains of the variants at equal steps, equal numbers of images and equal time, with intervals.
+
+A gain is an edit's score by the averaged weights minus that by the untrained editor, from the same noise. Intervals are
+95% by bootstrap over seeds and items together; differences to the first variant are paired in both.
+
+Letters: S seeds, I measured edits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from editr1.ablation.grid import Grid
+from editr1.ablation.runs import Measured, run_of, start_of
+from editr1.errors import UserError
+
+Floats = NDArray[np.float64]
+RESAMPLES = 10_000
+MEASURES = ("oracle", "judge")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Gains of one run.
+
+    Attributes:
+        steps: Steps after which it was measured, from 0.
+        images: Edits that it had made by then.
+        gains: By measure, one row of [I] per measured step, NaN for an edit without a reward; no row of a measure that
+            there is not.
+    """
+
+    steps: list[int]
+    images: list[int]
+    gains: dict[str, Floats]
+
+
+def read_curves(grid: Grid, out: Path) -> dict[str, dict[int, Curve]]:
+    """The curves of the runs that have begun, by variant and seed."""
+    curves: dict[str, dict[int, Curve]] = {}
+    for variant in grid.variants:
+        for seed in range(grid.seeds):
+            config, lines = run_of(grid, variant, seed, out)
+            if lines.rows:
+                start = start_of(grid, config, out).rows[0]
+                curves.setdefault(variant, {})[seed] = curve_of(start, lines.rows)
+    return curves
+
+
+def curve_of(start: Measured, rows: Sequence[Measured]) -> Curve:
+    """The gains of a run over its start."""
+    points = [start, *sorted(rows, key=lambda row: row.step)]
+    values = {
+        "oracle": [row.oracle for row in points],
+        "judge": [[np.nan if value is None else value for value in row.judge] for row in points],
+    }
+    arrays = {name: np.array(each, dtype=np.float64) for name, each in values.items() if each[0]}
+    gains = {name: array - array[0] for name, array in arrays.items()}
+    return Curve([row.step for row in points], [row.images for row in points], gains)
+
+
+def gain_at(curve: Curve, measure: str, step: float) -> Floats | None:
+    """Gains [I] after `step` steps, which may lie between two measurements; None beyond the last one."""
+    gains = curve.gains[measure]
+    for at, (low, high) in enumerate(pairwise(curve.steps)):
+        if low <= step <= high:
+            share = (step - low) / (high - low)
+            return np.asarray((1 - share) * gains[at] + share * gains[at + 1])
+    return None
+
+
+def interval(values: Floats, seed: int = 0) -> list[float]:
+    """95% percentile interval of the mean of values [S, I], both resampled with replacement."""
+    rng, (seeds, items) = np.random.default_rng(seed), values.shape
+    of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES)
+    of_items = rng.multinomial(items, np.full(items, 1 / items), RESAMPLES)
+    means = ((of_seeds @ values) * of_items).sum(axis=1) / (seeds * items)
+    return [float(edge) for edge in np.quantile(means, [0.025, 0.975])]
+
+
+def compare(
+    own: Mapping[int, Curve], first: Mapping[int, Curve], measure: str, steps: Mapping[int, tuple[float, float]]
+) -> dict[str, Any] | None:
+    """Gain of a variant and its difference to the first one, of the seeds of both; None if they are not that far.
+
+    Args:
+        own: Curves of the variant by seed.
+        first: Those of the first one.
+        measure: "oracle" or "judge".
+        steps: By seed, the steps of the variant and of the first one after which they are compared.
+    """
+    pairs = [(gain_at(own[seed], measure, at[0]), gain_at(first[seed], measure, at[1])) for seed, at in steps.items()]
+    found = [(gain, base) for gain, base in pairs if gain is not None and base is not None]
+    if not found or len(found) < len(pairs):
+        return None
+    gains, bases = (np.stack(some) for some in zip(*found, strict=True))
+    scored = ~np.isnan(gains + bases).any(axis=0)
+    if not scored.any():
+        return None
+    gains, more = gains[:, scored], (gains - bases)[:, scored]
+    return {
+        "seeds": len(found),
+        "edits": int(scored.sum()),
+        "gain": float(gains.mean()),
+        "ci95": interval(gains),
+        "more": float(more.mean()),
+        "more_ci95": interval(more),
+    }
+
+
+def summarise(grid: Grid, curves: Mapping[str, Mapping[int, Curve]], seconds: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of every variant: {"settings", "ratio", "steps", "images", "seconds": {at: {measure: figures}}}.
+
+    Raises:
+        UserError: The first variant has no run.
+    """
+    if grid.first not in curves:
+        raise UserError(f"no run of {grid.first!r} is measured, with which the others are compared; train it first")
+    usual = seconds.get(grid.first, {}).get("seconds")
+    return {
+        name: {
+            "settings": grid.variants[name],
+            "timed": seconds.get(name),
+            **_tables(grid, own, curves[grid.first], seconds.get(name, {}).get("ratio"), usual),
+        }
+        for name, own in curves.items()
+    }
+
+
+def _tables(
+    grid: Grid, own: Mapping[int, Curve], first: Mapping[int, Curve], ratio: float | None, usual: float | None
+) -> dict[str, Any]:
+    """Figures at equal steps, images and seconds; `usual` are the seconds of a step of the first variant."""
+    seeds = sorted(own.keys() & first.keys())
+    steps = {step: dict.fromkeys(seeds, (float(step), float(step))) for step in grid.points}
+    ends = {seed: min(own[seed].images[-1], first[seed].images[-1]) for seed in seeds}
+    least = min(ends.values(), default=0)
+    images = {least: {seed: (_step_of(own[seed], least), _step_of(first[seed], least)) for seed in seeds}}
+    times = {}
+    if ratio and usual:
+        times = {limit: dict.fromkeys(seeds, (limit / (ratio * usual), limit / usual)) for limit in grid.seconds}
+    kinds: dict[str, Mapping[Any, Mapping[int, tuple[float, float]]]]
+    kinds = {"steps": steps, "images": images if least else {}, "seconds": times}
+    measures = [name for name in MEASURES if all(name in curve.gains for curve in own.values())]
+    return {
+        kind: {at: {name: compare(own, first, name, pairs) for name in measures} for at, pairs in places.items()}
+        for kind, places in kinds.items()
+    }
+
+
+def _step_of(curve: Curve, images: float) -> float:
+    """The step after which a run has made so many edits, between two measurements by interpolation."""
+    return float(np.interp(images, curve.images, curve.steps))

@@ -1,0 +1,184 @@
+"""The runs of a grid: trained step by step, measured on the same items and noise, resumable.
+
+OUT/VARIANT/SEED is the folder of a run, with its measurements in `gains.jsonl`; OUT/untrained holds what the runs start
+from. Several processes may share OUT: each takes runs that no other holds. A run is computed with one thread, so that
+its figures are the same however many of them run side by side.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from editr1.ablation.grid import Grid, config_of
+from editr1.config.settings import Config
+from editr1.data.holdout import choose
+from editr1.data.samples import EditDataset
+from editr1.editors.policies import START
+from editr1.errors import UserError
+from editr1.evaluation.heldout.measure import EvalSettings, measure_edits, toy_oracle
+from editr1.evaluation.heldout.rows import EditRow
+from editr1.files import JsonLines, loader, locked, make_folder, read_lines
+from editr1.toy.world import ToyDataset
+from editr1.training.checkpoint import fixed_settings
+from editr1.training.datasets import open_datasets
+from editr1.training.log import StepProgress
+from editr1.training.open import open_trainer
+from editr1.training.run_files import AFTER, BETWEEN, LOCK, METRICS
+from editr1.training.trainer import Trainer
+
+GAINS, UNTRAINED = "gains.jsonl", "untrained"
+OF_THE_START = ("editor.", "judge.", "rewards.", "memory.", "adapter.init", "data.", "evaluation.")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement of one run.
+
+    Attributes:
+        step: Steps that it has made.
+        images: Edits that these have made.
+        judge: The judge's reward of each measured edit; None where it gave none.
+        oracle: The oracle's score of each, in the same order; empty for items that have no oracle.
+    """
+
+    step: int
+    images: int
+    judge: list[float | None]
+    oracle: list[float]
+
+
+def measurements(grid: Grid, folder: Path, settings: Mapping[str, Any]) -> JsonLines[Measured]:
+    """The measurements in a folder; a UserError if they were made with other settings."""
+    measuring = {name: getattr(grid, name) for name in ("items", "split", "edits", "eval_steps")}
+    remedy = "give another --out, or move this folder away"
+    head = {**measuring, "settings": settings}
+    return JsonLines(folder / GAINS, "measurements", remedy, head=head, load=loader(Measured))
+
+
+def run_of(grid: Grid, variant: str, seed: int, out: Path) -> tuple[Config, JsonLines[Measured]]:
+    """The settings of a run and its measurements."""
+    config = config_of(grid, variant, seed, out / variant / str(seed))
+    return config, measurements(grid, config.out, fixed_settings(config))
+
+
+def start_of(grid: Grid, config: Config, out: Path) -> JsonLines[Measured]:
+    """The measurement of what a run starts from; runs that start from the same share it."""
+    settings = {key: value for key, value in fixed_settings(config).items() if key.startswith(OF_THE_START)}
+    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return measurements(grid, out / UNTRAINED / name, settings)
+
+
+def train_all(grid: Grid, out: Path, variants: Sequence[str]) -> Iterator[str]:
+    """Train and measure all runs of these variants, seed by seed; yields a line on each measurement that was not done.
+
+    Raises:
+        UserError: A setting or a file is wrong; names the variant and the seed.
+    """
+    torch.set_num_threads(1)  # sums are rounded by the number of threads
+    for seed, variant in product(range(grid.seeds), variants):
+        yield from _train_if_free(grid, variant, seed, out)
+
+
+def _train_if_free(grid: Grid, variant: str, seed: int, out: Path) -> Iterator[str]:
+    try:
+        with _taken(out / variant / str(seed)) as mine:
+            for row in train_one(grid, variant, seed, out) if mine else ():
+                yield f"{variant}, seed {seed}, step {row.step}: {mean_words(row)}"
+    except UserError as error:
+        raise UserError(f"variant {variant}, seed {seed}: {error}") from error
+
+
+def train_one(grid: Grid, variant: str, seed: int, out: Path) -> Iterator[Measured]:
+    """Train and measure one run, as far as that is not done; yields its measurements."""
+    config, lines = run_of(grid, variant, seed, out)
+    left = [step for step in grid.points if step not in {row.step for row in lines.rows}]
+    if not left:
+        return
+    training, own_items = open_datasets(config)
+    trainer = open_trainer(config, training)
+    trainer.progress = StepProgress(trainer.step, config.steps, quiet=True)
+    items = _toy_items(grid, config) if own_items is None else choose(own_items, grid.items)
+    with _in_turn(start_of(grid, config, out).path.parent):
+        _measure_start(grid, trainer, items, start_of(grid, config, out))
+    for step in left:
+        trainer.train(until=step)
+        with trainer.ema.swap(), trainer.editor.policies.using("default"):
+            folder = config.out / BETWEEN / f"step_{step:06d}"
+            row = _measure(grid, trainer, items, folder, step)
+        shutil.rmtree(config.out / AFTER, ignore_errors=True)  # the pictures of the last measurement stay
+        folder.rename(config.out / AFTER)
+        lines.append([asdict(row)])
+        yield row
+
+
+def mean_words(row: Measured) -> str:
+    """The means of a measurement."""
+    scored = [value for value in row.judge if value is not None]
+    means = {"oracle": row.oracle, "judge": scored}
+    return ", ".join(f"{name} {sum(values) / len(values):.4f}" for name, values in means.items() if values)
+
+
+def _measure_start(grid: Grid, trainer: Trainer, items: EditDataset, start: JsonLines[Measured]) -> None:
+    """Measure the untrained editor, or the LoRA that it starts with, unless that is done."""
+    policies = trainer.editor.policies
+    if not start.rows:
+        with policies.using(START if START in policies.weights else "reference"):
+            start.append([asdict(_measure(grid, trainer, items, start.path.parent / "edits", 0))])
+
+
+def _measure(grid: Grid, trainer: Trainer, items: EditDataset, folder: Path, step: int) -> Measured:
+    """Edit and measure the items with the active weights."""
+    settings = EvalSettings(weights=f"step_{step:06d}", steps=grid.eval_steps, edits_per_item=grid.edits)
+    oracle = toy_oracle if trainer.config.data.kind == "toy" else None
+    rows = measure_edits(trainer.editor, trainer.judge, items, out=folder, settings=settings, oracle=oracle)
+    return Measured(step, _images(trainer.config), [row.judge for row in rows], _oracles(rows))
+
+
+def _oracles(rows: Sequence[EditRow]) -> list[float]:
+    return [row.oracle["score"] for row in rows if row.oracle]
+
+
+def _images(config: Config) -> int:
+    """Edits that the steps of a run have made: of all groups, dropped ones too."""
+    path, per_group = config.out / METRICS, config.rollout.group_size + (config.rollout.scouts or 0)
+    rows = read_lines(path) if path.exists() else []
+    return per_group * sum(row["groups_kept"] + sum(row["dropped"].values()) for row in rows)
+
+
+def _toy_items(grid: Grid, config: Config) -> ToyDataset:
+    """Toy items that the run never draws."""
+    seed = config.data.seed + 1 if grid.split == config.data.split else 0
+    return ToyDataset(grid.split, grid.items, seed, config.data.level)
+
+
+@contextmanager
+def _taken(folder: Path) -> Iterator[bool]:
+    """Hold a run; whether no other process holds it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / LOCK))
+            free = True
+        except UserError as error:
+            if not isinstance(error.__cause__, BlockingIOError):
+                raise
+            free = False
+        yield free
+
+
+@contextmanager
+def _in_turn(folder: Path) -> Iterator[None]:
+    """One process at a time; the others wait, as for what is measured once for all of them."""
+    with (make_folder(folder) / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -19,6 +19,7 @@ import yaml
 from torch.distributed.run import get_args_parser
 from typer.testing import CliRunner
 
+from editr1.ablation.grid import config_of, read_grid
 from editr1.cli.main import app
 from editr1.config.loading import known_keys, load_config
 from editr1.config.presets import presets
@@ -125,8 +126,13 @@ def test_commands_are_those_of_the_programs(block: Block, tmp_path: Path) -> Non
 )
 def test_settings_are_those_of_a_run(block: Block, tmp_path: Path) -> None:
     for settings in settings_in(block.text):
-        (tmp_path / "some.yaml").write_text(yaml.safe_dump({**NEEDED, **settings}))
-        load_config(tmp_path / "some.yaml")
+        grid = "variants" in settings
+        (tmp_path / "some.yaml").write_text(yaml.safe_dump(settings if grid else {**NEEDED, **settings}))
+        if grid:
+            some = read_grid(tmp_path / "some.yaml")
+            assert [config_of(some, variant, 0, tmp_path) for variant in some.variants]
+        else:
+            load_config(tmp_path / "some.yaml")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""Gains at equal steps, images and time, and their intervals, are those of an independent computation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from editr1.ablation.figures import Curve, compare, curve_of, gain_at, interval, summarise
+from editr1.ablation.grid import Grid
+from editr1.ablation.page import markdown
+from editr1.ablation.runs import Measured
+from editr1.errors import UserError
+
+GRID = Grid(title="A", base="toy", variants={"usual": (), "fast": ("algorithm.kl=0",)}, steps=80, measured=(20, 40))
+
+
+def curve(slope: float, per_step: int = 10) -> Curve:
+    """Two edits, of which the second gains twice as much a step."""
+    steps = [0, 20, 40, 80]
+    gains = np.array([[slope * step, 2 * slope * step] for step in steps])
+    return Curve(steps, [per_step * step for step in steps], {"oracle": gains, "judge": gains / 2})
+
+
+def test_a_gain_is_over_the_start_and_an_edit_without_a_reward_has_none() -> None:
+    start = Measured(0, 0, [0.5, None, 0.25], [0.1, 0.2, 0.3])
+    rows = [Measured(4, 8, [0.75, 0.5, None], [0.3, 0.2, 0.1]), Measured(2, 4, [0.5, 0.5, 0.5], [0.2, 0.2, 0.2])]
+    found = curve_of(start, rows)
+    assert (found.steps, found.images) == ([0, 2, 4], [0, 4, 8])
+    np.testing.assert_allclose(found.gains["oracle"][2], [0.2, 0.0, -0.2], atol=1e-12)
+    np.testing.assert_array_equal(found.gains["judge"][2], [0.25, np.nan, np.nan])
+    own = curve_of(Measured(0, 0, [0.5], []), [Measured(1, 2, [0.75], [])])
+    assert own.gains.keys() == {"judge"}
+
+
+def test_a_gain_between_two_measurements_is_interpolated_and_one_beyond_them_is_not_known() -> None:
+    one = Curve([0, 10, 20], [0, 1, 2], {"oracle": np.array([[0, 0], [0.1, 0.3], [0.2, 0.3]])})
+    for step, values in ((10, [0.1, 0.3]), (12.5, [0.125, 0.3]), (2, [0.02, 0.06]), (20, [0.2, 0.3])):
+        found = gain_at(one, "oracle", step)
+        assert found is not None
+        np.testing.assert_allclose(found, np.array(values))
+    assert gain_at(one, "oracle", 20.1) is None
+
+
+def test_the_interval_is_that_of_resampling_seeds_and_items_one_by_one() -> None:
+    values = np.random.default_rng(0).normal(0.1, 0.3, (3, 40)) + np.array([[-0.05], [0.0], [0.05]])
+    rng = np.random.default_rng(1)
+    means = [values[rng.integers(0, 3, 3)][:, rng.integers(0, 40, 40)].mean() for _ in range(10_000)]
+    np.testing.assert_allclose(interval(values), np.quantile(means, [0.025, 0.975]), atol=0.005)
+
+
+def test_a_difference_is_paired_and_leaves_out_edits_that_one_side_has_no_reward_of() -> None:
+    first = {0: Curve([0, 1], [0, 1], {"judge": np.array([[0, 0, 0], [0.1, 0.2, np.nan]])})}
+    own = {0: Curve([0, 1], [0, 1], {"judge": np.array([[0, 0, 0], [0.3, np.nan, 0.9]])})}
+    found = compare(own, first, "judge", {0: (1, 1)})
+    assert found is not None
+    assert (found["edits"], found["seeds"]) == (1, 1)
+    assert found["gain"] == pytest.approx(0.3) and found["more"] == pytest.approx(0.2)
+    assert found["more_ci95"] == pytest.approx([0.2, 0.2])
+
+
+def test_equal_time_gives_a_fast_variant_more_steps_and_equal_images_a_thrifty_one() -> None:
+    grid = GRID.model_copy(update={"seconds": (360.0,)})
+    curves = {"usual": {0: curve(0.001), 1: curve(0.001)}, "fast": {0: curve(0.001, per_step=5), 1: curve(0.001, 5)}}
+    seconds = {"usual": {"seconds": 10.0, "ratio": 1.0}, "fast": {"seconds": 5.0, "ratio": 0.5}}
+    found = summarise(grid, curves, seconds)
+    assert found["usual"]["seconds"][360.0]["oracle"]["gain"] == pytest.approx(0.036 * 1.5)
+    assert found["fast"]["seconds"][360.0]["oracle"]["gain"] == pytest.approx(0.072 * 1.5)
+    assert found["fast"]["seconds"][360.0]["oracle"]["more"] == pytest.approx(0.036 * 1.5)
+    assert found["fast"]["steps"][40]["oracle"]["more"] == pytest.approx(0)
+    (images,) = found["fast"]["images"]
+    assert images == 400  # what both have made at the end of the one that makes fewer
+    assert found["fast"]["images"][400]["oracle"]["more"] == pytest.approx(0.04 * 1.5)
+    assert found["fast"]["images"][400]["judge"]["more"] == pytest.approx(0.02 * 1.5)
+    page = markdown(grid, found)
+    assert "| fast | 2 | +0.108 [+0.072, +0.144] | +0.054 [+0.036, +0.072] |" in page
+    too_far = {**seconds, "fast": {"seconds": 4.0, "ratio": 0.4}}  # 90 of 80 steps
+    assert summarise(grid, curves, too_far)["fast"]["seconds"][360.0]["oracle"] is None
+
+
+def test_without_a_run_of_the_first_variant_there_is_nothing_to_compare_with() -> None:
+    with pytest.raises(UserError, match="no run of 'usual' is measured"):
+        summarise(GRID, {"fast": {0: curve(0.001)}}, {})

@@ -20,9 +20,12 @@ G, N, C = 4, 3, 2
 LEVELS = torch.tensor([1.0, 0.8, 0.5, 0.2])
 
 
-def edits(*advantages: float) -> Edits:
-    latents = torch.randn(len(advantages), N, C, generator=torch.Generator().manual_seed(1))
-    return Edits(latents, torch.tensor(advantages), LEVELS)
+def edits(*advantages: float, dtype: torch.dtype = torch.float32) -> Edits:
+    """Edits with all that any algorithm needs; the sampler's last step has no noise."""
+    path = torch.randn(len(LEVELS) + 1, len(advantages), N, C, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    numbers = torch.tensor([0.9, -0.2, 0.3]).repeat(len(LEVELS), 1)
+    numbers[-1] = torch.tensor([1.0, -0.2, 0.0])
+    return Edits(path[-1], torch.tensor(advantages), LEVELS, path, numbers)
 
 
 def rows_of(algorithm: Algorithm, given: Edits, seed: int = 0) -> Rows:
@@ -31,7 +34,11 @@ def rows_of(algorithm: Algorithm, given: Edits, seed: int = 0) -> Rows:
 
 def test_every_algorithm_of_the_folder_is_known_by_its_name() -> None:
     algorithms = find_algorithms()
-    assert {"nft", "awm"} <= algorithms.keys() <= {m.name for m in pkgutil.iter_modules(editr1.algorithms.__path__)}
+    assert (
+        {"nft", "awm", "grpo"}
+        <= algorithms.keys()
+        <= {m.name for m in pkgutil.iter_modules(editr1.algorithms.__path__)}
+    )
     for name, kind in algorithms.items():
         assert kind(name=name).name == name == kind.__module__.rpartition(".")[2]
         assert kind.parts and "loss" not in kind.parts
@@ -54,7 +61,7 @@ def test_a_loss_is_finite_has_its_named_parts_and_trains_the_default_policy_alon
 @pytest.mark.parametrize("name", sorted(find_algorithms()))
 def test_micro_batches_weighted_by_their_share_of_rows_give_the_whole(name: str) -> None:
     algorithm = find_algorithms()[name](name=name, kl=0.1)
-    rows = rows_of(algorithm, Edits(torch.randn(5, N, C).double(), torch.randn(5), LEVELS))
+    rows = rows_of(algorithm, edits(-1.0, 0.3, 0.0, 2.0, 1.0, dtype=torch.float64))
     velocities = {p: torch.randn_like(rows.x0) for p in ("default", "old", "reference")}
     whole, parts = algorithm.loss(rows, velocities)
     total, start = torch.zeros(len(parts) + 1, dtype=torch.float64), 0

@@ -2,12 +2,12 @@
 
 An algorithm is its settings and its maths: a subclass of `Algorithm`, in one file beside this one whose `name` has a
 default, or in a user's own that a config names. It sees tensors alone: no model, no run, no logger. The loop
-(`training/trainer.py`) calls, in this order, `credit` on the rewards of a step; `rows` on every kept group; `asks` for
-the policies whose velocities it computes; `loss` on rows and velocities; and `old_decay` after the optimiser step.
+(`training/trainer.py`) calls, in this order, `noise` before every rollout; `credit` on the rewards of a step; `rows` on
+every kept group; `asks` for the policies whose velocities it computes; `loss` on rows and velocities; and `old_decay`
+after the optimiser step.
 
 The base class gives edits the credit of Edit-R1 (arXiv 2510.16888) and noises each edit to several levels, as
-DiffusionNFT (arXiv 2509.16117) and AWM (arXiv 2509.25050) do. Where a loss compares the edits of a group (`compares`),
-they share levels and noise, and the rows of one level are side by side and in one call.
+DiffusionNFT (arXiv 2509.16117) and AWM (arXiv 2509.25050) do.
 
 Letters: G edits of a group, S noise levels that the sampler visits, T levels an edit is trained at, B rows (one row is
 one edit at one level), N tokens, C channels.
@@ -18,19 +18,20 @@ from __future__ import annotations
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
-from inspect import isabstract
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from editr1.algorithms.advantages import Filter, Std, filter_groups, is_solved, normalise
 from editr1.algorithms.mixing import mix
+from editr1.algorithms.noise import StepNoise
 from editr1.algorithms.thrift import (
+    count_informative,
     draw_levels,
     informative,
     rescale,
@@ -40,6 +41,7 @@ from editr1.algorithms.thrift import (
 
 SchedulerName = Literal["dpm2", "euler"]
 """The samplers: DPM-Solver++(2M) for flow matching, and Euler."""
+SomeRows = TypeVar("SomeRows", bound="Rows")
 Velocities = Mapping[str, Tensor]
 """Velocities [B, N, C] of the same rows by policy: "default" with gradient, and those that `asks` names without.
 "reference" has those of `Rows.compared` alone, and is missing if there are no such rows."""
@@ -54,12 +56,15 @@ class Edits:
         advantages: [G]; NaN for an edit without reward.
         levels: Noise levels that the sampler visited, falling, [S], in [0, 1].
         trajectory: What the sampler went through from noise to `latents`, [S + 1, G, N, C]; None unless it is kept.
+        transitions: Numbers a, b and std of its steps x_next = a x + b v + std z, [S, 3], on the CPU; None without
+            noise.
     """
 
     latents: Tensor
     advantages: Tensor
     levels: Tensor
     trajectory: Tensor | None = None
+    transitions: Tensor | None = None
 
     @property
     def scored(self) -> list[int]:
@@ -78,7 +83,6 @@ class Rows:
         advantages: [B]; no NaN.
         kl_weights: Weights of the distance to the untrained editor, [B], on the CPU; a row of weight 0 needs no
             velocity of "reference". None for 1 each.
-        unit: Rows that the loss compares with each other, side by side; B is a multiple of it.
     """
 
     x0: Tensor
@@ -86,18 +90,16 @@ class Rows:
     t: Tensor
     advantages: Tensor
     kl_weights: Tensor | None = None
-    unit: int = field(default=1, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.t)
 
-    def __getitem__(self, part: slice | Tensor) -> Rows:
-        weights = None if self.kl_weights is None else self.kl_weights[part]
-        unit = self.unit if isinstance(part, slice) else 1
-        return Rows(self.x0[part], self.x_t[part], self.t[part], self.advantages[part], weights, unit=unit)
+    def __getitem__(self: SomeRows, part: slice | Tensor) -> SomeRows:
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value[part] for name, value in own.items() if value is not None})
 
     @property
-    def compared(self) -> Rows:
+    def compared(self: SomeRows) -> SomeRows:
         """The rows whose velocity of "reference" the loss needs."""
         return self if self.kl_weights is None else self[self.kl_weights.nonzero()[:, 0]]
 
@@ -117,13 +119,8 @@ class Rows:
         """The velocity that leads to the edit, eps - x0 = (x_t - x0) / t, [B, N, C]."""
         return (self.x_t - self.x0) / self.t.to(self.x0.dtype)[:, None, None]
 
-    def error(self, v: Tensor) -> Tensor:
-        """The error of flow matching |v - (eps - x0)|^2 of each row, [B], for the velocity `v` [B, N, C]."""
-        return (v - self.target).square().mean(dim=(1, 2))
-
-    def split(self, size: int) -> Iterator[Rows]:
-        """The rows, at most `size` at a time, or one `unit` if that is more; no unit is cut."""
-        size = whole_units(size, self.unit)
+    def split(self: SomeRows, size: int) -> Iterator[SomeRows]:
+        """The rows, at most `size` at a time."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
@@ -151,16 +148,12 @@ class Algorithm(BaseModel, ABC):
     parts: ClassVar[Mapping[str, str]]
     """Names of the parts that `loss` returns, each with its title for reports."""
     scheduler: ClassVar[SchedulerName | None] = None
-    """The sampler that rollouts must use; None leaves it to `rollout.scheduler`."""
+    """The sampler that rollouts must use; None leaves it to `rollout.scheduler`. What adds `noise` needs "euler"."""
     keeps_trajectory: ClassVar[bool] = False
     """Whether `rows` needs `Edits.trajectory`."""
-    compares: ClassVar[bool] = False
-    """Whether the loss compares the edits of a group with each other, at the same level and noise."""
-    senseless: ClassVar[Mapping[str, str]] = {}
-    """Settings that must keep their defaults, each with the reason why."""
 
     name: str
-    """Which algorithm: "nft", "awm", "crd", "dgpo", "dpo", "rft", or one of your own as "pkg.module:Class"."""
+    """Which algorithm: "nft", "awm", "grpo", or one of your own as "pkg.module:Class"."""
     kl: float = Field(default=1e-4, ge=0)
     """Weight of the distance to the untrained editor, on the velocity; 0 makes no reference call."""
     kl_share: float = Field(default=1.0, gt=0, le=1)
@@ -190,13 +183,6 @@ class Algorithm(BaseModel, ABC):
     old_cap: float = Field(default=0.5, ge=0, lt=1)
     """Upper end of that decay."""
 
-    @model_validator(mode="after")
-    def _sensible(self) -> Algorithm:
-        for setting, reason in self.senseless.items():
-            if (value := getattr(self, setting)) != type(self).model_fields[setting].default:
-                raise ValueError(f"algorithm.{setting}={value} has no sense with algorithm {self.name!r}: {reason}")
-        return self
-
     @property
     def needs_whole_step(self) -> bool:
         """Whether `credit` needs the rewards of all groups of a step at once; if not, it takes any of them."""
@@ -222,63 +208,57 @@ class Algorithm(BaseModel, ABC):
         """Whether the edits of an item, with these rewards [G], are so good that it has nothing left to teach."""
         return is_solved(rewards, self.tau_mu, self.tau_sigma)
 
+    def noise(self, step: int, visited: int, generator: torch.Generator) -> StepNoise | None:
+        """What the sampler of a group adds to its `visited` steps at `step` (from 0), on Euler's; None for nothing."""
+        return None
+
+    def fault(self, visited: int) -> str | None:
+        """Why the settings do not fit a sampler that visits `visited` levels, in words; None if they do."""
+        levels = self.levels_per_edit(visited)
+        if self.timesteps == "sampler" and levels > visited:
+            return (
+                f"algorithm.timesteps_per_image={levels} is more than the {visited} noise levels of rollout.steps; "
+                'lower it or set algorithm.timesteps to "uniform"'
+            )
+        return None
+
     def levels_per_edit(self, visited: int) -> int:
         """T, for a sampler that visits `visited` levels."""
         return self.timesteps_per_image or visited - 1
 
-    def choose(self, advantages: Tensor) -> list[int]:
-        """Indices of the edits of a group that are trained on, by their advantages [G]; NaN for one without reward."""
-        return informative(advantages, self.informative)
-
-    def unit(self, advantages: Tensor) -> int:
-        """How many rows of such a group must stay together: `Rows.unit`."""
-        return max(len(self.choose(advantages)), 1) if self.compares else 1
-
     def count(self, edits: Edits) -> int:
         """How many rows `rows` returns."""
-        return len(self.choose(edits.advantages)) * self.levels_per_edit(len(edits.levels))
+        return count_informative(len(edits.scored), self.informative) * self.levels_per_edit(len(edits.levels))
 
     def rows(self, edits: Edits, generator: torch.Generator) -> Rows:
-        """The edits that `choose` names, each noised to T levels: x_t = (1 - t) x0 + t eps.
+        """The edits that are trained on, each noised to T levels: x_t = (1 - t) x0 + t eps.
 
-        The draws of eps do not depend on which they are. Rows are in the order of the edits, or of the levels if the
-        loss compares the edits at a level.
+        They are those that have a reward, or the most informative of them. The draws of eps do not depend on which.
         """
-        chosen, device = self.choose(edits.advantages), edits.latents.device
+        chosen, device = informative(edits.advantages, self.informative), edits.latents.device
         count = self.levels_per_edit(len(edits.levels))
-        t = self._levels(edits, chosen, count, generator).to(device)  # n T
-        draws = 1 if self.compares else len(edits.latents)
-        eps = torch.randn(draws, count, *edits.latents.shape[1:], generator=generator).to(device)  # G T N C, or 1 T N C
-        eps = eps.expand(len(chosen), -1, -1, -1) if self.compares else eps[chosen]  # n T N C
-        x0 = edits.latents[chosen, None].expand_as(eps)
-        advantages = rescale(edits.advantages, chosen, self.adv_clip) if self.rescaled else edits.advantages[chosen]
-        x0, t, eps, advantages = map(self._in_line, (x0, t, eps, advantages[:, None].expand(-1, count)))  # B ...
+        t = self._levels(edits, chosen, count, generator).to(device).flatten()  # B
+        eps = torch.randn(len(edits.latents), count, *edits.latents.shape[1:], generator=generator)  # G T N C
+        eps = eps.to(device)[chosen].flatten(0, 1)  # B N C
+        x0 = edits.latents[chosen].repeat_interleave(count, dim=0)  # B N C
         x_t = (1 - t[:, None, None]) * x0 + t[:, None, None] * eps
-        weights = self.kl_weights(advantages, generator)
-        return Rows(x0, x_t, t, advantages.to(device), weights, unit=self.unit(edits.advantages))
+        return Rows(x0, x_t, t, *self._weights(edits, chosen, count, generator))
 
-    def kl_weights(self, advantages: Tensor, generator: torch.Generator) -> Tensor | None:
-        """`Rows.kl_weights` for rows with these advantages, [B] on the CPU."""
-        return sample_rows(len(advantages), self.kl_share, generator) if self.kl > 0 and self.kl_share < 1 else None
-
-    def _in_line(self, values: Tensor) -> Tensor:
-        """Values [n, T, ...] of edits at levels as rows, [B, ...]."""
-        return (values.transpose(0, 1) if self.compares else values).flatten(0, 1)
+    def _weights(
+        self, edits: Edits, chosen: list[int], count: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """`advantages` and `kl_weights` of the rows of the chosen edits, each at `count` levels."""
+        advantages = rescale(edits.advantages, chosen, self.adv_clip) if self.rescaled else edits.advantages[chosen]
+        rows = count * len(chosen)
+        weights = sample_rows(rows, self.kl_share, generator) if self.kl > 0 and self.kl_share < 1 else None
+        return advantages.repeat_interleave(count).to(edits.latents.device), weights
 
     def _levels(self, edits: Edits, chosen: Sequence[int], count: int, generator: torch.Generator) -> Tensor:
         """The noise levels of the chosen edits, [n, T]."""
-        visited = None if self.timesteps == "uniform" else edits.levels
-        total, n, places = (1, 1, [0] * len(chosen)) if self.compares else (len(edits.latents), len(chosen), chosen)
+        visited, total = None if self.timesteps == "uniform" else edits.levels, len(edits.latents)
         if self.stratified:
-            return spread_levels(visited, total, n, count, generator).expand(len(chosen), -1)
-        return draw_levels(visited, total, count, generator)[places]
-
-    def add_distance(self, loss: Tensor, rows: Rows, velocities: Velocities) -> tuple[Tensor, Tensor]:
-        """The loss plus `kl` times the distance to the untrained editor, and the bare distance; 0 without a weight."""
-        if self.kl == 0:
-            return loss, torch.zeros_like(loss)
-        distance = rows.distance(velocities)
-        return loss + self.kl * distance, distance
+            return spread_levels(visited, total, len(chosen), count, generator)
+        return draw_levels(visited, total, count, generator)[chosen]
 
     @abstractmethod
     def asks(self, step: int) -> tuple[str, ...]:
@@ -300,11 +280,6 @@ class Algorithm(BaseModel, ABC):
         return min(self.old_rate * step, self.old_cap)
 
 
-def whole_units(size: int, unit: int) -> int:
-    """Rows of a call of at most `size`, so that units are whole; at least one unit."""
-    return max(size // unit, 1) * unit
-
-
 def algorithm_of(settings: Mapping[str, Any]) -> type[Algorithm]:
     """The algorithm that settings name; DiffusionNFT if they name none.
 
@@ -322,8 +297,7 @@ def find_algorithms() -> dict[str, type[Algorithm]]:
     """The algorithms of this folder, by name; a user's own, which may build on one of them, is no other of its name."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         import_module(f"editr1.algorithms.{module.name}")
-    whole = [kind for kind in _subclasses(Algorithm) if not isabstract(kind)]
-    ours = [kind for kind in whole if kind.__module__.startswith("editr1.algorithms.")]
+    ours = [kind for kind in _subclasses(Algorithm) if kind.__module__.startswith("editr1.algorithms.")]
     return {kind.model_fields["name"].default: kind for kind in ours}
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from editr1.algorithms.base import Algorithm, algorithm_of
 from editr1.algorithms.base import SchedulerName as SchedulerName
 from editr1.algorithms.nft import NFT
+from editr1.algorithms.noise import StepNoise as StepNoise
 from editr1.config.own_code import load_algorithm
 from editr1.config.rewards import JudgeConfig, RewardConfig
 from editr1.config.section import Section, as_meant, is_toy
@@ -349,22 +349,20 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _whole_comparisons(self) -> Config:
-        size, batch = self.rollout.group_size, self.optim.micro_batch
-        if (unit := self.algorithm.unit(torch.linspace(-1, 1, size))) > batch:
-            raise ValueError(
-                f"optim.micro_batch={batch} is less than the {unit} edits of a group that algorithm "
-                f"{self.algorithm.name!r} compares in one call; raise it to {unit}, with "
-                "memory.gradient_checkpointing if memory is short, or lower rollout.group_size"
-            )
+    def _levels_of_the_sampler(self) -> Config:
+        if fault := self.algorithm.fault(self.rollout.steps):
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")
-    def _enough_noise_levels(self) -> Config:
-        levels = self.algorithm.levels_per_edit(self.rollout.steps)
-        if self.algorithm.timesteps == "sampler" and levels > self.rollout.steps:
+    def _sampler_of_the_algorithm(self) -> Config:
+        needed, rollout = self.algorithm.scheduler, self.rollout
+        if needed in (None, rollout.scheduler):
+            return self
+        if "scheduler" in rollout.model_fields_set:
             raise ValueError(
-                f"algorithm.timesteps_per_image={levels} is more than the {self.rollout.steps} noise "
-                'levels of rollout.steps; lower it or set algorithm.timesteps to "uniform"'
+                f"rollout.scheduler={rollout.scheduler!r}: algorithm {self.algorithm.name!r} needs {needed!r}; leave "
+                "rollout.scheduler out"
             )
+        object.__setattr__(self, "rollout", rollout.model_copy(update={"scheduler": needed}))
         return self

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Purpose = Literal["adapter", "epoch", "heldout", "noise", "recipe", "rollout", "sample"]
+Purpose = Literal["adapter", "epoch", "heldout", "noise", "recipe", "rollout", "sample", "step"]
 """What a seed is for. None is the beginning of another, so that its letters and the counters cannot be confused."""
 
 

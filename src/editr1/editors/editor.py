@@ -12,7 +12,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,14 +21,15 @@ from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
-from editr1.config.settings import AdapterConfig, SchedulerName
+from editr1.config.settings import AdapterConfig, SchedulerName, StepNoise
 from editr1.data.samples import EditSample
-from editr1.data.seeds import edit_seed
+from editr1.data.seeds import derive_seed, edit_seed
 from editr1.editors import recorder
 from editr1.editors.family import Family, Size, check_area
 from editr1.editors.policies import FullPolicies, LoraPolicies, Policies, ShardedPolicies
 from editr1.editors.recorder import Call, Conditioning, Recording, largest_difference
 from editr1.editors.samplers import SCHEDULERS
+from editr1.editors.sde import noisy, recorded_transitions
 from editr1.editors.sharding import is_sharded
 from editr1.editors.text_limit import faults_of
 from editr1.errors import UserError
@@ -49,6 +50,7 @@ class Rollout:
         levels: Noise levels of the sampler's denoiser calls, falling, in [0, 1], [S], float32.
         calls: Denoiser calls with all rows, for `Editor.self_check`: the first and the last one, or all of them.
         trajectory: The sampler's path from noise to `latents`, [S + 1, G, N, C], float32; None unless it is kept.
+        transitions: The numbers a, b and std of its steps x_next = a x + b v + std z, [S, 3]; None without noise.
     """
 
     conditioning: Conditioning
@@ -57,6 +59,7 @@ class Rollout:
     levels: Tensor
     calls: list[Call]
     trajectory: Tensor | None = None
+    transitions: Tensor | None = None
 
 
 class Editor:
@@ -131,40 +134,51 @@ class Editor:
         steps: int,
         seed: int,
         scheduler: SchedulerName = "dpm2",
+        noise: StepNoise | None = None,
         every_call: bool = False,
         keep_trajectory: bool = False,
         places: Sequence[int] | None = None,
     ) -> Rollout:
         """Make G = `num_edits` edits with the active policy; edit i depends on (seed, i) alone, not on G.
 
-        A step is one denoiser call. Different seeds, at least 0, give independent noise. `every_call` keeps every
-        denoiser call, not only the first and the last one; `keep_trajectory` keeps the latents of every step. `places`
-        are the numbers i of the edits in a group whose others are not made here; None for 0 to G - 1.
+        A step is one denoiser call. Different seeds, at least 0, give independent noise. With `noise` for some steps,
+        the others are Euler's. `every_call` keeps every denoiser call, not only the first and the last one;
+        `keep_trajectory` keeps the latents of every step. `places` are the numbers i of the edits in a group whose
+        others are not made here; None for 0 to G - 1.
 
         Raises:
             UserError: The source is too elongated for the editor's area, there are more source images than the editor
-                takes, the instruction is longer than its text encoder takes, or the sampler returns NaN or infinity.
+                takes, the instruction is longer than its text encoder takes, the sampler returns NaN or infinity, or it
+                is to add noise but gets another velocity than a replay would give, by guidance.
         """
         images, recording = self.sample_recorded(
-            sample, num_edits, steps=steps, seed=seed, scheduler=scheduler, every_call=every_call, places=places
+            sample,
+            num_edits,
+            steps=steps,
+            seed=seed,
+            scheduler=scheduler,
+            noise=noise,
+            every_call=every_call,
+            places=places,
         )
         conditioning = recorder.condition(recording, self.family, num_edits)
         assert recording.sample is not None, "the scheduler has stepped"
-        latents = self._latents(recording.sample, conditioning)
+        latents = recorder.tokens(recording.sample, self.family, conditioning.shape)
         if not latents.isfinite().all():
             raise UserError(
                 f"sample {sample.key!r}: the sampler gave NaN or infinite latents; use at least 2 rollout.steps, and "
                 "bfloat16 or float32 instead of float16."
             )
-        samples = [*recording.samples, recording.sample] if keep_trajectory else []
-        trajectory = torch.stack([self._latents(sample, conditioning) for sample in samples]) if samples else None
-        levels = recorder.noise_levels(recording.times, self.family)
-        return Rollout(conditioning, latents, images, levels, recording.calls, trajectory)
-
-    def _latents(self, sample: Tensor, conditioning: Conditioning) -> Tensor:
-        """Latents of the scheduler as [G, N, C], float32."""
-        latents = recorder.final_target(sample, self.family, conditioning.shape)
-        return latents.reshape(len(latents), conditioning.shape[0], -1).float()
+        rollout = Rollout(
+            conditioning, latents, images, recorder.noise_levels(recording.times, self.family), recording.calls
+        )
+        if keep_trajectory:
+            path = [recorder.tokens(each, self.family, conditioning.shape) for each in recording.samples]
+            rollout = replace(rollout, trajectory=torch.stack([*path, latents]))
+        if noise:
+            numbers = recorded_transitions(recording, self.family, conditioning, self.pipe.scheduler, noise)
+            rollout = replace(rollout, transitions=numbers)
+        return rollout
 
     @torch.no_grad()
     def sample_recorded(
@@ -176,6 +190,7 @@ class Editor:
         seed: int,
         scheduler: SchedulerName,
         every_call: bool,
+        noise: StepNoise | None = None,
         places: Sequence[int] | None = None,
     ) -> tuple[list[Image], Recording]:
         """The pipeline's images, and the recording of its denoiser and scheduler; arguments as in `rollout`."""
@@ -185,12 +200,14 @@ class Editor:
         arguments = self.family.call(
             sample, sources, num_edits, size=size, guidance=self.guidance, text_tokens=self.text_tokens
         )
-        noise = [noise_generator(seed, i) for i in (range(num_edits) if places is None else places)]
+        places = range(num_edits) if places is None else places
+        starts, seeds = [noise_generator(seed, i) for i in places], [derive_seed(seed, "step", i) for i in places]
         with (
             self.scoped(scheduler, size),
+            temporarily(self.pipe, scheduler=noisy(self.pipe.scheduler, noise, seeds)),
             recorder.recording_of(self.denoiser, self.pipe.scheduler, self.family, every=every_call) as recording,
         ):
-            images = self.pipe(**arguments, num_inference_steps=steps, generator=noise)[0]
+            images = self.pipe(**arguments, num_inference_steps=steps, generator=starts)[0]
         if not recording.steps or recording.sample is None:
             raise UserError(f"{self.family.pipeline} never called {self.family.denoiser!r}: is this its denoiser?")
         return [image if image.mode == "RGB" else image.convert("RGB") for image in images], recording

@@ -211,6 +211,12 @@ def final_target(sample: Tensor, family: Family, shape: tuple[int, ...]) -> Tens
     return target_of(sample, family, extent(family, shape))
 
 
+def tokens(sample: Tensor, family: Family, shape: tuple[int, ...]) -> Tensor:
+    """Latents of a scheduler as [G, N, C], float32."""
+    latents = final_target(sample, family, shape)
+    return latents.reshape(len(latents), shape[0], -1).float()
+
+
 def largest_difference(a: Any, b: Any) -> float:
     """Largest absolute difference of two arguments; 0 if they are equal, infinity if they cannot be compared."""
     if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):

@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
 from editr1.algorithms.base import Edits
+from editr1.editors.editor import Rollout
 from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
 from editr1.training.distributed import World
@@ -45,16 +46,19 @@ class Judged(Rewarded):
     Attributes:
         measures: Its numbers.
         levels: Noise levels that its sampler visited, [S].
+        transitions: Numbers of its sampler's steps, [S, 3]; None without noise.
     """
 
     measures: GroupMeasures
     levels: Tensor
+    transitions: Tensor | None = None
 
     @property
     def edits(self) -> Edits:
         """Its edits without their latents, which only the ranks that made them have."""
         assert self.advantages is not None, "advantages come before the loss"
-        return Edits(torch.empty(len(self.rewards), 0, 0), self.advantages, self.levels)
+        empty = torch.empty(len(self.rewards), 0, 0)
+        return Edits(empty, self.advantages, self.levels, transitions=self.transitions)
 
 
 @dataclass(frozen=True)
@@ -76,13 +80,13 @@ class Portion:
 
 def gather_groups(world: World, groups: Sequence[Group], watch: Watch | None = None) -> list[Judged]:
     """All groups of the step, in their order, from the edits that each rank made."""
-    extra = [{"measures": asdict(measure(group, watch)), "levels": group.rollout.levels.tolist()} for group in groups]
-    facts = [{**_rewards(group), **more} for group, more in zip(groups, extra, strict=True)]
+    facts = [{**_rewards(group), "measures": asdict(measure(group, watch)), **_path(group.rollout)} for group in groups]
     return [
         Judged(
             **_joined(parts),
             measures=joined([GroupMeasures(**part["measures"]) for part in parts]),
             levels=torch.tensor(parts[0]["levels"]),
+            transitions=None if (numbers := parts[0]["transitions"]) is None else torch.tensor(numbers),
         )
         for parts in _by_group(world, facts, "the rewards of a step")
     ]
@@ -111,6 +115,12 @@ def _rewards(group: Group) -> dict[str, Any]:
         "rewards": group.rewards.tolist(),
         "parts": {name: values.tolist() for name, values in group.parts.items()},
     }
+
+
+def _path(rollout: Rollout) -> dict[str, Any]:
+    """What the others learn of the steps of a sampler, as JSON."""
+    transitions = rollout.transitions
+    return {"levels": rollout.levels.tolist(), "transitions": None if transitions is None else transitions.tolist()}
 
 
 def _place(part: Mapping[str, Any]) -> tuple[int, int]:

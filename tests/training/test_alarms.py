@@ -97,6 +97,20 @@ def test_drift_without_gain_names_what_has_moved_and_a_gain_silences_it(name: st
     assert names(changed(flat, 1, drift=drift)) == []
 
 
+def test_a_watched_score_that_falls_while_the_reward_rises_is_told_and_one_that_falls_with_it_is_not() -> None:
+    def watched(rows: list[dict[str, Any]], slope: float) -> list[dict[str, Any]]:
+        return [{**row, "watched": {"judge": 0.6 + slope * row["step"] + 0.01 * (row["step"] % 2)}} for row in rows]
+
+    rows = watched(healthy(40), -0.005)
+    (alarm,) = sounding(rows, CLIP)
+    assert alarm.name == "watched score falls"
+    assert "risen by 0.09" in alarm.text and "watched judge has fallen by 0.15" in alarm.text
+    assert names(watched(healthy(40), 0.005)) == names(watched(healthy(40), -0.0002)) == []
+    assert names(watched(healthy(15), -0.005)) == []  # too few rows to tell
+    falling = [{**row, "reward_mean": 1.0 - row["reward_mean"]} for row in healthy(40)]
+    assert names(watched(falling, -0.005)) == names(falling) == []
+
+
 def test_constant_reward_sounds_after_some_rows_without_spread_in_the_groups() -> None:
     none = {"reward_std_within": 0.0, "reward_std_all": 0.1}
     assert names(changed(healthy(), CONSTANT_ROWS, **none)) == ["constant reward"]

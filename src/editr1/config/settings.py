@@ -12,7 +12,7 @@ from editr1.algorithms.base import SchedulerName as SchedulerName
 from editr1.algorithms.nft import NFT
 from editr1.algorithms.noise import StepNoise as StepNoise
 from editr1.config.own_code import load_algorithm
-from editr1.config.rewards import JudgeConfig, RewardConfig
+from editr1.config.rewards import JudgeConfig, JudgeRewardConfig, RewardConfig
 from editr1.config.section import Section, as_meant, is_toy
 
 Split = Literal["sft", "rl", "heldout"]
@@ -64,6 +64,21 @@ class FailureConfig(Section):
     """Share of a step's edits without reward above which the step fails."""
     steps: int = Field(default=3, gt=0)
     """Failing steps in a row that stop the run, with a checkpoint."""
+
+
+class WatchConfig(Section):
+    """A second judge that scores some edits. Its scores are not trained on; they show whether the first is fooled."""
+
+    judge: JudgeConfig
+    """The judge, with settings as those of `judge`; another model, or other words."""
+    every: int = Field(default=4, gt=0)
+    """One of so many edits of each group is scored."""
+
+    @model_validator(mode="after")
+    def _scores_one_edit(self) -> WatchConfig:
+        if self.judge.method == "ranking":
+            raise ValueError('watch.judge.method="ranking" compares the edits of a group; use one that scores an edit')
+        return self
 
 
 class DataConfig(Section):
@@ -271,6 +286,8 @@ class Config(Section):
     rewards: dict[str, RewardConfig] = Field(default_factory=dict)
     """More rewards by name; each is normalised on its own and mixed with the judge's, if there is one, by weight."""
     failures: FailureConfig = FailureConfig()
+    watch: WatchConfig | None = None
+    """A second judge that is told from, and not trained on; null for none."""
     evaluation: EvaluationConfig | None = None
     """Held-out items to measure the run on; null for none."""
     ema: Decay = 0.9
@@ -287,6 +304,15 @@ class Config(Section):
     """Seed of every random draw of the run."""
     out: Path = Path("runs/editr1")
     """Folder of the run; one that holds a checkpoint is continued."""
+
+    @property
+    def judges(self) -> dict[str, JudgeConfig]:
+        """The settings of all judges of the run, by dotted key."""
+        mixed = {
+            f"rewards.{name}": own.judge for name, own in self.rewards.items() if isinstance(own, JudgeRewardConfig)
+        }
+        own = {"judge": self.judge, **mixed, "watch.judge": None if self.watch is None else self.watch.judge}
+        return {name: judge for name, judge in own.items() if judge is not None}
 
     @property
     def optional_rewards(self) -> frozenset[str]:

@@ -52,6 +52,13 @@ def open_config_judge(config: Config) -> Judge:
     return MixedJudge({**own, **others}, config.optional_rewards)
 
 
+def open_watch(config: Config) -> Judge:
+    """The second judge of a config, where and as `open_config_judge` opens the first."""
+    assert config.watch is not None, "the caller has looked"
+    device = pick_device(config.editor.device)
+    return open_judge(config.watch.judge, device, pick_dtype(config.editor.dtype, device))
+
+
 def open_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Judge:
     """One multimodal judge; judges of the same folder share the model.
 

@@ -108,7 +108,7 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         config=read_settings(folder / CONFIG),
         metrics=rows,
-        oracle={row["step"]: row["watched"]["oracle"] for row in rows if row.get("watched")},
+        oracle={row["step"]: row["watched"]["oracle"] for row in rows if "oracle" in (row.get("watched") or {})},
         results=results,
         pairs=[] if results is None else _pairs(folder, after),
         after=after,

@@ -18,6 +18,7 @@ WINDOW = 10  # rows that stand for the start, or for now
 RECENT = 30  # rows that any alarm reads, besides those of the start
 FALLS = {1: (0.25, 3.5), 3: (0.5, 3.0), 5: (0.5, 3.0)}
 """By number of last steps: their mean is below this share of the earlier one, by more than these standard errors."""
+FALL = 0.02  # of what is watched
 CERTAIN = 3.5  # standard errors that a drift must exceed
 GAIN = 2.0  # standard errors that a gain must exceed to count
 DRIFTS = {"latent_norm": 0.15, "brightness": 0.1, "saturation": 0.15, "sharpness": 0.02, "source_distance": 0.1}
@@ -127,6 +128,25 @@ def drifting(start: Rows, recent: Rows) -> Alarm | None:
     )
 
 
+def parting(start: Rows, recent: Rows) -> Alarm | None:
+    """The reward has risen since the start, and what is watched has clearly fallen."""
+    now = [row for row in recent[-WINDOW:] if row["step"] > start[-1]["step"]]
+    gain, error = difference(values_of(start, "reward_mean"), values_of(now, "reward_mean"))
+    if len(now) < WINDOW or gain <= GAIN * error:
+        return None
+    watched = [[row.get("watched") or {} for row in rows] for rows in (start, now)]
+    for name in dict.fromkeys(name for row in watched[1] for name in row):
+        fall, error = difference(*(values_of(rows, name) for rows in watched))
+        if -fall > max(FALL, CERTAIN * error):
+            return Alarm(
+                "watched score falls",
+                f"The reward has risen by {gain:.2f} since the start, the watched {name} has fallen by {-fall:.2f}. "
+                "The judge is likely exploited. Look at the samples, go back to an earlier checkpoint, and raise "
+                "algorithm.kl or mix the second judge into the reward (rewards).",
+            )
+    return None
+
+
 def drifted(before: Rows, now: Rows, grown: float = 1.0) -> str:
     """What has clearly changed of the edits, each by `grown` times what `DRIFTS` says, in words; empty if nothing."""
     moved = []
@@ -187,7 +207,7 @@ def clipped(recent: Rows, grad_clip: float) -> Alarm | None:
     )
 
 
-RULES: tuple[Callable[[Rows, Rows], Alarm | None], ...] = (collapsed, drifting, constant, few_kept)
+RULES: tuple[Callable[[Rows, Rows], Alarm | None], ...] = (collapsed, drifting, parting, constant, few_kept)
 
 
 def difference(before: Sequence[float], now: Sequence[float]) -> tuple[float, float]:

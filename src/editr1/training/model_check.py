@@ -5,7 +5,6 @@ They take seconds to import, so `preflight` comes first and does without them.
 
 from __future__ import annotations
 
-from editr1.config.rewards import JudgeRewardConfig
 from editr1.config.settings import Config, EditorConfig
 from editr1.data.samples import StoredDataset
 from editr1.editors.open import check_loading
@@ -24,13 +23,9 @@ def check_models(config: Config, findings: Findings) -> None:
     for name, dataset in findings.data.items():
         with findings.part(name) as faults:
             faults += long_instructions(dataset, config.editor)
-    others = {
-        f"rewards.{name}": own.judge for name, own in config.rewards.items() if isinstance(own, JudgeRewardConfig)
-    }
-    for name, judge in {"judge": config.judge, **others}.items():
-        if judge is not None:
-            with findings.part(name):
-                check_processor(judge)
+    for name, judge in config.judges.items():
+        with findings.part(name):
+            check_processor(judge)
 
 
 def long_instructions(dataset: StoredDataset, editor: EditorConfig) -> list[str]:

@@ -8,11 +8,12 @@ from editr1.config.settings import Config
 from editr1.data.samples import EditDataset
 from editr1.editors.open import open_config_editor
 from editr1.errors import UserError
-from editr1.judges.open import open_config_judge
+from editr1.judges.open import open_config_judge, open_watch
 from editr1.training.checkpoint import resolve
 from editr1.training.datasets import open_datasets
 from editr1.training.distributed import ALONE, World
 from editr1.training.trainer import Trainer
+from editr1.training.watching import watch_by
 
 
 def open_trainer(config: Config, dataset: EditDataset | None = None, world: World = ALONE) -> Trainer:
@@ -32,4 +33,6 @@ def open_trainer(config: Config, dataset: EditDataset | None = None, world: Worl
         )
     config, world = resolve(config), replace(world, context=config.parallel.context)
     editor, judge = open_config_editor(config, world.size, world.meet), open_config_judge(config)
-    return Trainer(config, editor, judge, open_datasets(config)[0] if dataset is None else dataset, world=world)
+    watch = None if config.watch is None else watch_by(open_watch(config), config.watch.every)
+    dataset = open_datasets(config)[0] if dataset is None else dataset
+    return Trainer(config, editor, judge, dataset, watch=watch, world=world)

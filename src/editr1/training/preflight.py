@@ -18,7 +18,6 @@ import torch
 from PIL import Image as Images
 from PIL.Image import Image
 
-from editr1.config.rewards import JudgeRewardConfig
 from editr1.config.settings import Config, TrackerName
 from editr1.data.forms import open_stored
 from editr1.data.samples import EditDataset, EditSample, StoredDataset
@@ -101,6 +100,10 @@ def check_run(config: Config, findings: Findings, most: int | None = None) -> No
         findings.facts["judge"] = f"{config.judge.name}, {config.judge.method}"
         with findings.part("judge") as faults:
             faults += check_judge(config.judge, requests)
+    if config.watch is not None:
+        findings.facts["watch"] = f"{config.watch.judge.name}, one of {config.watch.every} edits"
+        with findings.part("watch.judge") as faults:
+            faults += check_judge(config.watch.judge, requests)
     for name, reward in config.rewards.items():
         findings.facts[f"rewards.{name}"] = f"{reward.kind}, weight {reward.weight:g}"
         with findings.part(f"rewards.{name}") as faults:
@@ -267,8 +270,7 @@ def _check_machine(config: Config, findings: Findings) -> None:
 
 def _judge_parameters(config: Config) -> int:
     """Parameters of the judges in this process; a fault of theirs is told elsewhere."""
-    others = [reward.judge for reward in config.rewards.values() if isinstance(reward, JudgeRewardConfig)]
-    paths = {judge.path for judge in (config.judge, *others) if judge is not None and judge.path is not None}
+    paths = {judge.path for judge in config.judges.values() if judge.path is not None}
     total = 0
     for path in paths:
         with collect([]):

@@ -45,6 +45,7 @@ def header(config: Config, editor: Editor, params: Sequence[Tensor], items: int,
     processes = f", {ranks} processes" if ranks > 1 else ""
     judges = [judge_name(config.judge)] if config.judge else []
     judges += [f"{name} ({reward.kind})" for name, reward in config.rewards.items()]
+    watch = f", watched by {judge_name(config.watch.judge)}" if config.watch else ""
     most = f" to {rollout.most_groups}" if rollout.most_groups else ""
     choice = f" of {rollout.scouts}" if rollout.scouts else ""
     scouting = f" ({rollout.scout_steps} per scout)" if rollout.scouts else ""
@@ -52,7 +53,7 @@ def header(config: Config, editor: Editor, params: Sequence[Tensor], items: int,
     return [
         f"editor: {config.editor.path}, {editor.family.name}, {trained}",
         f"device: {device}, {config.editor.dtype}, {hardware(device)}{saving}{processes}",
-        f"judge:  {' + '.join(judges)}",
+        f"judge:  {' + '.join(judges)}{watch}",
         f"data:   {items} items; a step: {groups}, {rollout.steps} denoiser calls each{scouting}; {config.steps} steps",
     ]
 

@@ -22,6 +22,7 @@ from editr1.training.alarms import (
     CERTAIN,
     CONSTANT,
     CONSTANT_ROWS,
+    FALL,
     GAIN,
     KEPT_ROWS,
     RECENT,
@@ -38,7 +39,6 @@ from editr1.training.self_check import silence
 FAILED = 0.01  # share of edits without a reward
 TIED = 0.5  # share of pairs of edits
 ONE_TASK, FEW_GROUPS = 0.75, 20  # share of the groups that are trained on, and how many say something
-FALL = 0.02  # of a reward that is watched
 GROWN = 2.0  # a drift beside a gain, as a multiple of what is an alarm without one
 SPACING = {"float32": 2**-23, "bfloat16": 2**-7}  # between neighbouring numbers, relative
 SEEN, UPDATES = 2**-8, 20  # change of a velocity, and updates after which it is smaller without a reason

@@ -38,6 +38,7 @@ from editr1.training.preflight import find_overlap
 from editr1.training.trainer import Trainer
 from tests.judges.tiny_judge import build_tiny_judge
 from tests.training.runs import RedJudge, assert_same_run, at_call, settings
+from tests.training.scenarios import THRIFTY
 
 EVALUATION = {"split": 3, "every": 2, "edits": 2, "steps": 2}
 STEPS = 5
@@ -356,11 +357,11 @@ def test_held_out_folder_that_shares_pictures_with_the_training_data_is_a_warnin
     assert any("8 of its source pictures are in the training data" in warning for warning in findings.warnings)
 
 
-def test_a_run_with_scouts_and_other_items_is_measured_on_items_that_it_never_draws_and_goes_on_exactly(
+def test_a_run_with_all_that_saves_work_is_measured_on_items_that_it_never_draws_and_goes_on_exactly(
     tiny_editor_path: Path, data: Path, tmp_path: Path
 ) -> None:
     changes = {
-        "rollout__scouts": 5, "rollout__scout_steps": 2, "rollout__group_size": 4, "rollout__most_groups": 4,
+        **THRIFTY, "rollout__scouts": 5, "rollout__scout_steps": 2, "rollout__group_size": 4, "rollout__most_groups": 4,
         "algorithm__filter": "released", "algorithm__tau_sigma": 0.02, "data__ban_solved": True, "steps": 3,
     }  # fmt: skip
     whole = Run(tiny_editor_path, data, tmp_path / "whole", **changes)

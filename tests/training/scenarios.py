@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from editr1.config.settings import Config
@@ -79,6 +80,15 @@ def flat_or_red(item: int, request: JudgeRequest) -> Score:
     return {0: Score(None, "no answer"), 3: Score(0.95)}.get(item, red(item, request))
 
 
+def solved_or_silent() -> Judge:
+    """Two rewards: one item is solved by both, and each leaves out another one."""
+    return MixedJudge({"red": (Judged(flat_or_red), 1.0), "other": (Judged(flat_or_half_red), 0.5)})
+
+
+def flat_or_half_red(item: int, request: JudgeRequest) -> Score:
+    return {1: Score(None, "no answer"), 3: Score(0.95)}.get(item, Score(redness(request) / 2))
+
+
 PAPER = {"algorithm__filter": "paper", "algorithm__tau_sigma": 0.01}
 THRIFTY: dict[str, Any] = {
     "algorithm__kl_share": 0.4,
@@ -118,6 +128,26 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "judge": flat_or_silent,
         "failures__steps": 99,
     },
+    "scouts of a judge that compares": {
+        "rollout__scouts": 7,
+        "rollout__scout_steps": 2,
+        "judge": Judged(red, compares=True),
+    },
+    "all that saves work": {
+        **PAPER,
+        **THRIFTY,
+        "rollout__scouts": 7,
+        "rollout__scout_steps": 2,
+        "rollout__most_groups": 7,
+        "data__ban_solved": True,
+        "judge": solved_or_silent,
+        "failures__steps": 99,
+    },
+    "autocast": {  # ranks round the gradients of other calls to bfloat16, which a small rate keeps small
+        "editor__dtype": "bfloat16",
+        "adapter__autocast": True,
+        "optim__lr": 3e-5,
+    },
     "checkpointing": {"memory__gradient_checkpointing": True},
     "cache": {"memory__cache": "cache"},
     "references": {"dataset": TwoSources()},
@@ -133,7 +163,7 @@ def trainer_of(name: str, out: Path, editor: Path, world: World = ALONE) -> Trai
         changes["memory__cache"] = out.parent / "cache"
     sizes = {"rollout__group_size": 5, "rollout__groups_per_step": 3, "optim__lr": 3e-4, "optim__micro_batch": 4}
     config: Config = settings(**{**sizes, "steps": STEPS, "save_every": STEPS, **changes})
-    opened = open_editor(editor, pixels=1024)
+    opened = open_editor(editor, pixels=1024, dtype=getattr(torch, config.editor.dtype))
     apply_memory(opened, config.memory)
     if (mesh := open_context(world.size, world.context, "cpu")) is not None:
         share_tokens(opened, mesh)

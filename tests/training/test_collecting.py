@@ -16,7 +16,7 @@ from editr1.judges.base import JudgeRequest, Score
 from editr1.report.run import write_report
 from editr1.report.watch.view import facts
 from editr1.training.collecting import count_missing
-from tests.training.runs import Make, RedJudge, assert_same_run
+from tests.training.runs import Make, RedJudge, assert_same_run, settings
 
 PAPER = {"algorithm__filter": "paper", "algorithm__tau_sigma": 0.01}
 
@@ -112,6 +112,16 @@ def test_training_ends_when_all_items_are_solved_says_so_and_begins_no_step_agai
     assert [row["banned"] for row in rows] == [3, 5]
     assert facts(rows[-1])["Solved items"] == "5, not drawn again"
     assert "Solved items, which are not drawn again: 5." in write_report(trainer.out).read_text()
+
+
+def test_bans_by_a_judge_that_ranks_a_group_alone_are_refused() -> None:
+    changes = {"judge": {"path": "red", "method": "ranking"}, "data__ban_solved": True}
+    with pytest.raises(
+        ValidationError, match=r"never finds a solved item by judge\.method=ranking.* set it to false, or"
+    ):
+        settings(**changes)
+    assert settings(**changes, algorithm__tau_mu=0.4).data.ban_solved
+    assert settings(**changes, rewards={"copy": {"kind": "preservation"}}).data.ban_solved
 
 
 def test_the_console_counts_solved_items(make: Make, capsys: pytest.CaptureFixture[str]) -> None:

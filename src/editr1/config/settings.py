@@ -328,6 +328,17 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _items_that_can_be_solved(self) -> Config:
+        ranking = self.judge is not None and self.judge.method == "ranking" and not self.rewards
+        if self.data.ban_solved and ranking and self.algorithm.tau_mu >= 0.5:
+            raise ValueError(
+                "data.ban_solved never finds a solved item by judge.method=ranking, whose rewards have a mean near 0.5 "
+                f"in every group, not above algorithm.tau_mu={self.algorithm.tau_mu:g}; set it to false, or judge by "
+                "another method"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _trainable_weights(self) -> Config:
         if self.memory.quantize is not None and self.adapter.mode == "full":
             raise ValueError(

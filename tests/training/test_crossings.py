@@ -1,0 +1,103 @@
+"""Every way to save work, in a run with mixed rewards of which some are missing, that is stopped and goes on exactly.
+
+On two ranks: `scenarios.py`. With held-out items of the run's own data: `tests/cli/test_measured.py`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from editr1.editors.memory import compile_blocks
+from editr1.editors.open import open_editor
+from editr1.files import read_lines
+from editr1.judges.base import Judge, JudgeRequest, Score
+from editr1.judges.rewards.mixed import MixedJudge
+from editr1.training.trainer import Trainer
+from tests.training.runs import Colours, assert_same_run, redness, settings
+from tests.training.scenarios import PAPER, THRIFTY, Judged, flat_or_red
+
+SCOUTS = {"rollout__scouts": 6, "rollout__scout_steps": 2}
+SOLVED = {**PAPER, "data__ban_solved": True}
+OTHERS = {**PAPER, "rollout__most_groups": 5}
+HALF = {"editor__dtype": "bfloat16", "adapter__autocast": True}
+SAVINGS: dict[str, dict[str, Any]] = {
+    "kl_share": {"algorithm__kl_share": 0.4},
+    "informative": {"algorithm__informative": 0.6},
+    "informative, rescaled": {"algorithm__informative": 0.6, "algorithm__rescaled": True},
+    "stratified": {"algorithm__stratified": True},
+    "other items": OTHERS,
+    "scouts": SCOUTS,
+    "solved items": SOLVED,
+    "autocast": HALF,
+    "all": {**HALF, **THRIFTY, **OTHERS, **SCOUTS, **SOLVED},
+    "all, of a whole step": {**THRIFTY, **OTHERS, **SCOUTS, **SOLVED, "algorithm__std": "global"},
+}
+QUICK = ("autocast", "solved items", "all", "all, of a whole step")
+
+
+def some_missing(item: int, request: JudgeRequest) -> Score:
+    """No reward for one edit in four, whichever; none at all for item 0; item 3 is solved."""
+    deaf = round(redness(request) * 1e4) % 4 == 0 and item != 3
+    return Score(None, "no answer") if deaf else flat_or_red(item, request)
+
+
+def others_missing(item: int, request: JudgeRequest) -> Score:
+    """No reward for two items; item 3 is solved."""
+    return Score(None, "no answer") if item in (1, 4) else flat_or_red(item, request)
+
+
+def rewards(compares: bool = False) -> Judge:
+    """Two rewards, one of which is missing for two items; `compares` makes the other one a ranking of the edits."""
+    first = Judged(some_missing, compares=compares)
+    return MixedJudge({"red": (first, 1.0), "other": (Judged(others_missing), 0.5)})
+
+
+def trainer_of(editor: Path, out: Path, judge: Judge, compiled: bool = False, **changes: Any) -> Trainer:
+    sizes = {"rollout__group_size": 4, "rollout__groups_per_step": 2, "failures__steps": 99, "save_every": 1}
+    config = settings(**{**sizes, **changes})
+    opened = open_editor(editor, pixels=1024, dtype=getattr(torch, config.editor.dtype))
+    if compiled:
+        compile_blocks(opened.denoiser)
+    return Trainer(config, opened, judge, Colours(), out)
+
+
+def assert_goes_on_exactly(editor: Path, folder: Path, judges: Any = rewards, **changes: Any) -> list[dict[str, Any]]:
+    """Rows of a run of four steps, which is the same if it stops after the second."""
+    trainer_of(editor, folder / "whole", judges(), steps=4, **changes).train()
+    for step in (2, 4):
+        trainer_of(editor, folder / "parts", judges(), steps=step, **changes).train()
+    assert_same_run(folder / "whole", folder / "parts")
+    return read_lines(folder / "whole" / "metrics.jsonl")
+
+
+@pytest.mark.parametrize(
+    "saving", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SAVINGS]
+)
+def test_a_run_that_saves_work_goes_on_exactly_with_mixed_and_missing_rewards(
+    tiny_editor_path: Path, tmp_path: Path, saving: str
+) -> None:
+    rows = assert_goes_on_exactly(tiny_editor_path, tmp_path, **SAVINGS[saving])
+    assert sum(row["unscored"] for row in rows) > 0 < sum(row["parts_unscored"]["other"] for row in rows)
+    assert any(row["update_norm"] > 0 for row in rows)
+    if SOLVED.items() <= SAVINGS[saving].items():
+        assert rows[-1]["banned"] == 1
+
+
+def test_a_judge_that_compares_edits_ranks_scouts_and_then_those_that_are_made_again(
+    tiny_editor_path: Path, tmp_path: Path
+) -> None:
+    rows = assert_goes_on_exactly(tiny_editor_path, tmp_path, partial(rewards, compares=True), **SCOUTS)
+    assert all(row["scout_reward"] is not None and row["scout_order"] is not None for row in rows)
+
+
+@pytest.mark.slow
+def test_a_run_with_compiled_blocks_goes_on_exactly_with_all_that_saves_work(
+    tiny_editor_path: Path, tmp_path: Path
+) -> None:
+    torch.compiler.reset()
+    assert_goes_on_exactly(tiny_editor_path, tmp_path, compiled=True, **SAVINGS["all"])

@@ -113,7 +113,7 @@ def busiest(gpus: int, rollout: RolloutConfig, levels: int) -> tuple[int, int]:
     size, groups = rollout.group_size, rollout.groups_per_step
     shares = share_edits(groups, size, gpus)
     edits = max(sum(widened(share, size).count for share in own) for own in shares)
-    rows = share_rows([(index, size * levels) for index in range(groups)], gpus)
+    rows = share_rows([(index, size * levels, 1) for index in range(groups)], gpus)
     return edits, max(sum(share.stop - share.start for share in own) for own in rows)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,8 @@ def test_gradient_equals_finite_differences(guard: bool) -> None:
 @pytest.mark.parametrize("guard", [False, True])
 def test_at_the_sampling_weights_the_ratio_is_exactly_1(guard: bool, dtype: torch.dtype) -> None:
     rows, velocities = batch(apart=0.0)
-    rows = Transitions(**{name: value.to(dtype) for name, value in vars(rows).items() if value is not None})
+    cast: dict[str, Any] = {name: value.to(dtype) for name, value in vars(rows).items() if isinstance(value, Tensor)}
+    rows = replace(rows, **cast)
     loss, parts = GRPO(kl=0, clip_range=1e-12, guard=guard).loss(rows, velocities)
     weights = 1 / rows.dt if guard else torch.ones(B, dtype=dtype)
     assert parts["clipped"].item() == 0

@@ -1,6 +1,6 @@
 """Runs that one process and several ranks must make alike; `python -m tests.training.scenarios` makes them on a rank.
 
-Three groups of five edits on two ranks, or on four: nothing divides.
+Three groups of five edits on two ranks, or on four: nothing divides. Where a loss compares edits, a call has five rows.
 """
 
 from __future__ import annotations
@@ -99,6 +99,10 @@ THRIFTY: dict[str, Any] = {
 SCENARIOS: dict[str, dict[str, Any]] = {
     "lora": {},
     "awm": {"algorithm": {"name": "awm", "filter": "off", "timesteps_per_image": 2, "old_rate": 0.3}},
+    **{
+        name: {"algorithm__name": name, "optim__micro_batch": 5, "judge": silent_for(1)}
+        for name in ("crd", "dgpo", "dpo", "rft")
+    },
     "grpo": {"algorithm": {"name": "grpo", "filter": "off", "window": 2, "old_rate": 0.3}, "rollout__steps": 4},
     "grpo, rows left out": {
         "algorithm": {"name": "grpo", "filter": "off", "noise_kind": "cps", "guard": True, "kl": 0.1},

@@ -16,6 +16,7 @@ from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
 from editr1.training.distributed import World, packed
 from editr1.training.exchange import Portion, as_dict, broadcast, cut, gather_groups, sum_gradients
+from editr1.training.gradient import count_rows
 from editr1.training.rewarding import assign_advantages, assign_rewards, requests_of
 from editr1.training.sharing import Share, share_rows
 from editr1.training.step_row import joined, measure
@@ -100,14 +101,15 @@ def test_parts_of_a_group_are_joined_to_its_rewards_and_measures(make: Make) -> 
     assert joined([measure(group)]) == measure(group)
 
 
+@pytest.mark.parametrize("name", ["nft", "crd", "dgpo", "dpo", "rft"])
 @pytest.mark.parametrize("ranks", [2, 8])
-def test_eight_groups_at_once_give_the_gradient_of_eight_ranks_one_by_one(make: Make, ranks: int) -> None:
-    trainer = make(rollout__groups_per_step=8, rollout__group_size=3, optim__micro_batch=4)
+def test_eight_groups_at_once_give_the_gradient_of_eight_ranks_one_by_one(make: Make, ranks: int, name: str) -> None:
+    trainer = make(rollout__groups_per_step=8, rollout__group_size=3, optim__micro_batch=4, algorithm__name=name)
     groups = trainer._collect()
     judged = gather_groups(trainer.world, groups)
     assign_advantages(judged, trainer.algorithm)
     whole = gradient(trainer, trainer._hand_out(groups, judged))
-    counts = [(each.index, trainer.algorithm.count(each.edits)) for each in judged]
+    counts = count_rows(trainer.algorithm, judged)
     parts = []
     for shares in share_rows(counts, ranks, batch=4):
         own = [

@@ -2,15 +2,17 @@
 
 The flow-matching error of an edit replaces its negative log-likelihood, under the same noise for both policies:
 
-    log p(v) = -|v - (eps - x0)|^2
+    log p(v) = -w |v - (eps - x0)|^2,   w = 1
     ratio = exp(log p(v) - log p(v_old)),   A = clip(A, -A_max, A_max) / A_max
     L = -mean_i min( A_i ratio_i, A_i clip(ratio_i, 1-c, 1+c) ) + kl * |v - v_ref|^2 + kl_old * |v - v_old|^2
 
 |.|^2 is the mean over the N tokens and C channels of one image. At v = v_old the ratio is 1, and the gradient that
 of A_i |v - (eps - x0)|^2: flow matching weighted by the advantage.
 
-Left out of the published code: its weights of noise levels and its robust error ("ghuber"), ratios of means over
-levels, several optimiser steps on one set of rollouts.
+While the sampling policy is the trained one, v_old is v, detached: the loop makes no call for it.
+
+Left out of the published code: its other weights of noise levels (w = t, t^2) and its robust error ("ghuber"), ratios
+of means over levels, several optimiser steps on one set of rollouts.
 
 Letters: B rows, N tokens, C channels.
 """
@@ -53,19 +55,10 @@ class AWM(Algorithm):
         dtype, c = rows.x0.dtype, self.clip_range
         v, v_old = velocities["default"].to(dtype), velocities["old"].detach().to(dtype)
         advantages = rows.advantages.clamp(-self.adv_clip, self.adv_clip).to(dtype) / self.adv_clip
-        ratio = (_log_p(rows, v) - _log_p(rows, v_old)).exp()  # B
+        ratio = (rows.error(v_old) - rows.error(v)).exp()  # B
         policy = -torch.minimum(advantages * ratio, advantages * ratio.clamp(1 - c, 1 + c)).mean()
         kl_old = (v - v_old).square().mean()
-        loss = policy + self.kl_old * kl_old
-        kl = torch.zeros_like(loss)
-        if self.kl > 0:
-            kl = rows.distance(velocities)
-            loss = loss + self.kl * kl
+        loss, kl = self.add_distance(policy + self.kl_old * kl_old, rows, velocities)
         clipped = ((ratio - 1).abs() > c).to(dtype).mean()
         parts = {"policy": policy, "clipped": clipped, "kl": kl, "kl_old": kl_old}
         return loss, {name: part.detach() for name, part in parts.items()}
-
-
-def _log_p(rows: Rows, v: Tensor) -> Tensor:
-    """-|v - (eps - x0)|^2 of each row, [B], for the velocity `v` [B, N, C]."""
-    return -(v - rows.target).square().mean(dim=(1, 2))

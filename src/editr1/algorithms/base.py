@@ -7,7 +7,8 @@ every kept group; `asks` for the policies whose velocities it computes; `loss` o
 after the optimiser step.
 
 The base class gives edits the credit of Edit-R1 (arXiv 2510.16888) and noises each edit to several levels, as
-DiffusionNFT (arXiv 2509.16117) and AWM (arXiv 2509.25050) do.
+DiffusionNFT (arXiv 2509.16117) and AWM (arXiv 2509.25050) do. Where a loss compares the edits of a group (`compares`),
+they share levels and noise, and the rows of one level are side by side and in one call.
 
 Letters: G edits of a group, S noise levels that the sampler visits, T levels an edit is trained at, B rows (one row is
 one edit at one level), N tokens, C channels.
@@ -18,20 +19,20 @@ from __future__ import annotations
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
+from inspect import isabstract
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from editr1.algorithms.advantages import Filter, Std, filter_groups, is_solved, normalise
 from editr1.algorithms.mixing import mix
 from editr1.algorithms.noise import StepNoise
 from editr1.algorithms.thrift import (
-    count_informative,
     draw_levels,
     informative,
     rescale,
@@ -83,6 +84,7 @@ class Rows:
         advantages: [B]; no NaN.
         kl_weights: Weights of the distance to the untrained editor, [B], on the CPU; a row of weight 0 needs no
             velocity of "reference". None for 1 each.
+        unit: Rows that the loss compares with each other, side by side; B is a multiple of it.
     """
 
     x0: Tensor
@@ -90,13 +92,15 @@ class Rows:
     t: Tensor
     advantages: Tensor
     kl_weights: Tensor | None = None
+    unit: int = field(default=1, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.t)
 
     def __getitem__(self: SomeRows, part: slice | Tensor) -> SomeRows:
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value[part] for name, value in own.items() if value is not None})
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        some = {name: value[part] for name, value in own.items() if isinstance(value, Tensor)}
+        return replace(self, **some, unit=self.unit if isinstance(part, slice) else 1)
 
     @property
     def compared(self: SomeRows) -> SomeRows:
@@ -119,8 +123,13 @@ class Rows:
         """The velocity that leads to the edit, eps - x0 = (x_t - x0) / t, [B, N, C]."""
         return (self.x_t - self.x0) / self.t.to(self.x0.dtype)[:, None, None]
 
+    def error(self, v: Tensor) -> Tensor:
+        """The error of flow matching |v - (eps - x0)|^2 of each row, [B], for the velocity `v` [B, N, C]."""
+        return (v - self.target).square().mean(dim=(1, 2))
+
     def split(self: SomeRows, size: int) -> Iterator[SomeRows]:
-        """The rows, at most `size` at a time."""
+        """The rows, at most `size` at a time, or one `unit` if that is more; no unit is cut."""
+        size = whole_units(size, self.unit)
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
@@ -151,9 +160,13 @@ class Algorithm(BaseModel, ABC):
     """The sampler that rollouts must use; None leaves it to `rollout.scheduler`. What adds `noise` needs "euler"."""
     keeps_trajectory: ClassVar[bool] = False
     """Whether `rows` needs `Edits.trajectory`."""
+    compares: ClassVar[bool] = False
+    """Whether the loss compares the edits of a group with each other, at the same level and noise."""
+    senseless: ClassVar[Mapping[str, str]] = {}
+    """Settings that must keep their defaults, each with the reason why."""
 
     name: str
-    """Which algorithm: "nft", "awm", "grpo", or one of your own as "pkg.module:Class"."""
+    """Which algorithm: "nft", "awm", "crd", "dgpo", "dpo", "rft", "grpo", or one of your own as "pkg.module:Class"."""
     kl: float = Field(default=1e-4, ge=0)
     """Weight of the distance to the untrained editor, on the velocity; 0 makes no reference call."""
     kl_share: float = Field(default=1.0, gt=0, le=1)
@@ -182,6 +195,13 @@ class Algorithm(BaseModel, ABC):
     """Decay of the sampling policy after step s is min(old_rate * s, old_cap)."""
     old_cap: float = Field(default=0.5, ge=0, lt=1)
     """Upper end of that decay."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Algorithm:
+        for setting, reason in self.senseless.items():
+            if (value := getattr(self, setting)) != type(self).model_fields[setting].default:
+                raise ValueError(f"algorithm.{setting}={value} has no sense with algorithm {self.name!r}: {reason}")
+        return self
 
     @property
     def needs_whole_step(self) -> bool:
@@ -226,39 +246,63 @@ class Algorithm(BaseModel, ABC):
         """T, for a sampler that visits `visited` levels."""
         return self.timesteps_per_image or visited - 1
 
+    def choose(self, advantages: Tensor) -> list[int]:
+        """Indices of the edits of a group that are trained on, by their advantages [G]; NaN for one without reward."""
+        return informative(advantages, self.informative)
+
+    def unit(self, advantages: Tensor) -> int:
+        """How many rows of such a group must stay together: `Rows.unit`."""
+        return max(len(self.choose(advantages)), 1) if self.compares else 1
+
     def count(self, edits: Edits) -> int:
         """How many rows `rows` returns."""
-        return count_informative(len(edits.scored), self.informative) * self.levels_per_edit(len(edits.levels))
+        return len(self.choose(edits.advantages)) * self.levels_per_edit(len(edits.levels))
 
     def rows(self, edits: Edits, generator: torch.Generator) -> Rows:
-        """The edits that are trained on, each noised to T levels: x_t = (1 - t) x0 + t eps.
+        """The edits that `choose` names, each noised to T levels: x_t = (1 - t) x0 + t eps.
 
-        They are those that have a reward, or the most informative of them. The draws of eps do not depend on which.
+        The draws of eps do not depend on which they are. Rows are in the order of the edits, or of the levels if the
+        loss compares the edits at a level.
         """
-        chosen, device = informative(edits.advantages, self.informative), edits.latents.device
+        chosen, device = self.choose(edits.advantages), edits.latents.device
         count = self.levels_per_edit(len(edits.levels))
-        t = self._levels(edits, chosen, count, generator).to(device).flatten()  # B
-        eps = torch.randn(len(edits.latents), count, *edits.latents.shape[1:], generator=generator)  # G T N C
-        eps = eps.to(device)[chosen].flatten(0, 1)  # B N C
-        x0 = edits.latents[chosen].repeat_interleave(count, dim=0)  # B N C
+        t = self._levels(edits, chosen, count, generator).to(device)  # n T
+        draws = 1 if self.compares else len(edits.latents)
+        eps = torch.randn(draws, count, *edits.latents.shape[1:], generator=generator).to(device)  # G T N C, or 1 T N C
+        eps = eps.expand(len(chosen), -1, -1, -1) if self.compares else eps[chosen]  # n T N C
+        x0 = edits.latents[chosen, None].expand_as(eps)
+        advantages = self.row_advantages(edits.advantages, chosen)[:, None].expand(-1, count)  # n T
+        x0, t, eps, advantages = map(self._in_line, (x0, t, eps, advantages))  # B ...
         x_t = (1 - t[:, None, None]) * x0 + t[:, None, None] * eps
-        return Rows(x0, x_t, t, *self._weights(edits, chosen, count, generator))
+        weights = self.kl_weights(advantages, generator)
+        return Rows(x0, x_t, t, advantages.to(device), weights, unit=self.unit(edits.advantages))
 
-    def _weights(
-        self, edits: Edits, chosen: list[int], count: int, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor | None]:
-        """`advantages` and `kl_weights` of the rows of the chosen edits, each at `count` levels."""
-        advantages = rescale(edits.advantages, chosen, self.adv_clip) if self.rescaled else edits.advantages[chosen]
-        rows = count * len(chosen)
-        weights = sample_rows(rows, self.kl_share, generator) if self.kl > 0 and self.kl_share < 1 else None
-        return advantages.repeat_interleave(count).to(edits.latents.device), weights
+    def row_advantages(self, advantages: Tensor, chosen: list[int]) -> Tensor:
+        """What the chosen edits of a group count in the loss, [n], by the advantages [G] of all."""
+        return rescale(advantages, chosen, self.adv_clip) if self.rescaled else advantages[chosen]
+
+    def kl_weights(self, advantages: Tensor, generator: torch.Generator) -> Tensor | None:
+        """`Rows.kl_weights` for rows with these advantages, [B] on the CPU."""
+        return sample_rows(len(advantages), self.kl_share, generator) if self.kl > 0 and self.kl_share < 1 else None
+
+    def _in_line(self, values: Tensor) -> Tensor:
+        """Values [n, T, ...] of edits at levels as rows, [B, ...]."""
+        return (values.transpose(0, 1) if self.compares else values).flatten(0, 1)
 
     def _levels(self, edits: Edits, chosen: Sequence[int], count: int, generator: torch.Generator) -> Tensor:
         """The noise levels of the chosen edits, [n, T]."""
-        visited, total = None if self.timesteps == "uniform" else edits.levels, len(edits.latents)
+        visited = None if self.timesteps == "uniform" else edits.levels
+        total, n, places = (1, 1, [0] * len(chosen)) if self.compares else (len(edits.latents), len(chosen), chosen)
         if self.stratified:
-            return spread_levels(visited, total, len(chosen), count, generator)
-        return draw_levels(visited, total, count, generator)[chosen]
+            return spread_levels(visited, total, n, count, generator).expand(len(chosen), -1)
+        return draw_levels(visited, total, count, generator)[places]
+
+    def add_distance(self, loss: Tensor, rows: Rows, velocities: Velocities) -> tuple[Tensor, Tensor]:
+        """The loss plus `kl` times the distance to the untrained editor, and the bare distance; 0 without a weight."""
+        if self.kl == 0:
+            return loss, torch.zeros_like(loss)
+        distance = rows.distance(velocities)
+        return loss + self.kl * distance, distance
 
     @abstractmethod
     def asks(self, step: int) -> tuple[str, ...]:
@@ -280,6 +324,11 @@ class Algorithm(BaseModel, ABC):
         return min(self.old_rate * step, self.old_cap)
 
 
+def whole_units(size: int, unit: int) -> int:
+    """Rows of a call of at most `size`, so that units are whole; at least one unit."""
+    return max(size // unit, 1) * unit
+
+
 def algorithm_of(settings: Mapping[str, Any]) -> type[Algorithm]:
     """The algorithm that settings name; DiffusionNFT if they name none.
 
@@ -297,7 +346,8 @@ def find_algorithms() -> dict[str, type[Algorithm]]:
     """The algorithms of this folder, by name; a user's own, which may build on one of them, is no other of its name."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         import_module(f"editr1.algorithms.{module.name}")
-    ours = [kind for kind in _subclasses(Algorithm) if kind.__module__.startswith("editr1.algorithms.")]
+    whole = [kind for kind in _subclasses(Algorithm) if not isabstract(kind)]
+    ours = [kind for kind in whole if kind.__module__.startswith("editr1.algorithms.")]
     return {kind.model_fields["name"].default: kind for kind in ours}
 
 

@@ -33,7 +33,6 @@ from torch import Tensor
 
 from editr1.algorithms.base import Algorithm, Edits, Rows, SchedulerName, Velocities
 from editr1.algorithms.noise import NoiseKind, StepNoise
-from editr1.algorithms.thrift import informative
 from editr1.algorithms.transitions import Transitions
 
 
@@ -104,17 +103,19 @@ class GRPO(Algorithm):
     def rows(self, edits: Edits, generator: torch.Generator) -> Transitions:
         """The scored edits, or the most informative of them, each at T of the steps that have noise."""
         assert edits.trajectory is not None and edits.transitions is not None, "the sampler added noise"
-        chosen, count = informative(edits.advantages, self.informative), self.levels_per_edit(len(edits.levels))
+        chosen, count = self.choose(edits.advantages), self.levels_per_edit(len(edits.levels))
         noisy = replace(edits, levels=edits.transitions[:, 2].nonzero()[:, 0])
         steps = self._levels(noisy, chosen, count, generator).flatten()  # B
         own = torch.tensor(chosen, dtype=torch.long).repeat_interleave(count)  # B
         t = torch.cat([edits.levels, edits.levels.new_zeros(1)])
         x, device = edits.trajectory, edits.latents.device
+        advantages = self.row_advantages(edits.advantages, chosen).repeat_interleave(count)  # B
         return Transitions(
             edits.latents[own],
             x[steps, own],
             t[steps],
-            *self._weights(edits, chosen, count, generator),
+            advantages.to(device),
+            self.kl_weights(advantages, generator),
             x_next=x[steps + 1, own],
             numbers=edits.transitions[steps].to(device),
             dt=t[steps] - t[steps + 1],

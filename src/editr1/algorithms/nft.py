@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -60,14 +59,10 @@ class NFT(Algorithm):
         r = optimality(rows.advantages, self.adv_clip).to(dtype)
         v_pos = (1 - beta) * v_old + beta * v
         v_neg = (1 + beta) * v_old - beta * v
-        error = _x0_error if self.form == "x0" else _velocity_error
+        error = _x0_error if self.form == "x0" else Rows.error
         loss_pos = (r * error(rows, v_pos)).mean()
         loss_neg = ((1 - r) * error(rows, v_neg)).mean()
-        loss = self.adv_clip / beta * (loss_pos + loss_neg)
-        distance = torch.zeros_like(loss)
-        if self.kl > 0:
-            distance = rows.distance(velocities)
-            loss = loss + self.kl * distance
+        loss, distance = self.add_distance(self.adv_clip / beta * (loss_pos + loss_neg), rows, velocities)
         return loss, {"loss_pos": loss_pos.detach(), "loss_neg": loss_neg.detach(), "kl": distance.detach()}
 
 
@@ -79,11 +74,10 @@ def optimality(advantages: Tensor, clip: float) -> Tensor:
 def _x0_error(rows: Rows, u: Tensor) -> Tensor:
     """|x0hat - x0|^2 / w of each row, [B], for the velocity `u` [B, N, C]."""
     t = rows.t.to(u.dtype)[:, None, None]  # B 1 1
-    residual = rows.x_t - t * u - rows.x0  # x0hat - x0, B N C
+    return self_normalised(rows.x_t - t * u - rows.x0)
+
+
+def self_normalised(residual: Tensor) -> Tensor:
+    """|residual|^2 / w of each row, [B]; w is the mean of |residual| [B, N, C] per image, detached and above 0."""
     w = residual.detach().abs().mean(dim=(1, 2)).clamp(min=W_MIN)
     return residual.square().mean(dim=(1, 2)) / w
-
-
-def _velocity_error(rows: Rows, u: Tensor) -> Tensor:
-    """|u - (eps - x0)|^2 of each row, [B], for the velocity `u` [B, N, C]."""
-    return (u - rows.target).square().mean(dim=(1, 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from editr1.algorithms.base import Algorithm, algorithm_of
@@ -382,6 +383,17 @@ class Config(Section):
             raise ValueError(
                 f"rollout.scouts={self.rollout.scouts} needs edits that follow from their first noise alone, but "
                 f"algorithm {self.algorithm.name!r} draws noise in every step of its sampler; set scouts to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_comparisons(self) -> Config:
+        size, batch = self.rollout.group_size, self.optim.micro_batch
+        if (unit := self.algorithm.unit(torch.linspace(-1, 1, size))) > batch:
+            raise ValueError(
+                f"optim.micro_batch={batch} is less than the {unit} edits of a group that algorithm "
+                f"{self.algorithm.name!r} compares in one call; raise it to {unit}, with "
+                "memory.gradient_checkpointing if memory is short, or lower rollout.group_size"
             )
         return self
 

@@ -33,6 +33,7 @@ from editr1.planning.shadow import ACTIVATIONS, HOST, Shadow, Work, bytes_of
 from editr1.planning.stand_ins import Ranking, item, pack
 from editr1.training.interrupts import Interrupts
 from editr1.training.log import StepProgress
+from editr1.training.sharing import whole_units
 from editr1.training.trainer import Trainer
 
 
@@ -193,7 +194,8 @@ class Stage:
 
         def hand_out(whole: Callable[..., Any], *args: Any) -> Any:
             (portion,) = whole(*args)
-            return [replace(portion, share=replace(portion.share, stop=min(portion.share.stop, limit)))]
+            most = whole_units(limit, trainer.algorithm.unit(portion.edits.advantages))
+            return [replace(portion, share=replace(portion.share, stop=min(portion.share.stop, most)))]
 
         def backward(whole: Callable[..., Any], *args: Any) -> Any:
             nonlocal group

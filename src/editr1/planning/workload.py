@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import torch
+
 from editr1.config.settings import Config
 from editr1.planning.blocks import Blocks, extrapolated
 from editr1.planning.rehearsal import Step
@@ -80,7 +82,8 @@ def load_of(config: Config, ranks: int) -> Load:
     edits = [sum(made for made, _ in own) for own in calls]
     busiest = edits.index(max(edits))
     count = full_rows(config.algorithm, rollout)
-    counts = [(index, count) for index in range(rollout.groups_per_step)]
+    unit = config.algorithm.unit(torch.linspace(-1, 1, rollout.group_size))
+    counts = [(index, count, unit) for index in range(rollout.groups_per_step)]
     rows = share_rows(counts, len(calls), config.optim.micro_batch if config.parallel.shard > 1 else None)
     return Load(
         calls=len(calls[busiest]),

@@ -18,7 +18,7 @@ from torch.nn.utils import clip_grads_with_norm_
 from editr1.algorithms.base import Algorithm, Edits
 from editr1.config.settings import OptimConfig, RolloutConfig
 from editr1.errors import UserError
-from editr1.training.exchange import total_norm
+from editr1.training.exchange import Judged, total_norm
 
 
 class Gradient:
@@ -58,10 +58,15 @@ class Gradient:
         return dict(zip(self._names, self.sums.tolist(), strict=True)) if rows else dict.fromkeys(self._names)
 
 
+def count_rows(algorithm: Algorithm, kept: Sequence[Judged]) -> list[tuple[int, int, int]]:
+    """Of each kept group its index, its number of rows, and how many of them must stay together."""
+    return [(each.index, algorithm.count(each.edits), algorithm.unit(each.edits.advantages)) for each in kept]
+
+
 def full_rows(algorithm: Algorithm, rollout: RolloutConfig) -> int:
-    """Rows of a group whose edits all have a reward."""
+    """Rows of a group whose edits all have a reward, half of them a good one."""
     size = rollout.group_size
-    return algorithm.count(Edits(torch.empty(size, 0, 0), torch.zeros(size), torch.zeros(rollout.steps)))
+    return algorithm.count(Edits(torch.empty(size, 0, 0), torch.linspace(-1, 1, size), torch.zeros(rollout.steps)))
 
 
 def clip(params: Sequence[Tensor], step: int, optim: OptimConfig, algorithm: Algorithm) -> float:

@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from editr1.algorithms.base import whole_units as whole_units
+
 EQUAL = 4
 """Fewest edits of a rank that makes a part of a group. With fewer rows, the matrix products of a CPU (MKL) round in
 another order, and edits would not be those of one process, bit for bit."""
@@ -69,28 +71,30 @@ def widened(share: Share, edits: int) -> Share:
     return Share(share.index, min(share.first, edits - count), count)
 
 
-def share_rows(counts: Sequence[tuple[int, int]], ranks: int, batch: int | None = None) -> list[list[RowShare]]:
-    """The rows of every rank, of equal numbers to one row.
+def share_rows(counts: Sequence[tuple[int, int, int]], ranks: int, batch: int | None = None) -> list[list[RowShare]]:
+    """The rows of every rank, of equal numbers to one row, or to one unit of rows that stay together.
 
     Args:
-        counts: Index and number of rows of each kept group.
+        counts: Index and number of rows of each kept group, and the rows of its units, which are multiples of them.
         ranks: Number of ranks.
         batch: Rows of one call, where all ranks must make equally many calls: the last ones then have weight 0.
     """
-    cuts = _cuts(sum(rows for _, rows in counts), ranks)
+    cuts = _cuts(sum(rows for _, rows, _ in counts), ranks)
     shares = [_within(counts, *cut) for cut in cuts]
-    if batch is None or not counts:
+    if batch is None or not any(shares):
         return shares
-    calls = [sum(math.ceil((share.stop - share.start) / batch) for share in own) for own in shares]
-    idle = RowShare(counts[0][0], 0, 1, weight=0.0)
+    sizes = {index: whole_units(batch, unit) for index, _, unit in counts}
+    calls = [sum(math.ceil((share.stop - share.start) / sizes[share.index]) for share in own) for own in shares]
+    index, _, unit = next(count for count in counts if count[1])
+    idle = RowShare(index, 0, unit, weight=0.0)
     return [own + [idle] * (max(calls) - made) for own, made in zip(shares, calls, strict=True)]
 
 
-def _within(counts: Sequence[tuple[int, int]], low: int, high: int) -> list[RowShare]:
-    """The rows `low` to `high` of all rows in a line, by group."""
+def _within(counts: Sequence[tuple[int, int, int]], low: int, high: int) -> list[RowShare]:
+    """The rows `low` to `high` of all rows in a line, by group; a cut within a unit moves to its start."""
     shares, before = [], 0
-    for index, rows in counts:
-        start, stop = max(low - before, 0), min(high - before, rows)
+    for index, rows, unit in counts:
+        start, stop = (min(max(cut - before, 0), rows) // unit * unit for cut in (low, high))
         if start < stop:
             shares.append(RowShare(index, start, stop))
         before += rows

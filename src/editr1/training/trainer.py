@@ -48,7 +48,7 @@ from editr1.training.alarms import sounding
 from editr1.training.collecting import Collector, count_missing
 from editr1.training.distributed import ALONE, World
 from editr1.training.exchange import Judged, Portion, gather_groups, hand_out, sum_gradients, total_norm
-from editr1.training.gradient import Gradient, clip, full_rows
+from editr1.training.gradient import Gradient, clip, count_rows, full_rows
 from editr1.training.grid import gather_strips
 from editr1.training.group import Group, without_latents
 from editr1.training.interrupts import Interrupts
@@ -265,8 +265,8 @@ class Trainer:
     def _hand_out(self, groups: Sequence[Group], judged: Sequence[Judged]) -> list[Portion]:
         """The rows of kept groups that this rank trains on; every rank has equally many."""
         kept = [each for each in judged if each.dropped is None]
-        counts = [(each.index, self.algorithm.count(each.edits)) for each in kept]
-        self._total = sum(rows for _, rows in counts)
+        counts = count_rows(self.algorithm, kept)
+        self._total = sum(rows for _, rows, _ in counts)
         batch = self.config.optim.micro_batch if self.editor.is_sharded else None
         takers = share_rows(counts, self.world.workers, batch)
         with self._meeting():

@@ -1,11 +1,11 @@
 """The planner against measured steps: `python benchmarks/plan_check.py`, on the CPU, of both toy editors.
 
-For each editor, with and without gradient checkpointing and the distance to the untrained editor (kl), and for one and
-two processes: the highest memory of tensors in a step as torch's profiler records the allocator's work, beside the
-planned one; and seconds of a step beside those that a calibrated pace gives. The pace has three numbers, measured here:
-a matrix product's operations per second, bytes per second of an addition, seconds of a small operation. As the planner
-takes one efficiency for all runs on a GPU, the seconds of the first case give one for all others (`time_ratio`);
-`bare_ratio` is without it.
+For each editor, with and without gradient checkpointing and the distance to the untrained editor (kl), for one process,
+for two, and for two that share the weights (shard) or the tokens of each call (context): the highest memory of tensors
+in a step as torch's profiler records the allocator's work, beside the planned one; and seconds of a step beside those
+that a calibrated pace gives. The pace has three numbers, measured here: a matrix product's operations per second, bytes
+per second of an addition, seconds of a small operation. As the planner takes one efficiency for all runs on a GPU, the
+seconds of the first case give one for all others (`time_ratio`); `bare_ratio` is without it.
 
 Writes benchmarks/plan_check.json. Seconds are CPU seconds of one thread: a busy machine stretches them too, though less
 than those of a clock.
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -35,6 +36,7 @@ from editr1.editors.editor import Editor
 from editr1.editors.open import open_config_editor
 from editr1.planning.gpus import Gpus, Kind
 from editr1.planning.plan import Plan, Planner
+from editr1.planning.shadow import local
 from editr1.planning.stand_ins import Ranking, item
 from editr1.planning.workload import Pace, seconds
 from editr1.training.distributed import World, open_world
@@ -44,24 +46,32 @@ from editr1.training.trainer import Trainer
 EDITORS = ("toy", "toy_flux_kontext")
 SMALL = ("rollout.groups_per_step=2", "rollout.group_size=4", "optim.micro_batch=8", "trackers=[]", "save_every=1000")
 RESULTS = Path(__file__).parent / "plan_check.json"
-CPU = Kind("CPU", 1e6, 1.0, 1.0, 1.0)
+CPU = Kind("CPU", 0, 1.0, 1.0, 1.0, 1.0)
+"""Without memory of its own: as on a CPU, gathered weights do not stay between calls."""
+ONE, TWO, SHARD, CONTEXT = "1 process", "2 processes", "2 processes, shard", "2 processes, context"
+SHARED = {ONE: (), TWO: (), SHARD: ("parallel.shard=2",), CONTEXT: ("parallel.context=2",)}
 WARM, MEASURED = 2, 2
 DEADLINE = 900.0
 
 
-def settings_of(checkpointing: bool, kl: bool) -> list[str]:
+def settings_of(checkpointing: bool, kl: bool, shared: str = ONE) -> list[str]:
     """Overrides of one case."""
-    return [*SMALL, f"memory.gradient_checkpointing={checkpointing}", f"algorithm.kl={1.0 if kl else 0.0}"]
+    return [
+        *SMALL,
+        *SHARED[shared],
+        f"memory.gradient_checkpointing={checkpointing}",
+        f"algorithm.kl={1.0 if kl else 0.0}",
+    ]
 
 
 def plan_of(name: str, overrides: Sequence[str], ranks: int) -> Plan:
     """The plan of a toy run on this machine."""
-    return Planner(lambda more: load_config(name, [*overrides, *more]), Gpus(CPU, ranks)).plan()
+    return Planner(lambda more: load_config(name, [*overrides, *more]), Gpus(CPU, ranks), remote=False).plan()
 
 
 def measure(config: Config, world: World, timed: int = MEASURED) -> dict[str, Any]:
     """Highest memory of tensors in the third step, bytes, and CPU seconds of some steps after it."""
-    editor = open_config_editor(config)
+    editor, world = open_config_editor(config, world.size, world.meet), replace(world, context=config.parallel.context)
     trainer = Trainer(config, editor, Ranking(), [item(config.editor.pixels)] * 64, config.out, world=world)
     interrupts = Interrupts(together=world.size > 1)
     for _ in range(WARM):
@@ -78,14 +88,15 @@ def measure(config: Config, world: World, timed: int = MEASURED) -> dict[str, An
 
 
 def held_by(trainer: Trainer, editor: Editor) -> int:
-    """Bytes of weights, averages, moments and gradients."""
+    """Bytes of weights, other policies, averages, moments and gradients."""
     models = [part for part in editor.pipe.components.values() if isinstance(part, nn.Module)]
     tensors = [tensor for model in models for tensor in [*model.parameters(), *model.buffers()]]
     tensors += [param.grad for param in trainer.params if param.grad is not None]
     tensors += [value for state in trainer.optimizer.state.values() for value in state.values()]
     tensors += trainer.ema.averages.values()
-    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(storages.values())
+    tensors += [weight for policy in editor.policies.weights.values() for weight in policy.values()]
+    storages = [local(tensor).untyped_storage() for tensor in tensors]
+    return sum({storage._cdata: storage.nbytes() for storage in storages}.values())
 
 
 def highest(record: Any) -> int:
@@ -139,9 +150,9 @@ def case(name: str, overrides: Sequence[str], ranks: int) -> dict[str, Any]:
     }
 
 
-def cases() -> Iterator[tuple[str, bool, bool, int]]:
-    """Editor, checkpointing, kl, processes."""
-    yield from product(EDITORS, (False, True), (False, True), (1, 2))
+def cases() -> Iterator[tuple[str, bool, bool, str]]:
+    """Editor, checkpointing, kl, what is shared."""
+    yield from product(EDITORS, (False, True), (False, True), SHARED)
 
 
 def one(name: str, out: Path, overrides: Sequence[str]) -> None:
@@ -159,9 +170,9 @@ def main() -> None:
     """Measure all cases."""
     torch.set_num_threads(1)
     rows: dict[str, dict[str, Any]] = {}
-    for name, checkpointing, kl, ranks in cases():
-        words = f"{name}, checkpointing {checkpointing}, kl {kl}, {ranks} processes"
-        rows[words] = case(name, settings_of(checkpointing, kl), ranks)
+    for name, checkpointing, kl, shared in cases():
+        words = f"{name}, checkpointing {checkpointing}, kl {kl}, {shared}"
+        rows[words] = case(name, settings_of(checkpointing, kl, shared), 1 if shared == ONE else 2)
         efficiency = next(iter(rows.values()))["bare_ratio"]
         rows[words]["time_ratio"] = rows[words]["bare_ratio"] / efficiency
         print(f"{words}: memory {rows[words]['memory_ratio']:.3f}, time {rows[words]['time_ratio']:.3f}", flush=True)

@@ -368,3 +368,16 @@ def test_the_policies_remember_whether_old_equals_default(tiny_editor: Editor, t
     after(lambda: policies.load(tmp_path / "behind", "old"))
     after(lambda: policies.copy("old", of="default"))
     assert memory == [True, False, True, False, True, True, False, True]
+
+
+def test_a_lora_does_not_change_the_number_format_that_diffusers_reads_off_a_denoiser(tiny_editor: Editor) -> None:
+    """Pipelines cast latents to it; quantised weights in front of the LoRA have none."""
+    tiny_editor.denoiser.to(torch.bfloat16)
+    for layer in tiny_editor.denoiser.modules():
+        if isinstance(layer, torch.nn.Linear):
+            packed = torch.zeros(layer.weight.shape, dtype=torch.uint8)
+            layer.weight = torch.nn.Parameter(packed, requires_grad=False)
+            layer.register_parameter("bias", None)
+    tiny_editor.add_policies(AdapterConfig(rank=3, alpha=12))
+    assert tiny_editor.denoiser.dtype == torch.bfloat16
+    assert {weight.dtype for _, weight in tiny_editor.policies.parameters()} == {torch.float32}

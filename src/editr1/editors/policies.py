@@ -182,6 +182,8 @@ class LoraPolicies(Policies):
         super().__init__(denoiser)
         _check_targets(denoiser, targets)
         self.component, self._autocast = component, adapter.autocast
+        # else diffusers takes float32 for the number format of a denoiser whose first weights are quantised
+        denoiser._keep_in_fp32_modules = [*(getattr(denoiser, "_keep_in_fp32_modules", None) or ()), "lora_"]
         self._config = {"r": adapter.rank, "lora_alpha": adapter.alpha, "target_modules": list(targets)}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

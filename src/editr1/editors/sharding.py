@@ -103,7 +103,12 @@ def keeps_gathered(denoiser: nn.Module, device: torch.device) -> bool:
     if device.type != "cuda":
         return False
     whole = sum(weight.numel() * weight.element_size() for weight in denoiser.parameters())
-    return whole < ROOMY * torch.cuda.get_device_properties(device).total_memory
+    return is_roomy(torch.cuda.get_device_properties(device).total_memory, whole)
+
+
+def is_roomy(memory: float, whole: float) -> bool:
+    """Whether a GPU with so many bytes of memory keeps the whole weights of a denoiser between its calls."""
+    return whole < ROOMY * memory
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:

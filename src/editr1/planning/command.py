@@ -38,7 +38,8 @@ def plan_run(
     config = settings(())
     place = place or ("elsewhere" if config.judge and config.judge.endpoints else "beside")
     judge = None if place == "none" else judge_cost(config)
-    planner = Planner(settings, gpus, judge.bytes if judge and place == "beside" else 0.0, efficiency)
+    extra = judge.bytes if judge and place == "beside" else 0.0
+    planner = Planner(settings, gpus, extra, efficiency, remote=place != "beside")
     plan = planner.plan()
     ahead = forecast(plan, judge, place, gpus, replicas)
     better = None

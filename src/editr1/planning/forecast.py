@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import lcm
 from typing import Literal
 
 from editr1.planning.gpus import Gpus
@@ -79,8 +80,10 @@ def step_of(plan: Plan, ranks: int, answer: float) -> tuple[list[list[Call]], fl
 def scaling(
     plan: Plan, judge: JudgeCost | None, place: Place, nodes: Sequence[int] = NODES
 ) -> list[tuple[int, Forecast]]:
-    """Forecasts for other numbers of nodes, each with as many judges as it needs."""
-    return [(count, forecast(plan, judge, place, replace(plan.gpus, nodes=count))) for count in nodes]
+    """Forecasts for other numbers of nodes that hold whole groups of ranks, each with as many judges as it needs."""
+    group = lcm(plan.config.parallel.shard, plan.config.parallel.context)
+    others = [replace(plan.gpus, nodes=count) for count in nodes if count * plan.gpus.count % group == 0]
+    return [(gpus.nodes, forecast(plan, judge, place, gpus)) for gpus in others]
 
 
 def last_that_pays(rows: Sequence[tuple[int, Forecast]]) -> int | None:

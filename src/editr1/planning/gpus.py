@@ -1,7 +1,9 @@
 """Kinds of GPUs, from their data sheets, and a number of them as "8xH100-80G".
 
 Memory is that in the name, in units of 10^9 bytes. A card has about 7% more; the CUDA context and what the allocator
-cannot use go there.
+cannot use go there. `peers` is NVLink's speed in one direction, or what PCIe reaches. `network` is the port that a DGX
+has for each GPU (200 Gb/s with A100, 400 Gb/s since then); for the cards without NVLink it is an assumption, a port of
+200 Gb/s for 8 of them.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ class Kind:
         tflops: Dense products in bfloat16 with sums in float32, 10^12 operations per second.
         host: GB per second from main memory.
         peers: GB per second of a GPU to others of its machine.
+        network: GB per second of a GPU to other machines.
     """
 
     name: str
@@ -29,21 +32,22 @@ class Kind:
     tflops: float
     host: float
     peers: float
+    network: float
 
 
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("RTX3090-24G", 24, 71, 25, 25),
-        Kind("RTX4090-24G", 24, 165, 25, 25),
-        Kind("RTX5090-32G", 32, 209, 50, 50),
-        Kind("A6000-48G", 48, 155, 25, 25),
-        Kind("L40S-48G", 48, 362, 25, 25),
-        Kind("A100-40G", 40, 312, 25, 300),
-        Kind("A100-80G", 80, 312, 25, 300),
-        Kind("H100-80G", 80, 989, 50, 450),
-        Kind("H200-141G", 141, 989, 50, 450),
-        Kind("B200-180G", 180, 2250, 50, 900),
+        Kind("RTX3090-24G", 24, 71, 25, 25, 3),
+        Kind("RTX4090-24G", 24, 165, 25, 25, 3),
+        Kind("RTX5090-32G", 32, 209, 50, 50, 3),
+        Kind("A6000-48G", 48, 155, 25, 25, 3),
+        Kind("L40S-48G", 48, 362, 25, 25, 3),
+        Kind("A100-40G", 40, 312, 25, 300, 25),
+        Kind("A100-80G", 80, 312, 25, 300, 25),
+        Kind("H100-80G", 80, 989, 50, 450, 50),
+        Kind("H200-141G", 141, 989, 50, 450, 50),
+        Kind("B200-180G", 180, 2250, 50, 900, 50),
     )
 }
 
@@ -60,6 +64,14 @@ class Gpus:
     def total(self) -> int:
         """All of them."""
         return self.count * self.nodes
+
+    def weights(self, ranks: int) -> float:
+        """GB per second that each of some neighbours gets of what they hold; all GPUs of a node share its network."""
+        return self.kind.peers if ranks <= self.count else min(self.kind.peers, self.count * self.kind.network)
+
+    def tokens(self, ranks: int) -> float:
+        """GB per second that each of some neighbours gets of what is for it alone."""
+        return self.kind.peers if ranks <= self.count else self.kind.network
 
     def __str__(self) -> str:
         nodes = f"{self.nodes} x " if self.nodes > 1 else ""

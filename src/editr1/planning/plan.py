@@ -11,10 +11,12 @@ from typing import Any
 import torch
 
 from editr1.config.settings import Config
+from editr1.editors.sharding import is_roomy
 from editr1.errors import UserError, first_line
 from editr1.planning.blocks import cuts
 from editr1.planning.gpus import Gpus
 from editr1.planning.pipelines import blueprint_of
+from editr1.planning.ranks import Spread, refuse_rest
 from editr1.planning.rehearsal import Stage, Step
 from editr1.planning.workload import Load, Pace, extrapolate, load_of, peaks, seconds, times
 from editr1.toy.assets import locate
@@ -24,7 +26,7 @@ EFFICIENCY = 0.4
 GB, TERA = 1e9, 1e12
 KNOWN = {
     "memory": ("gradient_checkpointing", "quantize", "offload", "cache", "vae_tiling"),
-    "parallel": ("timeout",),
+    "parallel": ("shard", "context", "timeout"),
     "rollout": ("group_size", "groups_per_step", "steps", "scheduler"),
     "optim": ("lr", "betas", "weight_decay", "grad_clip", "micro_batch"),
 }
@@ -32,8 +34,6 @@ KNOWN = {
 REASONS = {
     "compile": "fused kernels need less memory and time than the planner counts",
     "attention": "the planner counts the memory of diffusers' default alone",
-    "shard": "the planner does not know the exchange of weights between GPUs; docs/memory.md has the weights per GPU",
-    "context": "the planner does not know the exchange of tokens between GPUs",
     "most_groups": "how many groups are drawn depends on the rewards",
 }
 Settings = Callable[[Sequence[str]], Config]
@@ -82,8 +82,9 @@ class Plan:
     @cached_property
     def seconds(self) -> dict[str, float]:
         """Seconds of a step by stage, on the busiest process, without the judge."""
-        kind = self.gpus.kind
-        pace = Pace(kind.tflops * TERA * self.efficiency, host=kind.host * GB)
+        kind, parallel = self.gpus.kind, self.config.parallel
+        weights, tokens = self.gpus.weights(parallel.shard) * GB, self.gpus.tokens(parallel.context) * GB
+        pace = Pace(kind.tflops * TERA * self.efficiency, host=kind.host * GB, weights=weights, tokens=tokens)
         return seconds(self.step, self.load, self.load.largest, pace, self.config.memory.cache is not None)
 
     @property
@@ -93,10 +94,16 @@ class Plan:
         return {stage: often[stage] * work.flops / TERA for stage, work in self.step.work.items()}
 
     @property
+    def sent(self) -> dict[str, float]:
+        """GB that the busiest process gets in a step from those that share its weights and tokens, by stage."""
+        often = times(self.load, self.step, self.load.largest)
+        return {stage: often[stage] * (work.weights + work.tokens) / GB for stage, work in self.step.work.items()}
+
+    @property
     def parts(self) -> dict[str, float]:
         """GB at the peak, by what holds them."""
         work = self.step.work[self.fullest]
-        more = max(self.load.calls - 1, 0) * self.step.group + self.step.layers.get(self.fullest, 0)
+        more = self.load.waiting * self.step.group + self.step.layers.get(self.fullest, 0)
         held = {name: size for name, size in self.step.held.items() if size}
         activations = work.peak + more
         parts = {**held, "activations": activations, "judge": self.extra}
@@ -111,6 +118,8 @@ class Planner:
         gpus: GPUs.
         extra: Bytes of a judge beside each trainer.
         efficiency: Share of a GPU's speed that is reached.
+        dtype: Number format of the weights; None for that of a run on a GPU.
+        remote: Whether edits are made while the judge computes.
 
     Raises:
         UserError: The planner does not know the editor or a setting.
@@ -123,8 +132,10 @@ class Planner:
         extra: float = 0.0,
         efficiency: float = EFFICIENCY,
         dtype: torch.dtype | None = None,
+        remote: bool = True,
     ) -> None:
         self._settings, self.gpus, self._extra, self._efficiency = settings, gpus, extra, efficiency
+        self._remote = remote
         config = settings(())
         self._dtype = dtype or dtype_of(config)
         self._stage = Stage(blueprint_of(locate(config.editor.path)), self._dtype)
@@ -133,11 +144,12 @@ class Planner:
         """The plan with some overrides more."""
         config = self._settings(changes)
         refuse_unknown(config)
-        load, blocks = load_of(config, self.gpus.total), self._stage.blueprint.blocks
+        refuse_rest(config, self.gpus.total)
+        load, blocks = load_of(config, self.gpus.total, self._remote), self._stage.blueprint.blocks
         points = cuts(blocks)
-        small = rehearsed(config, load)
+        small, spread = rehearsed(config, load), self._spread(config)
         try:
-            steps = [self._stage.rehearse(small, point) for point in points]
+            steps = [self._stage.rehearse(small, point, spread) for point in points]
         except RuntimeError as error:
             raise UserError(
                 f"a step fails with these settings, before any weight is there: {first_line(error)}"
@@ -147,12 +159,32 @@ class Planner:
 
     def weights(self, changes: Sequence[str]) -> float:
         """GB that the weights take at least with some overrides more, without a rehearsal."""
-        return self._stage.weights(self._settings(changes).memory) / GB
+        config = self._settings(changes)
+        return self._stage.weights(config.memory, self._spread(config)) / GB
+
+    def _spread(self, config: Config) -> Spread:
+        """What a process shares, as `open_config_editor` does it."""
+        shard, memory = config.parallel.shard, config.memory
+        whole = self._stage.denoiser(memory) if shard > 1 else 0
+        encoders = 1 if memory.offload or memory.cache is not None else shard
+        return Spread(shard, config.parallel.context, encoders, is_roomy(self.gpus.kind.memory * GB, whole))
 
     def fit(self, plan: Plan) -> tuple[list[str], Plan]:
-        """The changes, each of which lowers the peak of memory, until the run fits or none is left; their plan."""
+        """The changes, each of which lowers the peak of memory, until the run fits or none is left; their plan.
+
+        Weights are spread over the GPUs of a node first; quantised ones, which cannot be spread, come after that.
+        """
+        ways = []
+        for changes in self._ways(plan):
+            ways.append(self._search(plan, changes))
+            if ways[-1][1].fits:
+                return ways[-1]
+        return min(ways, key=lambda way: way[1].peak)
+
+    def _search(self, plan: Plan, changes: Sequence[str]) -> tuple[list[str], Plan]:
+        """The changes out of these that help, tried in order, twice."""
         adopted: list[str] = []
-        for change in [*self._changes(plan), *self._changes(plan)]:
+        for change in [*changes, *changes]:
             if plan.fits:
                 break
             if change in adopted or not helps(change, plan):
@@ -170,17 +202,21 @@ class Planner:
                 adopted, plan = trial, better
         return self._cached(adopted, plan)
 
-    def _changes(self, plan: Plan) -> list[str]:
-        """What may save memory, in the order in which it is tried."""
-        memory = plan.config.memory
+    def _ways(self, plan: Plan) -> list[list[str]]:
+        """What may save memory, in the order in which it is tried: that which costs the least time first."""
+        memory, shard = plan.config.memory, plan.config.parallel.shard
         changes = {
             "optim.micro_batch=1": plan.config.optim.micro_batch > 1,
+            f"parallel.shard={self.gpus.count}": shard == 1 < self.gpus.count and memory.quantize is None,
             "memory.gradient_checkpointing=true": not memory.gradient_checkpointing,
             "memory.offload=true": not memory.offload,
-            "memory.quantize=nf4": memory.quantize is None and plan.config.adapter.mode == "lora",
+            "memory.quantize=nf4": memory.quantize is None and plan.config.adapter.mode == "lora" and shard == 1,
             "memory.vae_tiling=true": not memory.vae_tiling,
         }
-        return [change for change, is_new in changes.items() if is_new]
+        usable = [change for change, is_new in changes.items() if is_new]
+        if not any("shard" in change for change in usable):
+            return [usable]
+        return [[change for change in usable if without not in change] for without in ("quantize", "shard")]
 
     def _cached(self, adopted: list[str], plan: Plan) -> tuple[list[str], Plan]:
         """With the cache, without which what is offloaded crosses the bus in every step."""

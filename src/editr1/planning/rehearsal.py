@@ -20,15 +20,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.device_mesh import DeviceMesh
 from torch.utils._pytree import tree_leaves
 
 from editr1.config.settings import Config, MemoryConfig
+from editr1.editors.context import check_context, share_tokens
 from editr1.editors.editor import Editor, temporarily
 from editr1.editors.families import FAMILIES
 from editr1.editors.open import apply_memory
+from editr1.editors.sharding import is_large, shard_denoiser, shard_text_encoder
 from editr1.errors import UserError
 from editr1.planning.blocks import cuts, extrapolated
 from editr1.planning.pipelines import Blueprint
+from editr1.planning.ranks import WHOLE, Spread, neighbours
 from editr1.planning.shadow import ACTIVATIONS, HOST, Shadow, Work, bytes_of
 from editr1.planning.stand_ins import Ranking, item, pack
 from editr1.training.interrupts import Interrupts
@@ -78,59 +82,78 @@ class Stage:
             raise UserError(f"{blueprint.kind.__name__} is not in `editr1 editor list`: it cannot be planned")
         self.blueprint, self.dtype = blueprint, dtype
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
-        self._components: dict[bool, dict[str, Any]] = {}
-        self._text: tuple[Any, Work] | None = None
+        self._components: dict[tuple[bool, int], dict[str, Any]] = {}
+        self._text: dict[int, tuple[Any, Work]] = {}
 
-    def rehearse(self, config: Config, blocks: Mapping[str, int]) -> Step:
+    def rehearse(self, config: Config, blocks: Mapping[str, int], spread: Spread = WHOLE) -> Step:
         """A step with the denoiser's blocks of each kind cut to these numbers.
 
         Args:
             config: The run of one process, whose step has one group.
             blocks: By the setting that says how many there are.
+            spread: What its process shares with others.
 
         Raises:
             UserError: The editor does not support a setting.
         """
         memory, shadow = config.memory, Shadow(self.fake)
-        denoiser = self.blueprint.build_denoiser(blocks)
-        parameters = sum(weight.numel() for weight in denoiser.parameters())
-        if memory.quantize is not None:
-            pack(denoiser, memory.quantize, self.dtype)
-        others = self._others(memory.vae_tiling)
-        pipe = self.blueprint.build(others, self._filled(denoiser))
-        models = {name: part for name, part in others.items() if isinstance(part, nn.Module)}
-        shadow.hold(tensors_of(denoiser), "denoiser")
-        for part in models.values():
-            shadow.hold(tensors_of(part), HOST if memory.offload else "encoders")
-        with shadow, tempfile.TemporaryDirectory() as folder:
-            trainer = self._trainer(config, pipe, Path(folder), shadow)
-            held = shadow.settle()
-            group, rows = self._step(trainer, shadow)
+        with neighbours(spread) as (mesh, sharing), tempfile.TemporaryDirectory() as folder:
+            denoiser, parameters = self._denoiser(memory, blocks, spread, mesh)
+            others = self._others(memory.vae_tiling, mesh if spread.encoders > 1 else None)
+            pipe = self.blueprint.build(others, denoiser)
+            models = {name: part for name, part in others.items() if isinstance(part, nn.Module)}
+            shadow.hold(tensors_of(denoiser), "denoiser")
+            for part in models.values():
+                shadow.hold(tensors_of(part), HOST if memory.offload else "encoders")
+            with shadow:
+                trainer = self._trainer(config, pipe, Path(folder), shadow, sharing)
+                held = shadow.settle()
+                group, rows = self._step(trainer, shadow, spread)
         trained = sum(param.numel() for param in trainer.params)
         host = shadow.alive[HOST]
         layers = largest_layers(models) if memory.offload else {}
         return Step(dict(shadow.work), held, group, rows, parameters, trained, host, layers)
 
-    def weights(self, memory: MemoryConfig) -> int:
-        """Bytes of the denoiser's and the encoders' weights on the GPU."""
-        points, sizes = cuts(self.blueprint.blocks), []
-        for point in points:
-            denoiser = self.blueprint.build_denoiser(point)
-            if memory.quantize is not None:
-                pack(denoiser, memory.quantize, self.dtype)
-            sizes.append(bytes_of(self._filled(denoiser).parameters()))
-        others = [part for part in self._others(False).values() if isinstance(part, nn.Module)]
-        encoders = 0 if memory.offload else bytes_of(weight for part in others for weight in part.parameters())
-        return round(extrapolated(sizes, points, self.blueprint.blocks)) + encoders
+    def _denoiser(
+        self, memory: MemoryConfig, blocks: Mapping[str, int], spread: Spread = WHOLE, mesh: DeviceMesh | None = None
+    ) -> tuple[nn.Module, int]:
+        """A denoiser of these blocks, or this rank's part of it, and its number of parameters."""
+        denoiser: Any = self.blueprint.build_denoiser(blocks)
+        if spread.context > 1:
+            check_context(type(denoiser), denoiser.config, spread.context)
+        parameters = sum(weight.numel() for weight in denoiser.parameters())
+        if memory.quantize is not None:
+            pack(denoiser, memory.quantize, self.dtype)
+        self._filled(denoiser)
+        if mesh is not None:
+            with self.fake:
+                shard_denoiser(denoiser, mesh, spread.keeps_gathered)
+        return denoiser, parameters
 
-    def _others(self, tiled: bool) -> dict[str, Any]:
-        """The components besides the denoiser; those whose VAE tiles are others."""
-        if tiled not in self._components:
-            parts = self._components[tiled] = self.blueprint.components()
+    def denoiser(self, memory: MemoryConfig) -> int:
+        """Bytes of the whole denoiser's weights."""
+        points = cuts(self.blueprint.blocks)
+        sizes = [bytes_of(self._denoiser(memory, point)[0].parameters()) for point in points]
+        return round(extrapolated(sizes, points, self.blueprint.blocks))
+
+    def weights(self, memory: MemoryConfig, spread: Spread) -> int:
+        """Bytes that the denoiser's and the encoders' weights take at least on a GPU."""
+        parts = [part for part in self._others(False, None).values() if isinstance(part, nn.Module)]
+        sizes = [bytes_of(part.parameters()) // (spread.encoders if is_large(part) else 1) for part in parts]
+        return self.denoiser(memory) // spread.shard + (0 if memory.offload else sum(sizes))
+
+    def _others(self, tiled: bool, mesh: DeviceMesh | None) -> dict[str, Any]:
+        """The components besides the denoiser: others whose VAE tiles, or whose large text encoders are sharded."""
+        key = tiled, 1 if mesh is None else mesh["fsdp"].size()
+        if key not in self._components:
+            parts = self._components[key] = self.blueprint.components()
             for part in parts.values():
                 if isinstance(part, nn.Module):
                     self._filled(part)
-        return self._components[tiled]
+                if mesh is not None and is_large(part):
+                    with self.fake:
+                        shard_text_encoder(part, mesh)
+        return self._components[key]
 
     def _filled(self, model: nn.Module) -> nn.Module:
         """The model, frozen, with fake weights in place of those on the meta device."""
@@ -150,12 +173,14 @@ class Stage:
                     module._buffers[name] = buffer.to(self.dtype)
         return model
 
-    def _trainer(self, config: Config, pipe: Any, folder: Path, shadow: Shadow) -> Trainer:
+    def _trainer(self, config: Config, pipe: Any, folder: Path, shadow: Shadow, sharing: DeviceMesh | None) -> Trainer:
         """A trainer that has made two steps."""
         settings, family = config.editor, FAMILIES[type(pipe).__name__]
         pixels, tokens = settings.pixels, settings.text_tokens
         editor = Editor(pipe, family, guidance=settings.guidance, pixels=pixels, text_tokens=tokens)
         apply_memory(editor, config.memory)
+        if sharing is not None:
+            share_tokens(editor, sharing)
         trainer = Trainer(config, editor, Ranking(), [item(settings.pixels)], folder)
         for name, weights in editor.policies.weights.items():
             shadow.hold(weights.values(), "adapters" if config.adapter.mode == "lora" else f"policy {name}")
@@ -174,11 +199,11 @@ class Stage:
         trainer._self_check._replay = 0.0  # the replay of a session's first rollout is no part of a step
         return trainer
 
-    def _step(self, trainer: Trainer, shadow: Shadow) -> tuple[int, dict[str, int]]:
+    def _step(self, trainer: Trainer, shadow: Shadow, spread: Spread) -> tuple[int, dict[str, int]]:
         """Make a step under watch; the bytes of a group, and rows of the denoiser."""
         editor, limit = trainer.editor, trainer.config.optim.micro_batch
         pipe: Any = editor.pipe
-        rows, group, again = Counter[str](), 0, Again(shadow, "denoise")
+        rows, group, again = Counter[str](), 0, Again(shadow, "denoise", spread.keeps_gathered)
 
         def denoise(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             if shadow.stage != "train":
@@ -204,7 +229,7 @@ class Stage:
                 return whole(*args)
 
         places: list[tuple[Any, str, Callable[..., Any]]] = [
-            (pipe, "encode_prompt", partial(self._encode, shadow)),
+            (pipe, "encode_prompt", partial(self._encode, shadow, spread.encoders)),
             (pipe.vae, "encode", partial(staged, shadow, "encode")),
             (pipe.vae, "decode", decode),
             (editor.denoiser, "forward", denoise),
@@ -220,21 +245,27 @@ class Stage:
             trainer.train_step(None, Interrupts(together=False))
         return group, dict(rows)
 
-    def _encode(self, shadow: Shadow, whole: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _encode(self, shadow: Shadow, encoders: int, whole: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The text encoders' results and their work, which do not depend on the denoiser."""
-        if self._text is None:
+        if encoders not in self._text:
             with shadow.during("text"):
-                self._text = whole(*args, **kwargs), shadow.work["text"]
-        result, shadow.work["text"] = self._text
+                self._text[encoders] = whole(*args, **kwargs), shadow.work["text"]
+        result, shadow.work["text"] = self._text[encoders]
         shadow.hold((each for each in tree_leaves(result) if isinstance(each, Tensor)), ACTIVATIONS)
         return result
 
 
 class Again:
-    """Calls a denoiser once; what its other calls of a rollout take is what this one took."""
+    """Calls a denoiser once; what its other calls of a rollout take is what this one took.
 
-    def __init__(self, shadow: Shadow, stage: str) -> None:
-        self._shadow, self._stage = shadow, stage
+    Args:
+        shadow: Watches.
+        stage: What is called.
+        keeps_gathered: Whether the first call gathers weights for all others.
+    """
+
+    def __init__(self, shadow: Shadow, stage: str, keeps_gathered: bool) -> None:
+        self._shadow, self._stage, self._keeps_gathered = shadow, stage, keeps_gathered
         self._output: list[Tensor] = []
         self._once = Work()
 
@@ -245,7 +276,7 @@ class Again:
                 work.add(self._once)
                 return tuple(each.clone() for each in self._output)
             output = forward(*args, **kwargs)
-        self._once = replace(work)
+        self._once = replace(work, weights=0.0 if self._keeps_gathered else work.weights)
         self._output = [each.clone() for each in output]
         return output
 

@@ -4,7 +4,8 @@ Weights are fake tensors (torch's `FakeTensorMode`), and so is all that is compu
 known values alone (token ids, positions, noise levels, pictures) stays known, unless it is large: what the code decides
 by such values is decided as in a run. Of a fake tensor, a number is 1 and a test is true, as for finite latents.
 
-A ledger is kept of every operation: bytes that are alive, by part of the step at their peak, and what was computed.
+A ledger is kept of every operation: bytes that are alive, by part of the step at their peak, and what was computed,
+and what other ranks would have sent.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -31,9 +34,14 @@ aten = torch.ops.aten
 NUMBERS = {torch.bool: True, torch.float32: 1.0, torch.float64: 1.0, torch.bfloat16: 1.0, torch.float16: 1.0}
 FREE = {aten.empty.memory_format, aten.empty_strided.default, aten.empty_like.default, aten.new_empty.default}
 """Operations that move no bytes, besides views."""
-
-
 INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
+
+
+WRAPPERS = (DTensor, AsyncCollectiveTensor)
+"""Tensors whose operations are those of the tensor that this rank holds."""
+collectives = torch.ops._c10d_functional
+OF_WEIGHTS = {torch.ops.c10d._allgather_base_.default, torch.ops.c10d._reduce_scatter_base_.default}
+"""Messages of `fully_shard`, which travel while a rank computes; their arguments: output, input."""
 
 
 @dataclass
@@ -44,6 +52,8 @@ class Work:
         flops: Operations of matrix products, convolutions and attention.
         bytes: That all other operations read and write.
         calls: Operations of any kind.
+        weights: Bytes of sharded weights and their gradients that ranks send each other, beside what they compute.
+        tokens: Bytes of tokens that ranks send each other, and wait for.
         peak: Bytes alive at most, besides those of `Shadow.settle`.
         at_peak: These by what holds them.
     """
@@ -51,12 +61,15 @@ class Work:
     flops: float = 0.0
     bytes: float = 0.0
     calls: int = 0
+    weights: float = 0.0
+    tokens: float = 0.0
     peak: int = 0
     at_peak: dict[str, int] = field(default_factory=dict)
 
     def add(self, more: Work) -> None:
         """Compute more of the same."""
-        self.flops, self.bytes, self.calls = self.flops + more.flops, self.bytes + more.bytes, self.calls + more.calls
+        for name in ("flops", "bytes", "calls", "weights", "tokens"):
+            setattr(self, name, getattr(self, name) + getattr(more, name))
 
 
 class Shadow(TorchDispatchMode):
@@ -84,7 +97,7 @@ class Shadow(TorchDispatchMode):
     def hold(self, tensors: Iterable[Tensor], holder: str) -> None:
         """Count tensors under a name, whoever made them."""
         for tensor in tensors:
-            self._track(tensor, holder)
+            self._track(local(tensor), holder)
 
     def settle(self) -> dict[str, int]:
         """Begin to count: what is alive now is there all the time; its bytes, without those in main memory."""
@@ -115,6 +128,8 @@ class Shadow(TorchDispatchMode):
         torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(issubclass(each, WRAPPERS) for each in types):
+            return NotImplemented  # they do it with the tensors that this rank holds, which are seen here again
         kwargs = kwargs or {}
         inputs = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         output = self._run(func, inputs, args, kwargs)
@@ -127,6 +142,8 @@ class Shadow(TorchDispatchMode):
                 return NUMBERS[inputs[0].dtype]
             if func is aten.equal.default:
                 return True
+            if func is collectives.wait_tensor.default:
+                return args[0]  # a fake one would be a copy
             if func in INDEXED:
                 args = (args[0], [place for index in args[1] for place in _places(index)], *args[2:])
             return func(*args, **kwargs)  # by the mode of fake tensors
@@ -151,7 +168,9 @@ class Shadow(TorchDispatchMode):
         if fresh:
             self._note_peak()
         packet = func._overloadpacket
-        if packet in flop_registry:
+        if (sent := sent_by(func, args)) is not None:
+            work.add(sent)
+        elif packet in flop_registry:
             work.flops += flop_registry[packet](*args, **kwargs, out_val=output)
         elif func not in FREE and (fresh or func._schema.is_mutable):
             work.bytes += bytes_of(inputs) + bytes_of(results)
@@ -207,6 +226,22 @@ def _places(index: Any) -> list[Any]:
         with unset_fake_temporarily():
             return list(index.nonzero(as_tuple=True))
     return [index]
+
+
+def sent_by(func: Any, args: Any) -> Work | None:
+    """What comes to this rank from others by an operation; None if it is no message."""
+    if func in OF_WEIGHTS:
+        return Work(weights=abs(args[0].nbytes - args[1].nbytes))
+    if func is collectives.all_gather_into_tensor.default:
+        return Work(tokens=args[0].nbytes * (args[1] - 1))
+    if func is collectives.all_to_all_single.default:
+        return Work(tokens=args[0].nbytes * (1 - 1 / len(args[1])))
+    return None
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor."""
+    return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:

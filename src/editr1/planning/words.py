@@ -12,7 +12,7 @@ from editr1.planning.plan import Plan
 ASSUMPTIONS = (
     "planned, not measured: a GPU reaches {efficiency:.0%} of its data sheet's dense bfloat16 speed, no group is "
     "dropped, pictures are square, an item has one source and a short instruction; judges answer at the same share of "
-    "speed. Left out: loading, evaluation, checkpoints, exchange between GPUs, unpacking of quantised weights."
+    "speed. Left out: loading, evaluation, checkpoints, the sum of gradients over GPUs, unpacking of quantised weights."
 )
 
 
@@ -60,6 +60,7 @@ def _facts(plan: Plan, ahead: Forecast, price: float | None) -> dict[str, Any]:
         "seconds": plan.seconds,
         "rows": {"edits": plan.load.edits, "train": plan.load.rows},
         "tflops": plan.tflops,
+        "sent_gb": plan.sent,
         "images_per_gpu_second": ahead.images_per_gpu_second,
         "hours": hours,
         "cost": None if price is None else hours * gpus * price,
@@ -83,7 +84,8 @@ def as_text(facts: dict[str, Any], steps: int, memory: float, judged: str) -> It
     else:
         yield f"judge      {judged}"
     rows = ", ".join(f"{row['nodes']}: {row['seconds_per_step']:.0f} s" for row in facts["scaling"])
-    yield f"nodes      seconds per step by nodes: {rows}"
+    if rows:
+        yield f"nodes      seconds per step by nodes: {rows}"
     if facts["nodes_that_pay"] is not None:
         yield f"           more than {facts['nodes_that_pay']} do not pay: twice as many are not 1.5 times as fast"
     yield facts["assumptions"]
@@ -98,6 +100,8 @@ def _state(facts: dict[str, Any], steps: int, memory: float) -> Iterator[str]:
     rate = f"{facts['images_per_gpu_second']:.3f} images per GPU-second"
     yield f"step       {facts['seconds_per_step']:.1f} s ({stages}); {rate}"
     cost = "" if facts["cost"] is None else f", {facts['cost']:,.0f} at that price"
+    if sent := sum(facts["sent_gb"].values()):
+        yield f"           {sent:,.0f} GB of weights and tokens come to each GPU from others"
     yield f"run        {steps} steps take {facts['hours']:.1f} hours{cost}"
 
 

@@ -13,7 +13,7 @@ from editr1.config.settings import Config
 from editr1.planning.blocks import Blocks, extrapolated
 from editr1.planning.rehearsal import Step
 from editr1.planning.shadow import Work
-from editr1.training.gradient import full_rows
+from editr1.training.gradient import full_rows, one_by_one
 from editr1.training.sharing import share_edits, share_rows, widened
 
 STAGES = ("text", "encode", "denoise", "decode", "train", "update", "rest")
@@ -37,6 +37,8 @@ def extrapolate(steps: Sequence[Step], points: Sequence[Blocks], blocks: Blocks)
             line(lambda step: step.work[stage].flops),
             line(lambda step: step.work[stage].bytes),
             round(line(lambda step: step.work[stage].calls)),
+            line(lambda step: step.work[stage].weights),
+            line(lambda step: step.work[stage].tokens),
             round(line(lambda step: step.work[stage].peak)),
             whole(lambda step: step.work[stage].at_peak),
         )
@@ -60,12 +62,14 @@ class Load:
         edits: Those that it makes, those that it throws away included.
         largest: Edits of its largest call.
         rows: That it trains on.
+        waiting: Groups that wait, at most, until they are trained on, besides the one at hand.
     """
 
     calls: int
     edits: int
     largest: int
     rows: int
+    waiting: int
 
 
 def calls_of(config: Config, ranks: int) -> list[list[tuple[int, int]]]:
@@ -76,8 +80,8 @@ def calls_of(config: Config, ranks: int) -> list[list[tuple[int, int]]]:
     return [[(widened(share, size).count, share.count) for share in own] for own in shares]
 
 
-def load_of(config: Config, ranks: int) -> Load:
-    """The load of the busiest process, if no group is dropped."""
+def load_of(config: Config, ranks: int, remote: bool = True) -> Load:
+    """The load of the busiest process, if no group is dropped; `remote` if edits go on while the judge computes."""
     calls, rollout = calls_of(config, ranks), config.rollout
     edits = [sum(made for made, _ in own) for own in calls]
     busiest = edits.index(max(edits))
@@ -90,6 +94,7 @@ def load_of(config: Config, ranks: int) -> Load:
         edits=edits[busiest],
         largest=max(made for own in calls for made, _ in own),
         rows=max(sum(share.stop - share.start for share in own) for own in rows),
+        waiting=len(calls[busiest]) - 1 if remote or not one_by_one(config.algorithm, rollout, ranks) else 0,
     )
 
 
@@ -103,7 +108,7 @@ def times(load: Load, step: Step, rehearsed: int) -> dict[str, float]:
 
 def peaks(step: Step, load: Load) -> dict[str, int]:
     """Bytes of memory at most in each stage."""
-    always = sum(step.held.values()) + max(load.calls - 1, 0) * step.group
+    always = sum(step.held.values()) + load.waiting * step.group
     return {stage: always + step.work[stage].peak + step.layers.get(stage, 0) for stage in STAGES}
 
 
@@ -116,16 +121,21 @@ class Pace:
         bytes: That other operations read and write per second.
         call: Seconds that each operation takes besides.
         host: Bytes per second from main memory.
+        weights: Bytes of weights per second from those that share them.
+        tokens: Bytes of tokens per second from those that share them.
     """
 
     flops: float
     bytes: float = math.inf
     call: float = 0.0
     host: float = math.inf
+    weights: float = math.inf
+    tokens: float = math.inf
 
     def seconds(self, work: Work) -> float:
-        """Of a part of a step."""
-        return work.flops / self.flops + work.bytes / self.bytes + work.calls * self.call
+        """Of a part of a step: weights arrive while others compute, tokens are waited for."""
+        computing = work.flops / self.flops + work.bytes / self.bytes + work.calls * self.call
+        return max(computing, work.weights / self.weights) + work.tokens / self.tokens
 
 
 def seconds(step: Step, load: Load, rehearsed: int, pace: Pace, cached: bool) -> dict[str, float]:

@@ -63,6 +63,11 @@ def count_rows(algorithm: Algorithm, kept: Sequence[Judged]) -> list[tuple[int, 
     return [(each.index, algorithm.count(each.edits), algorithm.unit(each.edits.advantages)) for each in kept]
 
 
+def one_by_one(algorithm: Algorithm, rollout: RolloutConfig, ranks: int) -> bool:
+    """Whether each group of a step is trained on as soon as it is judged."""
+    return ranks == 1 < rollout.groups_per_step and not algorithm.needs_whole_step
+
+
 def full_rows(algorithm: Algorithm, rollout: RolloutConfig) -> int:
     """Rows of a group whose edits all have a reward, half of them a good one."""
     size = rollout.group_size

@@ -48,7 +48,7 @@ from editr1.training.alarms import sounding
 from editr1.training.collecting import Collector, count_missing
 from editr1.training.distributed import ALONE, World
 from editr1.training.exchange import Judged, Portion, gather_groups, hand_out, sum_gradients, total_norm
-from editr1.training.gradient import Gradient, clip, count_rows, full_rows
+from editr1.training.gradient import Gradient, clip, count_rows, full_rows, one_by_one
 from editr1.training.grid import gather_strips
 from editr1.training.group import Group, without_latents
 from editr1.training.interrupts import Interrupts
@@ -155,7 +155,7 @@ class Trainer:
         """One step; its row. Of several ranks, the main one has a log."""
         # Edits by the sampling policy, judged while the next are made; advantages within groups, of which those without
         # signal are dropped; gradient of the loss over all kept edits
-        early = self.world.size == 1 < self.config.rollout.groups_per_step and not self.algorithm.needs_whole_step
+        early = one_by_one(self.algorithm, self.config.rollout, self.world.size)
         groups, judged, losses = self._one_by_one() if early else self._together(interrupts)
         with self._meeting(interrupts):
             clocks = self.world.gather(self.clock.read(), "the end of a step")

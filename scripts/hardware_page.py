@@ -24,6 +24,7 @@ from editr1.planning.plan import Plan, Planner
 from editr1.planning.workload import load_of
 
 FRUGAL = ("memory.offload=true", "memory.cache=cache")
+SPREAD = ("parallel.shard=8",)
 QUANTISED = (*FRUGAL, "memory.quantize=nf4", "memory.vae_tiling=true")
 EDITORS = {
     "Qwen-Image-Edit-2511": ("qwen_image_edit_2511", QUANTISED),
@@ -38,7 +39,7 @@ STEPS = 250
 BEGIN, END = "<!-- planned: begin -->", "<!-- planned: end -->"
 
 
-def load(preset: str, changes: Sequence[str]) -> Config:
+def settings(preset: str, changes: Sequence[str]) -> Config:
     """A run's settings, with the judge of the table."""
     return load_config(preset, [JUDGE, *changes])
 
@@ -47,12 +48,15 @@ def on(plan: Plan, gpus: Gpus, place: Place) -> tuple[Plan, Forecast]:
     """The plan on other GPUs, with the judge elsewhere or beside."""
     judge = judge_cost(plan.config)
     extra = judge.bytes if judge and place == "beside" else 0.0
-    moved = replace(plan, gpus=gpus, load=load_of(plan.config, gpus.total), extra=extra)
+    load = load_of(plan.config, gpus.total, remote=place == "elsewhere")
+    moved = replace(plan, gpus=gpus, load=load, extra=extra)
     return moved, forecast(moved, judge, place, gpus)
 
 
 def cell(plan: Plan, gpus: Gpus) -> str:
-    """Peak and hours with the judge elsewhere, and beside."""
+    """Peak and hours with the judge elsewhere, and beside; nothing where there are too few GPUs."""
+    if gpus.total % plan.config.parallel.shard:
+        return ""
     words, places = [], get_args(Place)[:2]
     for place in places:
         moved, ahead = on(plan, gpus, place)
@@ -91,9 +95,9 @@ def main(folder: Path) -> None:
     """Plan all, and write."""
     plans: dict[tuple[str, str], Plan] = {}
     for editor, (preset, frugal) in EDITORS.items():
-        planner = Planner(partial(load, preset), parse_gpus("H100-80G"))
-        for changes in ((), frugal):
-            words = " ".join(f"`{change.removeprefix('memory.')}`" for change in changes) or PRESET
+        planner = Planner(partial(settings, preset), parse_gpus(GPUS[-1]))
+        for changes in ((), frugal, SPREAD):
+            words = " ".join(f"`{change.partition('.')[2]}`" for change in changes) or PRESET
             plans[editor, words] = planner.plan(changes)
             print(editor, words, f"{plans[editor, words].peak:.1f} GB", flush=True)
     first = {editor: plans[editor, PRESET] for editor in EDITORS}

@@ -17,17 +17,19 @@ from typer.testing import CliRunner
 from editr1.cli.main import app
 from editr1.config.loading import load_config
 from editr1.errors import UserError
-from editr1.planning.blocks import cuts, extrapolated
+from editr1.planning.blocks import cuts
 from editr1.planning.gpus import KINDS, parse_gpus
 from editr1.planning.judging import judge_cost
 from editr1.planning.pipelines import blueprint_of, shipped
-from editr1.planning.plan import Planner
+from editr1.planning.plan import Planner, rehearsed
+from editr1.planning.ranks import Spread
+from editr1.planning.rehearsal import Step
 from editr1.planning.shadow import Work
 from editr1.planning.workload import Pace, calls_of, load_of
 from editr1.training.distributed import World
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-FULL, FLOAT = "adapter.mode=full", "editor.dtype=float32"
+FULL, ONE_GROUP = "adapter.mode=full", ["rollout.groups_per_step=1"]
 
 
 @pytest.fixture(scope="module")
@@ -73,29 +75,33 @@ def test_planned_memory_of_two_processes_is_within_15_percent_of_the_fuller_one(
     assert row["memory_ratio"] == pytest.approx(1, abs=0.15)
 
 
-@pytest.mark.parametrize("shard", [2, 8])
-def test_a_rank_holds_its_share_of_the_weights_and_gets_the_others_in_every_call(check: ModuleType, shard: int) -> None:
-    """A step of training with kl: forward and backward pass, and calls of "old" and "reference", gather all weights."""
-    settings = [*check.settings_of(False, True), f"parallel.shard={shard}", "rollout.steps=3"]
-    step = check.plan_of("toy", settings, shard).step
+def few_blocks(name: str, spread: Spread, *overrides: str) -> Step:
+    """The rehearsed step of a process with two of the denoiser's blocks."""
+    run = planner(name, "H100-80G", *overrides, *ONE_GROUP)
+    config, blocks = run._settings(()), run._stage.blueprint.blocks
+    return run._stage.rehearse(rehearsed(config, load_of(config, 1)), cuts(blocks)[0], spread)
+
+
+def test_a_rank_holds_its_share_of_the_weights_and_gets_the_others_in_every_call(check: ModuleType) -> None:
+    """A step of training with kl: forward and backward pass, and calls of "old" and "reference", gather all weights.
+
+    A rollout gathers them three times, or once where they stay.
+    """
+    settings = [*check.settings_of(False, True), "rollout.steps=3"]
+    step, keeping = (few_blocks("toy", Spread(8, keeps_gathered=keeps), *settings) for keeps in (False, True))
     weights = 4 * step.parameters  # float32
-    others = weights * (shard - 1) / shard
-    assert step.held["denoiser"] == pytest.approx(weights / shard, rel=0.01)
-    assert step.work["train"].weights == pytest.approx(4 * others, rel=0.01)
-    assert step.work["denoise"].weights + step.work["rest"].weights == pytest.approx(3 * others, rel=0.01)
-
-
-def test_weights_that_a_gpu_keeps_are_gathered_once_for_all_calls_of_a_rollout(check: ModuleType) -> None:
-    settings = [*check.settings_of(False, False), "parallel.shard=2", "rollout.steps=3"]
-    roomy, small = planner("toy", "2xH100-80G", *settings, FLOAT).plan().step, check.plan_of("toy", settings, 2).step
-    assert 2.5 < small.work["denoise"].weights / roomy.work["denoise"].weights < 3.5
-    assert roomy.work["denoise"].peak > small.work["denoise"].peak
+    others = weights * 7 / 8
+    assert step.held["denoiser"] == pytest.approx(weights / 8, rel=0.02)
+    assert step.work["train"].weights == pytest.approx(4 * others, rel=0.02)
+    assert step.work["denoise"].weights + step.work["rest"].weights == pytest.approx(3 * others, rel=0.02)
+    assert keeping.work["denoise"].weights == pytest.approx(step.work["denoise"].weights / 3)
+    assert keeping.work["denoise"].peak > step.work["denoise"].peak
+    assert keeping.group == pytest.approx(step.group, rel=0.02)
 
 
 def test_ranks_that_share_tokens_compute_their_share_of_a_call(check: ModuleType) -> None:
-    settings = [*check.settings_of(False, True), "rollout.steps=3", "rollout.groups_per_step=1"]
-    alone = check.plan_of("toy", settings, 1).step
-    shared = check.plan_of("toy", [*settings, "parallel.context=2"], 2).step
+    settings = [*check.settings_of(False, True), "rollout.steps=3"]
+    alone, shared = (few_blocks("toy", Spread(context=count), *settings) for count in (1, 2))
     for name in ("denoise", "train"):
         assert shared.work[name].flops == pytest.approx(alone.work[name].flops / 2, rel=0.1)
         assert shared.work[name].tokens > 0 == alone.work[name].tokens
@@ -125,42 +131,19 @@ def test_a_group_waits_with_its_latents_unless_it_is_trained_on_at_once(
 
 
 def test_weights_are_spread_over_a_node_before_they_are_quantised_which_cannot_be_spread() -> None:
-    node, one = (planner("toy", gpus, "rollout.steps=2") for gpus in ("8xRTX4090-24G", "1xRTX4090-24G"))
-    spread, quantised = node._ways(node.plan())
-    assert spread.index("parallel.shard=8") < spread.index("memory.gradient_checkpointing=true")
+    config = load_config("flux2_klein")
+    spread, quantised = planner("flux2_klein", "8xRTX4090-24G").ways(config)
+    assert spread.index("parallel.shard=8") < spread.index("memory.offload=true")
     assert "memory.quantize=nf4" in quantised
     assert not any("quantize" in change for change in spread) and not any("shard" in change for change in quantised)
-    assert one._ways(one.plan()) == [quantised]
+    assert planner("flux2_klein", "1xRTX4090-24G").ways(config) == [quantised]
 
 
 @pytest.mark.long
 def test_flux2_klein_can_be_trained_on_quantised_weights() -> None:
     """Its layers have no biases: the first weights in a number format of their own would be those of the LoRA."""
-    whole, packed = (planner("flux2_klein", "H100-80G", *more).plan() for more in ([], ["memory.quantize=nf4"]))
-    assert packed.step.held["denoiser"] == pytest.approx(whole.step.held["denoiser"] * (0.5 + 4 / 64) / 2, rel=0.05)
-
-
-def test_what_is_linear_in_two_kinds_of_blocks_is_told_by_three_points() -> None:
-    blocks = {"num_layers": 19, "num_single_layers": 38}
-    points = cuts(blocks)
-    values = [7.0 + 3 * point["num_layers"] + 5 * point["num_single_layers"] for point in points]
-    assert len(points) == 3
-    assert extrapolated(values, points, blocks) == 7 + 3 * 19 + 5 * 38
-    assert cuts({"num_layers": 4}) == [{"num_layers": 4}]
-
-
-def test_three_planned_blocks_are_those_that_two_and_four_say(check: ModuleType) -> None:
-    """A denoiser's memory, operations and calls are linear in its blocks: the toy has five."""
-    settings = [*check.settings_of(True, True), "rollout.group_size=4", "rollout.steps=3"]
-    few = planner("toy", "H100-80G", *settings)
-    stage, config = few._stage, load_config("toy", [*settings, "rollout.groups_per_step=1"])
-    two, three, four = (stage.rehearse(config, {"num_layers": count}) for count in (2, 3, 4))
-    for name in ("denoise", "train"):
-        middle, ends = three.work[name], [step.work[name] for step in (two, four)]
-        for fact in ("flops", "bytes", "calls", "peak"):
-            mean = sum(getattr(end, fact) for end in ends) / 2
-            assert getattr(middle, fact) == pytest.approx(mean, rel=0.01), (name, fact)
-    assert three.held == {name: pytest.approx((two.held[name] + four.held[name]) / 2) for name in three.held}
+    step = few_blocks("flux2_klein", Spread(), "memory.quantize=nf4", "rollout.group_size=4")
+    assert step.held["denoiser"] == pytest.approx(step.parameters * (0.5 + 4 / 64), rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,8 @@ def plan(
     """Plan a run without weights or a GPU: memory, time and cost of a step, and the settings that make it fit.
 
     The trainer's own step is run on tensors without memory, with a few of the denoiser's blocks, for the editors of the
-    presets and for any pipeline folder. Settings that are not known, such as memory.compile and parallel.shard, are
-    refused. All figures are planned; none is measured.
+    presets and for any pipeline folder. Settings that are not known, such as memory.compile, are refused. All figures
+    are planned; none is measured.
     """
     from editr1.config.loading import load_config
     from editr1.planning.command import plan_run

@@ -165,9 +165,10 @@ class Planner:
     def _spread(self, config: Config) -> Spread:
         """What a process shares, as `open_config_editor` does it."""
         shard, memory = config.parallel.shard, config.memory
-        whole = self._stage.denoiser(memory) if shard > 1 else 0
         encoders = 1 if memory.offload or memory.cache is not None else shard
-        return Spread(shard, config.parallel.context, encoders, is_roomy(self.gpus.kind.memory * GB, whole))
+        keeps = shard > 1 and config.adapter.mode == "lora"  # full policies gather weights in every call
+        keeps = keeps and is_roomy(self.gpus.kind.memory * GB, self._stage.denoiser(memory))
+        return Spread(shard, config.parallel.context, encoders, keeps)
 
     def fit(self, plan: Plan) -> tuple[list[str], Plan]:
         """The changes, each of which lowers the peak of memory, until the run fits or none is left; their plan.
@@ -175,7 +176,7 @@ class Planner:
         Weights are spread over the GPUs of a node first; quantised ones, which cannot be spread, come after that.
         """
         ways = []
-        for changes in self._ways(plan):
+        for changes in self.ways(plan.config):
             ways.append(self._search(plan, changes))
             if ways[-1][1].fits:
                 return ways[-1]
@@ -200,17 +201,19 @@ class Planner:
                 continue
             if better.peak < plan.peak:
                 adopted, plan = trial, better
+        if plan.config != self._settings(adopted):  # its weights alone do not fit
+            plan = self.plan(adopted)
         return self._cached(adopted, plan)
 
-    def _ways(self, plan: Plan) -> list[list[str]]:
+    def ways(self, config: Config) -> list[list[str]]:
         """What may save memory, in the order in which it is tried: that which costs the least time first."""
-        memory, shard = plan.config.memory, plan.config.parallel.shard
+        memory, shard, is_lora = config.memory, config.parallel.shard, config.adapter.mode == "lora"
         changes = {
-            "optim.micro_batch=1": plan.config.optim.micro_batch > 1,
+            "optim.micro_batch=1": config.optim.micro_batch > 1,
             f"parallel.shard={self.gpus.count}": shard == 1 < self.gpus.count and memory.quantize is None,
             "memory.gradient_checkpointing=true": not memory.gradient_checkpointing,
             "memory.offload=true": not memory.offload,
-            "memory.quantize=nf4": memory.quantize is None and plan.config.adapter.mode == "lora" and shard == 1,
+            "memory.quantize=nf4": memory.quantize is None and is_lora and shard == 1,
             "memory.vae_tiling=true": not memory.vae_tiling,
         }
         usable = [change for change, is_new in changes.items() if is_new]

@@ -224,6 +224,7 @@ class Stage:
 
         def backward(whole: Callable[..., Any], *args: Any) -> Any:
             nonlocal group
+            shadow.hold(tensors_of(editor.denoiser), "gathered")  # what stays of the rollout, once for all groups
             group = shadow.alive[ACTIVATIONS]
             with shadow.during("train"):
                 return whole(*args)

@@ -19,6 +19,7 @@ STEPS = 40
 PARTS = {
     "nft": {"loss_pos": 2.0, "loss_neg": 2.1},
     "awm": {"policy": -0.2, "clipped": 0.1, "kl_old": 0.03},
+    "grpo": {"policy": -0.02, "clipped": 0.1},
 }
 
 

@@ -133,17 +133,16 @@ def test_training_without_evaluation_leaves_its_sections_out_with_a_sentence(tmp
     assert "DiffusionNFT, β 1, KL 1, filter “paper”" in page
 
 
-def test_charts_of_the_loss_are_those_of_the_algorithm_of_the_run(tmp_path: Path) -> None:
-    write_metrics(tmp_path, algorithm="awm")
+@pytest.mark.parametrize(("name", "title", "more"), [("awm", "AWM", 1), ("grpo", "Flow-GRPO", 0)])
+def test_charts_of_the_loss_are_those_of_the_algorithm_of_the_run(
+    tmp_path: Path, name: str, title: str, more: int
+) -> None:
+    write_metrics(tmp_path, algorithm=name)
     page = write_report(tmp_path).read_text(encoding="utf-8")
-    parts = [
-        "Policy loss",
-        "Share of clipped ratios",
-        "Distance to the untrained editor (KL)",
-        "Distance to the sampling policy",
-    ]
-    assert chart_titles(page)[-7:] == ["Loss", *parts, "Gradient norm", "Update norm"]
-    assert "AWM, KL 1, filter “paper”" in page and "DiffusionNFT" not in page
+    parts = ["Policy loss", "Share of clipped ratios", "Distance to the untrained editor (KL)"]
+    parts += ["Distance to the sampling policy"] * more
+    assert chart_titles(page)[-6 - more :] == ["Loss", *parts, "Gradient norm", "Update norm"]
+    assert f"{title}, KL 1, filter “paper”" in page and "DiffusionNFT" not in page
 
 
 def test_run_from_before_algorithms_had_names_is_diffusion_nft(tmp_path: Path) -> None:

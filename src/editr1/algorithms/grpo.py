@@ -14,8 +14,8 @@ and without 1 / std, by which it would differ from step to step; -min(..) of row
 
 `window` is that of Flow-GRPO-Fast, with a place drawn for each group, or of MixGRPO (arXiv 2507.21802), moving on.
 
-Read: the published code of Flow-GRPO, which has all of this but MixGRPO's window; its log p of "cps" lacks the factor
-1 / (2 std^2), ours is the Gaussian's. Not verified: the equations of the papers of MixGRPO and GRPO-Guard, read in
+Read: the published code of Flow-GRPO (its log p of "cps" lacks the factor 1 / (2 std^2), ours is the Gaussian's), and
+of the guard a descendant of that code. Not verified: the equations of the papers of MixGRPO and GRPO-Guard, read in
 abstracts and descriptions. Left out: noise in the last step, one start for a whole group, several optimiser steps on
 one set of rollouts, MixGRPO's faster solver behind its window, guidance above 1.
 

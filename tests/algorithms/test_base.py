@@ -72,6 +72,24 @@ def test_micro_batches_weighted_by_their_share_of_rows_give_the_whole(name: str)
     torch.testing.assert_close(total, torch.stack([whole, *parts.values()]))
 
 
+@pytest.mark.parametrize("kind", [kind for kind in find_algorithms().values() if kind.compares])
+@pytest.mark.parametrize("stratified", [False, True])
+@pytest.mark.parametrize("timesteps", ["sampler", "uniform"])
+def test_edits_that_are_compared_share_level_and_noise_and_are_side_by_side(
+    kind: type[Algorithm], stratified: bool, timesteps: str
+) -> None:
+    settings = {"name": kind.model_fields["name"].default, "timesteps": timesteps, "timesteps_per_image": 3}
+    algorithm, given = kind.model_validate({**settings, "stratified": stratified}), edits(0.5, math.nan, -1.0, 0.0)
+    rows = rows_of(algorithm, given)
+    n, eps = rows.unit, rows.target + rows.x0
+    assert n == algorithm.unit(given.advantages) == {"dpo": 2}.get(algorithm.name, 3) and len(rows) == 3 * n
+    assert torch.equal(rows.t, rows.t[::n].repeat_interleave(n)) and len(rows.t.unique()) == 3
+    torch.testing.assert_close(eps, eps[::n].repeat_interleave(n, dim=0), rtol=1e-3, atol=1e-4)
+    assert torch.equal(rows.x0, given.latents[algorithm.choose(given.advantages) * 3])
+    assert torch.equal(rows.advantages, given.advantages[algorithm.choose(given.advantages) * 3])
+    assert [(len(some), some.unit) for some in rows.split(2 * n + 1)] == [(2 * n, n), (n, n)]
+
+
 def test_rows_hold_every_scored_edit_at_its_levels_with_its_advantage() -> None:
     algorithm, given = NFT(timesteps_per_image=2), edits(0.5, math.nan, -1.0, 0.0)
     rows = rows_of(algorithm, given)

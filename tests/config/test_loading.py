@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -246,3 +247,34 @@ def test_toy_names_the_shipped_models_with_their_own_area_and_words(file: Path) 
     ranking = load_config(file, ["judge.path=toy", "judge.method=ranking"])
     assert ranking.judge is not None and ranking.judge.template == "full"  # its words are its own
     assert load_config(file).editor.pixels == 512 * 512
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (
+            ["name=dgpo", "kl_share=0.5"],
+            "algorithm.kl_share=0.5 makes no sense with algorithm 'dgpo': its loss needs the",
+        ),
+        (
+            ["name=dpo", "informative=0.5"],
+            "algorithm.informative=0.5 makes no sense with algorithm 'dpo': it trains on two",
+        ),
+        (["name=rft", "rescaled=true"], "algorithm.rescaled=True makes no sense with algorithm 'rft': its loss has no"),
+    ],
+)
+def test_a_setting_that_an_algorithm_cannot_use_is_refused_with_the_reason(overrides: list[str], reason: str) -> None:
+    with pytest.raises(UserError, match=re.escape(reason)):
+        load_config("toy", [f"algorithm.{override}" for override in overrides])
+
+
+@pytest.mark.parametrize(("name", "least"), [("crd", 12), ("dgpo", 12), ("dpo", 2)])
+def test_a_call_must_hold_the_edits_that_are_compared(name: str, least: int) -> None:
+    settings = [f"algorithm.name={name}", "data.path=x"]
+    load_config("flux_kontext", [*settings, f"optim.micro_batch={least}"])
+    message = (
+        f"optim.micro_batch={least - 1} is less than the {least} edits of a group that algorithm '{name}' compares"
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_config("flux_kontext", [*settings, f"optim.micro_batch={least - 1}"])
+    load_config("flux_kontext", ["algorithm.name=rft", *settings[1:], "optim.micro_batch=1"])

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image as Images
 from PIL import ImageDraw
 
+from editr1.algorithms.base import find_algorithms
 from editr1.config.loading import dump_config, load_config
 from editr1.evaluation.heldout.rows import SOURCE, EditRow, RowStore
 from editr1.evaluation.paired import summarise
@@ -29,7 +30,8 @@ def write_metrics(folder: Path, steps: int = STEPS, algorithm: str = "nft") -> N
     config = load_config("toy", [f"out={folder}", f"algorithm.name={algorithm}"])
     (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     rng = np.random.default_rng(0)
-    rows = [_metrics_row(step, rng) | PARTS[algorithm] for step in range(1, steps + 1)]
+    parts = PARTS.get(algorithm) or {name: 0.2 for name in find_algorithms()[algorithm].parts if name != "kl"}
+    rows = [_metrics_row(step, rng) | parts for step in range(1, steps + 1)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image as Images
 
+from editr1.algorithms.base import find_algorithms
 from editr1.errors import UserError
 from editr1.report.run import DRIFT, pair_gallery, write_report
 from editr1.report.run_folder import read_run
@@ -143,6 +144,14 @@ def test_charts_of_the_loss_are_those_of_the_algorithm_of_the_run(
     parts += ["Distance to the sampling policy"] * more
     assert chart_titles(page)[-6 - more :] == ["Loss", *parts, "Gradient norm", "Update norm"]
     assert f"{title}, KL 1, filter “paper”" in page and "DiffusionNFT" not in page
+
+
+@pytest.mark.parametrize("name", ["crd", "dgpo", "dpo", "rft"])
+def test_every_part_of_a_loss_has_its_chart_and_the_page_names_the_algorithm(tmp_path: Path, name: str) -> None:
+    write_metrics(tmp_path, algorithm=name)
+    page, kind = write_report(tmp_path).read_text(encoding="utf-8"), find_algorithms()[name]
+    assert chart_titles(page)[-3 - len(kind.parts) :] == ["Loss", *kind.parts.values(), "Gradient norm", "Update norm"]
+    assert f"{kind.title}, " in page and "DiffusionNFT" not in page
 
 
 def test_run_from_before_algorithms_had_names_is_diffusion_nft(tmp_path: Path) -> None:

@@ -219,6 +219,36 @@ def test_a_policy_is_asked_only_where_its_answer_is_used(make: Make, kl: float, 
     assert calls == 2 * group + 2 * group + 2 * late  # the old policy is the trained one in the first two steps
 
 
+@pytest.mark.parametrize(
+    ("name", "early", "late"),
+    [
+        ("awm", [], ["old"]),
+        ("crd", [], ["old"]),
+        ("dgpo", ["reference"], ["reference"]),
+        ("dpo", ["reference"], ["reference"]),
+        ("rft", [], []),
+    ],
+)
+def test_an_algorithm_asks_no_more_than_its_loss_needs_and_the_sampling_policy_only_off_policy(
+    make: Make, name: str, early: list[str], late: list[str]
+) -> None:
+    trainer = make(steps=3, algorithm__name=name, algorithm__kl=0.0, rollout__groups_per_step=1, save_every=9)
+    with counted_rows(trainer.editor) as calls:
+        trainer.train()
+    edits = 1 if name == "rft" else G  # of two edits, one is better than their mean
+    asked = [policy for others in (early, early, late) for policy in ("default", *others)]
+    assert calls == [(policy, policy == "default", edits * T) for policy in asked]
+
+
+def test_a_step_without_a_preference_moves_nothing(make: Make) -> None:
+    judge = RedJudge(lambda call, scores: [Score(0.5)] * len(scores))
+    for name in ("dpo", "rft"):
+        trainer = make(judge=judge, out=name, steps=1, algorithm__name=name)
+        trainer.train()
+        (row,) = read_lines(trainer.out / "metrics.jsonl")
+        assert (row["loss"], row["groups_kept"], row["update_norm"]) == (None, 2, 0)
+
+
 @pytest.mark.parametrize("name", sorted(find_algorithms()))
 def test_every_algorithm_trains_through_the_same_loop_and_goes_on_exactly(
     make: Make, tmp_path: Path, name: str

@@ -200,7 +200,7 @@ class Algorithm(BaseModel, ABC):
     def _sensible(self) -> Algorithm:
         for setting, reason in self.senseless.items():
             if (value := getattr(self, setting)) != type(self).model_fields[setting].default:
-                raise ValueError(f"algorithm.{setting}={value} has no sense with algorithm {self.name!r}: {reason}")
+                raise ValueError(f"algorithm.{setting}={value} makes no sense with algorithm {self.name!r}: {reason}")
         return self
 
     @property

@@ -263,6 +263,7 @@ def test_equal_policies_are_normal_at_first_and_in_runs_on_policy() -> None:
     words = text(equal_policies, Case(healthy(2), CONFIG), wrong=False)
     assert "In steps 1 and 2" in words and "normal" in words and "algorithm.old_rate=0.01" in words
     assert equal_policies(Case(healthy(), CONFIG)) is None
+    assert equal_policies(Case(healthy(2), config("algorithm.name=rft"))) is None  # its loss has no sampling policy
     words = text(equal_policies, Case(healthy(), config("algorithm.old_rate=0")), wrong=False)
     assert "In all steps" in words
 

@@ -250,7 +250,10 @@ def equal_policies(case: Case) -> Finding | None:
     """The sampling policy is still the trained one, which is normal at first."""
     settings = case.config["algorithm"]
     rate = settings.get("old_rate")
-    if not case.rows or settings.get("name") not in find_algorithms() or (len(case.rows) > EARLY and rate):
+    kind = find_algorithms().get(settings.get("name"))
+    if not case.rows or kind is None or (len(case.rows) > EARLY and rate):
+        return None
+    if "old" not in kind.model_construct(**settings).asks(EARLY):
         return None
     if not rate or not settings["old_cap"]:
         text = "In all steps the sampling policy is the trained one (v = v_old), as algorithm.old_rate or old_cap is 0."

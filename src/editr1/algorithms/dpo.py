@@ -1,16 +1,17 @@
 """Online Diffusion-DPO (arXiv 2311.12908): the best edit of each group against its worst.
 
-Both are noised to the same level by the same noise, as in the published code. For w the better and l the worse:
+Both are noised to the same level by the same noise. For w the better and l the worse:
 
     m = 1/2 [ (e_w(v_ref) - e_w(v)) - (e_l(v_ref) - e_l(v)) ],    e(u) = |u - (eps - x0)|^2
     L = -mean log sigmoid(beta m) / beta + kl * |v - v_ref|^2
 
 |.|^2 is the mean over the N tokens and C channels of one image, and the velocity of flow matching takes the place of
-the paper's noise; beta is as in its code (there the factor T w(t) of Equation 14 is constant and inside beta). Dividing
-by beta is ours: it keeps the step independent of beta, so that `kl` and the clip of gradients mean what they mean
-elsewhere. At v = v_ref, and for beta -> 0, the gradient is that of (e_w(v) - e_l(v)) / 4. A group without a best edit,
-whose edits all have the same advantage, has no rows. How much better an edit is does not count, so `adv_clip` has no
-effect and `std` one on the filter alone.
+the paper's noise; its factor T w(t) is constant here and inside beta. Scale, 1/2 and the shared noise are those of
+Flow-Factory (X-GenGroup); the authors' own code could not be read. Dividing by beta is ours: it keeps the step
+independent of beta, so that `kl` and the clip of gradients mean what they mean elsewhere. At v = v_ref, and for
+beta -> 0, the gradient is that of (e_w(v) - e_l(v)) / 4. A group without a best edit, whose edits all have the same
+advantage, has no rows. How much better an edit is does not count, so `adv_clip` has no effect and `std` one on the
+filter alone.
 
 Letters: B rows (best and worst side by side), N tokens, C channels.
 """

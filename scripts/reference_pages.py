@@ -62,7 +62,15 @@ def sections() -> Iterator[Section]:
             for kind, section in KINDS.items():
                 yield f"{name}.NAME.", f"rewards, kind: {kind}", section
         else:
-            yield from ((f"{name}.", name, section) for section in _below(field))
+            yield from _nested(name, field)
+
+
+def _nested(name: str, field: FieldInfo) -> Iterator[Section]:
+    """The section that a field holds, and those within it."""
+    for section in _below(field):
+        yield f"{name}.", name, section
+        for inner, below in section.model_fields.items():
+            yield from _nested(f"{name}.{inner}", below)
 
 
 def _below(field: FieldInfo) -> list[type[BaseModel]]:

@@ -28,7 +28,6 @@ Keys of benchmarks/results.json:
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -48,7 +47,7 @@ from editr1.config.settings import Config, OptimConfig, RolloutConfig
 from editr1.evaluation.heldout.measure import EvalSettings, measure_edits, toy_oracle
 from editr1.evaluation.heldout.rows import read_rows
 from editr1.evaluation.paired import change, same_edits
-from editr1.files import locked, read_lines, write_file
+from editr1.files import in_turn, locked, read_lines, write_file
 from editr1.toy.world import ToyDataset
 from editr1.training.run_files import LOCK, METRICS
 from editr1.training.trainer import Trainer
@@ -103,14 +102,6 @@ def train(folder: Path, way: str, seed: int, steps: Iterable[int], small: bool =
                 with trainer.ema.swap(), trainer.editor.policies.using("default"):
                     measure_weights(trainer, items, out / "evaluation" / f"step_{number:06d}", f"step_{number:06d}")
                 print(f"{way}, seed {seed}, step {number}: {curve_of(folder, out)[number]['delta']:+.4f}", flush=True)
-
-
-@contextmanager
-def in_turn(path: Path) -> Iterator[None]:
-    """One process at a time; the others wait, as for what is measured once for all of them."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def measure_weights(trainer: Trainer, items: int, out: Path, name: str) -> None:

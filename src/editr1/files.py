@@ -82,6 +82,15 @@ def locked(path: Path, held: bool = True) -> Iterator[None]:
             _held.set(around)
 
 
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """One process at a time; the others wait, as for what is made once for all of them. The file's folder is made."""
+    make_folder(path.parent)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _lock(path: Path) -> TextIO:
     """The file, open and locked."""
     try:

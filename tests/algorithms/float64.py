@@ -37,11 +37,11 @@ def gradient(loss: Callable[[Policies], Tensor], velocities: Policies) -> Tensor
 
 def finite_differences(loss: Callable[[Policies], float], velocities: Policies, step: float = 1e-6) -> Tensor:
     """The same from values of the loss alone."""
-    slopes = torch.zeros_like(velocities["default"])
+    slopes = torch.zeros_like(velocities["default"].detach())
     for place in np.ndindex(*slopes.shape):
         values = []
         for sign in (1, -1):
-            v = velocities["default"].clone()
+            v = velocities["default"].detach().clone()
             v[place] += sign * step
             values.append(loss({**velocities, "default": v}))
         slopes[place] = (values[0] - values[1]) / (2 * step)

@@ -140,8 +140,7 @@ def _tables(
     """Figures at equal steps, images and seconds; `usual` are the seconds of a step of the first variant."""
     seeds = sorted(own.keys() & first.keys())
     steps = {step: dict.fromkeys(seeds, (float(step), float(step))) for step in grid.points}
-    ends = {seed: min(own[seed].images[-1], first[seed].images[-1]) for seed in seeds}
-    least = min(ends.values(), default=0)
+    least = min((runs[seed].images[-1] for runs in (own, first) for seed in seeds), default=0)
     images = {least: {seed: (_step_of(own[seed], least), _step_of(first[seed], least)) for seed in seeds}}
     times = {}
     if ratio and usual:

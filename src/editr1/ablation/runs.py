@@ -7,7 +7,6 @@ its figures are the same however many of them run side by side.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -28,13 +27,14 @@ from editr1.editors.policies import START
 from editr1.errors import UserError
 from editr1.evaluation.heldout.measure import EvalSettings, measure_edits, toy_oracle
 from editr1.evaluation.heldout.rows import EditRow
-from editr1.files import JsonLines, loader, locked, make_folder, read_lines
+from editr1.files import JsonLines, in_turn, loader, locked, read_lines
 from editr1.toy.world import ToyDataset
 from editr1.training.checkpoint import fixed_settings
 from editr1.training.datasets import open_datasets
 from editr1.training.log import StepProgress
 from editr1.training.open import open_trainer
 from editr1.training.run_files import AFTER, BETWEEN, LOCK, METRICS
+from editr1.training.step_row import groups_made
 from editr1.training.trainer import Trainer
 
 GAINS, UNTRAINED = "gains.jsonl", "untrained"
@@ -109,7 +109,7 @@ def train_one(grid: Grid, variant: str, seed: int, out: Path) -> Iterator[Measur
     trainer = open_trainer(config, training)
     trainer.progress = StepProgress(trainer.step, config.steps, quiet=True)
     items = _toy_items(grid, config) if own_items is None else choose(own_items, grid.items)
-    with _in_turn(start_of(grid, config, out).path.parent):
+    with in_turn(out / LOCK):
         _measure_start(grid, trainer, items, start_of(grid, config, out))
     for step in left:
         trainer.train(until=step)
@@ -153,7 +153,7 @@ def _images(config: Config) -> int:
     """Edits that the steps of a run have made: of all groups, dropped ones too."""
     path, per_group = config.out / METRICS, config.rollout.group_size + (config.rollout.scouts or 0)
     rows = read_lines(path) if path.exists() else []
-    return per_group * sum(row["groups_kept"] + sum(row["dropped"].values()) for row in rows)
+    return per_group * sum(map(groups_made, rows))
 
 
 def _toy_items(grid: Grid, config: Config) -> ToyDataset:
@@ -174,11 +174,3 @@ def _taken(folder: Path) -> Iterator[bool]:
                 raise
             free = False
         yield free
-
-
-@contextmanager
-def _in_turn(folder: Path) -> Iterator[None]:
-    """One process at a time; the others wait, as for what is measured once for all of them."""
-    with (make_folder(folder) / LOCK).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,0 +1,235 @@
+"""The page of results, docs/results.md, from the grids that were run: `python benchmarks/claims.py`.
+
+    editr1 ablate benchmarks/grids/NAME.yaml --out OUT
+    python benchmarks/claims.py add NAME OUT
+
+"add" copies OUT/ablation.json to benchmarks/ablations/NAME.json, with command, date, commit, machine and versions, and
+writes the page again. `claims.yaml` holds what others have claimed and which difference of which grid speaks for it;
+whether the toy agrees is computed: the claimed sign, an interval without 0, at equal time if steps were timed, else at
+equal steps.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib as mpl
+import results
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from editr1.errors import UserError, parse_json, text_of
+from editr1.files import write_file
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+ABLATIONS, PAGE, PLOTS = HERE / "ablations", DOCS / "results.md", DOCS / "figures"
+MAIN = "algorithm"  # the grid that the README shows
+HACKING = "kl"  # the grid in which the judge's score and the oracle's part
+Entry = Mapping[str, Any]
+Ablations = Mapping[str, Entry]
+"""The contents of benchmarks/ablations by grid."""
+
+
+class Claim(BaseModel):
+    """What was claimed of real editors, and the difference on the toy that speaks for it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    claim: str
+    source: str
+    grid: str
+    variant: str
+    """Compared with the grid's first one."""
+    expected: Literal["less", "more"]
+    """Its gain, if the claim holds."""
+
+
+def read_claims(folder: Path = HERE) -> list[Claim]:
+    """All claims, in the order of the page."""
+    text = (folder / "claims.yaml").read_text(encoding="utf-8")
+    return TypeAdapter(list[Claim]).validate_python(yaml.safe_load(text))
+
+
+def read_ablations(folder: Path = ABLATIONS) -> dict[str, Any]:
+    """What the grids have shown, by their names."""
+    return {path.stem: parse_json(text_of(path), str(path)) for path in sorted(folder.glob("*.json"))}
+
+
+def add(name: str, out: Path, folder: Path = ABLATIONS) -> Path:
+    """Copy the figures of a grid, and say how they were made.
+
+    Raises:
+        UserError: There are none, or they are another grid's.
+    """
+    path = out / "ablation.json"
+    if not path.exists():
+        raise UserError(f"{path} is missing; write it by: editr1 ablate benchmarks/grids/{name}.yaml --out {out}")
+    found, grid = parse_json(text_of(path), str(path)), HERE / "grids" / f"{name}.yaml"
+    title = yaml.safe_load(grid.read_text(encoding="utf-8"))["title"] if grid.exists() else None
+    if found["grid"]["title"] != title:
+        raise UserError(f"{path} holds {found['grid']['title']!r}, not what {grid} asks; give its own NAME")
+    made = results.origin(f"editr1 ablate benchmarks/grids/{name}.yaml --out {out.name}")
+    place = folder / f"{name}.json"
+    write_file(place, json.dumps({**found, "made": made}, indent=1).encode() + b"\n")
+    return place
+
+
+def figure_of(ablation: Entry, variant: str, measure: str = "oracle") -> tuple[str, Entry] | None:
+    """How a variant is compared with the first one, in words, and its figures: the last of equal time, else steps."""
+    found = ablation["variants"].get(variant, {})
+    for kind, words in (("seconds", "{} s of training"), ("steps", "step {}")):
+        places = {at: each[measure] for at, each in found.get(kind, {}).items() if each.get(measure)}
+        if places:
+            at = max(places, key=float)
+            return words.format(f"{float(at):g}"), places[at]
+    return None
+
+
+def place_of(ablation: Entry) -> str:
+    """Where the variants of a grid are compared, in words."""
+    found = figure_of(ablation, next(iter(ablation["variants"])))
+    return found[0] if found else ""
+
+
+def verdict(expected: str, interval: list[float]) -> str:
+    """Whether a difference with this interval agrees with what is expected."""
+    low, high = interval
+    if low <= 0 <= high:
+        return "no difference shown"
+    return "agrees" if (low > 0) == (expected == "more") else "**disagrees**"
+
+
+def judged(claims: list[Claim], ablations: Ablations) -> Iterator[dict[str, Any]]:
+    """Each claim with the toy's figures; without them where its grid was not run."""
+    for claim in claims:
+        found = figure_of(ablations[claim.grid], claim.variant) if claim.grid in ablations else None
+        at, entry = found or (None, None)
+        said = verdict(claim.expected, entry["more_ci95"]) if entry else "not run"
+        yield {"claim": claim, "at": at, "entry": entry, "verdict": said}
+
+
+def parting(ablation: Entry, variant: str) -> dict[str, Any] | None:
+    """Where a variant's oracle is at its best, and what its last step changed from there, for judge and oracle.
+
+    None without a later step.
+    """
+    steps = {int(at): each for at, each in ablation["variants"][variant]["steps"].items() if each.get("oracle")}
+    best = max(steps, key=lambda at: steps[at]["oracle"]["gain"])
+    last = max(steps)
+    if best == last:
+        return None
+    change = {name: steps[last][name]["gain"] - steps[best][name]["gain"] for name in ("oracle", "judge")}
+    return {"best": best, "last": last, **change}
+
+
+def words(entry: Entry, key: str) -> str:
+    """A gain, or how much more than the first variant's, with its interval."""
+    low, high = entry[{"gain": "ci95", "more": "more_ci95"}[key]]
+    return f"{signed(entry[key])} [{signed(low)}, {signed(high)}]"
+
+
+def signed(value: float) -> str:
+    """A change, three decimals."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def page(claims: list[Claim], ablations: Ablations) -> str:
+    """docs/results.md."""
+    loader = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    loader.filters |= {"figures": words, "signed": signed}
+    return loader.get_template("results.md.j2").render(
+        claims=list(judged(claims, ablations)),
+        grids={name: sheet_of(each) for name, each in ablations.items()},
+        partings={name: parting(ablations[HACKING], name) for name in ablations[HACKING]["variants"]}
+        if HACKING in ablations
+        else {},
+        main=MAIN,
+        hacking=HACKING,
+    )
+
+
+def sheet_of(ablation: Entry) -> dict[str, Any]:
+    """A grid for the page: a row per variant with its figures by both measures, all at one place."""
+    rows = []
+    for name, each in ablation["variants"].items():
+        found = {measure: figure_of(ablation, name, measure) for measure in ("oracle", "judge")}
+        figures = {measure: entry[1] if entry else None for measure, entry in found.items()}
+        rows.append({"name": name, "settings": each["settings"], "timed": each["timed"], **figures})
+    seeds = max((row["oracle"]["seeds"] for row in rows if row["oracle"]), default=0)
+    timed = any(row["timed"] for row in rows)
+    return {**ablation, "rows": rows, "at": place_of(ablation), "seeds": seeds, "timed": timed}
+
+
+def plot_gains(axes: Axes, ablation: Entry) -> None:
+    """The oracle's gain of each variant with its interval, and the judge's beside it."""
+    names = [name for name in ablation["variants"] if figure_of(ablation, name)]
+    for shift, measure, colour in ((-0.15, "oracle", "#2563eb"), (0.15, "judge", "#d97706")):
+        for place, name in enumerate(names):
+            found = figure_of(ablation, name, measure)
+            if found:
+                entry = found[1]
+                error = [[entry["gain"] - entry["ci95"][0]], [entry["ci95"][1] - entry["gain"]]]
+                label = measure if place == 0 else None
+                axes.errorbar(entry["gain"], place + shift, xerr=error, fmt="o", ms=4, color=colour, label=label)
+    axes.axvline(0, color="#94a3b8", lw=0.8)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set(title=ablation["grid"]["title"], xlabel=f"gain on held-out items after {place_of(ablation)}")
+    axes.legend(fontsize=8)
+
+
+def plot_parting(axes: Axes, ablation: Entry) -> None:
+    """The judge's gain over steps, dashed, and the oracle's."""
+    for place, (name, each) in enumerate(ablation["variants"].items()):
+        for measure, style in (("oracle", "o-"), ("judge", "--")):
+            points = [(int(at), entry[measure]["gain"]) for at, entry in each["steps"].items() if entry.get(measure)]
+            label = name if measure == "oracle" else None
+            axes.plot(*zip((0, 0.0), *points, strict=True), style, ms=3, color=f"C{place}", label=label)
+    axes.set(title="Judge (dashed) and oracle", xlabel="step", ylabel="gain on held-out items")
+    axes.legend(fontsize=8)
+
+
+def draw(plot: Any, ablation: Entry, size: tuple[float, float]) -> bytes:
+    """An SVG; the same bytes for the same figures."""
+    with mpl.rc_context({"svg.hashsalt": "editr1", "font.size": 9}):
+        figure = Figure(figsize=size, layout="constrained")
+        plot(figure.add_subplot(), ablation)
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
+def write() -> None:
+    """Write the page and its plots."""
+    ablations = read_ablations()
+    write_file(PAGE, page(read_claims(), ablations).encode())
+    for name, plot in ((MAIN, plot_gains), (HACKING, plot_parting)):
+        if name in ablations:
+            write_file(PLOTS / f"{name}.svg", draw(plot, ablations[name], (7.5, 3.6)))
+
+
+def main() -> int:
+    """Add a grid if one is named, and write the page."""
+    match sys.argv[1:]:
+        case []:
+            pass
+        case ["add", name, out]:
+            print(add(name, Path(out)))
+        case _:
+            raise UserError("usage: python benchmarks/claims.py [add NAME OUT]")
+    write()
+    print(PAGE)
+    return 0
+
+
+if __name__ == "__main__":
+    results.finish(main)

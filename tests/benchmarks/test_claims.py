@@ -1,0 +1,144 @@
+"""benchmarks/claims.py: what the page of results says is what the committed figures say."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from editr1.errors import UserError
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def claims() -> Iterator[ModuleType]:
+    """The script, imported as `python benchmarks/claims.py` does."""
+    before = {*sys.modules}
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        yield import_module("claims")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+        for name in {*sys.modules} - before & {file.stem for file in BENCHMARKS.glob("*.py")}:
+            del sys.modules[name]
+
+
+def entry(gain: float, more: float, half: float = 0.01) -> dict[str, Any]:
+    """Figures of a variant."""
+    around = {"ci95": [gain - half, gain + half], "more_ci95": [more - half, more + half]}
+    return {"seeds": 3, "edits": 144, "gain": gain, "more": more, **around}
+
+
+def ablation(**variants: dict[int, tuple[float, float]]) -> dict[str, Any]:
+    """An ablation of the oracle's and the judge's gains by step."""
+    first = next(iter(variants.values()))
+    return {
+        "variants": {
+            name: {
+                "settings": [],
+                "timed": None,
+                "seconds": {},
+                "images": {},
+                "steps": {
+                    str(at): {"oracle": entry(oracle, oracle - first[at][0]), "judge": entry(judge, 0)}
+                    for at, (oracle, judge) in steps.items()
+                },
+            }
+            for name, steps in variants.items()
+        }
+    }
+
+
+def test_the_page_of_results_and_its_plots_are_what_the_committed_figures_make(claims: ModuleType) -> None:
+    found = claims.read_ablations()
+    assert claims.PAGE.read_text(encoding="utf-8") == claims.page(claims.read_claims(), found)
+    drawn = {file.stem for file in claims.PLOTS.glob("*.svg")}
+    assert {claims.MAIN, claims.HACKING} & {*found} <= drawn
+
+
+def test_every_claim_is_about_a_variant_of_a_shipped_grid_that_is_not_its_first(claims: ModuleType) -> None:
+    for claim in claims.read_claims():
+        variants = list(yaml.safe_load((BENCHMARKS / "grids" / f"{claim.grid}.yaml").read_text())["variants"])
+        assert claim.variant in variants[1:]
+
+
+def test_committed_figures_are_those_of_the_grids_as_they_are(claims: ModuleType) -> None:
+    for name, found in claims.read_ablations().items():
+        grid = yaml.safe_load((BENCHMARKS / "grids" / f"{name}.yaml").read_text())
+        assert found["grid"]["variants"] == grid["variants"]
+        assert found["grid"]["steps"] == grid["steps"]
+        assert {*found["variants"]} == {*grid["variants"]}
+
+
+@pytest.mark.parametrize(
+    ("expected", "interval", "said"),
+    [
+        ("more", [0.01, 0.02], "agrees"),
+        ("more", [-0.02, -0.01], "**disagrees**"),
+        ("less", [-0.02, -0.01], "agrees"),
+        ("less", [0.01, 0.02], "**disagrees**"),
+        ("less", [-0.01, 0.02], "no difference shown"),
+        ("more", [0.0, 0.02], "no difference shown"),
+    ],
+)
+def test_a_claim_is_judged_by_sign_and_interval(
+    claims: ModuleType, expected: str, interval: list[float], said: str
+) -> None:
+    assert claims.verdict(expected, interval) == said
+
+
+def test_variants_are_compared_at_equal_time_if_steps_were_timed_and_at_the_last_step_otherwise(
+    claims: ModuleType,
+) -> None:
+    found = ablation(usual={5: (0.1, 0.1), 10: (0.2, 0.2)}, other={5: (0.1, 0.1), 10: (0.3, 0.2)})
+    where, figures = claims.figure_of(found, "other")
+    assert (where, round(figures["more"], 9)) == ("step 10", 0.1)
+    found["variants"]["other"]["seconds"] = {
+        "40.0": {"oracle": entry(0.5, 0.4)},
+        "7.0": {"oracle": entry(0.4, 0.3)},
+        "90.0": {"oracle": None},
+    }
+    where, figures = claims.figure_of(found, "other")
+    assert (where, figures["more"]) == ("40 s of training", 0.4)
+    assert claims.figure_of(found, "missing") is None
+
+
+def test_judge_and_oracle_part_at_the_oracles_best_step(claims: ModuleType) -> None:
+    found = ablation(weak={10: (0.1, 0.1), 20: (0.3, 0.2), 30: (0.25, 0.4)}, strong={10: (0.1, 0.1), 20: (0.2, 0.2)})
+    parts = claims.parting(found, "weak")
+    assert (parts["best"], parts["last"]) == (20, 30)
+    assert (round(parts["oracle"], 9), round(parts["judge"], 9)) == (-0.05, 0.2)
+    assert claims.parting(found, "strong") is None
+
+
+def test_a_claim_whose_grid_was_not_run_says_so_and_has_no_figure(claims: ModuleType) -> None:
+    claim = claims.Claim(claim="It helps.", source="somebody", grid="kl", variant="kl_0", expected="more")
+    assert [each["verdict"] for each in claims.judged([claim], {})] == ["not run"]
+    page = claims.page([claim], {})
+    assert "| It helps. | somebody | kl | – | – | not run |" in page
+
+
+def test_figures_of_another_grid_and_missing_ones_are_refused(claims: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="missing; write it by: editr1 ablate"):
+        claims.add("kl", tmp_path, tmp_path)
+    (tmp_path / "ablation.json").write_text(json.dumps({"grid": {"title": "Another"}, "variants": {}}))
+    with pytest.raises(UserError, match="holds 'Another'"):
+        claims.add("kl", tmp_path, tmp_path)
+
+
+def test_what_is_added_holds_the_figures_and_how_they_were_made(claims: ModuleType, tmp_path: Path) -> None:
+    title = yaml.safe_load((BENCHMARKS / "grids" / "kl.yaml").read_text())["title"]
+    found = {"grid": {"title": title}, **ablation(usual={10: (0.1, 0.1)})}
+    (tmp_path / "ablation.json").write_text(json.dumps(found))
+    kept = json.loads(claims.add("kl", tmp_path, tmp_path / "kept").read_text())
+    assert {key: kept[key] for key in found} == found
+    assert kept["made"]["command"].startswith("editr1 ablate benchmarks/grids/kl.yaml")
+    assert {"torch", "diffusers"} <= {*kept["made"]["versions"]}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from editr1.algorithms.base import find_algorithms
 from editr1.editors.memory import compile_blocks
 from editr1.editors.open import open_editor
 from editr1.files import read_lines
@@ -60,7 +61,8 @@ def rewards(compares: bool = False) -> Judge:
 def trainer_of(editor: Path, out: Path, judge: Judge, compiled: bool = False, **changes: Any) -> Trainer:
     sizes = {"rollout__group_size": 4, "rollout__groups_per_step": 2, "failures__steps": 99, "save_every": 1}
     config = settings(**{**sizes, **changes})
-    opened = open_editor(editor, pixels=1024, dtype=getattr(torch, config.editor.dtype))
+    form = getattr(torch, config.editor.dtype)
+    opened = open_editor(editor, pixels=1024, dtype=form, guidance=config.editor.guidance)
     if compiled:
         compile_blocks(opened.denoiser)
     return Trainer(config, opened, judge, Colours(), out)
@@ -93,6 +95,30 @@ def test_a_judge_that_compares_edits_ranks_scouts_and_then_those_that_are_made_a
 ) -> None:
     rows = assert_goes_on_exactly(tiny_editor_path, tmp_path, partial(rewards, compares=True), **SCOUTS)
     assert all(row["scout_reward"] is not None and row["scout_order"] is not None for row in rows)
+
+
+@pytest.mark.parametrize("name", sorted(find_algorithms()))
+def test_every_algorithm_trains_all_weights_by_mixed_and_missing_rewards_and_goes_on_exactly(
+    tiny_editor_path: Path, tmp_path: Path, name: str
+) -> None:
+    rows = assert_goes_on_exactly(tiny_editor_path, tmp_path, algorithm__name=name, adapter__mode="full")
+    assert sum(row["unscored"] for row in rows) > 0 < sum(row["parts_unscored"]["other"] for row in rows)
+    assert any(row["update_norm"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "nft" else pytest.param(name, marks=pytest.mark.slow)
+        for name in find_algorithms()
+        if name != "grpo"
+    ],
+)
+def test_every_algorithm_but_that_of_trajectories_trains_with_guidance_and_goes_on_exactly(
+    tiny_editor_path: Path, tmp_path: Path, name: str
+) -> None:
+    rows = assert_goes_on_exactly(tiny_editor_path, tmp_path, algorithm__name=name, editor__guidance=4.0)
+    assert any(row["update_norm"] > 0 for row in rows)
 
 
 @pytest.mark.slow

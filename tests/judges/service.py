@@ -20,6 +20,7 @@ def service(replies: list[tuple[int, bytes]]) -> Iterator[tuple[str, list[dict[s
             bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             status, body = replies[min(len(bodies), len(replies)) - 1]
             self.send_response(status)
+            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from editr1.config.formula import parse_formula
 from editr1.config.settings import Config
 from editr1.data.samples import EditSample
 from editr1.editors.context import open_context, share_tokens
@@ -89,6 +90,14 @@ def flat_or_half_red(item: int, request: JudgeRequest) -> Score:
     return {1: Score(None, "no answer"), 3: Score(0.95)}.get(item, Score(redness(request) / 2))
 
 
+def gated() -> Judge:
+    """A product of two rewards, which one item lacks; the items of one task have another reward in its place."""
+    parts = {"red": (RedJudge(), 1.0), "kept": (silent_for(4), 1.0), "plain": (Judged(flat_or_half_red), 0.0)}
+    formula = parse_formula("red * (0.6 + 0.4 * kept)")
+    by_task = {"gated": {"remove": 0.0}, "plain": {"remove": 1.0}}
+    return MixedJudge(parts, by_task=by_task, products={"gated": (formula, 2.0)})
+
+
 PAPER = {"algorithm__filter": "paper", "algorithm__tau_sigma": 0.01}
 THRIFTY: dict[str, Any] = {
     "algorithm__kl_share": 0.4,
@@ -117,6 +126,14 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "all dropped": {**PAPER, "judge": flat_for(*range(5))},
     "some unscored": {"judge": silent_for(1, 4)},
     "mixed, one part fails": {"judge": half_red, "failures__steps": 99},
+    "a product, by task": {"judge": gated, "algorithm__std": "global", "failures__steps": 99},
+    "a product, by task, awm": {
+        "algorithm": {"name": "awm", "filter": "off", "timesteps_per_image": 2, "old_rate": 0.3, "std": "group"},
+        "judge": gated,
+        "rollout__scouts": 7,
+        "rollout__scout_steps": 2,
+        "failures__steps": 99,
+    },
     "a judge that compares": {"judge": Judged(red, compares=True), "rollout__groups_per_step": 1},
     "a remote judge": {"judge": Judged(red, remote=True)},
     "banned items": {**PAPER, "data__ban_solved": True, "judge": flat_for(0, 3)},

@@ -20,7 +20,7 @@ from editr1.judges.base import Judge, JudgeRequest, Score
 from editr1.judges.rewards.mixed import MixedJudge
 from editr1.training.trainer import Trainer
 from tests.training.runs import Colours, assert_same_run, redness, settings
-from tests.training.scenarios import PAPER, THRIFTY, Judged, flat_or_red
+from tests.training.scenarios import PAPER, THRIFTY, Judged, flat_or_red, gated
 
 SCOUTS = {"rollout__scouts": 6, "rollout__scout_steps": 2}
 SOLVED = {**PAPER, "data__ban_solved": True}
@@ -119,6 +119,19 @@ def test_every_algorithm_but_that_of_trajectories_trains_with_guidance_and_goes_
 ) -> None:
     rows = assert_goes_on_exactly(tiny_editor_path, tmp_path, algorithm__name=name, editor__guidance=4.0)
     assert any(row["update_norm"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("algorithm", ["awm", pytest.param("nft", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("std", ["group", pytest.param("global", marks=pytest.mark.slow)])
+def test_a_run_by_a_product_and_weights_by_task_goes_on_exactly(
+    tiny_editor_path: Path, tmp_path: Path, algorithm: str, std: str
+) -> None:
+    changes = {"algorithm__name": algorithm, "algorithm__std": std, "rollout__groups_per_step": 3}
+    rows = assert_goes_on_exactly(tiny_editor_path, tmp_path, gated, **changes)
+    assert all(set(row["reward_parts"]) == {"red", "kept", "plain", "gated"} for row in rows)
+    missing = [row["parts_unscored"] for row in rows]
+    assert sum(each["gated"] for each in missing) == sum(each["kept"] for each in missing) > 0
+    assert all(each["red"] == 0 for each in missing) and any(row["update_norm"] > 0 for row in rows)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from editr1.data.samples import EditSample
 from editr1.editors.editor import Rollout
 from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
-from editr1.judges.base import Judge, JudgeRequest, Score, SingleJudge, close
+from editr1.judges.base import Judge, JudgeRequest, Score, SingleJudge, Weights, close
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.prompts import load_prompt
 from editr1.judges.rewards.function import FunctionReward
@@ -112,7 +112,7 @@ def test_an_easy_reward_does_not_drown_a_hard_one() -> None:
     hard, easy = [0.50, 0.51, 0.50, 0.51], [0.0, 1.0, 1.0, 0.0]
     scores = [Score((h + e) / 2, parts={"judge": Score(h), "easy": Score(e)}) for h, e in zip(hard, easy, strict=True)]
     assign_rewards(made, scores)
-    assign_advantages([made], NFT(filter="off", std="group"), {"judge": 1.0, "easy": 1.0})
+    assign_advantages([made], NFT(filter="off", std="group"), Weights({"judge": 1.0, "easy": 1.0}))
     assert made.advantages is not None
     assert made.advantages.tolist() == pytest.approx([-math.sqrt(2), math.sqrt(2), 0, 0], abs=1e-4)
 
@@ -124,7 +124,7 @@ def test_a_part_that_no_edit_has_changes_nothing() -> None:
     assign_rewards(made, [Score(v, parts={"judge": Score(v), "ocr": Score(None, "nothing is quoted")}) for v in values])
     settings = NFT(filter="off", std="group")
     assign_advantages([alone], settings)
-    assign_advantages([made], settings, {"judge": 1.0, "ocr": 5.0})
+    assign_advantages([made], settings, Weights({"judge": 1.0, "ocr": 5.0}))
     assert made.advantages is not None and alone.advantages is not None
     assert made.advantages.tolist() == pytest.approx(alone.advantages.tolist(), abs=1e-6)
 

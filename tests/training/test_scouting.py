@@ -49,7 +49,7 @@ def test_the_best_and_the_worst_are_made_again_and_one_without_reward_only_for_w
 
 
 def rewarded(*rewards: float) -> Any:
-    return Rewarded(index=0, rewards=torch.tensor(rewards), parts={})
+    return Rewarded(index=0, task="", rewards=torch.tensor(rewards), parts={})
 
 
 def test_the_row_says_how_good_scouts_are_and_whether_their_order_holds() -> None:

@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from editr1.algorithms.advantages import Filter, Std, filter_groups, is_solved, normalise
-from editr1.algorithms.mixing import mix
+from editr1.algorithms.mixing import Shares, mix
 from editr1.algorithms.noise import StepNoise
 from editr1.algorithms.thrift import (
     draw_levels,
@@ -212,14 +212,14 @@ class Algorithm(BaseModel, ABC):
         self,
         rewards: Sequence[Tensor],
         parts: Mapping[str, Sequence[Tensor]] | None = None,
-        weights: Mapping[str, float] | None = None,
+        weights: Shares | None = None,
     ) -> Credit:
         """Advantages within groups, and the groups that are not worth training on.
 
         Args:
             rewards: [G] per group, in [0, 1], or NaN.
             parts: The rewards that were mixed into `rewards`, by name, likewise; each is normalised on its own.
-            weights: Of the parts, by name; none if there is one reward.
+            weights: Of the parts, by name, one each or one per group; none if there is one reward.
         """
         advantages = mix(parts or {}, weights, self.std) if weights else normalise(rewards, self.std)
         return Credit(advantages, filter_groups(rewards, self.filter, self.tau_mu, self.tau_sigma))

@@ -32,24 +32,24 @@ def score(
     from editr1.data.samples import EditSample
     from editr1.devices import pick_device
     from editr1.judges.base import JudgeRequest
-    from editr1.judges.mllm import MLLMJudge
+    from editr1.judges.criteria import CriteriaJudge
     from editr1.judges.open import open_judge, parse_judge
-    from editr1.judges.scoring import NO_YES, digits
 
     paths = (source, edit, *(reference or ()))
     before, after, *others = (read_picture(path, f"cannot read the picture {path}") for path in paths)
     request = JudgeRequest(EditSample(source.name, before, instruction, requirement, task, tuple(others)), after)
     scorer = open_judge(parse_judge(judge), pick_device("auto"))
-    if not isinstance(scorer, MLLMJudge):
+    if not isinstance(scorer, CriteriaJudge):
         raise UserError("judge score shows one edit; a ranking judge compares several: choose another method")
     announce(f"Asking {scorer.judge_id}")
     (result,) = scorer.score([request])
-    choices = NO_YES if scorer.method_name == "yes_no" else digits(scorer.scale)
-    prompts = [[part if isinstance(part, str) else "<image>" for part in ask.parts] for ask in scorer.asks(request)]
+    asks = scorer.asks(request)
+    shown = [(ask.system, *ask.parts) if ask.system else ask.parts for ask in asks]
+    prompts = [[part if isinstance(part, str) else "<image>" for part in parts] for parts in shown]
     report: dict[str, Any] = {
         "score": result.value,
         "reason": result.reason,
-        "probabilities": dict(zip(choices, result.probs, strict=True)) if result.probs else None,
+        "probabilities": dict(zip(asks[0].choices, result.probs, strict=True)) if result.probs else None,
         "bound": result.bound,
         "text": result.text,
         "criteria": {name: {"score": part.value, "reason": part.reason} for name, part in result.parts.items()},
@@ -112,9 +112,10 @@ def agree(
     from editr1.report.agreement import agreement_table, write_agreement_page
 
     settings = parse_judge(judge)
-    names = list(METHODS) if methods == "all" else methods.split(",") if methods else [settings.method]
-    if unknown := [name for name in names if name not in METHODS]:
-        raise UserError(f"--methods {unknown[0]}: there are {', '.join(METHODS)}, and all")
+    known = [settings.method] if settings.method == "template" else [*METHODS]
+    names = known if methods == "all" else methods.split(",") if methods else [settings.method]
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"--methods {unknown[0]}: there are {', '.join(known)}, and all")
     device = pick_device("auto")
     judges = {name: open_judge(settings.model_copy(update={"method": name}), device) for name in names}
     pairs = toy_pairs() if prefs == "toy" else read_pairs(Path(prefs))

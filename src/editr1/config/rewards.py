@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from editr1.config.formula import Formula, parse_formula
 from editr1.config.section import Section
 
 MethodName = Literal["score_logit", "yes_no", "score_sampling", "cot_logit", "cot_sampling"]
@@ -15,6 +17,7 @@ Scale = tuple[int, int]
 HIGHEST = 1000
 """The highest score that a scale may have."""
 Weight = Annotated[float, Field(gt=0, le=1e6)]
+MixWeight = Annotated[float, Field(ge=0, le=1e6)]
 ClipKind = Literal["clip_image", "clip_direction"]
 
 TOY_JUDGE = {"path": "toy:judge", "template": "brief", "order": "prefix", "batch_size": 48}
@@ -32,13 +35,18 @@ class JudgeConfig(Section):
     """The name under which the servers know the model."""
     api_key_env: str = "OPENAI_API_KEY"
     """The environment variable with the servers' key; no key is sent if it is not set."""
-    method: Literal[MethodName, "ranking"] = "score_logit"
+    method: Literal[MethodName, "template", "ranking"] = "score_logit"
     """How a reward is read: expectation over the score tokens' logits, P(yes) against no, a written number, either
-    after thoughts (cot), or the share of its group that an edit beats in pairs (ranking)."""
+    after thoughts (cot), as a template of your own says (template), or the share of its group that an edit beats in
+    pairs (ranking)."""
     scale: Scale = (0, 5)
     """Lowest and highest score that the model may give."""
     criteria: dict[str, Weight] = Field(default_factory=lambda: {"overall": 1.0}, min_length=1)
-    """Weight of each criterion of the template: overall, instruction, preservation, quality."""
+    """Weight of each criterion of the template: overall, instruction, preservation, quality, execution, consistency."""
+    criteria_by_task: dict[str, dict[str, Weight]] = Field(default_factory=dict)
+    """Criteria and weights, in place of those, for the items of a task: {style: {execution: 1}}."""
+    formula: str | None = None
+    """Of criteria, in place of their weighted mean: "execution * (0.6 + 0.4 * consistency)"; null for the mean."""
     samples: int = Field(default=1, gt=0, le=1000)
     """Answers averaged, for the methods that sample them."""
     template: str = "full"
@@ -58,8 +66,10 @@ class JudgeConfig(Section):
     """Attempts per question; if all fail, the edit gets no reward."""
     jpeg_quality: int | None = Field(default=None, ge=1, le=100)
     """Send images as JPEG of this quality; null for PNG, which loses nothing."""
-    weight: Weight = 1.0
+    weight: MixWeight = 1.0
     """Weight in the mix with `rewards`."""
+    weight_by_task: dict[str, MixWeight] = Field(default_factory=dict)
+    """That weight for the items of a task, where it differs; 0 leaves the judge out there."""
 
     @model_validator(mode="before")
     @classmethod
@@ -67,8 +77,8 @@ class JudgeConfig(Section):
         """The toy judge's name, and its own words where no others are given; ranking has words of its own."""
         if not isinstance(settings, dict) or settings.get("path") not in ("toy", TOY_JUDGE["path"]):
             return settings
-        scoring = _SCORING if settings.get("method") == "ranking" else ()
-        own = {name: value for name, value in TOY_JUDGE.items() if name not in scoring}
+        others = _SENSELESS.get(str(settings.get("method")), ())
+        own = {name: value for name, value in TOY_JUDGE.items() if name not in others}
         return {**own, **settings, "path": TOY_JUDGE["path"]}
 
     @property
@@ -77,9 +87,18 @@ class JudgeConfig(Section):
         return self.model or str(self.path)
 
     @property
+    def asked(self) -> tuple[str, ...]:
+        """The criteria that an edit may be asked about."""
+        if self.formula is not None:
+            return parse_formula(self.formula).names
+        every = (self.criteria, *self.criteria_by_task.values())
+        return tuple(dict.fromkeys(name for criteria in every for name in criteria))
+
+    @property
     def own_settings(self) -> str | None:
         """Settings beside method and words that change scores and differ from the defaults, as "samples=4"; or None."""
-        own = {name: getattr(self, name) for name in ("scale", "criteria", "samples", "source_size", "jpeg_quality")}
+        names = ("scale", "criteria", "criteria_by_task", "formula", "samples", "source_size", "jpeg_quality")
+        own = {name: getattr(self, name) for name in names}
         parts = [f"{name}={value}" for name, value in own.items() if value != getattr(JUDGE_DEFAULTS, name)]
         return ", ".join(parts) or None
 
@@ -94,21 +113,50 @@ class JudgeConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _ranking_has_its_own_words(self) -> JudgeConfig:
-        for name in _SCORING if self.method == "ranking" else ():
+    def _words_of_its_own(self) -> JudgeConfig:
+        for name in _SENSELESS.get(self.method, ()):
             if getattr(self, name) != getattr(JUDGE_DEFAULTS, name):
-                raise ValueError(f"judge.{name}: method ranking compares edits in words of its own; leave {name} out")
+                raise ValueError(f"judge.{name}: method {self.method} {_HAS[self.method]}; leave {name} out")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_weigh(self) -> JudgeConfig:
+        _check_weight(self.weight, self.weight_by_task, "judge")
+        if any(not criteria for criteria in self.criteria_by_task.values()):
+            raise ValueError("judge.criteria_by_task: a task has no criteria; name one, or leave the task out")
+        if self.formula is None:
+            return self
+        try:
+            parse_formula(self.formula)
+        except ValueError as error:
+            raise ValueError(f"judge.formula: {error}") from None
+        if self.criteria != JUDGE_DEFAULTS.criteria or self.criteria_by_task:
+            raise ValueError("judge.formula names its criteria itself; leave judge.criteria and criteria_by_task out")
         return self
 
 
-_SCORING = ("scale", "criteria", "samples", "template", "order")
-"""Settings of a judge that scores edits one by one."""
+def _check_weight(weight: float, by_task: Mapping[str, float], place: str) -> None:
+    if not any((weight, *by_task.values())):
+        raise ValueError(f"{place}: weight=0 counts for no task; leave it out, or name tasks in weight_by_task")
+
+
+_SENSELESS = {
+    "ranking": ("scale", "criteria", "criteria_by_task", "formula", "samples", "template", "order"),
+    "template": ("scale", "order"),
+}
+"""Settings of a judge that a method has no use for."""
+_HAS = {
+    "ranking": "compares edits in words of its own",
+    "template": "has words, order and range from judge.template",
+}
 JUDGE_DEFAULTS = JudgeConfig.model_construct()
 
 
 class _Reward(Section):
-    weight: Weight = 1.0
+    weight: MixWeight = 1.0
     """Weight in the mix."""
+    weight_by_task: dict[str, MixWeight] = Field(default_factory=dict)
+    """That weight for the items of a task, where it differs; 0 leaves the reward out there."""
     optional: bool = False
     """Whether edits without this reward are only counted; otherwise `failures` holds for it."""
 
@@ -125,11 +173,17 @@ class _Reward(Section):
                 raise ValueError(f"kind {own.get('kind')!r}: {rule}")
         return own
 
+    @model_validator(mode="after")
+    def _counts_somewhere(self) -> _Reward:
+        _check_weight(self.weight, self.weight_by_task, f"kind {getattr(self, 'kind', '')!r}")
+        return self
+
 
 _OWNERS = {
     "path": "path must name a model, function or URL, and belongs only to kinds that have one",
     "lora": '`lora` belongs to kind "editscore", and only there',
     "judge": '`judge` belongs to kind "judge", and only there',
+    "formula": '`formula` belongs to kind "product", and only there',
 }
 
 
@@ -198,13 +252,54 @@ class EditScoreConfig(_Reward):
     """Folder of EditScore's LoRA."""
 
 
-RewardConfig = Annotated[
-    JudgeRewardConfig | PreservationConfig | OcrConfig | ClipConfig | FunctionConfig | HttpConfig | EditScoreConfig,
-    Field(discriminator="kind"),
-]
+class ProductConfig(_Reward):
+    """A formula of the other rewards, as a gate; these count in it alone, and are reported by name."""
+
+    kind: Literal["product"] = "product"
+    """Kind of reward."""
+    formula: str
+    """Of names of rewards, "judge" among them, and numbers, with +, * and parentheses: "judge * (0.6 + 0.4 * kept)"."""
+
+
+MeasuredConfig = (
+    JudgeRewardConfig | PreservationConfig | OcrConfig | ClipConfig | FunctionConfig | HttpConfig | EditScoreConfig
+)
+"""A reward that looks at the edit."""
+RewardConfig = Annotated[MeasuredConfig | ProductConfig, Field(discriminator="kind")]
 """One more reward, mixed with the judge's."""
 KINDS: dict[str, type[_Reward]] = {
     kind: section
     for section in get_args(get_args(RewardConfig)[0])
     for kind in get_args(section.model_fields["kind"].annotation)
 }
+
+
+def mixed_of(judge: JudgeConfig | None, rewards: Mapping[str, RewardConfig]) -> dict[str, JudgeConfig | RewardConfig]:
+    """The settings of all rewards of a run, by name; that of its judge is "judge"."""
+    return {**({"judge": judge} if judge else {}), **rewards}
+
+
+def products_of(judge: JudgeConfig | None, rewards: Mapping[str, RewardConfig]) -> dict[str, Formula]:
+    """The formulas among the rewards of a run, by name.
+
+    Raises:
+        ValueError: One is none, or names what is no reward of the run, a product, or a reward with a weight of its own.
+    """
+    mixed = mixed_of(judge, rewards)
+    products = {name: own.formula for name, own in rewards.items() if isinstance(own, ProductConfig)}
+    known, formulas = [name for name in mixed if name not in products], dict[str, Formula]()
+    for name, text in products.items():
+        try:
+            formulas[name] = parse_formula(text)
+        except ValueError as error:
+            raise ValueError(f"rewards.{name}.formula: {error}") from None
+        for factor in formulas[name].names:
+            if factor in products:
+                raise ValueError(f"rewards.{name}.formula: {factor!r} is a formula itself; write it out")
+            if factor not in mixed:
+                there = ", ".join(known) or "none"
+                raise ValueError(f"rewards.{name}.formula: there is no reward {factor!r}; there are {there}")
+            if (mixed[factor].weight, mixed[factor].weight_by_task) != (1.0, {}):
+                place = factor if factor == "judge" else f"rewards.{factor}"
+                raise ValueError(f"{place}: it counts in rewards.{name} alone; leave weight and weight_by_task out")
+    return formulas

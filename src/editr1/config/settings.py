@@ -13,8 +13,9 @@ from editr1.algorithms.base import SchedulerName as SchedulerName
 from editr1.algorithms.nft import NFT
 from editr1.algorithms.noise import StepNoise as StepNoise
 from editr1.config.own_code import load_algorithm
-from editr1.config.rewards import JudgeConfig, JudgeRewardConfig, RewardConfig
+from editr1.config.rewards import JudgeConfig, JudgeRewardConfig, RewardConfig, products_of
 from editr1.config.section import Section, as_meant, is_toy
+from editr1.config.watching import FailureConfig, WatchConfig
 
 Split = Literal["sft", "rl", "heldout"]
 Level = Literal["small", "full"]
@@ -56,30 +57,6 @@ class EditorConfig(Section):
             return settings
         path = "toy:qwen-image-edit" if settings["path"] == "toy" else settings["path"]
         return {"pixels": TOY_PIXELS, **settings, "path": path}
-
-
-class FailureConfig(Section):
-    """When a judge that fails stops the run; holds for the reward as a whole and for each that is mixed into it."""
-
-    share: float = Field(default=0.5, gt=0, le=1)
-    """Share of a step's edits without reward above which the step fails."""
-    steps: int = Field(default=3, gt=0)
-    """Failing steps in a row that stop the run, with a checkpoint."""
-
-
-class WatchConfig(Section):
-    """A second judge that scores some edits. Its scores are not trained on; they show whether the first is fooled."""
-
-    judge: JudgeConfig
-    """The judge, with settings as those of `judge`; another model, or other words."""
-    every: int = Field(default=4, gt=0)
-    """One of so many edits of each group is scored."""
-
-    @model_validator(mode="after")
-    def _scores_one_edit(self) -> WatchConfig:
-        if self.judge.method == "ranking":
-            raise ValueError('watch.judge.method="ranking" compares the edits of a group; use one that scores an edit')
-        return self
 
 
 class DataConfig(Section):
@@ -326,6 +303,7 @@ class Config(Section):
             raise ValueError("judge is missing, and there are no rewards; give one of them")
         if self.judge is not None and "judge" in self.rewards:
             raise ValueError("rewards.judge: the name belongs to the judge itself; choose another one")
+        products_of(self.judge, self.rewards)
         return self
 
     @model_validator(mode="after")

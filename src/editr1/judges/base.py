@@ -55,6 +55,10 @@ class Score:
     seconds: float = field(default=0.0, compare=False)
 
 
+UNASKED = Score(None)
+"""The part of a score that has no weight for the item's task. It has no reason either: nothing is missing."""
+
+
 @runtime_checkable
 class Judge(Protocol):
     """Scores edits: one score per request, in the order of the requests.
@@ -106,7 +110,8 @@ def complete_scores(judge: Judge, requests: Sequence[JudgeRequest]) -> list[Scor
     optional = judge.optional if isinstance(judge, Mixing) else ()
 
     def complete(score: Score) -> Score:
-        missing = [name for name, part in score.parts.items() if part.value is None and name not in optional]
+        parts = {name: part for name, part in score.parts.items() if part is not UNASKED and name not in optional}
+        missing = [name for name, part in parts.items() if part.value is None]
         if score.value is None or not missing:
             return score
         return replace(score, value=None, reason="; ".join(f"{name}: {score.parts[name].reason}" for name in missing))
@@ -200,9 +205,36 @@ class Mixing(Protocol):
     def optional(self) -> Collection[str]: ...
 
 
-def weights_of(judge: object) -> Mapping[str, float]:
-    """Weight of each score that a judge mixes, by name; empty for a judge that mixes nothing."""
-    return judge.weights if isinstance(judge, Mixing) else {}
+@runtime_checkable
+class MixingByTask(Mixing, Protocol):
+    """As `Mixing`, with weights that differ by task: the one for a task is in `by_task`, by name and task, or usual."""
+
+    @property
+    def by_task(self) -> Mapping[str, Mapping[str, float]]: ...
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the scores that a judge mixes.
+
+    Attributes:
+        usual: By name.
+        by_task: By name and task, where it differs.
+    """
+
+    usual: Mapping[str, float]
+    by_task: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def of(self, name: str, task: str) -> float:
+        """The weight of a score for the items of a task."""
+        return self.by_task.get(name, {}).get(task, self.usual[name])
+
+
+def weights_of(judge: object) -> Weights | None:
+    """Weights of the scores that a judge mixes; None for a judge that mixes nothing."""
+    if not isinstance(judge, Mixing):
+        return None
+    return Weights(judge.weights, judge.by_task if isinstance(judge, MixingByTask) else {})
 
 
 @dataclass(frozen=True)
@@ -217,6 +249,7 @@ class Ask:
         seed: Seed of the sampling, if the temperature is above 0.
         any_spelling: Whether a choice counts in all of its `spellings` that are one token; the sum of their
             probabilities is read.
+        system: Text of a system message before it; none if it is empty.
     """
 
     parts: tuple[str | Image, ...]
@@ -225,6 +258,7 @@ class Ask:
     temperature: float = 0.0
     seed: int = 0
     any_spelling: bool = False
+    system: str = ""
 
     def spellings(self, choice: str) -> tuple[str, ...]:
         """The texts that count as this choice: with capitals, and each after a space too, if any spelling does."""

@@ -25,12 +25,10 @@ from editr1.config.rewards import (
     RewardConfig,
 )
 from editr1.errors import NOT_JSON, UserError, collect, first_line
-from editr1.judges.assembly import assemble, open_prompt
+from editr1.judges.assembly import Words, assemble, open_words
 from editr1.judges.base import Judge, JudgeRequest, close, scores_of
-from editr1.judges.methods import METHODS
-from editr1.judges.mllm import MLLMJudge
+from editr1.judges.criteria import CriteriaJudge
 from editr1.judges.models.remote import OpenAIModel
-from editr1.judges.prompts import Prompt
 from editr1.judges.rewards.editscore import backbone_of
 from editr1.judges.rewards.function import FunctionReward, open_own_judge
 from editr1.judges.rewards.http import HttpReward
@@ -65,7 +63,7 @@ def check_judge(settings: JudgeConfig, requests: Sequence[JudgeRequest]) -> list
         requests: Edits to ask about; ranking asks about two, any other method about the first.
     """
     try:
-        prompt = open_prompt(settings)
+        words = open_words(settings)
         if not settings.endpoints:
             _check_model(locate(str(settings.path)))
             return []
@@ -75,7 +73,7 @@ def check_judge(settings: JudgeConfig, requests: Sequence[JudgeRequest]) -> list
     judges: dict[str, Judge] = {}
     for url in settings.endpoints:
         with collect(faults):
-            judges[url] = _judge_at(url, settings, prompt)
+            judges[url] = _judge_at(url, settings, words)
     with ThreadPoolExecutor(THREADS, "judge-check") as pool, ExitStack() as stack:
         for judge in judges.values():
             stack.callback(close, judge)  # before the pool waits for its threads: one may be interrupted
@@ -126,17 +124,17 @@ def _check_json(file: Path) -> None:
         raise UserError(f"judge: {file} is broken ({first_line(error)}): copy the file again") from error
 
 
-def _judge_at(url: str, settings: JudgeConfig, prompt: Prompt) -> Judge:
+def _judge_at(url: str, settings: JudgeConfig, words: Words) -> Judge:
     """The judge at one of its servers alone, which is not asked often."""
     one = settings.model_copy(update={"endpoints": (url,), "tries": TRIES, "samples": 1})
-    return assemble(one, prompt, OpenAIModel(one))
+    return assemble(one, words, OpenAIModel(one))
 
 
 def _unanswered(judge: Judge, requests: Sequence[JudgeRequest]) -> str | None:
     """Why a judge gives no score; a sampled answer that is there but unclear is none of its faults."""
-    if not isinstance(judge, MLLMJudge):
+    if not isinstance(judge, CriteriaJudge):
         reasons = [score.reason for score in judge.score(requests[:2])]
-    elif METHODS[judge.method_name].sampled:
+    elif judge.sampled:
         reasons = [answer.reason for answer in judge.model.answer(judge.asks(requests[0]))]
     else:
         reasons = [score.reason for score in judge.score(requests[:1])]

@@ -17,17 +17,19 @@ from editr1.config.rewards import (
     HttpConfig,
     JudgeConfig,
     JudgeRewardConfig,
+    MeasuredConfig,
     OcrConfig,
     PreservationConfig,
-    RewardConfig,
+    ProductConfig,
+    mixed_of,
+    products_of,
 )
 from editr1.config.settings import Config
 from editr1.config.yaml_text import parse_yaml, read_yaml
 from editr1.devices import pick_device, pick_dtype
 from editr1.errors import UserError, first_problem
-from editr1.judges.assembly import assemble, open_prompt
+from editr1.judges.assembly import Words, assemble, choices_of, open_words
 from editr1.judges.base import MLLM, Ask, Judge
-from editr1.judges.methods import METHODS
 from editr1.judges.models.local import TransformersModel, load_processor
 from editr1.judges.models.remote import OpenAIModel
 from editr1.judges.models.tokens import choice_token_ids
@@ -47,9 +49,17 @@ def open_config_judge(config: Config) -> Judge:
     dtype = pick_dtype(config.editor.dtype, device)
     if config.judge is not None and not config.rewards:
         return open_judge(config.judge, device, dtype)
-    own = {"judge": (open_judge(config.judge, device, dtype), config.judge.weight)} if config.judge else {}
-    others = {name: (open_reward(reward, device, dtype), reward.weight) for name, reward in config.rewards.items()}
-    return MixedJudge({**own, **others}, config.optional_rewards)
+    mixed, products = mixed_of(config.judge, config.rewards), products_of(config.judge, config.rewards)
+    parts = {"judge": (open_judge(config.judge, device, dtype), config.judge.weight)} if config.judge else {}
+    for name, reward in config.rewards.items():
+        if not isinstance(reward, ProductConfig):
+            parts[name] = (open_reward(reward, device, dtype), reward.weight)
+    return MixedJudge(
+        parts,
+        config.optional_rewards,
+        by_task={name: own.weight_by_task for name, own in mixed.items() if own.weight_by_task},
+        products={name: (formula, mixed[name].weight) for name, formula in products.items()},
+    )
 
 
 def open_watch(config: Config) -> Judge:
@@ -65,25 +75,24 @@ def open_judge(settings: JudgeConfig, device: torch.device | str = "cpu", dtype:
     Raises:
         UserError: There is no such model, template or criterion, or the model cannot give the scale's numbers.
     """
-    prompt = open_prompt(settings)
+    words = open_words(settings)
     model = open_model(settings, device, dtype)
     if isinstance(model, TransformersModel):  # a server may not run yet
-        check_tokenizer(settings, model.processor.tokenizer)
-    return assemble(settings, prompt, model)
+        check_tokenizer(settings, words, model.processor.tokenizer)
+    return assemble(settings, words, model)
 
 
 def check_processor(settings: JudgeConfig) -> None:
     """Refuse a model in this process whose processor or tokenizer does not do; its weights are not loaded."""
     if not settings.endpoints:
-        check_tokenizer(settings, load_processor(Path(locate(str(settings.path)))).tokenizer)
+        words, processor = open_words(settings), load_processor(Path(locate(str(settings.path))))
+        check_tokenizer(settings, words, processor.tokenizer)
 
 
-def check_tokenizer(settings: JudgeConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer that has no single token for an answer whose probability the method reads."""
-    if settings.method != "ranking":
-        method = METHODS[settings.method]
-        choices = method.choices(settings.scale)
-        choice_token_ids(tokenizer, Ask((), choices=choices, any_spelling=method.any_spelling))
+def check_tokenizer(settings: JudgeConfig, words: Words, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer that has no single token for an answer whose probability is read."""
+    for choices, any_spelling in choices_of(settings, words):
+        choice_token_ids(tokenizer, Ask((), choices=choices, any_spelling=any_spelling))
 
 
 def open_model(settings: JudgeConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> MLLM:
@@ -98,7 +107,7 @@ def _local_model(path: str, batch_size: int, device: torch.device | str, dtype: 
     return TransformersModel(path, batch_size=batch_size, device=device, dtype=dtype)
 
 
-def open_reward(settings: RewardConfig, device: torch.device | str, dtype: torch.dtype) -> Judge:
+def open_reward(settings: MeasuredConfig, device: torch.device | str, dtype: torch.dtype) -> Judge:
     """One more reward."""
     match settings:
         case JudgeRewardConfig():

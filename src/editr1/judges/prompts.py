@@ -61,13 +61,13 @@ class Template(BaseModel):
     @classmethod
     def _known_places(cls, value: str | Mapping[str, str], field: ValidationInfo) -> str | Mapping[str, str]:
         for text in [value] if isinstance(value, str) else value.values():
-            _check_places(text, PLACES - {"criterion"} if field.field_name == "criteria" else PLACES)
+            check_places(text, PLACES - {"criterion"} if field.field_name == "criteria" else PLACES)
         return value
 
     @field_validator("reference")
     @classmethod
     def _number(cls, value: str) -> str:
-        _check_places(value, {"number"})
+        check_places(value, {"number"})
         return value
 
     @field_validator("criteria")
@@ -138,7 +138,8 @@ def references(request: JudgeRequest, words: str) -> Iterator[str | Image]:
         yield image
 
 
-def _check_places(text: str, places: Collection[str]) -> None:
+def check_places(text: str, places: Collection[str]) -> None:
+    """A ValueError if `format` would fill in anything but these places."""
     for _, name, shape, conversion in string.Formatter().parse(text):
         if name is not None and name not in places:
             raise ValueError(f"{{{name}}} is not filled in; there are {', '.join(sorted(places))}")
@@ -170,7 +171,13 @@ def load_prompt(template: str, order: Order) -> Prompt:
 
 
 def _parse(text: str, where: str) -> Template:
+    words = parse_yaml(text, f"judge template {where}")
+    if isinstance(words, dict) and isinstance(words.get("questions"), list):
+        raise UserError(
+            f'judge template {where}: it says itself how answers are read; set judge.method to "template" (or set '
+            "judge.template to full)"
+        )
     try:
-        return Template.model_validate(parse_yaml(text, f"judge template {where}"))
+        return Template.model_validate(words)
     except ValidationError as error:
         raise UserError(f"judge template {where}: {first_problem(error)}") from error

@@ -70,7 +70,7 @@ def judge_cost(config: Config) -> JudgeCost | None:
         )
     side = round((config.editor.pixels or 1024 * 1024) ** 0.5)
     pictures = 2 * round(side / TOKEN_SIDE) ** 2
-    return JudgeCost(judge.name, size_of(judge), pictures + TEXT, len(judge.criteria))
+    return JudgeCost(judge.name, size_of(judge), pictures + TEXT, len(judge.asked))
 
 
 def size_of(judge: JudgeConfig) -> float:

@@ -29,7 +29,7 @@ def open_writer(text: str) -> MLLM:
     device = pick_device("auto")
     model = open_model(settings, device, pick_dtype("auto", device))
     if isinstance(model, TransformersModel):  # a server may not run yet
-        check_tokenizer(settings, model.processor.tokenizer)
+        check_tokenizer(settings, None, model.processor.tokenizer)
     return model
 
 

@@ -151,7 +151,7 @@ class Collector:
 
     def _scout(self, make: Make, clock: Stopwatch, progress: StepProgress, shares: Sequence[Share]) -> None:
         """Make the scouts of a round; choose those that are made again."""
-        rollout, weights = self.config.rollout, weights_of(self.judge) or None
+        rollout, weights = self.config.rollout, weights_of(self.judge)
         assert rollout.scouts is not None, "there are shares of them"
         every = range(rollout.scouts)
 

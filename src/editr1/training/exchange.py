@@ -33,6 +33,7 @@ class Rewarded:
     """The rewards of a group, whoever made its edits; attributes as in `Group`."""
 
     index: int
+    task: str
     rewards: Tensor
     parts: dict[str, Tensor]
     advantages: Tensor | None = None
@@ -112,6 +113,7 @@ def _rewards(group: Group) -> dict[str, Any]:
     return {
         "index": group.index,
         "first": group.first,
+        "task": group.task,
         "rewards": group.rewards.tolist(),
         "parts": {name: values.tolist() for name, values in group.parts.items()},
     }
@@ -137,6 +139,7 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
     return {
         "index": parts[0]["index"],
+        "task": parts[0]["task"],
         "rewards": torch.tensor([value for part in parts for value in part["rewards"]]),
         "parts": {name: torch.tensor(values) for name, values in mixed.items()},
     }

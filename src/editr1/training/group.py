@@ -43,6 +43,11 @@ class Group:
     dropped: str | None = None
     first: int = 0
 
+    @property
+    def task(self) -> str:
+        """The task of its sample."""
+        return self.sample.task
+
 
 def without_latents(group: Group) -> Group:
     """The group without what only its training needs: conditioning, latents and trajectory."""

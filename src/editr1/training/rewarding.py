@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Protocol
@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from editr1.algorithms.base import Algorithm
+from editr1.algorithms.mixing import Shares
 from editr1.errors import UserError
-from editr1.judges.base import Judge, JudgeRequest, Score, close, scores_of
+from editr1.judges.base import Judge, JudgeRequest, Score, Weights, close, scores_of
 from editr1.training.group import Group
 from editr1.training.step_row import NOT_ASKED, GroupMeasures, parts_reasons_of, reasons_of
 
@@ -114,24 +115,26 @@ class Credited(Protocol):
     @property
     def parts(self) -> dict[str, Tensor]: ...
 
+    @property
+    def task(self) -> str: ...
+
     advantages: Tensor | None
     dropped: str | None
 
 
-def assign_advantages(
-    groups: Sequence[Credited], algorithm: Algorithm, weights: Mapping[str, float] | None = None
-) -> None:
+def assign_advantages(groups: Sequence[Credited], algorithm: Algorithm, weights: Weights | None = None) -> None:
     """Give every group its advantages, and the ones without signal the reason why they are dropped.
 
     Args:
         groups: Of one step, with rewards.
         algorithm: Gives the credit.
-        weights: Of the rewards that are mixed, by name; none if there is one reward.
+        weights: Of the rewards that are mixed; none if there is one reward.
     """
     for some in [groups] if algorithm.needs_whole_step else [[group] for group in groups]:
         rewards = [group.rewards for group in some if group.rewards is not None]
-        parts = {name: [_part(group, name) for group in some] for name in weights or {}}
-        credit = algorithm.credit(rewards, parts, weights)
+        names = weights.usual if weights else {}
+        parts = {name: [_part(group, name) for group in some] for name in names}
+        credit = algorithm.credit(rewards, parts, _shares(weights, some) if weights else None)
         for group, advantages, reason in zip(some, credit.advantages, credit.dropped, strict=True):
             group.advantages, group.dropped = advantages, reason
 
@@ -170,6 +173,15 @@ class FailureWatch:
             f"in each of the last {self.failing[name]} steps: {reasons.most_common(1)[0][0]}; "
             f"{remedy}, then run the same command again to go on"
         )
+
+
+def _shares(weights: Weights, groups: Sequence[Credited]) -> Shares:
+    """The weight of each reward, one per group where it differs by task."""
+    tasks = [group.task for group in groups]
+    return {
+        name: [weights.of(name, task) for task in tasks] if name in weights.by_task else weight
+        for name, weight in weights.usual.items()
+    }
 
 
 def _part(group: Credited, name: str) -> Tensor:

@@ -236,7 +236,7 @@ class Trainer:
             with self._meeting(interrupts):
                 judged += gather_groups(self.world, made, self.watch)
             groups += made
-            assign_advantages(judged, self.algorithm, weights_of(self.judge) or None)
+            assign_advantages(judged, self.algorithm, weights_of(self.judge))
             missing = count_missing(judged, self.config.rollout)
         return groups, judged, self._backward(self._hand_out(groups, judged))
 
@@ -253,7 +253,7 @@ class Trainer:
             with closing(self._collecting(len(judged), missing)) as made:
                 for group in made:
                     each = gather_groups(self.world, [group], self.watch)
-                    assign_advantages(each, self.algorithm, weights_of(self.judge) or None)
+                    assign_advantages(each, self.algorithm, weights_of(self.judge))
                     for portion in self._hand_out([group], each):
                         self._train_on(portion, gradient)
                     rows, judged = rows + self._total, judged + each

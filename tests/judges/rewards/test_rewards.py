@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from editr1.data.pictures import png_data_url
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
-from editr1.judges.base import Answer, Ask, JudgeRequest, Position, Score, close, complete_scores, weights_of
+from editr1.judges.base import Answer, Ask, JudgeRequest, Position, Score, Weights, close, complete_scores, weights_of
 from editr1.judges.rewards.function import FunctionReward
 from editr1.judges.rewards.http import HttpReward
 from editr1.judges.rewards.mixed import MixedJudge
@@ -54,7 +54,7 @@ def test_a_part_that_abstains_is_left_out_of_that_edits_mix() -> None:
     assert [one.value, two.value] == pytest.approx([0.6, 0.2]) and three.value is None
     assert three.reason == "judge: dead; ocr: no quote"
     assert (two.parts["ocr"].reason, one.prompt, judge.remote) == ("no quote", "p", True)
-    assert weights_of(judge) == {"judge": 3.0, "ocr": 1.0} and weights_of(Fixed()) == {}
+    assert weights_of(judge) == Weights({"judge": 3.0, "ocr": 1.0}) and weights_of(Fixed()) is None
 
 
 def test_an_edit_that_lacks_a_required_reward_is_not_measured() -> None:

@@ -25,7 +25,7 @@ from editr1.evaluation.agreement.ties import BY_LAYOUT, EQUAL, RULES, PairScores
 from editr1.evaluation.rank import kendall, spearman
 from editr1.files import JsonLines, loader, write_file
 from editr1.judges.base import Judge, JudgeRequest, Score, scores_of
-from editr1.judges.mllm import MLLMJudge
+from editr1.judges.criteria import CriteriaJudge
 
 SIDES = ("a", "b")
 Duration = Annotated[float, Field(ge=0, le=1e9)]
@@ -69,7 +69,7 @@ class Store:
     """
 
     def __init__(self, path: Path, pairs: Sequence[Pair], judges: Mapping[str, Judge]) -> None:
-        ids = {name: j.judge_id if isinstance(j, MLLMJudge) else type(j).__name__ for name, j in judges.items()}
+        ids = {name: j.judge_id if isinstance(j, CriteriaJudge) else type(j).__name__ for name, j in judges.items()}
         head = {"pairs": _fingerprint(pairs), "judges": ids}
         remedy = "take another folder, or remove the file to start again"
         self._lines = JsonLines(path, "scores", remedy, head=head, gains="judges", load=loader(ScoreRecord))

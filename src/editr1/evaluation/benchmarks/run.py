@@ -134,7 +134,13 @@ def _judge(
     model: MLLM
     if way == "score_logit":
         # the source at its own size, as the official scripts show it
-        own = {"method": "score_logit", "criteria": CRITERIA, "source_size": "original"}
+        own = {
+            "method": "score_logit",
+            "criteria": CRITERIA,
+            "criteria_by_task": {},
+            "formula": None,
+            "source_size": "original",
+        }
         scorer = open_judge(judge.model_copy(update=own), device)
         if not isinstance(scorer, MLLMJudge):
             raise UserError(f"the judge {judge.path} gives no Score Logit")

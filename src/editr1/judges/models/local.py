@@ -184,7 +184,10 @@ def processor_inputs(processor: Any, asks: Sequence[Ask]) -> Any:
         UserError: The chat template or the processor fails; both come with the model.
     """
     tokens = control_tokens(processor.tokenizer)
-    asks = [replace(ask, parts=tuple(_as_text(part, tokens) for part in ask.parts)) for ask in asks]
+    asks = [
+        replace(ask, system=without_tokens(ask.system, tokens), parts=tuple(_as_text(p, tokens) for p in ask.parts))
+        for ask in asks
+    ]
     images = [[part.convert("RGB") for part in ask.parts if isinstance(part, Image)] for ask in asks]
     try:
         texts = processor.apply_chat_template([chat(ask) for ask in asks], add_generation_prompt=True, tokenize=False)
@@ -204,7 +207,8 @@ def _as_text(part: str | Image, tokens: Collection[str]) -> str | Image:
 def chat(ask: Ask) -> list[dict[str, Any]]:
     """The question as chat messages with places for its images, as transformers processors take them."""
     content = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in ask.parts]
-    return [{"role": "user", "content": content}]
+    system = [{"role": "system", "content": [{"type": "text", "text": ask.system}]}] if ask.system else []
+    return [*system, {"role": "user", "content": content}]
 
 
 class _Sample(LogitsProcessor):  # type: ignore[misc]

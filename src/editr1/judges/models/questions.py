@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from fastapi import Request
 from PIL.Image import Image
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from editr1.data.pictures import PIXELS_MAX, header_size, read_picture
 from editr1.errors import UserError, first_problem
@@ -36,7 +36,7 @@ Body = TypeVar("Body", bound=BaseModel)
 class Message(BaseModel):
     """Text, or texts and images in order."""
 
-    role: Literal["user"]
+    role: Literal["user", "system"]
     content: str | list[dict[str, Any]]
 
 
@@ -44,7 +44,7 @@ class Chat(BaseModel):
     """A chat request; further keys are ignored, as clients send many."""
 
     model: str
-    messages: list[Message] = Field(min_length=1, max_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=2)
     max_tokens: int | None = Field(default=None, ge=1, le=4096)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=4096)
     temperature: float = Field(default=1.0, ge=0, le=2)
@@ -60,6 +60,26 @@ class Chat(BaseModel):
     def _without_nulls(cls, body: Any) -> Any:
         """Clients send null for the settings that they leave to the server."""
         return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
+
+    @field_validator("messages")
+    @classmethod
+    def _one_question(cls, messages: list[Message]) -> list[Message]:
+        if [message.role for message in messages] not in (["user"], ["system", "user"]):
+            raise ValueError("give one message of the user, and none before it but one of the system")
+        return messages
+
+    @property
+    def question(self) -> list[str | bytes]:
+        """The texts and image files of the user's message."""
+        return parts_of(self.messages[-1])
+
+    @property
+    def system(self) -> str:
+        """The text of the system's message."""
+        parts = parts_of(self.messages[0]) if len(self.messages) > 1 else []
+        if any(isinstance(part, bytes) for part in parts):
+            raise Refused(400, "the message of the system may hold text only")
+        return "".join(str(part) for part in parts)
 
 
 class Tokenize(BaseModel):

@@ -82,9 +82,10 @@ class OpenAIModel:
     async def _answer(self, ask: Ask, parts: list[str | Future[str]]) -> Answer:
         started = time.monotonic()
         content = [await _content(part) for part in parts]
+        system = [{"role": "system", "content": ask.system}] if ask.system else []
         body = {
             "model": self.name,
-            "messages": [{"role": "user", "content": content}],
+            "messages": [*system, {"role": "user", "content": content}],
             "max_tokens": ask.max_tokens,
             "temperature": ask.temperature,
             "seed": ask.seed,

@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect
 from editr1.config.rewards import JUDGE_DEFAULTS
 from editr1.errors import UserError, first_line
 from editr1.judges.base import MLLM, Answer, Ask, Position
-from editr1.judges.models.questions import HELD_MAX, Chat, Memory, Refused, Tokenize, area, parts_of, picture, read_body
+from editr1.judges.models.questions import HELD_MAX, Chat, Memory, Refused, Tokenize, area, picture, read_body
 from editr1.listening import Guard, listen, server
 
 QUEUE = 1024
@@ -162,11 +162,13 @@ def make_app(
 async def _answered(batcher: Batcher, request: Request, body: Chat, take: Callable[[int], None]) -> dict[str, Any]:
     """The completion of a chat, for whose pictures `take` sets memory aside."""
     choices = await batcher.choices(body.logprob_token_ids)
-    parts = parts_of(body.messages[0])
+    parts, system = body.question, body.system
     take(3 * sum(map(area, parts)))
     shown = tuple([await asyncio.to_thread(picture, part) if isinstance(part, bytes) else part for part in parts])
     tokens = body.max_completion_tokens or body.max_tokens or 256
-    asks = [Ask(shown, choices, tokens, body.temperature, (body.seed + i) % 2**31) for i in range(body.n)]
+    asks = [
+        Ask(shown, choices, tokens, body.temperature, (body.seed + i) % 2**31, system=system) for i in range(body.n)
+    ]
     top = int(body.logprobs) if choices or not body.logprobs else max(body.top_logprobs, 1)
     answers = await _unless_gone(request, asyncio.gather(*(batcher.ask(ask, top) for ask in asks)))
     for answer in answers:

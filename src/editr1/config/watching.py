@@ -1,0 +1,32 @@
+"""The settings of what watches the rewards: failures that stop the run, and a second judge."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from editr1.config.rewards import JudgeConfig
+from editr1.config.section import Section
+
+
+class FailureConfig(Section):
+    """When a judge that fails stops the run; holds for the reward as a whole and for each that is mixed into it."""
+
+    share: float = Field(default=0.5, gt=0, le=1)
+    """Share of a step's edits without reward above which the step fails."""
+    steps: int = Field(default=3, gt=0)
+    """Failing steps in a row that stop the run, with a checkpoint."""
+
+
+class WatchConfig(Section):
+    """A second judge that scores some edits. Its scores are not trained on; they show whether the first is fooled."""
+
+    judge: JudgeConfig
+    """The judge, with settings as those of `judge`; another model, or other words."""
+    every: int = Field(default=4, gt=0)
+    """One of so many edits of each group is scored."""
+
+    @model_validator(mode="after")
+    def _scores_one_edit(self) -> WatchConfig:
+        if self.judge.method == "ranking":
+            raise ValueError('watch.judge.method="ranking" compares the edits of a group; use one that scores an edit')
+        return self

@@ -1,0 +1,139 @@
+"""Products of rewards, and weights by task: what is asked, what is missing, and what each edit is worth."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from editr1.config.formula import parse_formula
+from editr1.config.loading import load_config
+from editr1.data.samples import EditSample
+from editr1.judges.base import UNASKED, JudgeRequest, Score, Weights, complete_scores, weights_of
+from editr1.judges.open import open_config_judge
+from editr1.judges.rewards.mixed import MixedJudge
+from tests.judges.service import service
+
+CME = parse_formula("judge * (0.6 + 0.4 * kept)")
+PICTURE = Image.new("RGB", (8, 8), "red")
+
+
+def request(task: str = "add") -> JudgeRequest:
+    return JudgeRequest(EditSample("", PICTURE, "edit it", "", task), PICTURE)
+
+
+class By:
+    """Scores by the request's task; counts what it is asked."""
+
+    def __init__(self, score: Callable[[str], Score], remote: bool = False) -> None:
+        self.by_task, self.remote, self.asked = score, remote, list[str]()
+
+    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+        self.asked += [each.sample.task for each in requests]
+        return [self.by_task(each.sample.task) for each in requests]
+
+
+def always(value: float | None, remote: bool = False) -> By:
+    return By(lambda task: Score(None, "deaf") if value is None else Score(value), remote)
+
+
+@given(st.sampled_from([None, 0.0, 0.3, 1.0]), st.sampled_from([None, 0.0, 0.7, 1.0]), st.booleans())
+def test_a_product_is_one_reward_and_is_missing_if_a_factor_is(
+    judge: float | None, kept: float | None, remote: bool
+) -> None:
+    mixed = MixedJudge(
+        {"judge": (always(judge, remote), 1.0), "kept": (always(kept), 1.0)}, products={"gated": (CME, 2.0)}
+    )
+    (score,) = mixed.score([request()])
+    assert weights_of(mixed) == Weights({"gated": 2.0})
+    assert [*score.parts] == ["judge", "kept", "gated"]
+    assert {name: score.parts[name].value for name in ("judge", "kept")} == {"judge": judge, "kept": kept}
+    if judge is None or kept is None:
+        missing = [name for name, value in (("judge", judge), ("kept", kept)) if value is None]
+        reason = "; ".join(f"{name}: deaf" for name in missing)
+        assert (score.value, score.reason, score.parts["gated"].reason) == (None, f"gated: {reason}", reason)
+    else:
+        assert score.value == score.parts["gated"].value == pytest.approx(judge * (0.6 + 0.4 * kept), abs=1e-15)
+
+
+def test_a_product_is_mixed_with_other_rewards_by_its_weight() -> None:
+    mixed = MixedJudge(
+        {"judge": (always(0.5), 1.0), "kept": (always(0.5), 1.0), "text": (always(1.0), 1.0)},
+        products={"gated": (CME, 3.0)},
+    )
+    (score,) = mixed.score([request()])
+    assert score.value == pytest.approx((3 * 0.5 * 0.8 + 1) / 4)
+
+
+def test_what_has_no_weight_for_a_task_is_not_asked_and_not_missing() -> None:
+    judge, kept, style = always(0.5), By(lambda task: Score(0.5)), always(0.9)
+    mixed = MixedJudge(
+        {"judge": (judge, 1.0), "kept": (kept, 1.0), "looks": (style, 0.0)},
+        products={"gated": (CME, 1.0)},
+        by_task={"gated": {"style": 0.0}, "looks": {"style": 2.0}},
+    )
+    add, styled = mixed.score([request(), request("style")])
+    assert (add.value, styled.value) == pytest.approx((0.4, 0.9))
+    assert (judge.asked, kept.asked, style.asked) == (["add"], ["add"], ["style"])
+    assert add.parts["looks"] is UNASKED and styled.parts["gated"] is styled.parts["judge"] is UNASKED
+    assert [score.value for score in complete_scores(mixed, [request(), request("style")])] == pytest.approx([0.4, 0.9])
+    weights = weights_of(mixed)
+    assert weights is not None
+    assert [weights.of("gated", task) for task in ("add", "style")] == [1.0, 0.0]
+    assert [weights.of("looks", task) for task in ("add", "style")] == [0.0, 2.0]
+
+
+def test_an_item_whose_task_has_no_reward_has_a_reason() -> None:
+    mixed = MixedJudge({"judge": (always(0.5), 1.0)}, by_task={"judge": {"style": 0.0}})
+    (score,) = mixed.score([request("style")])
+    assert (score.value, score.reason) == (None, "no reward has a weight for its task")
+
+
+def test_a_missing_factor_is_missing_for_measures_too_unless_it_is_optional() -> None:
+    parts = {"judge": (always(0.5), 1.0), "kept": (always(None), 1.0), "text": (always(1.0), 1.0)}
+    mixed = MixedJudge(parts, optional={"kept"}, products={"gated": (CME, 1.0)})
+    (score,) = complete_scores(mixed, [request()])
+    assert (score.value, score.reason) == (None, "gated: kept: deaf")
+    both = MixedJudge(parts, optional={"kept", "gated"}, products={"gated": (CME, 1.0)})
+    assert complete_scores(both, [request()])[0].value == 1.0
+
+
+def test_a_run_opens_its_products_and_its_weights_by_task() -> None:
+    with service([(200, json.dumps({"score": 0.5}).encode())]) as (url, bodies):
+        rewards = (
+            "rewards={done: {kind: http, path: '%s'}, kept: {kind: preservation}, "
+            "gated: {kind: product, formula: done * (0.6 + 0.4 * kept), weight: 2, weight_by_task: {style: 0}}, "
+            "plain: {kind: product, formula: done, weight: 0, weight_by_task: {style: 1}}}"
+        )
+        config = load_config("toy", ["judge=null", rewards % url])
+        judge = open_config_judge(config)
+        try:
+            edit = PICTURE.copy()
+            edit.paste("blue", (0, 0, 2, 2))
+            same, styled = judge.score([
+                JudgeRequest(EditSample("", PICTURE.resize((64, 64)), "edit it", "", task), edit.resize((64, 64)))
+                for task in ("add", "style")
+            ])  # fmt: skip
+        finally:
+            judge.close()  # type: ignore[attr-defined]
+    kept = same.parts["kept"].value
+    assert kept is not None and same.value == pytest.approx(0.5 * (0.6 + 0.4 * kept))
+    assert styled.value == 0.5 and styled.parts["kept"] is UNASKED and len(bodies) == 2
+    assert config.optional_rewards == {"kept"}
+
+
+def test_parts_of_many_tasks_keep_their_places() -> None:
+    numbered = By(lambda task: Score(int(task) / 10))
+    odd = {str(number): float(number % 2) for number in range(10)}
+    mixed = MixedJudge({"a": (numbered, 1.0), "b": (By(lambda task: Score(1.0), remote=True), 1.0)}, by_task={"b": odd})
+    requests = [request(str(number)) for number in range(10)]
+    scores = mixed.score([replace(each) for each in requests])
+    values = [(number / 10 + 1) / 2 if number % 2 else number / 10 for number in range(10)]
+    assert [score.value for score in scores] == pytest.approx(values)
+    assert math.fsum(score.parts["b"] is UNASKED for score in scores) == 5

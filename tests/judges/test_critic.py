@@ -17,12 +17,13 @@ from editr1.config.rewards import JudgeConfig
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.judges.assembly import assemble, open_words
-from editr1.judges.base import Judge, JudgeRequest, close
+from editr1.judges.base import Answer, Judge, JudgeRequest, close
 from editr1.judges.check import check_judge
 from editr1.judges.critic import CriticJudge, load_critic
 from editr1.judges.models.local import TransformersModel
 from editr1.judges.models.remote import OpenAIModel, picture_url
 from editr1.judges.open import open_judge
+from tests.documents import blocks, name_of
 from tests.judges.fault_server import FaultServer
 from tests.judges.service import service
 from tests.judges.test_mllm import Scripted, writes
@@ -249,3 +250,41 @@ def test_the_shipped_templates_know_execution_and_consistency() -> None:
     for name in ("full", "brief"):
         own = JudgeConfig.model_validate({"path": "nowhere", "template": name, "formula": CME})
         assert own.asked == ("execution", "consistency") and open_words(own) is not None
+
+
+PAGE = "docs/howto/critics.md"
+PUBLISHED = {name: block.text for block in blocks(PAGE) if block.language == "text" and (name := name_of(block.text))}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_templates_of_the_documents_are_templates_and_their_settings_name_their_criteria(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text(PUBLISHED[name], encoding="utf-8")
+    prompt = load_critic(str(tmp_path / name))
+    shown = [yaml.safe_load(block.text)["judge"] for block in blocks(PAGE) if block.language == "yaml"]
+    (own,) = [each for each in shown if each is not None and each["template"] == name]
+    asked = JudgeConfig.model_validate({**own, "template": str(tmp_path / name)})
+    assert open_words(asked) is not None and {*asked.asked} <= {*prompt.criteria}
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "values"),
+    [
+        ("firm.yaml", '{\n"reasoning" : "Done.",\n"score" : [4]\n}', {"execution": 0.75, "consistency": 0.75}),
+        ("spatial.yaml", '{"edit_region": [{"id": 0, "bbox_2d": [1, 2, 3, 4]}], "score": [20, 5]}',
+         {"done": 0.8, "kept": 0.2, "natural": 0.8, "clean": 0.2}),
+        ("unified.yaml", '{\n\n"reasoning" : "...",\n"score" : [20, 5],\n}',
+         {"done": 0.8, "kept": 0.2, "natural": 0.8, "clean": 0.2}),
+        ("rational.yaml", "# Detailed Judgement\n1. Text Faithfulness:\n## Justification: x\n## Score: 4.0\n"
+         "2. Image Faithfulness:\n## Justification: y\n## Score: 2.5\n3. Physical and Visual Quality:\n"
+         "## Justification: z\n## Score: 1\n4. Text Rendering:\n## Justification: none\n## Score: N/A\n# Summary: s",
+         {"done": 1.0, "kept": 0.5, "quality": 0.0, "text": None}),
+    ],
+)  # fmt: skip
+def test_the_rules_of_the_documents_read_answers_in_the_published_form(
+    tmp_path: Path, name: str, answer: str, values: dict[str, float | None]
+) -> None:
+    (tmp_path / name).write_text(PUBLISHED[name], encoding="utf-8")
+    criteria = load_critic(str(tmp_path / name)).criteria
+    assert {own: criteria[own].answers[own].read(Answer(answer)).value for own in criteria} == values

@@ -92,7 +92,11 @@ def flat_or_half_red(item: int, request: JudgeRequest) -> Score:
 
 def gated() -> Judge:
     """A product of two rewards, which one item lacks; the items of one task have another reward in its place."""
-    parts = {"red": (RedJudge(), 1.0), "kept": (silent_for(4), 1.0), "plain": (Judged(flat_or_half_red), 0.0)}
+    parts: dict[str, tuple[Judge, float]] = {
+        "red": (RedJudge(), 1.0),
+        "kept": (silent_for(4), 1.0),
+        "plain": (Judged(flat_or_half_red), 0.0),
+    }
     formula = parse_formula("red * (0.6 + 0.4 * kept)")
     by_task = {"gated": {"remove": 0.0}, "plain": {"remove": 1.0}}
     return MixedJudge(parts, by_task=by_task, products={"gated": (formula, 2.0)})

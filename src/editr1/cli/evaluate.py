@@ -13,7 +13,7 @@ from rich.console import Console
 
 from editr1.cli.completion import editors
 from editr1.errors import UserError
-from editr1.evaluation.benchmarks.registry import BENCHMARKS
+from editr1.evaluation.benchmarks.registry import BASIC, BENCHMARKS
 from editr1.terminal import open_console, show_table
 
 _log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ Processes = Annotated[int, typer.Option("--processes", min=1, help="Worker proce
 BestOf = Annotated[int, typer.Option("--best-of", min=1, help="Edits per item, of which a reward picks one.")]
 Reward = Annotated[str | None, typer.Option("--reward", help="Judge that picks among them; by default --judge.")]
 Way = Annotated[str, typer.Option("--ask", help="written: the official answers; score_logit: criterion by criterion.")]
+Suite = Annotated[str, typer.Option("--suite", help="Suite of the benchmark: basic; imgedit has uge too.")]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Number of items to run, the first ones; all by default.")
 ]
@@ -65,13 +66,14 @@ def benchmark(
     best_of: BestOf = 1,
     reward: Reward = None,
     ask: Way = "",
+    suite: Suite = BASIC,
     limit: Limit = None,
     price: Price = None,
 ) -> None:
     """Run the benchmark that the command is named after."""
     from editr1.evaluation.benchmarks.run import Asked, run_benchmark
 
-    open_benchmark = BENCHMARKS[str(context.info_name)].opener(data, limit, judge)
+    open_benchmark = BENCHMARKS[str(context.info_name)].opener(data, limit, judge, suite)
     numbers = {"steps": steps, "seed": seed, "guidance": guidance, "pixels": pixels, "best_of": best_of}
     settings = _settings(editor, lora, lora_scale, scheduler, **numbers)
     if reward is not None and best_of == 1:

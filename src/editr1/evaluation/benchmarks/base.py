@@ -6,6 +6,7 @@ OUT, in the layout of the official scripts.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import zlib
@@ -153,16 +154,32 @@ def packaged(name: str) -> Any:
     return yaml.safe_load((resources.files(__package__) / name).read_text(encoding="utf-8"))
 
 
+def constants_of(path: Path) -> dict[str, str]:
+    """The string constants at the top of a Python file, such as its prompts; the file is not run."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"cannot read the prompts in {path}: {error}") from error
+    return {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
 class Benchmark(Protocol):
     """A benchmark on disk.
 
     Attributes:
-        name: "imgedit", "gedit" or "toy".
+        name: "imgedit", "imgedit-uge", "gedit" or "toy".
         items: items to run, in official order; sources are opened only when needed.
         metrics: names of the scores, the primary one first.
         best: the best score of the primary metric, e.g. 5 or 10.
         digest: of all items, with or without a limit; edits belong to it.
         asks: names of its questions.
+        criteria: criteria of a judge's own template that its questions name.
         prompts: "official" if the user's copy of the judge's prompts is used, else "own wording".
     """
 
@@ -172,6 +189,7 @@ class Benchmark(Protocol):
     best: float
     digest: str
     asks: Sequence[str]
+    criteria: Sequence[str] = ("instruction", "preservation", "quality")
     prompts: str
 
     def questions(self, item: Item, source: Image, edit: Image) -> dict[str, Question]:

@@ -11,7 +11,6 @@ the official script are left out: it draws a random number if it gives up, and i
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
 import json
@@ -138,7 +137,7 @@ class GEdit(Benchmark):
         root = self.folder if self.folder.is_dir() else self.folder.parent
         copies = [path for path in (root / "vie_prompts.py", root / "viescore/vie_prompts.py") if path.is_file()]
         if copies:
-            words = _constants(copies[0])
+            words = base.constants_of(copies[0])
             missing = sorted({name for names in OFFICIAL.values() for name in names} - set(words))
             if missing:
                 raise UserError(f"{copies[0]}: there is no {', '.join(missing)}; take the file of the official code")
@@ -263,18 +262,3 @@ def _item(row: TableRow, has_raw: bool) -> Item:
         source_file=f"{stem}_SRCIMG.png",
         subsets=tuple(subsets),
     )
-
-
-def _constants(path: Path) -> dict[str, str]:
-    """The string constants at the top of a Python file, which is not run."""
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"cannot read the prompts in {path}: {error}") from error
-    return {
-        target.id: node.value.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }

@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from PIL.Image import Image
@@ -61,7 +60,7 @@ class ImgEdit(Benchmark):
     def __init__(self, folder: Path, limit: int | None = None, judge: str = "") -> None:
         self.folder = folder.resolve()
         self.templates, self.prompts = self._templates()
-        entries = _read(self.folder / "basic_edit.json", TypeAdapter(dict[str, _Entry]))
+        entries = read_file(self.folder / "basic_edit.json", TypeAdapter(dict[str, _Entry]))
         items = [self._item(key, entry) for key, entry in entries.items()]
         self.items, self.digest = items[:limit], base.digest_of(items)
         if not self.items:
@@ -87,9 +86,7 @@ class ImgEdit(Benchmark):
     def score(self, item: Item, answers: Mapping[str, str | None], reasons: Mapping[str, str]) -> ItemResult:
         text = answers["judge"]
         reading = self.read(item, "judge", text) if text is not None else Reading()
-        score = round(sum(reading.numbers) / len(reading.numbers), 2) if reading.numbers else None
-        careful = fmean(reading.careful) if reading.careful else None
-        return ItemResult(item, answers, reasons, {"score": score}, careful)
+        return ItemResult(item, answers, reasons, {"score": item_score(reading)}, mean_of(reading.careful))
 
     def finish(self, results: Sequence[ItemResult], out: Path) -> Tables:
         """Write result.json, average_score.json and typescore.json, as the official scripts do."""
@@ -104,7 +101,7 @@ class ImgEdit(Benchmark):
     def _templates(self) -> tuple[dict[str, str], str]:
         path = self.folder / "prompts.json"
         if path.is_file():
-            templates = _read(path, TypeAdapter(dict[str, str]))
+            templates = read_file(path, TypeAdapter(dict[str, str]))
             missing = [name for name in TYPES if "<edit_prompt>" not in templates.get(name, "")]
             if missing:
                 raise UserError(f"{path}: no prompt with <edit_prompt> for {', '.join(missing)}")
@@ -114,15 +111,19 @@ class ImgEdit(Benchmark):
 
     def _item(self, key: str, entry: _Entry) -> Item:
         where = f"{self.folder / 'basic_edit.json'}: {key!r}"
-        if not SAFE_NAME.fullmatch(key):
-            raise UserError(f"{where}: a key must be usable as a file name")
         if entry.edit_type not in TYPES:
             raise UserError(f"{where}: edit_type {entry.edit_type!r}; there are {', '.join(TYPES)}")
-        path = inside(self.folder, entry.id, where)
-        if not path.is_file():
-            raise UserError(f"{where}: there is no image {entry.id!r} in {self.folder}; unpack Benchmark.tar there")
-        source = partial(open_picture, path, where)
-        return Item(key, entry.edit_type, entry.prompt, source, f"{key}.png", f"sources/{key}.png")
+        return item_of(self.folder, key, entry.edit_type, entry.prompt, entry.id, where)
+
+
+def item_of(folder: Path, key: str, task: str, instruction: str, image: str, where: str) -> Item:
+    """An item whose picture is `image` below the folder; a UserError at `where` if there is none."""
+    if not SAFE_NAME.fullmatch(key):
+        raise UserError(f"{where}: a key must be usable as a file name")
+    path = inside(folder, image, where)
+    if not path.is_file():
+        raise UserError(f"{where}: there is no image {image!r} in {folder}; unpack Benchmark.tar there")
+    return Item(key, task, instruction, partial(open_picture, path, where), f"{key}.png", f"sources/{key}.png")
 
 
 def _meant(names: Sequence[str]) -> dict[str, str]:
@@ -130,6 +131,17 @@ def _meant(names: Sequence[str]) -> dict[str, str]:
     instruction, quality, preservation = CRITERIA
     last = (preservation, quality) if "quality" in names[2].lower() else (quality, preservation)
     return dict(zip(names, (instruction, *last), strict=True))
+
+
+def item_score(reading: Reading) -> float | None:
+    """The official score of an item: the mean of its numbers, rounded; None if there are none."""
+    mean = mean_of(reading.numbers)
+    return None if mean is None else round(mean, 2)
+
+
+def mean_of(numbers: Sequence[float]) -> float | None:
+    """The mean; None of nothing."""
+    return sum(numbers) / len(numbers) if numbers else None
 
 
 def official_numbers(text: str) -> tuple[float, ...]:
@@ -145,7 +157,8 @@ def careful_numbers(text: str) -> tuple[float, ...]:
     return tuple(numbers) if len(numbers) == len(CRITERIA) and all(LOW <= n <= HIGH for n in numbers) else ()
 
 
-def _read(path: Path, kind: TypeAdapter[Any]) -> Any:
+def read_file(path: Path, kind: TypeAdapter[Any]) -> Any:
+    """What a JSON file of the benchmark holds; a UserError if it is missing or holds something else."""
     if not path.is_file():
         raise UserError(f"there is no {path}; --data must be the benchmark's folder")
     try:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from editr1.errors import UserError
+
 if TYPE_CHECKING:  # its import takes seconds, which `editr1 --help` need not wait for
     from editr1.evaluation.benchmarks.base import Benchmark
+
+BASIC = "basic"
 
 
 @dataclass(frozen=True)
@@ -21,23 +25,29 @@ class Entry:
         module: its file in this folder.
         kind: its class; the arguments are the folder of the data, the limit and `--judge`.
         about: help of its command.
+        suites: file and class of its further suites, by name.
     """
 
     module: str
     kind: str
     about: str
+    suites: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
-    def opener(self, data: Path, limit: int | None, judge: str) -> Callable[[], Benchmark]:
-        """What opens the benchmark, in any process."""
-        module = import_module(f"editr1.evaluation.benchmarks.{self.module}")
-        return partial(getattr(module, self.kind), data, limit, judge)
+    def opener(self, data: Path, limit: int | None, judge: str, suite: str = BASIC) -> Callable[[], Benchmark]:
+        """What opens a suite of the benchmark, in any process; a UserError if it has no such suite."""
+        suites = {BASIC: (self.module, self.kind), **self.suites}
+        if suite not in suites:
+            raise UserError(f"--suite {suite}: eval {self.module} has {', '.join(suites)}")
+        file, kind = suites[suite]
+        return partial(getattr(import_module(f"editr1.evaluation.benchmarks.{file}"), kind), data, limit, judge)
 
 
 BENCHMARKS: Mapping[str, Entry] = {
     "imgedit": Entry(
         "imgedit",
         "ImgEdit",
-        "ImgEdit-Bench, basic suite: basic_edit.json, the images, and prompts.json if you have it.",
+        "ImgEdit-Bench: basic_edit.json, the images, and prompts.json if you have it; --suite uge: UGE_edit.json.",
+        {"uge": ("imgedit_uge", "ImgEditUGE")},
     ),
     "gedit": Entry(
         "gedit",

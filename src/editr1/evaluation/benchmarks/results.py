@@ -20,7 +20,13 @@ from editr1.files import write_file
 FILE = "results.json"
 LARGEST = 1e9  # of scores
 ROUNDING = 0.0051  # official scores have two decimals
-TITLES = {"imgedit": "ImgEdit-Bench", "gedit": "GEdit-Bench", "toy": "Toy world, held out", "data": "Own data"}
+TITLES = {
+    "imgedit": "ImgEdit-Bench",
+    "imgedit-uge": "ImgEdit-Bench, UGE suite",
+    "gedit": "GEdit-Bench",
+    "toy": "Toy world, held out",
+    "data": "Own data",
+}
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,6 @@ from editr1.judges.prompts import load_prompt
 from editr1.toy.assets import locate
 from editr1.training.distributed import ALONE, World
 
-CRITERIA = {"instruction": 1.0, "preservation": 1.0, "quality": 1.0}
 PIXELS_PER_TOKEN = 28 * 28  # of Qwen2.5-VL; other judges differ
 LETTERS_PER_TOKEN = 4
 SAMPLED = 8  # items of which the estimate counts tokens
@@ -136,7 +135,7 @@ def _judge(
         # the source at its own size, as the official scripts show it
         own = {
             "method": "score_logit",
-            "criteria": CRITERIA,
+            "criteria": dict.fromkeys(benchmark.criteria, 1.0),
             "criteria_by_task": {},
             "formula": None,
             "source_size": "original",

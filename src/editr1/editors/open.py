@@ -35,6 +35,7 @@ from editr1.editors.memory import (
     set_attention,
     tile_vae,
 )
+from editr1.editors.one_frame import skip_absent_frames
 from editr1.editors.probe import GUIDANCE_ARGUMENTS, derive_family
 from editr1.editors.sharding import (
     Meeting,
@@ -291,6 +292,7 @@ def load_pipeline(
     try:
         if mesh is None:
             pipe = DiffusionPipeline.from_pretrained(path_or_id, **settings)
+            skip_absent_frames(pipe.components.get("vae"))
             return place(pipe, device, denoiser if offload else None)
         empty = empty_denoiser(path_or_id, denoiser, dtype)
         shard_denoiser(empty, mesh, keeps_gathered(empty, torch.device(device)))
@@ -300,6 +302,7 @@ def load_pipeline(
             for name, component in pipe.components.items():
                 if name != denoiser and is_large(component) and not whole_encoders:
                     shard_text_encoder(component, mesh)
+            skip_absent_frames(pipe.components.get("vae"))
             return place(pipe, device, denoiser if offload else None)
     except (torch.OutOfMemoryError, UserError):
         raise

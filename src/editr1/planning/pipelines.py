@@ -22,6 +22,7 @@ from torch import nn
 from transformers import CLIPTokenizer, Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
 
 from editr1.editors.index import read_index
+from editr1.editors.one_frame import skip_absent_frames
 from editr1.editors.open import denoiser_name, pipeline_class
 from editr1.errors import UserError
 from editr1.toy_models.flux_text import make_clip_tokenizer, make_t5_tokenizer
@@ -100,6 +101,7 @@ class Blueprint:
         """The pipeline of these components."""
         settings = {"is_distilled": False} if self.kind.__name__ == "Flux2KleinPipeline" else {}
         pipe: DiffusionPipeline = self.kind(**components, **{self.denoiser: denoiser}, **settings)
+        skip_absent_frames(components.get("vae"))
         return pipe
 
 

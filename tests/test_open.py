@@ -135,6 +135,7 @@ def test_a_judge_is_named_by_a_word_a_folder_a_file_or_servers(tmp_path: Path) -
     toy = parse_judge("toy?method=yes_no")
     assert (toy.path, toy.method, toy.template, toy.order) == ("toy:judge", "yes_no", "brief", "prefix")
     assert parse_judge("models/judge?scale=[1,9]").scale == (1, 9)
+    assert parse_judge("toy?formula=execution * (0.6 + 0.4 * consistency)").asked == ("execution", "consistency")
     served = parse_judge("openai:http://a:1/v1,http://b:2/v1?model=qwen&in_flight=3")
     assert (served.endpoints, served.model) == (("http://a:1/v1", "http://b:2/v1"), "qwen")
     assert (served.path, served.in_flight) == (None, 3)

@@ -284,6 +284,15 @@ def test_weights_that_do_not_fit_are_told(run: Path, monkeypatch: pytest.MonkeyP
     assert invoke("check", str(run), "parallel.shard=8")[0] == 0  # a process holds an eighth of the denoiser
 
 
+def test_a_task_that_no_item_has_is_a_warning(run: Path) -> None:
+    rewards = "rewards={kept: {kind: preservation, weight_by_task: {edit: 2, stlye: 0}}}"
+    code, _, error = invoke("check", str(run), rewards, "judge.criteria_by_task={remoev: {instruction: 1}}")
+    assert code == 0
+    assert "rewards.kept.weight_by_task: no item has the task 'stlye'; they have edit" in error
+    assert "judge.criteria_by_task: no item has the task 'remoev'" in error
+    assert "the task" not in invoke("check", str(run), "judge.criteria_by_task={edit: {instruction: 1}}")[2]
+
+
 def test_repeated_items_are_a_warning(run: Path) -> None:
     file = run.parent / "data" / "data.jsonl"
     file.write_text(file.read_text() + "\n" + file.read_text().splitlines()[0])

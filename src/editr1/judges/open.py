@@ -133,7 +133,7 @@ def parse_judge(text: str, option: str = "--judge") -> JudgeConfig:
     the judge may follow a "?": "toy?method=yes_no", "openai:http://127.0.0.1:8000/v1?model=qwen&order=prefix".
     """
     name, _, query = text.partition("?")
-    settings = {key: parse_yaml(value, f"{option} {text}") for key, value in parse_qsl(query)}
+    settings = {key: parse_yaml(value, f"{option} {text}") for key, value in parse_qsl(query.replace("+", "%2B"))}
     if name.startswith("openai:"):
         settings["endpoints"] = name.removeprefix("openai:").split(",")
     elif Path(name).suffix in (".yaml", ".yml"):

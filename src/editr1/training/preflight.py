@@ -18,6 +18,7 @@ import torch
 from PIL import Image as Images
 from PIL.Image import Image
 
+from editr1.config.rewards import mixed_of
 from editr1.config.settings import Config, TrackerName
 from editr1.data.forms import open_stored
 from editr1.data.samples import EditDataset, EditSample, StoredDataset
@@ -29,6 +30,7 @@ from editr1.judges.base import JudgeRequest
 from editr1.judges.check import check_judge, check_reward
 from editr1.model_files import is_hub_name, parameters, tensor_sizes
 from editr1.toy.assets import locate
+from editr1.toy.tasks import TASKS
 from editr1.training import checkpoint, run_files
 from editr1.training.data_check import PictureCheck, describe, headers_of, repetitions
 from editr1.training.data_record import DataRecord
@@ -95,6 +97,7 @@ def check_run(config: Config, findings: Findings, most: int | None = None) -> No
         check_trackers(config.trackers)
     dataset = _check_data(config, findings, most)
     _check_machine(config, findings)
+    find_strange_tasks(config, findings)
     requests = sample_requests(dataset)
     if config.judge is not None:
         findings.facts["judge"] = f"{config.judge.name}, {config.judge.method}"
@@ -213,6 +216,24 @@ def find_overlap(findings: Findings) -> None:
         )
         if shared := len(trained & heldout):
             findings.warnings.append(f"evaluation: {shared} of its source pictures are in the training data too")
+
+
+def find_strange_tasks(config: Config, findings: Findings) -> None:
+    """Warn of tasks that the settings of rewards name, and none of the items that were looked at has."""
+    known = {*TASKS} if config.data.kind == "toy" else set[str]()
+    if "data" in findings.data:
+        known = {line.task for line in findings.data["data"].lines}
+    if not known:  # items of a function have not been looked at
+        return
+    named = {f"{name}.criteria_by_task": {*judge.criteria_by_task} for name, judge in config.judges.items()}
+    for name, reward in mixed_of(config.judge, config.rewards).items():
+        named["judge.weight_by_task" if name == "judge" else f"rewards.{name}.weight_by_task"] = {
+            *reward.weight_by_task
+        }
+    for place, tasks in named.items():
+        if strange := sorted(tasks - known):
+            there = ", ".join(sorted(known)[:20])
+            findings.warnings.append(f"{place}: no item has the task {strange[0]!r}; they have {there}")
 
 
 def _check_lines(

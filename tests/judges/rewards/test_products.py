@@ -89,6 +89,17 @@ def test_what_has_no_weight_for_a_task_is_not_asked_and_not_missing() -> None:
     assert [weights.of("looks", task) for task in ("add", "style")] == [0.0, 2.0]
 
 
+def test_the_criteria_of_a_part_are_told_beside_it_and_count_nothing() -> None:
+    criteria = {"execution": Score(0.5), "consistency": Score(None, "deaf")}
+    judge = By(lambda task: Score(0.5, parts=criteria) if task == "add" else Score(None, "no", parts=criteria))
+    mixed = MixedJudge({"judge": (judge, 1.0), "text": (always(1.0), 1.0)}, optional={"judge"})
+    for score, value in zip(mixed.score([request(), request("style")]), (0.75, 1.0), strict=True):
+        assert score.value == value and score.parts["judge.execution"].value == 0.5
+        assert score.parts["judge.consistency"] is UNASKED
+    assert weights_of(mixed) == Weights({"judge": 1.0, "text": 1.0})
+    assert [score.value for score in complete_scores(mixed, [request(), request("style")])] == [0.75, 1.0]
+
+
 def test_an_item_whose_task_has_no_reward_has_a_reason() -> None:
     mixed = MixedJudge({"judge": (always(0.5), 1.0)}, by_task={"judge": {"style": 0.0}})
     (score,) = mixed.score([request("style")])

@@ -95,7 +95,7 @@ class MixedJudge:
         products = {
             name: product(formula, scores) if name in counted else UNASKED for name, formula in self.products.items()
         }
-        parts = {**scores, **products}
+        parts = {**scores, **products, **_criteria(scores)}
         values = {name: value for name in counted if (value := parts[name].value) is not None}
         prompt = " ".join(dict.fromkeys(score.prompt for score in scores.values() if score.prompt))
         tokens = sum(score.tokens for score in scores.values())
@@ -115,6 +115,15 @@ def product(formula: Formula, scores: Mapping[str, Score]) -> Score:
         missing = [f"{name}: {scores[name].reason}" for name in formula.names if name not in values]
         return Score(None, "; ".join(missing))
     return Score(formula.value(values))
+
+
+def _criteria(scores: Mapping[str, Score]) -> dict[str, Score]:
+    """The criteria of parts, as "judge.execution", for reports; why one is missing, its part tells."""
+    return {
+        f"{name}.{criterion}": UNASKED if each.value is None else each
+        for name, score in scores.items()
+        for criterion, each in score.parts.items()
+    }
 
 
 def _threads() -> ThreadPoolExecutor:

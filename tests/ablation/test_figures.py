@@ -32,6 +32,18 @@ def test_a_gain_is_over_the_start_and_an_edit_without_a_reward_has_none() -> Non
     assert own.gains.keys() == {"judge"}
 
 
+def test_what_an_earlier_version_did_not_measure_has_no_gain_and_is_not_compared() -> None:
+    old, start = Measured(10, 100, [0.5], [0.4]), Measured(0, 0, [0.4], [0.3], [0.2], [0.9])
+    new = Measured(10, 100, [0.5], [0.4], [0.5], [0.8])
+    assert {*curve_of(start, [old]).gains} == {"oracle", "judge"}
+    curves = {"usual": {0: curve_of(start, [old])}, "other": {0: curve_of(start, [new])}}
+    assert {name: float(gain[-1, 0]) for name, gain in curves["other"][0].gains.items()} == pytest.approx(
+        {"oracle": 0.1, "done": 0.3, "preserved": -0.1, "judge": 0.1}
+    )
+    grid = Grid.model_validate({"title": "T", "base": "toy", "steps": 10, "variants": {"usual": [], "other": []}})
+    assert {*summarise(grid, curves, {})["other"]["steps"][10]} == {"oracle", "judge"}
+
+
 def test_a_gain_between_two_measurements_is_interpolated_and_one_beyond_them_is_not_known() -> None:
     one = Curve([0, 10, 20], [0, 1, 2], {"oracle": np.array([[0, 0], [0.1, 0.3], [0.2, 0.3]])})
     for step, values in ((10, [0.1, 0.3]), (12.5, [0.125, 0.3]), (2, [0.02, 0.06]), (20, [0.2, 0.3])):

@@ -61,6 +61,8 @@ def test_each_run_is_measured_at_its_steps_and_what_both_start_from_once(whole: 
         assert [(row.step, row.images) for row in lines.rows] == [*zip((1, 3), images, strict=True)]
         last = read_rows(whole / variant / "0" / AFTER)
         assert lines.rows[-1].oracle == [row.oracle["score"] for row in last]
+        assert lines.rows[-1].done == [row.oracle["done"] for row in last]
+        assert lines.rows[-1].preserved == [row.oracle["preserved"] for row in last]
         assert lines.rows[-1].judge == [row.judge for row in last]
 
 

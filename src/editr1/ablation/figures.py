@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editr1.ablation.grid import Grid
-from editr1.ablation.runs import Measured, run_of, start_of
+from editr1.ablation.runs import ORACLES, Measured, run_of, start_of
 from editr1.errors import UserError
 
 Floats = NDArray[np.float64]
 RESAMPLES = 10_000
-MEASURES = ("oracle", "judge")
+MEASURES = (*ORACLES, "judge")
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ def curve_of(start: Measured, rows: Sequence[Measured]) -> Curve:
     """The gains of a run over its start."""
     points = [start, *sorted(rows, key=lambda row: row.step)]
     values = {
-        "oracle": [row.oracle for row in points],
+        **{name: [getattr(row, name) for row in points] for name in ORACLES},
         "judge": [[np.nan if value is None else value for value in row.judge] for row in points],
     }
-    arrays = {name: np.array(each, dtype=np.float64) for name, each in values.items() if each[0]}
+    arrays = {name: np.array(each, dtype=np.float64) for name, each in values.items() if all(each)}
     gains = {name: array - array[0] for name, array in arrays.items()}
     return Curve([row.step for row in points], [row.images for row in points], gains)
 
@@ -93,7 +93,7 @@ def compare(
     Args:
         own: Curves of the variant by seed.
         first: Those of the first one.
-        measure: "oracle" or "judge".
+        measure: One of `MEASURES`.
         steps: By seed, the steps of the variant and of the first one after which they are compared.
     """
     pairs = [(gain_at(own[seed], measure, at[0]), gain_at(first[seed], measure, at[1])) for seed, at in steps.items()]
@@ -147,7 +147,8 @@ def _tables(
         times = {limit: dict.fromkeys(seeds, (limit / (ratio * usual), limit / usual)) for limit in grid.seconds}
     kinds: dict[str, Mapping[Any, Mapping[int, tuple[float, float]]]]
     kinds = {"steps": steps, "images": images if least else {}, "seconds": times}
-    measures = [name for name in MEASURES if all(name in curve.gains for curve in own.values())]
+    curves = (*own.values(), *first.values())
+    measures = [name for name in MEASURES if all(name in curve.gains for curve in curves)]
     return {
         kind: {at: {name: compare(own, first, name, pairs) for name in measures} for at, pairs in places.items()}
         for kind, places in kinds.items()

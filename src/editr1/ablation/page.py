@@ -20,6 +20,13 @@ from editr1.report.text import MISSING
 
 NAME = "ablation"
 KINDS = {"seconds": "Equal time", "steps": "Equal steps", "images": "Equal numbers of images"}
+TITLES = {
+    "oracle": "the oracle's score",
+    "done": "how far what was asked is done, by the oracle",
+    "preserved": "how far the rest is as it was, by the oracle",
+    "judge": "the judge's score",
+}
+TONES = {"oracle": "a", "judge": "b"}
 UNITS = {"seconds": "{:g} s", "steps": "step {}", "images": "{:,} images"}
 
 
@@ -73,18 +80,17 @@ def tables(grid: Grid, found: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[
                     for name, row in entries.items()
                 ]
                 units = [UNITS[kind].format(at) for at in places]
-                yield {"title": f"{words}: the {measure}'s score", "places": units, "rows": rows}
+                yield {"title": f"{words}: {TITLES[measure]}", "places": units, "rows": rows}
 
 
 def charts(own: Mapping[int, Curve], first: Mapping[int, Curve]) -> Iterator[Markup]:
     """Gains over steps, the mean of all seeds: oracle and judge, and the oracle (or judge) of the first variant."""
-    mine = {name: _mean(own, name) for name in MEASURES if all(name in curve.gains for curve in own.values())}
+    mine = {name: _mean(own, name) for name in TONES if all(name in curve.gains for curve in own.values())}
     if mine:
         leading = next(iter(mine))
         theirs = _mean(first, leading) if all(leading in curve.gains for curve in first.values()) else {}
         steps = sorted({*mine[leading], *theirs})
-        tones = {"oracle": "a", "judge": "b"}
-        lines = [Line(name, [values.get(step) for step in steps], tones[name]) for name, values in mine.items()]
+        lines = [Line(name, [values.get(step) for step in steps], TONES[name]) for name, values in mine.items()]
         yield line_chart("Gain over steps", steps, [Line("first", [theirs.get(s) for s in steps], "quiet"), *lines])
 
 

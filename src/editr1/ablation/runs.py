@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,10 @@ GAINS, UNTRAINED = "gains.jsonl", "untrained"
 OF_THE_START = ("editor.", "judge.", "rewards.", "memory.", "adapter.init", "data.", "evaluation.")
 
 
+ORACLES = {"oracle": "score", "done": "done", "preserved": "preserved"}
+"""What is measured by the oracle, and its names for it."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """A measurement of one run.
@@ -50,12 +54,16 @@ class Measured:
         images: Edits that these have made.
         judge: The judge's reward of each measured edit; None where it gave none.
         oracle: The oracle's score of each, in the same order; empty for items that have no oracle.
+        done: How far each does what was asked, by the oracle; empty without one, or where an earlier version measured.
+        preserved: How far each leaves the rest as it was; likewise.
     """
 
     step: int
     images: int
     judge: list[float | None]
     oracle: list[float]
+    done: list[float] = field(default_factory=list)
+    preserved: list[float] = field(default_factory=list)
 
 
 def measurements(grid: Grid, folder: Path, settings: Mapping[str, Any]) -> JsonLines[Measured]:
@@ -142,11 +150,12 @@ def _measure(grid: Grid, trainer: Trainer, items: EditDataset, folder: Path, ste
     settings = EvalSettings(weights=f"step_{step:06d}", steps=grid.eval_steps, edits_per_item=grid.edits)
     oracle = toy_oracle if trainer.config.data.kind == "toy" else None
     rows = measure_edits(trainer.editor, trainer.judge, items, out=folder, settings=settings, oracle=oracle)
-    return Measured(step, _images(trainer.config), [row.judge for row in rows], _oracles(rows))
+    oracles = {name: _oracles(rows, key) for name, key in ORACLES.items()}
+    return Measured(step, _images(trainer.config), [row.judge for row in rows], **oracles)
 
 
-def _oracles(rows: Sequence[EditRow]) -> list[float]:
-    return [row.oracle["score"] for row in rows if row.oracle]
+def _oracles(rows: Sequence[EditRow], key: str) -> list[float]:
+    return [row.oracle[key] for row in rows if row.oracle]
 
 
 def _images(config: Config) -> int:

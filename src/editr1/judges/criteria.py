@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -13,7 +13,7 @@ from editr1.config.rewards import JUDGE_DEFAULTS, SourceSize
 from editr1.judges.base import MLLM, UNASKED, Answer, Ask, JudgeRequest, ModelJudge, Score, at_edit_size
 
 
-class CriteriaJudge(ModelJudge):
+class CriteriaJudge(ModelJudge, ABC):
     """Scores edits by the answers of a multimodal model; see `editr1.judges.base.Judge`.
 
     A score is the weighted mean over the criteria, or the formula of them, each the mean over its samples. An edit has
@@ -57,6 +57,11 @@ class CriteriaJudge(ModelJudge):
         formula = "" if self.formula is None else f":{self.formula.text}"
         return f"{self.model.name}:{self.method_name}:{self.version}{size}{formula}"
 
+    @property
+    def tells_criteria(self) -> bool:
+        """Whether a score has its criteria as parts: if it is not that of the only one."""
+        return len(self.every) > 1 or self.formula is not None
+
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
         """One score per request, in their order; all questions are asked at once."""
         shown = at_edit_size(requests) if self.source_size == "edit" else requests
@@ -99,7 +104,7 @@ class CriteriaJudge(ModelJudge):
         for names in self.questions(task):
             own = list(islice(answers, self.samples))
             parts |= {name: self._criterion(name, own, first=name == names[0]) for name in names}
-        if len(self.every) == 1 and self.formula is None:
+        if not self.tells_criteria:
             return next(iter(parts.values()))
         tokens, seconds = sum(part.tokens for part in parts.values()), sum(part.seconds for part in parts.values())
         every = {name: parts.get(name, UNASKED) for name in self.every}

@@ -112,6 +112,20 @@ def test_references_are_read_here_and_served_alike(model: TransformersModel, url
         assert one.value != other.value and other.tokens > one.tokens + 8  # two pictures
 
 
+def test_a_system_message_is_read_here_and_served_alike(model: TransformersModel, url: str) -> None:
+    client = remote_model(f"{url}/v1", model="judge")
+    asks = [
+        Ask(("Edit:", picture(0), "Good?"), choices=("no", "yes"), system=system) for system in ("", "Judge an edit.")
+    ]
+    (bare, told), (bare_there, told_there) = model.answer(asks), client.answer(asks)
+    client.close()
+    assert told.prompt_tokens > bare.prompt_tokens
+    assert [told_there.prompt_tokens, bare_there.prompt_tokens] == [told.prompt_tokens, bare.prompt_tokens]
+    for here, there in ((bare, bare_there), (told, told_there)):
+        assert there.positions[0].logprobs == pytest.approx(here.positions[0].logprobs, abs=1e-4)
+    assert told.positions[0].logprobs != pytest.approx(bare.positions[0].logprobs, abs=1e-4)
+
+
 def test_questions_that_come_together_are_answered_together(
     model: TransformersModel, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +156,9 @@ def encoded(picture: Image.Image, kind: str, label: str | None = None) -> str:
     return f"data:image/{(label or kind).lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
+SYSTEM = {"role": "system", "content": "You judge."}
+
+
 def ask(url: str, sent: dict[str, Any]) -> httpx.Response:
     return httpx.post(f"{url}/v1/chat/completions", json=sent, timeout=600)
 
@@ -160,7 +177,11 @@ def ask(url: str, sent: dict[str, Any]) -> httpx.Response:
         (image(encoded(picture(0), "PNG"), 9), 400, "8 images"),
         (image(encoded(Image.new("RGB", (2, 900)), "PNG")), 400, "aspect ratio"),
         (body(messages=[]), 400, "messages"),
-        (body(messages=[{"role": "system", "content": "Judge."}]), 400, "messages.0.role"),
+        (body(messages=[SYSTEM]), 400, "one message of the user"),
+        (body(messages=[*body()["messages"], SYSTEM]), 400, "one message of the user"),
+        (body(messages=body()["messages"] * 2), 400, "one message of the user"),
+        (body(messages=[{"role": "assistant", "content": "5"}, *body()["messages"]]), 400, "messages.0.role"),
+        (body(messages=[{**body()["messages"][0], "role": "system"}, *body()["messages"]]), 400, "may hold text only"),
         (body(n=0), 400, "n: "),
         (body(stream=True), 400, "stream"),
         ([], 400, "object"),

@@ -16,9 +16,12 @@ from editr1.config.formula import parse_formula
 from editr1.config.loading import load_config
 from editr1.data.samples import EditSample
 from editr1.judges.base import UNASKED, JudgeRequest, Score, Weights, complete_scores, weights_of
+from editr1.judges.mllm import MLLMJudge
 from editr1.judges.open import open_config_judge
+from editr1.judges.prompts import load_prompt
 from editr1.judges.rewards.mixed import MixedJudge
 from tests.judges.service import service
+from tests.judges.test_mllm import Scripted, sure_of
 
 CME = parse_formula("judge * (0.6 + 0.4 * kept)")
 PICTURE = Image.new("RGB", (8, 8), "red")
@@ -98,6 +101,17 @@ def test_the_criteria_of_a_part_are_told_beside_it_and_count_nothing() -> None:
         assert score.parts["judge.consistency"] is UNASKED
     assert weights_of(mixed) == Weights({"judge": 1.0, "text": 1.0})
     assert [score.value for score in complete_scores(mixed, [request(), request("style")])] == [0.75, 1.0]
+
+
+def test_the_criteria_of_a_judge_that_is_not_asked_are_not_missing() -> None:
+    prompt = load_prompt("full", "paper")
+    judge = MLLMJudge(
+        Scripted(sure_of("5")), prompt, method="score_logit", formula=parse_formula("execution * overall")
+    )
+    mixed = MixedJudge({"judge": (judge, 1.0), "text": (always(0.5), 1.0)}, by_task={"judge": {"style": 0.0}})
+    add, style = mixed.score([request(), request("style")])
+    assert [*add.parts] == [*style.parts] == ["judge", "text", "judge.execution", "judge.overall"]
+    assert add.parts["judge.execution"].value == 1.0 and style.parts["judge.execution"] is UNASKED
 
 
 def test_an_item_whose_task_has_no_reward_has_a_reason() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from editr1.config.formula import Formula
 from editr1.judges.base import UNASKED, Judge, JudgeRequest, Score, Weights, close, compares, scores_of
+from editr1.judges.criteria import CriteriaJudge
 
 THREADS = 64  # calls of remote parts in flight
 
@@ -41,6 +42,12 @@ class MixedJudge:
         factors = {name for formula in self.products.values() for name in formula.names}
         every = {**parts, **(products or {})}
         self.weights: Mapping[str, float] = {name: weight for name, (_, weight) in every.items() if name not in factors}
+        self._criteria = {
+            f"{name}.{criterion}": UNASKED
+            for name, judge in self.judges.items()
+            if isinstance(judge, CriteriaJudge) and judge.tells_criteria
+            for criterion in judge.every
+        }
         self._local = threading.Lock()  # parts in this process are called from one thread at a time
         self._pool = _threads()
 
@@ -95,7 +102,7 @@ class MixedJudge:
         products = {
             name: product(formula, scores) if name in counted else UNASKED for name, formula in self.products.items()
         }
-        parts = {**scores, **products, **_criteria(scores)}
+        parts = {**scores, **products, **self._criteria, **_criteria(scores)}
         values = {name: value for name in counted if (value := parts[name].value) is not None}
         prompt = " ".join(dict.fromkeys(score.prompt for score in scores.values() if score.prompt))
         tokens = sum(score.tokens for score in scores.values())

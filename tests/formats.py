@@ -60,11 +60,15 @@ def write_jsonl(rows: Sequence[dict[str, Any]], folder: Path) -> Path:
     """Equal pictures are one file."""
     names: dict[bytes, str] = {}
     for row in rows:
-        for picture in (row["source"], *row["references"]):
+        masks = [row["mask"]] if isinstance(row.get("mask"), bytes) else []
+        for picture in (row["source"], *row["references"], *masks):
             (folder / names.setdefault(picture, f"{len(names)}.png")).write_bytes(picture)
     lines = [
         {**row, "source": names[row["source"]], "references": [names[one] for one in row["references"]]} for row in rows
     ]
+    for line in lines:
+        if isinstance(line.get("mask"), bytes):
+            line["mask"] = names[line["mask"]]
     (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
@@ -76,6 +80,8 @@ def arrow_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
         "source": pa.array([_image(row["source"]) for row in rows], image),
         "references": pa.array([[*map(_image, row["references"])] for row in rows], pa.list_(image)),
     }
+    if any("mask" in row for row in rows):
+        columns["mask"] = pa.array([row["mask"] and _image(row["mask"]) for row in rows], image)
     return pa.table(columns | {name: [row[name] for row in rows] for name in rows[0] if name not in columns})
 
 
@@ -87,8 +93,11 @@ def write_shard(rows: Sequence[dict[str, Any]], file: Path) -> None:
     members: list[tuple[str, bytes]] = []
     for row in rows:
         texts = {name: row[name] for name in ("instruction", "requirement", "task") if name in row}
+        texts |= {"mask": row["mask"]} if isinstance(row.get("mask"), dict) else {}
         members += [(f"{row['key']}.json", json.dumps(texts).encode()), (f"{row['key']}.png", row["source"])]
         members += [(f"{row['key']}.reference{i}.png", one) for i, one in enumerate(row["references"])]
+        if isinstance(row.get("mask"), bytes):
+            members.append((f"{row['key']}.mask.png", row["mask"]))
     write_tar(members, file)
 
 

@@ -60,9 +60,10 @@ def refuse_full(out: Path) -> None:
 def _line(item: Item, folder: Path) -> dict[str, Any]:
     """The line of an item, whose pictures are written."""
     line, key, pictures = item
-    source, *references = (_write(picture, key, folder) for picture in pictures)
+    source, *further = (_write(picture, key, folder) for picture in pictures)
     texts = line.model_dump(include={"instruction", "requirement", "task"})
-    return {"source": source, **texts, "key": key} | ({"references": references} if references else {})
+    mask = {} if line.mask is None else {"mask": further.pop() if isinstance(line.mask, str) else line.mask.model_dump()}
+    return {"source": source, **texts, "key": key} | ({"references": further} if further else {}) | mask
 
 
 def _write(picture: Picture, key: str, folder: Path) -> str:

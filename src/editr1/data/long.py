@@ -65,7 +65,7 @@ class LongItems(Sequence[Item]):
         if isinstance(line, Fault):
             raise self._wrong(line)
         pictures = list[Path]()
-        for name in (line.source, *line.references):
+        for name in line.pictures:
             place = locate(self._folder, name, number, self._root)
             if isinstance(place, Fault):
                 raise self._wrong(place)

@@ -20,6 +20,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 from PIL import Image as Images
 from PIL import ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
 from PIL.Image import Image
 from PIL.PngImagePlugin import PngImageFile
 
@@ -35,6 +36,8 @@ UNCLEAR = {"F": "floating-point levels", "I": "32-bit levels", "LAB": "Lab colou
 """Modes that cannot be brought to 8-bit RGB without a guess."""
 ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 """Last bytes of a file that is whole."""
+UPRIGHT_LAST = 4
+"""Largest orientation of EXIF that keeps width and height; others turn the picture by 90 degrees."""
 ENDS_READ = 2**15
 """Bytes at both ends of an embedded picture by which it is known."""
 
@@ -131,6 +134,13 @@ def picture_size(file: Picture, complaint: str, remedy: str = "") -> tuple[int, 
         UserError: It is no picture that `read_picture` takes, or it is cut short.
     """
     return _whole(file, complaint, remedy).size
+
+
+def upright_size(file: Picture, complaint: str) -> tuple[int, int]:
+    """Width and height of what `read_picture` returns, by the header of the file; errors as there."""
+    with _opened(file, complaint, "") as image:
+        width, height = image.size
+        return (height, width) if image.getexif().get(Base.Orientation, 1) > UPRIGHT_LAST else (width, height)
 
 
 def picture_format(file: Picture, complaint: str, remedy: str = "") -> str:

@@ -30,6 +30,7 @@ class Row:
         name: Its key, if it has none of its own.
         source: The source image.
         references: The further ones.
+        mask: The mask: as a picture, or as the boxes of a `data.jsonl`.
         texts: Values by the names in `TEXTS`.
     """
 
@@ -38,6 +39,7 @@ class Row:
     source: Cell
     references: Sequence[Cell]
     texts: Mapping[str, Any]
+    mask: Embedded | Any = None
 
 
 class RowsDataset(StoredDataset):
@@ -79,7 +81,9 @@ class RowsDataset(StoredDataset):
         key = line.key or row.name
         if keys.setdefault(key, row.where) != row.where:
             raise UserError(f"{row.where}: {keys[key]} has the key {printable(key)!r} too; keys must be unique")
-        self.items.append((line, key, [self._picture(cell, row.where) for cell in (row.source, *row.references)]))
+        masks = [row.mask] if isinstance(line.mask, str) else []
+        cells = (row.source, *row.references, *masks)
+        self.items.append((line, key, [self._picture(cell, row.where) for cell in cells]))
 
     def _picture(self, cell: Cell, where: str) -> Picture:
         if isinstance(cell, Embedded):
@@ -91,8 +95,9 @@ def _checked(row: Row) -> ItemLine:
     """The line that a row would be in a `data.jsonl`."""
     texts = {name: value for name, value in row.texts.items() if value is not None}
     source = {} if row.source is None else {"source": str(row.source)}
+    mask = {"mask": str(row.mask) if isinstance(row.mask, Embedded) else row.mask}
     try:
-        return ItemLine.model_validate({**source, **texts, "references": [*map(_name, row.references)]})
+        return ItemLine.model_validate({**source, **texts, **mask, "references": [*map(_name, row.references)]})
     except ValidationError as error:
         raise UserError(f"{row.where}: {first_problem(error)}") from error
 

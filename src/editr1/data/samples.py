@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 from editr1.data.lines import Fault, checked_lines
+from editr1.data.masks import Boxes, Given, open_mask
 from editr1.data.pictures import Embedded, Picture, PictureError, picture_file, read_picture
 from editr1.data.plain_text import fault_of, plain, unreadable
 from editr1.data.seeds import derive_seed
@@ -44,6 +45,8 @@ class EditSample:
         requirement: One sentence for the judge about what a right edit shows; may be empty.
         task: Task type by which metrics and tables are split, such as "add" or "remove".
         references: Further source images that the instruction mentions, RGB, for editors that take several.
+        mask: What the edit may change of the source (`data/masks.py`); None if that is not known. No editor and no judge
+            sees it.
     """
 
     key: str
@@ -52,9 +55,11 @@ class EditSample:
     requirement: str = ""
     task: str = "edit"
     references: tuple[Image, ...] = ()
+    mask: Image | None = None
 
     def __post_init__(self) -> None:
-        images: tuple[object, ...] = (self.source, *self.references)
+        masks = () if self.mask is None else (self.mask,)
+        images: tuple[object, ...] = (self.source, *self.references, *masks)
         for image in images:
             if not isinstance(image, Image):
                 kind = type(image).__name__
@@ -87,6 +92,7 @@ class ItemLine(BaseModel):
     task: str = Field(default="edit", min_length=1)
     key: str | None = Field(default=None, min_length=1)
     references: list[str] = []
+    mask: Given | None = None
     origin: str | None = Field(default=None, pattern=r"^[^\x00]+$")
 
     @field_validator("instruction", "requirement")
@@ -97,6 +103,11 @@ class ItemLine(BaseModel):
         if info.field_name == "instruction" and not text.strip():
             raise PydanticCustomError("empty", "it is empty")
         return text
+
+    @property
+    def pictures(self) -> list[str]:
+        """The pictures that it names: the source, the references, and the mask if that is a picture."""
+        return [self.source, *self.references, *([self.mask] if isinstance(self.mask, str) else [])]
 
 
 class _ReleasedLine(ItemLine):
@@ -113,7 +124,7 @@ FILES: dict[str, type[ItemLine]] = {"data.jsonl": ItemLine, "train_metadata.json
 
 
 Item = tuple[ItemLine, str, Sequence[Picture]]
-"""What a line says, its key, and its pictures, the source first."""
+"""What a line says, its key, and its pictures in the order of `ItemLine.pictures`."""
 
 
 Sources = Sequence[Hashable] | NDArray[np.uint64]
@@ -158,16 +169,20 @@ class StoredDataset:
 
     def checksum(self) -> str:
         """What keys and texts of the items are known by: 8 hexadecimal digits."""
-        names, value = {"source", "references"}, 0
+        value = 0
         for line, key, _ in self.items:
+            names = {"source", "references"} | (set() if isinstance(line.mask, Boxes) else {"mask"})
             value = zlib.crc32(f"{key} {line.model_dump_json(exclude=names)}\n".encode(), value)
         return f"{value:08x}"
 
     def __getitem__(self, index: int) -> EditSample:
         """The item with its pictures, upright according to their EXIF data, in RGB."""
         line, key, pictures = self.items[index]
-        source, *references = (_open(picture, key) for picture in pictures)
-        return EditSample(key, source, line.instruction, line.requirement, line.task, tuple(references))
+        further = 1 + len(line.references)
+        source, *references = (_open(picture, key) for picture in pictures[:further])
+        given = pictures[further] if isinstance(line.mask, str) else line.mask
+        mask = None if given is None else open_mask(given, source.size, key)
+        return EditSample(key, source, line.instruction, line.requirement, line.task, tuple(references), mask)
 
     @property
     def lines(self) -> list[ItemLine]:
@@ -188,9 +203,10 @@ class StoredDataset:
 class JsonlDataset(StoredDataset):
     """A folder with pictures and a `data.jsonl`, one item per line.
 
-    {"source", "instruction", "requirement", "task", "key", "references", "origin"}: `source` and the list `references`
-    (further source images) are paths inside the folder. Only the first two are required; the default key is
-    "line-<number>". `origin` names the picture that the source was made from: a split keeps the items of both together.
+    {"source", "instruction", "requirement", "task", "key", "references", "mask", "origin"}: `source` and the list
+    `references` (further source images) are paths inside the folder. Only the first two are required; the default key
+    is "line-<number>". `mask` says what the edit may change: the path of a picture, white there, or boxes
+    (`masks.Boxes`). `origin` names the picture that the source was made from: a split keeps the items of both together.
     All lines are checked here; a picture is opened with its item. Without a `data.jsonl`, the `train_metadata.jsonl` of
     Edit-R1's released code is read: {"image", "prompt", "requirement"}.
 
@@ -227,7 +243,7 @@ class JsonlDataset(StoredDataset):
         for number, line in checked_lines(self.file, self._kind, "the dataset", faults):
             key = key_of(number, line)
             if keys.setdefault(key, number) == number:
-                places = [locate(self.folder, name, number, self.root) for name in (line.source, *line.references)]
+                places = [locate(self.folder, name, number, self.root) for name in line.pictures]
                 paths = [place for place in places if isinstance(place, Path)]
                 if len(paths) == len(places):
                     self.items.append((line, key, paths))

@@ -1,8 +1,8 @@
 """Items in webdataset shards: .tar files in which neighbours of one name, up to its first dot, are one item.
 
 `0001.json` holds the texts by their names in a data.jsonl; `0001.txt` is the instruction, or `0001.requirement.txt` the
-text of that name. `0001.jpg` or `0001.source.jpg` is the source image, and `0001.reference1.png`, `0001.reference2.png`
-are further ones. Other files are passed over, hidden ones too. The name is the key of an item that has none.
+text of that name. `0001.jpg` or `0001.source.jpg` is the source image, `0001.reference1.png`, `0001.reference2.png` are
+further ones, and `0001.mask.png` is the mask, whose boxes may be in `0001.json` instead. Other files are passed over, hidden ones too. The name is the key of an item that has none.
 
 What is held of an item are its texts, and where its pictures lie in the shard: they are read with it. Nothing is
 unpacked to the disk.
@@ -24,7 +24,7 @@ from editr1.data.rows import TEXTS, Row, RowsDataset, named
 from editr1.errors import UserError, first_line, parse_json
 
 ENDING = "|".join(sorted(suffix.lstrip(".") for suffix in SUFFIXES))
-PICTURE = re.compile(rf"(?:(?P<name>source|image|reference[\w-]*)\.)?(?:{ENDING})", re.IGNORECASE)
+PICTURE = re.compile(rf"(?:(?P<name>source|image|mask|reference[\w-]*)\.)?(?:{ENDING})", re.IGNORECASE)
 TEXT = re.compile(r"(?:(?P<name>instruction|prompt|requirement|task|key)\.)?txt", re.IGNORECASE)
 LONGEST = 2**20
 """Bytes of a text at most."""
@@ -86,6 +86,7 @@ def _row(where: str, name: str, members: dict[str, ShardMember]) -> Row:
         pictures[source] if source else None,
         [pictures[reference] for reference in sorted(pictures, key=_by_number) if reference.startswith("reference")],
         {field: texts[found] for field, found in names.items()},
+        pictures.get("mask", texts.get("mask")),
     )
 
 

@@ -69,11 +69,12 @@ class TableDataset(RowsDataset):
                 source = _cell(cells["source"][index], cell, names["source"], None)
                 further = (cells["references"][index] if "references" in cells else None) or []
                 references = [_cell(one, cell, names["references"], place) for place, one in enumerate(further)]
-                yield Row(f"{file}: row {row}", f"row-{first + row}", source, references, texts)
+                mask = _cell(cells["mask"][index], cell, names["mask"], None) if "mask" in cells else None
+                yield Row(f"{file}: row {row}", f"row-{first + row}", source, references, texts, mask)
                 row += 1
 
 
-FIELDS = ("source", "references", *TEXTS)
+FIELDS = ("source", "references", "mask", *TEXTS)
 """Columns that are read."""
 _EMBEDDED = object()
 
@@ -93,7 +94,7 @@ def _values(array: Any) -> list[Any]:
         return [[next(inner) for _ in range(size or 0)] for size in pc.list_value_length(array).to_pylist()]
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind):
         return [_EMBEDDED if there else None for there in array.is_valid().to_pylist()]
-    if not types.is_struct(kind):
+    if not types.is_struct(kind) or kind.get_field_index("boxes") >= 0:
         return array.to_pylist()
     parts = {
         name: _values(pc.struct_field(array, name)) for name in ("bytes", "path") if kind.get_field_index(name) >= 0

@@ -144,5 +144,7 @@ def expected_hashes(before: Sequence[Item], dataset: StoredDataset) -> dict[Pict
 
 def _hash(line: ItemLine) -> str:
     """Hash of what a line says, without the names of its pictures."""
-    texts = [line.instruction, line.requirement, line.task, len(line.references)]
+    texts: list[Any] = [line.instruction, line.requirement, line.task, len(line.references)]
+    if line.mask is not None:
+        texts.append("picture" if isinstance(line.mask, str) else line.mask.model_dump())
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:32]

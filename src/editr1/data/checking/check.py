@@ -1,7 +1,7 @@
 """All that is wrong with a dataset, in one pass over its file and in little memory: about 120 bytes an item.
 
 Lines and pictures are read by the functions that training reads them by. Of a picture the header is read, and that the
-file is whole; its bytes are hashed, so that a copy under another name is the same picture. None is decoded.
+file is whole; its bytes are hashed, so that a copy under another name is the same picture. Masks alone are decoded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 from editr1.data.checking.scripts import script_of
 from editr1.data.hashes import sha256_of
 from editr1.data.lines import Fault, read_lines
-from editr1.data.pictures import PictureError, picture_size
+from editr1.data.masks import open_mask
+from editr1.data.pictures import PictureError, picture_size, upright_size
 from editr1.data.repeats import Repeats, same_words
 from editr1.data.samples import ItemLine, StoredDataset, file_of, key_of, locate
 from editr1.errors import UserError, first_line, printable
@@ -189,8 +190,21 @@ class DataCheck:
         hashes = [value for value, _ in seen if value is not None]
         if len(hashes) == len(seen):
             self._items.add(number, same_words(line.instruction), *hashes)
+            yield from self._mask(number, line)
         if (key := self._heldout.get(seen[0][0] or "")) is not None:
             yield Fault(number, "held-out", f"its source picture is that of the held-out item {printable(key)!r}")
+
+    def _mask(self, number: int, line: ItemLine) -> Iterator[Fault]:
+        """What is wrong with the mask of a line whose pictures are right."""
+        source = locate(self._folder, line.source, number, self._root)
+        given = locate(self._folder, line.mask, number, self._root) if isinstance(line.mask, str) else line.mask
+        if isinstance(given, Fault):
+            yield given
+        elif given is not None and not isinstance(source, Fault):
+            try:
+                open_mask(given, upright_size(source, f"the picture {line.source!r} cannot be read"), str(number))
+            except UserError as error:
+                yield Fault(number, "mask", str(error))
 
     def _look_at(self, name: str) -> tuple[str | None, tuple[str, str] | None]:
         """Hash of a picture, and kind and words of what is wrong with it; None each if there is none."""

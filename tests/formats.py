@@ -92,7 +92,7 @@ def _image(content: bytes | None) -> dict[str, Any]:
 def write_shard(rows: Sequence[dict[str, Any]], file: Path) -> None:
     members: list[tuple[str, bytes]] = []
     for row in rows:
-        texts = {name: row[name] for name in ("instruction", "requirement", "task") if name in row}
+        texts: dict[str, Any] = {name: row[name] for name in ("instruction", "requirement", "task") if name in row}
         texts |= {"mask": row["mask"]} if isinstance(row.get("mask"), dict) else {}
         members += [(f"{row['key']}.json", json.dumps(texts).encode()), (f"{row['key']}.png", row["source"])]
         members += [(f"{row['key']}.reference{i}.png", one) for i, one in enumerate(row["references"])]

@@ -22,6 +22,7 @@ from editr1.editors.open import apply_memory, open_editor
 from editr1.judges.base import Judge, JudgeRequest, Score
 from editr1.judges.rewards.mixed import MixedJudge
 from editr1.training.distributed import ALONE, World, open_world
+from editr1.training.preserving import watch_outside
 from editr1.training.process_end import run_and_exit
 from editr1.training.trainer import Trainer
 from tests.training.runs import Colours, RedJudge, redness, settings
@@ -51,6 +52,15 @@ class TwoSources(Colours):
 
     def __getitem__(self, index: int) -> EditSample:
         return replace(super().__getitem__(index), references=(Image.new("RGB", (32, 32), (9, 50 * index, 90)),))
+
+
+class Masked(TwoSources):
+    """Items of which every other one says what may change: a part of it, or all of the last."""
+
+    def __getitem__(self, index: int) -> EditSample:
+        mask = Image.new("L", (32, 32), 255 * (index == 4))
+        mask.paste(255, (0, 0, 8 + 4 * index, 16))
+        return replace(super().__getitem__(index), mask=None if index % 2 else mask)
 
 
 def red(item: int, request: JudgeRequest) -> Score:
@@ -176,6 +186,8 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "checkpointing": {"memory__gradient_checkpointing": True},
     "cache": {"memory__cache": "cache"},
     "references": {"dataset": TwoSources()},
+    "masks": {"preservation__masks": "data", "dataset": Masked(), "memory__cache": "cache"},
+    "masks of groups": {"preservation__masks": "either", "dataset": Masked(), "judge": silent_for(1)},
     "rows left out": {**THRIFTY, "judge": half_red, "failures__steps": 99},
 }
 
@@ -192,7 +204,8 @@ def trainer_of(name: str, out: Path, editor: Path, world: World = ALONE) -> Trai
     apply_memory(opened, config.memory)
     if (mesh := open_context(world.size, world.context, "cpu")) is not None:
         share_tokens(opened, mesh)
-    return Trainer(config, opened, judge() if callable(judge) else judge, dataset, out, world=world)
+    watch = None if config.preservation is None else watch_outside(opened, config.preservation)
+    return Trainer(config, opened, judge() if callable(judge) else judge, dataset, out, watch, world)
 
 
 def main() -> None:

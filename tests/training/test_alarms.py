@@ -52,6 +52,20 @@ def test_no_alarm_sounds_on_a_healthy_recorded_run(name: str) -> None:
     assert sounded(read_lines(RECORDED / f"{name}.jsonl"), CLIP) == []
 
 
+def test_less_that_is_kept_outside_of_the_masks_is_told_once_it_is_clear() -> None:
+    def rows(fall: float, noise: float = 0.3) -> list[dict[str, Any]]:
+        return [
+            {**row, "outside": {"psnr": 28 + (noise if row["step"] % 2 else -noise) - fall * (row["step"] > 30)}}
+            for row in healthy()
+        ]
+
+    (alarm,) = sounding(rows(2.5), CLIP)
+    assert alarm.name == "more is changed than was asked" and "fallen by 2.5 dB" in alarm.text
+    assert names(rows(0.8)) == names(rows(2.5, noise=4.0)) == names(rows(-3.0)) == []
+    unmeasured = [{**row, "outside": {"measured": 0.0}} for row in healthy()]
+    assert names(unmeasured) == [], "what is not measured is no zero"
+
+
 def test_run_ruined_by_its_learning_rate_is_told_after_the_first_ruined_step() -> None:
     rows = read_lines(RECORDED / "lr_1.jsonl")
     assert [alarm.name for alarm in sounding(rows[:1], CLIP)] == []

@@ -25,6 +25,8 @@ FIRST = (
     "scout_reward",
     "scout_unscored",
     "scout_order",
+    "outside",
+    "outside_by_task",
 )
 ON_FOUR = ("lora", "full", "one group", "some dropped", "a judge that compares")
 

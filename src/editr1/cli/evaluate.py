@@ -44,6 +44,10 @@ Suite = Annotated[str, typer.Option("--suite", help="Suite of the benchmark: bas
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Number of items to run, the first ones; all by default.")
 ]
+Masks = Annotated[
+    Path | None,
+    typer.Option("--masks", help="Folder of masks, KEY.png, white where the edit may be; measures what is outside."),
+]
 Price = Annotated[
     str | None, typer.Option("--price", help="Dollars per million tokens, IN,OUT; the estimate then names the cost.")
 ]
@@ -69,6 +73,7 @@ def benchmark(
     suite: Suite = BASIC,
     limit: Limit = None,
     price: Price = None,
+    masks: Masks = None,
 ) -> None:
     """Run the benchmark that the command is named after."""
     from editr1.evaluation.benchmarks.run import Asked, run_benchmark
@@ -81,7 +86,7 @@ def benchmark(
     picks = (reward or judge) if best_of > 1 else None
     asked = Asked(judge=judge, way=_way(ask, judge), reward=picks, price=None if price is None else _price(price))
     with _world(out) as (world, console):
-        result = run_benchmark(open_benchmark, settings, asked, out, processes, console, world)
+        result = run_benchmark(open_benchmark, settings, asked, out, processes, console, world, masks)
         _finish(result, out, console, world)
 
 
@@ -246,6 +251,7 @@ def _finish(result: Any, out: Path, console: Console, world: Any) -> None:
     """Write the `Result`, show it, and say what has no score; no score at all is a `UserError`."""
     if not world.is_main:
         return
+    from editr1.evaluation.benchmarks.outside import outside_line
     from editr1.evaluation.benchmarks.results import FILE, edits_line, misread, write_result
     from editr1.report.benchmark import write_benchmark_report
     from editr1.report.tables import terminal_tables
@@ -255,6 +261,8 @@ def _finish(result: Any, out: Path, console: Console, world: Any) -> None:
     for table in terminal_tables(result):
         show_table(console, table)
     console.print(edits_line(result), markup=False, soft_wrap=True)
+    if (line := outside_line(result)) is not None:
+        console.print(line, markup=False, soft_wrap=True)
     unread = [row for row in misread(result) if not row.reasons]
     if unread:
         saved = sum(row.careful is not None for row in unread)

@@ -111,6 +111,8 @@ def train_measured(trainer: Trainer, heldout: HeldOut, console: Console) -> str:
             break
     show_table(console, table(results))
     console.print(verdict(results))
+    if kept := kept_outside(results):
+        say(console, kept)
     if trainer.world.is_main:
         say(console, f"Report: {write_report(trainer.out)}")
     return str(checkpoint)
@@ -221,6 +223,14 @@ def verdict(results: dict[str, Any]) -> str:
     return f"{who} {word}: {figures} ({results['train_seconds']:.0f} s of training)."
 
 
+def kept_outside(results: dict[str, Any]) -> str:
+    """What held-out edits keep outside of the masks, in a sentence; "" if it was not measured."""
+    if not (psnr := results.get("psnr")) or psnr["ci95"] is None:
+        return ""
+    change = f"{signed(psnr['delta'])} [{signed(psnr['ci95'][0])}, {signed(psnr['ci95'][1])}]"
+    return f"PSNR outside of the masks: {number(psnr['before'])} dB before, {number(psnr['after'])} after ({change})."
+
+
 def say(console: Console, text: str) -> None:
     """One line as it is."""
     console.print(text, markup=False, soft_wrap=True)
@@ -245,6 +255,7 @@ def _measure(
             out=folder,
             settings=settings,
             oracle=heldout.oracle,
+            outside=trainer.config.preservation is not None,
             on_items=done,
             world=trainer.world,
         )

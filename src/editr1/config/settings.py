@@ -15,7 +15,7 @@ from editr1.algorithms.noise import StepNoise as StepNoise
 from editr1.config.own_code import load_algorithm
 from editr1.config.rewards import JudgeConfig, JudgeRewardConfig, RewardConfig, products_of
 from editr1.config.section import Section, as_meant, is_toy
-from editr1.config.watching import FailureConfig, WatchConfig
+from editr1.config.watching import FailureConfig, KeptConfig, WatchConfig
 
 Split = Literal["sft", "rl", "heldout"]
 Level = Literal["small", "full"]
@@ -266,6 +266,8 @@ class Config(Section):
     failures: FailureConfig = FailureConfig()
     watch: WatchConfig | None = None
     """A second judge that is told from, and not trained on; null for none."""
+    preservation: KeptConfig | None = None
+    """Measures what must not change; null for not at all."""
     evaluation: EvaluationConfig | None = None
     """Held-out items to measure the run on; null for none."""
     ema: Decay = 0.9

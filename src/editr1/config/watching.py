@@ -1,11 +1,15 @@
-"""The settings of what watches the rewards: failures that stop the run, and a second judge."""
+"""The settings of what is watched while a run trains: judges that fail, a second judge, and what must not change."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from editr1.config.rewards import JudgeConfig
 from editr1.config.section import Section
+
+MaskSource = Literal["data", "group", "either"]
 
 
 class FailureConfig(Section):
@@ -30,3 +34,13 @@ class WatchConfig(Section):
         if self.judge.method == "ranking":
             raise ValueError('watch.judge.method="ranking" compares the edits of a group; use one that scores an edit')
         return self
+
+
+class KeptConfig(Section):
+    """How well edits keep what they must not change: PSNR and SSIM outside of a mask, which nothing is trained on."""
+
+    masks: MaskSource = "either"
+    """Those of the items (data), where the edits of a group agree to differ from their source (group), or this for
+    items without one (either). Held-out edits are measured by those of the items alone."""
+    whole_tasks: tuple[str, ...] = ("style", "background")
+    """Task types whose edits are of the whole picture: no mask is derived for them."""

@@ -62,7 +62,9 @@ def _line(item: Item, folder: Path) -> dict[str, Any]:
     line, key, pictures = item
     source, *further = (_write(picture, key, folder) for picture in pictures)
     texts = line.model_dump(include={"instruction", "requirement", "task"})
-    mask = {} if line.mask is None else {"mask": further.pop() if isinstance(line.mask, str) else line.mask.model_dump()}
+    mask = (
+        {} if line.mask is None else {"mask": further.pop() if isinstance(line.mask, str) else line.mask.model_dump()}
+    )
     return {"source": source, **texts, "key": key} | ({"references": further} if further else {}) | mask
 
 

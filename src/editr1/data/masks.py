@@ -40,7 +40,9 @@ class Boxes(BaseModel):
     def _holds_something(cls, boxes: tuple[Box, ...]) -> tuple[Box, ...]:
         for left, top, right, bottom in boxes:
             if left >= right or top >= bottom:
-                raise ValueError(f"a box is left, top, right, bottom; [{left:g}, {top:g}, {right:g}, {bottom:g}] is empty")
+                raise ValueError(
+                    f"a box is left, top, right, bottom; [{left:g}, {top:g}, {right:g}, {bottom:g}] is empty"
+                )
         return boxes
 
     @model_validator(mode="after")

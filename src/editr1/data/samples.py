@@ -45,8 +45,8 @@ class EditSample:
         requirement: One sentence for the judge about what a right edit shows; may be empty.
         task: Task type by which metrics and tables are split, such as "add" or "remove".
         references: Further source images that the instruction mentions, RGB, for editors that take several.
-        mask: What the edit may change of the source (`data/masks.py`); None if that is not known. No editor and no judge
-            sees it.
+        mask: What the edit may change of the source (`data/masks.py`); None if that is not known. Editor and judge do
+            not see it.
     """
 
     key: str

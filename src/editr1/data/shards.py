@@ -2,7 +2,8 @@
 
 `0001.json` holds the texts by their names in a data.jsonl; `0001.txt` is the instruction, or `0001.requirement.txt` the
 text of that name. `0001.jpg` or `0001.source.jpg` is the source image, `0001.reference1.png`, `0001.reference2.png` are
-further ones, and `0001.mask.png` is the mask, whose boxes may be in `0001.json` instead. Other files are passed over, hidden ones too. The name is the key of an item that has none.
+further ones, and `0001.mask.png` is the mask, whose boxes may be in `0001.json` instead. Other files are passed over,
+hidden ones too. The name is the key of an item that has none.
 
 What is held of an item are its texts, and where its pictures lie in the shard: they are read with it. Nothing is
 unpacked to the disk.

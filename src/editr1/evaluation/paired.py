@@ -17,6 +17,7 @@ from editr1.evaluation.heldout.rows import EditRow
 Floats = NDArray[np.float64]
 RESAMPLES = 10_000
 GROUP_RESAMPLES = 2_000
+OUTSIDE = ("psnr", "ssim")  # measures of what is kept outside of the masks
 FEW = 5  # items below which an interval says little: resampling a handful of values hardly varies them
 
 
@@ -126,11 +127,13 @@ def same_edits(before: Sequence[EditRow], after: Sequence[EditRow]) -> bool:
 
 
 def _measures(before: Sequence[EditRow], after: Sequence[EditRow]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Item means (before, after), by measure and key: the judge's, and the oracle's of items that have one."""
-    judge = _paired(before, after, lambda row: row.judge)
-    if not all(row.oracle for row in before):
-        return {"judge": judge}
-    return {"oracle": _paired(before, after, lambda row: row.oracle["score"]), "judge": judge}
+    """Item means (before, after), by measure and key: the judge's, the oracle's and what is kept outside, if any."""
+    measures = {"judge": _paired(before, after, lambda row: row.judge)}
+    if all(row.oracle for row in before):
+        measures = {"oracle": _paired(before, after, lambda row: row.oracle["score"]), **measures}
+    for name in OUTSIDE if any(row.outside for row in (*before, *after)) else ():
+        measures[name] = _paired(before, after, lambda row, name=name: row.outside.get(name))  # type: ignore[misc]
+    return measures
 
 
 def _paired(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from editr1.evaluation.benchmarks.outside import outside_line
 from editr1.evaluation.benchmarks.results import TITLES, ItemRow, Result, edits_line, misread
 from editr1.report.environment import write_page
 from editr1.report.tables import write_tables
@@ -17,8 +18,9 @@ MISREAD_ITEMS = 60  # shown in full, of those that the official rule drops or mi
 
 def write_benchmark_report(result: Result, out: Path) -> Path:
     """Write OUT/results.md, OUT/results.tex and OUT/index.html; return the page's path."""
-    name = out.resolve().name
-    write_tables({name: result}, out / "results", notes=f"\n{edits_line(result)}\n")
+    name, line = out.resolve().name, outside_line(result)
+    outside = "" if line is None else f"\n{line}\n"
+    write_tables({name: result}, out / "results", notes=f"\n{edits_line(result)}\n{outside}")
     misread_rows = misread(result)
     return write_page(
         out / "index.html",
@@ -30,6 +32,7 @@ def write_benchmark_report(result: Result, out: Path) -> Path:
         gallery=type_gallery(result, out),
         misread=misread_rows[:MISREAD_ITEMS],
         misread_count=len(misread_rows),
+        outside=line,
     )
 
 

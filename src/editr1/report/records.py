@@ -41,10 +41,6 @@ class _DriftRecord(_Record):
     source_distance: Drift
 
 
-class _Watched(_Record):
-    oracle: Value
-
-
 class StepRecord(_Record):
     """A line of metrics.jsonl."""
 
@@ -69,7 +65,9 @@ class StepRecord(_Record):
     parts_unscored: dict[str, Count] = {}
     parts_reasons: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
     drift: _DriftRecord | None = None
-    watched: _Watched | None = None
+    watched: dict[str, Value] | None = None
+    outside: dict[str, Value] = {}
+    outside_by_task: dict[str, Value] = {}
 
 
 class _Figures(_Record):
@@ -88,6 +86,8 @@ class _Figures(_Record):
 class _Measured(_Record):
     oracle: _Figures | None = None
     judge: _Figures
+    psnr: _Figures | None = None
+    ssim: _Figures | None = None
 
 
 class _Task(_Measured):

@@ -20,6 +20,7 @@ from editr1.evaluation.heldout.rows import open_image
 from editr1.evaluation.paired import FEW
 from editr1.report.best import best_words
 from editr1.report.environment import write_page
+from editr1.report.outside import outside_charts, task_charts
 from editr1.report.records import shown
 from editr1.report.run_folder import BeforeAfter, Run, read_run
 from editr1.report.svg import Line, interval_bar, interval_chart, line_chart, stack_chart
@@ -69,6 +70,8 @@ def write_report(run_dir: str | Path) -> Path:
         curves=reward_figures(run),
         parts=part_figures(run),
         by_task=task_figures(run),
+        outside=[Figure(*each) for each in outside_charts(run.metrics)],
+        outside_by_task=[Figure(*each) for each in task_charts(run.metrics)],
         drift=single_figures(run, DRIFT, "drift"),
         optimiser=single_figures(run, optimiser_titles(run)),
         tables=score_tables(run.results) if run.results else [],
@@ -208,7 +211,7 @@ def optimiser_titles(run: Run) -> dict[str, str]:
 
 
 def score_tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Oracle, if there is one, and judge: a line per task, then one of all, each with its change drawn against zero."""
+    """A table for each measure: a line per task, then one of all, each with its change drawn against zero."""
     tables = []
     for name in measures_of(results):
         lines = [(task, entry["n"], entry[name]) for task, entry in results["by_task"].items()]
@@ -222,7 +225,7 @@ def score_tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def measures_of(results: Mapping[str, Any]) -> list[str]:
     """What the held-out edits were measured by."""
-    return [name for name in ("oracle", "judge") if name in results]
+    return [name for name in ("oracle", "judge", "psnr", "ssim") if results.get(name)]
 
 
 def heldout_figures(run: Run) -> list[Figure]:

@@ -12,6 +12,7 @@ from editr1.evaluation.benchmarks.lines import OVERALL
 from editr1.evaluation.benchmarks.published import Published, rows_in
 from editr1.evaluation.benchmarks.results import Result
 from editr1.files import write_file
+from editr1.preservation.measure import NAMES
 from editr1.report.text import MISSING, number
 
 SCORE = "scored by"
@@ -34,14 +35,19 @@ def grids(results: Mapping[str, Result], papers: Published | None = None) -> lis
         names = list(dict.fromkeys(line.name for r in results.values() for line in r.tables.get(subset, ())))
         columns = [name for name in names if name != OVERALL] + [OVERALL]
         lines = [line for name, result in results.items() for line in _lines(name, result, subset, columns)]
-        if len(first.metrics) > 1:
+        if len(own_metrics(first)) > 1:
             tables.append((f"{title}: overall", ["editor", *first.metrics], overall_lines(results, papers, subset)))
         else:
-            (metric,) = first.metrics
+            (metric,) = own_metrics(first)
             above = {name: [row.get((metric, column)) for column in columns] for name, row in printed.items()}
             lines = [[name, metric, *map(number, cells)] for name, cells in above.items()] + lines
         tables.append((title, ["editor", SCORE, *columns], lines))
     return tables
+
+
+def own_metrics(result: Result) -> list[str]:
+    """The scores of a benchmark's own rule, without what was measured outside of masks."""
+    return [metric for metric in result.metrics if metric not in NAMES]
 
 
 def overall_lines(results: Mapping[str, Result], papers: Published | None, subset: str) -> list[list[str]]:

@@ -13,11 +13,24 @@ from functools import lru_cache
 from typing import get_args
 
 import numpy as np
+from PIL import Image
 
 from editr1.config.settings import Level, Split
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
-from editr1.toy.scene import BACKGROUNDS, PATTERNS, SIDES, Scene, Thing, artwork, colours_for, draw, to_image
+from editr1.toy.scene import (
+    BACKGROUNDS,
+    PATTERNS,
+    SIDES,
+    SIZE,
+    Scene,
+    Thing,
+    alpha,
+    artwork,
+    colours_for,
+    draw,
+    to_image,
+)
 from editr1.toy.tasks import MAKERS, TASKS, Edit, Rng, pick
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -35,8 +48,21 @@ class ToyItem:
 
     def sample(self) -> EditSample:
         """The item as training sees it."""
-        edit = self.edit
-        return EditSample(self.key, to_image(draw(self.scene)), edit.instruction, edit.requirement, edit.task)
+        edit, source = self.edit, to_image(draw(self.scene))
+        return EditSample(
+            self.key, source, edit.instruction, edit.requirement, edit.task, mask=Image.fromarray(255 * self.mask())
+        )
+
+    def mask(self) -> np.ndarray:
+        """What the edit may change, [64, 64], uint8, 1 there: its parts as they are in the source or in the target."""
+        parts = self.edit.parts
+        if "all" in parts:
+            return np.ones((SIZE, SIZE), np.uint8)
+        shapes = [(thing, alpha(thing)) for thing in (*self.scene.things, *self.edit.target.things)]
+        if "background" in parts:  # shows through where an object is not opaque
+            stay = [shape >= 1 for thing, shape in shapes if str(thing.cell) not in parts]
+            return (~np.any([np.zeros((SIZE, SIZE), bool), *stay], axis=0)).astype(np.uint8)
+        return np.any([shape > 0 for thing, shape in shapes if str(thing.cell) in parts], axis=0).astype(np.uint8)
 
 
 def names_of(level: Level) -> list[str]:

@@ -19,6 +19,7 @@ RECENT = 30  # rows that any alarm reads, besides those of the start
 FALLS = {1: (0.25, 3.5), 3: (0.5, 3.0), 5: (0.5, 3.0)}
 """By number of last steps: their mean is below this share of the earlier one, by more than these standard errors."""
 FALL = 0.02  # of what is watched
+WORN = 1.0  # dB that PSNR outside of the masks has fallen by
 CERTAIN = 3.5  # standard errors that a drift must exceed
 GAIN = 2.0  # standard errors that a gain must exceed to count
 DRIFTS = {"latent_norm": 0.15, "brightness": 0.1, "saturation": 0.15, "sharpness": 0.02, "source_distance": 0.1}
@@ -147,6 +148,21 @@ def parting(start: Rows, recent: Rows) -> Alarm | None:
     return None
 
 
+def wearing(start: Rows, recent: Rows) -> Alarm | None:
+    """What must not change is kept clearly less than at the start."""
+    now = [row for row in recent[-WINDOW:] if row["step"] > start[-1]["step"]]
+    if len(now) < WINDOW:
+        return None
+    fall, error = difference(*(values_of([row.get("outside") or {} for row in rows], "psnr") for rows in (start, now)))
+    if -fall <= max(WORN, CERTAIN * error):
+        return None
+    return Alarm(
+        "more is changed than was asked",
+        f"PSNR outside of the masks has fallen by {-fall:.1f} dB since the start. Look at the samples; mix a reward of "
+        "kind preservation into the reward (rewards) or raise algorithm.kl.",
+    )
+
+
 def drifted(before: Rows, now: Rows, grown: float = 1.0) -> str:
     """What has clearly changed of the edits, each by `grown` times what `DRIFTS` says, in words; empty if nothing."""
     moved = []
@@ -207,7 +223,7 @@ def clipped(recent: Rows, grad_clip: float) -> Alarm | None:
     )
 
 
-RULES: tuple[Callable[[Rows, Rows], Alarm | None], ...] = (collapsed, drifting, parting, constant, few_kept)
+RULES: tuple[Callable[[Rows, Rows], Alarm | None], ...] = (collapsed, drifting, parting, wearing, constant, few_kept)
 
 
 def difference(before: Sequence[float], now: Sequence[float]) -> tuple[float, float]:

@@ -309,7 +309,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: Sequence[str], te
 def _is_free(key: str) -> bool:
     """Whether a setting may change when a run is continued."""
     section, _, below = key.partition(".")
-    if section == "watch":
+    if section in ("watch", "preservation"):
         return True
     own = below.partition(".")[2] if section == "rewards" else key  # a reward's settings stand under its name
     return own in FREE or (section == "rewards" and own == "optional")

@@ -141,7 +141,8 @@ class Collector:
 
     def _share(self, first: int, count: int) -> tuple[list[list[Share]], list[list[Share]]]:
         """The edits and the scouts of `count` groups that each worker makes, from group `first` of the step on."""
-        rollout, workers, whole = self.config.rollout, self.world.workers, compares(self.judge)
+        rollout, workers, kept = self.config.rollout, self.world.workers, self.config.preservation
+        whole = compares(self.judge) or (kept is not None and kept.masks != "data")  # a mask is of all edits of a group
 
         def shares(size: int) -> list[list[Share]]:
             every = share_edits(count, size, workers, whole=whole, equal=self._equal)

@@ -12,6 +12,7 @@ from editr1.judges.open import open_config_judge, open_watch
 from editr1.training.checkpoint import resolve
 from editr1.training.datasets import open_datasets
 from editr1.training.distributed import ALONE, World
+from editr1.training.preserving import joined_watch, watch_outside
 from editr1.training.trainer import Trainer
 from editr1.training.watching import watch_by
 
@@ -33,6 +34,7 @@ def open_trainer(config: Config, dataset: EditDataset | None = None, world: Worl
         )
     config, world = resolve(config), replace(world, context=config.parallel.context)
     editor, judge = open_config_editor(config, world.size, world.meet), open_config_judge(config)
-    watch = None if config.watch is None else watch_by(open_watch(config), config.watch.every)
+    watches = [] if config.watch is None else [watch_by(open_watch(config), config.watch.every)]
+    watches += [] if config.preservation is None else [watch_outside(editor, config.preservation)]
     dataset = open_datasets(config)[0] if dataset is None else dataset
-    return Trainer(config, editor, judge, dataset, watch=watch, world=world)
+    return Trainer(config, editor, judge, dataset, watch=joined_watch(watches), world=world)

@@ -30,7 +30,8 @@ from editr1.training.group import Group
 StepRow = dict[str, Any]
 Pixels = NDArray[np.float32]
 Watch = Callable[[Group], Mapping[str, Sequence[float]]]
-"""Measures the edits of a group for the log alone, one number per edit; nothing that it says reaches the training."""
+"""Measures the edits of a group for the log alone, at most one number per edit; nothing that it says reaches the
+training. A name such as "outside/psnr" has a part of the row for itself."""
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 NOT_ASKED = "not asked"
@@ -51,7 +52,7 @@ class GroupMeasures:
         dropped: Why the group was not trained on; None if it was.
         latent_norm: Root mean square of x0.
         looks: Per edit, `LOOK`: differences to its source.
-        watched: What the watch says, by name; one number per edit.
+        watched: What the watch says, by name.
     """
 
     task: str
@@ -127,7 +128,8 @@ def step_row(
     Returns:
         "reward_std_within" is the mean over groups of their std, "reward_std_all" the std of all rewards (both of the
         population); "kept_by_task" counts the groups that are trained on, and "ties" is `ties` of these; "edits" is
-        `edit_statistics`, "drift" its difference to `start`. None if there is no value.
+        `edit_statistics`, "drift" its difference to `start`; what is watched is `watched_means`. None if there is no
+        value.
     """
     edits, kept = edit_statistics(groups), [group for group in groups if group.dropped is None]
     row = {
@@ -143,8 +145,23 @@ def step_row(
         "seconds": {part: spent for part, spent in seconds.items() if part != "total"},
         "images_per_s": sum(len(group.looks) for group in groups) / seconds["total"],
     }
-    watched = _gathered(group.watched for group in groups)
-    return {**row, "watched": {name: fmean(values) for name, values in watched.items()}} if watched else row
+    return {**row, **watched_means(groups)}
+
+
+def watched_means(groups: Sequence[GroupMeasures]) -> dict[str, dict[str, float]]:
+    """The means of what is watched, in "watched", or in the part that a name such as "outside/psnr" begins with.
+
+    Such a part has them by task too: "outside_by_task" holds "psnr/add". What no edit has is left out.
+    """
+    values: dict[str, dict[str, list[float]]] = {}
+    for group in groups:
+        for name, some in group.watched.items():
+            part, slash, below = name.rpartition("/")
+            values.setdefault(part or "watched", {}).setdefault(below, []).extend(some)
+            if slash:
+                values.setdefault(f"{part}_by_task", {}).setdefault(f"{below}/{group.task}", []).extend(some)
+    means = {part: {name: fmean(some) for name, some in by.items() if some} for part, by in values.items()}
+    return {part: by_name for part, by_name in means.items() if by_name}
 
 
 def reward_statistics(groups: Sequence[GroupMeasures]) -> StepRow:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from editr1.evaluation.benchmarks.published import Published, published
 from editr1.evaluation.benchmarks.results import ItemRow, Result, read_result
 from editr1.evaluation.paired import figures, mean_of_types
 from editr1.files import write_file
+from editr1.preservation.measure import NAMES
 
 Floats = NDArray[np.float64]
 
@@ -86,8 +87,11 @@ def compare(paths: Sequence[Path]) -> Comparison:
         raise UserError(f"cannot compare results of {' and '.join(kinds)}: give results of one benchmark")
     (_, first), *others = results.items()
     for name, other in others:
-        if set(first.metrics) - set(other.metrics):
+        if set(first.metrics) - {*other.metrics, *NAMES}:
             raise UserError(f"{name} lacks scores of the first result ({', '.join(first.metrics)}): give results alike")
+    shared = [metric for metric in first.metrics if all(metric in result.metrics for result in results.values())]
+    results = {name: replace(result, metrics=tuple(shared)) for name, result in results.items()}
+    (_, first), *others = results.items()
     changes = {name: changes_of(first, other) for name, other in others}
     papers = published(first.benchmark)
     return Comparison(results, folders, changes, papers, tuple(notes(results, papers)))

@@ -17,10 +17,12 @@ from editr1.data.samples import EditDataset, StoredDataset
 from editr1.devices import pick_device
 from editr1.evaluation.benchmarks.edits import EditSettings, open_editor, prepare, settings_dict
 from editr1.evaluation.benchmarks.lines import OVERALL, line
+from editr1.evaluation.benchmarks.outside import with_outside
 from editr1.evaluation.benchmarks.results import ItemRow, Result
 from editr1.evaluation.heldout.measure import EvalSettings, Oracle, measure_edits
 from editr1.evaluation.heldout.rows import EDITS, EditRow
 from editr1.judges.open import open_judge, parse_judge
+from editr1.preservation.measure import Measures
 from editr1.training.distributed import ALONE, World
 
 JUDGE = "judge"
@@ -93,6 +95,7 @@ def measure_dataset(
             noise_seed=settings.seed,
         ),
         oracle=oracle,
+        outside=True,
         on_items=on_items,
         world=world,
     )
@@ -110,12 +113,19 @@ def result_of(rows: Sequence[EditRow], made_with: dict[str, Any]) -> Result:
     metrics, tasks = tuple(items[0].scores), sorted({item.task for item in items})
     lines = [line(task, [item for item in items if item.task == task], metrics, JUDGE) for task in tasks]
     tables = {"all": (*lines, line(OVERALL, items, metrics, JUDGE))}
-    return Result(made_with["benchmark"], metrics, 1.0, "items", made_with, tables, items)
+    result = Result(made_with["benchmark"], metrics, 1.0, "items", made_with, tables, items)
+    return with_outside(result, {key: _outside(edits) for key, edits in by_item.items()})
 
 
 def _best(edits: Sequence[EditRow]) -> EditRow:
     """The first edit with the highest reward; one without a reward only if none has one."""
     return max(edits, key=lambda row: -1.0 if row.judge is None else row.judge)
+
+
+def _outside(edits: Sequence[EditRow]) -> Measures:
+    """The means over an item's edits of what they keep outside of its mask; empty if one was not measured."""
+    names = edits[0].outside if all(row.outside for row in edits) else {}
+    return {name: fmean(row.outside[name] for row in edits) for name in names}
 
 
 def _item(edits: Sequence[EditRow]) -> ItemRow:

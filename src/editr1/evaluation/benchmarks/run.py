@@ -33,6 +33,7 @@ from editr1.evaluation.benchmarks.asking import (
 from editr1.evaluation.benchmarks.base import Benchmark, Item, ItemResult
 from editr1.evaluation.benchmarks.edits import EditSettings, Open
 from editr1.evaluation.benchmarks.flight import shared
+from editr1.evaluation.benchmarks.outside import find_masks, measure_edits, with_outside
 from editr1.evaluation.benchmarks.results import Result, rows_of
 from editr1.evaluation.progress import progress
 from editr1.files import write_file
@@ -74,11 +75,16 @@ def run_benchmark(
     processes: int,
     console: Console,
     world: World = ALONE,
+    masks: Path | None = None,
 ) -> Result:
-    """Run a benchmark into `out`, or resume it; a UserError if `out` holds a run with other settings."""
+    """Run a benchmark into `out`, or resume it; a UserError if `out` holds a run with other settings.
+
+    With a folder of masks, it is measured what the edits keep outside of them.
+    """
     if world.size > 1 and processes > 1:
         raise UserError(f"--processes {processes}: torchrun starts the processes already; leave it out")
     benchmark = open_benchmark()
+    found = {} if masks is None else find_masks(benchmark.items, masks)
     judge = parse_judge(asked.judge)
     reward = None if asked.reward is None else parse_judge(asked.reward)
     made_with = {"benchmark": benchmark.name, "data": benchmark.digest, **edits.settings_dict(settings)}
@@ -103,7 +109,10 @@ def run_benchmark(
     made_with |= {**how, **store.tokens()}
     world.meet("the end of the benchmark")
     tables, rows = benchmark.finish(results, out) if world.is_main else {}, rows_of(results, out)
-    return Result(benchmark.name, tuple(benchmark.metrics), benchmark.best, "types", made_with, tables, rows)
+    result = Result(benchmark.name, tuple(benchmark.metrics), benchmark.best, "types", made_with, tables, rows)
+    if found and world.is_main:
+        return with_outside(result, measure_edits(benchmark, settings, found, out))
+    return result
 
 
 def _choose(

@@ -19,9 +19,11 @@ from editr1.data.seeds import item_seed
 from editr1.editors.editor import Editor
 from editr1.evaluation.heldout.rows import SOURCE, EditRow, RowStore
 from editr1.judges.base import Judge, JudgeRequest, complete_scores
+from editr1.preservation.measure import NO_MASK, Measures
 from editr1.toy.oracle import score
 from editr1.toy.world import item_from_key
 from editr1.training.distributed import ALONE, World
+from editr1.training.preserving import measure_sample
 
 Oracle = Callable[[str, Image], Mapping[str, float]]
 """Scores of an edit by an item's key, "score" among them, that no training reads."""
@@ -69,6 +71,7 @@ def measure_edits(
     out: Path,
     settings: EvalSettings,
     oracle: Oracle | None = None,
+    outside: bool = False,
     on_items: Callable[[int], None] = lambda count: None,
     world: World = ALONE,
 ) -> list[EditRow]:
@@ -81,6 +84,7 @@ def measure_edits(
         out: Folder of rows and pictures; items whose edits all have a reward are not made again.
         settings: Sampler, noise, and the name of the weights.
         oracle: Measures the edits too; None without one.
+        outside: Whether it is measured what edits keep outside of the items' masks.
         on_items: Callback with the number of further items that are done.
         world: The processes that share the items; each judges its own, and the main one writes the rows.
 
@@ -103,7 +107,9 @@ def measure_edits(
         edits = _edits(editor, own, settings)
         if editor.is_sharded:  # all ranks make as many calls of the pipeline as the first one
             _edits(editor, [dataset[index] for index in turn[0][len(own) :]], settings)
-        rows = [asdict(row) for row in _measure(judge, oracle, own, edits, store)] if own and world.speaks else []
+        measured = _measure(judge, oracle, own, edits, store) if own and world.speaks else []
+        kept = _outside(editor, own, edits) if outside and measured else [{} for _ in measured]
+        rows = [{**asdict(row), "outside": values} for row, values in zip(measured, kept, strict=True)]
         gathered = world.gather(rows, "the rows of an evaluation")
         store.add([EditRow(**row) for rows in gathered for row in rows])
         on_items(sum(map(len, turn)))
@@ -119,6 +125,13 @@ def _edits(editor: Editor, samples: Sequence[EditSample], settings: EvalSettings
         editor.rollout(sample, count, steps=steps, seed=seed, scheduler=scheduler).images
         for sample, seed in zip(samples, seeds, strict=True)
     ]
+
+
+def _outside(editor: Editor, samples: Sequence[EditSample], edits: list[list[Image]]) -> list[Measures]:
+    """What the edits of several items keep outside of their masks, one after another."""
+    pairs = zip(samples, edits, strict=True)
+    every = [measure_sample(editor, sample, images, sample.mask or NO_MASK) for sample, images in pairs]
+    return [each.measures for some in every for each in some]
 
 
 def _measure(

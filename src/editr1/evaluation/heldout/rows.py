@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +39,8 @@ class EditRow:
         reason: why it gave none.
         oracle: the oracle's "score", "done" and "preserved", each in [0, 1]; empty for items that have no oracle.
         image: file name of the edit in the folder of the rows.
+        outside: what the edit keeps outside of the item's mask, as `preservation/measure.py` names it; empty if it was
+            not measured.
     """
 
     key: str
@@ -49,6 +51,7 @@ class EditRow:
     reason: str | None
     oracle: dict[str, Share]
     image: str
+    outside: dict[str, Annotated[float, Field(ge=-1000, le=1000)]] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -138,7 +141,8 @@ def open_image(folder: Path, name: str) -> Image:
 
 def _to_line(row: EditRow) -> dict[str, Any]:
     """The row as the file has it; there, the index is called "seed"."""
-    return {"seed" if name == "index" else name: value for name, value in asdict(row).items()}
+    line = {"seed" if name == "index" else name: value for name, value in asdict(row).items()}
+    return line if row.outside else {name: value for name, value in line.items() if name != "outside"}
 
 
 def _from_line(*, seed: int, **fields: Any) -> EditRow:

@@ -1,0 +1,113 @@
+"""How well an edit keeps what is outside of its mask: PSNR and SSIM beside the source, by torchmetrics.
+
+The source is brought to the size of the edit. An edit that is shifted as a whole, by up to `SHIFT` pixels, is moved
+back first. PSNR is over the outside's pixels alone. For SSIM the inside of the edit is replaced by the source's, so
+that no window sees the edit, and the mean of the map is over the outside. An edit cannot be nearer to its source than
+the VAE's round trip of that: it is measured alike, as the ceiling.
+
+Without a mask, or if that leaves less than `OUTSIDE_MIN` of the picture, nothing is measured, and the reason is told:
+an edit of the whole picture, such as a style, has no outside, and a number for its structure would mean something else.
+
+Letters: H W height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL.Image import Image, Resampling
+
+from editr1.preservation.registration import Floats, Places, known_after, moved_back, pixels_of, shift_of
+
+Measures = dict[str, float]
+"""By name: "psnr" in dB, at most `PSNR_MAX`; "ssim" at most 1; both are higher for a better edit."""
+NAMES = ("psnr", "ssim")
+CEILING = "ceiling_"
+"""What begins the names of the ceiling's measures."""
+PSNR_MAX = 60.0
+"""Of equal pictures, instead of infinity: more than any 8-bit picture has that differs by one level in all pixels."""
+OUTSIDE_MIN = 0.02
+"""Share of the picture that must be outside."""
+SIDE_MIN = 11
+"""Shorter side of the smallest picture: the window of SSIM."""
+
+NO_MASK = "the item has no mask"
+WHOLE_TASK = "its task type is of the whole picture"
+NO_OUTSIDE = "the mask leaves nothing outside"
+TOO_SMALL = f"a picture of less than {SIDE_MIN} pixels a side"
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What was measured of one edit.
+
+    Attributes:
+        measures: By name, the ceiling's too if there is a round trip; empty if nothing was measured.
+        reason: Why nothing was; None if it was.
+    """
+
+    measures: Measures = field(default_factory=dict)
+    reason: str | None = None
+
+
+def measure_outside(
+    source: Image, edits: Sequence[Image], mask: Image | None, round_trip: Image | None = None, missing: str = NO_MASK
+) -> list[Outside]:
+    """The measures of each edit of a source.
+
+    Args:
+        source: RGB.
+        edits: RGB.
+        mask: What they may change, in mode "L"; None if it is not known.
+        round_trip: The source after the VAE's round trip, at the size of the edits; None for no ceiling.
+        missing: Why there is no mask.
+    """
+    if mask is None:
+        return [Outside(reason=missing) for _ in edits]
+    ceiling = outside_of(source, round_trip, mask).measures if round_trip is not None else {}
+    beside = {CEILING + name: value for name, value in ceiling.items()}
+    measured = [outside_of(source, edit, mask) for edit in edits]
+    return [each if each.reason else Outside(each.measures | beside) for each in measured]
+
+
+def outside_of(source: Image, edit: Image, mask: Image) -> Outside:
+    """The measures of one edit, or why there are none; arguments as of `measure_outside`."""
+    if min(edit.size) < SIDE_MIN:
+        return Outside(reason=TOO_SMALL)
+    outside = ~mask_of(mask, edit.size)
+    if outside.mean() < OUTSIDE_MIN:
+        return Outside(reason=NO_OUTSIDE)
+    before, after = pixels_of(source, edit.size), pixels_of(edit, edit.size)
+    shift = shift_of(before, after, outside)
+    after, outside = moved_back(after, shift), outside & known_after(shift, outside.shape)
+    if not outside.any():
+        return Outside(reason=NO_OUTSIDE)
+    return Outside({"psnr": psnr(before, after, outside), "ssim": ssim(before, after, outside)})
+
+
+def psnr(before: Floats, after: Floats, outside: Places) -> float:
+    """PSNR of pictures [H, W, 3] in [0, 1] over the places of `outside` [H, W], in dB, at most `PSNR_MAX`."""
+    from torchmetrics.functional.image import peak_signal_noise_ratio  # seconds, which a command need not wait for
+
+    value = peak_signal_noise_ratio(torch.from_numpy(after[outside]), torch.from_numpy(before[outside]), data_range=1.0)
+    return min(float(value), PSNR_MAX)
+
+
+def ssim(before: Floats, after: Floats, outside: Places) -> float:
+    """The mean of the SSIM map of pictures [H, W, 3] in [0, 1] over `outside` [H, W], the inside being equal."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    merged = np.where(outside[..., None], after, before)
+    one, other = (torch.from_numpy(picture).permute(2, 0, 1)[None] for picture in (merged, before))  # 1 3 H W
+    every = structural_similarity_index_measure(one, other, data_range=1.0, return_full_image=True)[1]  # 1 3 H W
+    return float(every[0, :, torch.from_numpy(outside)].mean())
+
+
+def mask_of(mask: Image, size: tuple[int, int]) -> Places:
+    """A mask at a size (width, height), [H, W]: true wherever white has a part, so that no edge counts as outside."""
+    if mask.size != size:
+        mask = mask.resize(size, Resampling.BOX if size[0] < mask.width else Resampling.BILINEAR)
+    return np.asarray(mask.convert("L")) > 0

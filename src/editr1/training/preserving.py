@@ -1,0 +1,65 @@
+"""How well the edits of a step keep what they must not change, for the log alone (`preservation/measure.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from PIL.Image import Image
+
+from editr1.config.watching import KeptConfig
+from editr1.data.samples import EditSample
+from editr1.editors.editor import Editor
+from editr1.editors.round_trip import round_trip
+from editr1.preservation.measure import NO_MASK, WHOLE_TASK, Outside, measure_outside
+from editr1.preservation.region import derive_mask
+from editr1.training.group import Group
+from editr1.training.step_row import Watch
+
+OUTSIDE = "outside"
+"""The part of a step's row with these measures."""
+
+
+def watch_outside(editor: Editor, settings: KeptConfig) -> Watch:
+    """The measures of each edit that has a mask, and "measured": 1 for one that has, 0 for another."""
+
+    def watch(group: Group) -> dict[str, list[float]]:
+        images = group.rollout.images
+        mask = find_mask(group.sample, images, settings)
+        return in_columns(measure_sample(editor, group.sample, images, mask))
+
+    return watch
+
+
+def find_mask(sample: EditSample, images: Sequence[Image], settings: KeptConfig) -> Image | str:
+    """The mask by which the edits of a whole group are measured, or why there is none."""
+    if sample.mask is not None and settings.masks != "group":
+        return sample.mask
+    if settings.masks == "data":
+        return NO_MASK
+    return WHOLE_TASK if sample.task in settings.whole_tasks else derive_mask(sample.source, images)
+
+
+def measure_sample(editor: Editor, sample: EditSample, images: Sequence[Image], mask: Image | str) -> list[Outside]:
+    """The measures of edits of one sample by this editor, beside the round trip of its VAE."""
+    if isinstance(mask, str):
+        return measure_outside(sample.source, images, None, missing=mask)
+    return measure_outside(sample.source, images, mask, round_trip(editor.pipe, sample.source, images[0].size))
+
+
+def in_columns(measured: Sequence[Outside]) -> dict[str, list[float]]:
+    """The measures as a watch tells them."""
+    columns: dict[str, list[float]] = {f"{OUTSIDE}/measured": [float(not each.reason) for each in measured]}
+    for each in measured:
+        for name, value in each.measures.items():
+            columns.setdefault(f"{OUTSIDE}/{name}", []).append(value)
+    return columns
+
+
+def joined_watch(watches: Sequence[Watch]) -> Watch | None:
+    """One watch that tells what all of them tell; None without any."""
+    return partial(_all, watches) if watches else None
+
+
+def _all(watches: Sequence[Watch], group: Group) -> Mapping[str, Sequence[float]]:
+    return {name: values for watch in watches for name, values in watch(group).items()}

@@ -1,0 +1,121 @@
+"""`eval imgedit|gedit --masks`, `eval toy` and `eval compare`: what is kept outside of masks, beside the scores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from editr1.cli.main import app
+from editr1.data.pictures import read_picture
+from editr1.errors import UserError
+from editr1.evaluation.benchmarks.base import Line
+from editr1.evaluation.benchmarks.compare import compare
+from editr1.evaluation.benchmarks.imgedit import ImgEdit
+from editr1.evaluation.benchmarks.outside import find_masks, outside_line, with_outside
+from editr1.evaluation.benchmarks.results import ItemRow, Result, read_result, write_result
+from editr1.preservation.measure import outside_of
+from editr1.report.tables import grids
+from editr1.toy.world import ToyDataset
+from tests.evaluation.benchmarks.folders import imgedit_folder
+
+
+def run(*words: object) -> str:
+    result = CliRunner().invoke(app, ["eval", *map(str, words)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def opened(path: Path) -> Image.Image:
+    return read_picture(path, "a picture")
+
+
+@pytest.mark.long
+def test_edits_with_a_mask_are_measured_and_the_others_count_in_no_mean(tmp_path: Path) -> None:
+    data, masks, out = imgedit_folder(tmp_path / "data", 3), tmp_path / "masks", tmp_path / "out"
+    masks.mkdir()
+    world = ToyDataset("heldout", 3)
+    for index in (0, 2):
+        mask = world[index].mask
+        assert mask is not None
+        mask.save(masks / f"{1000 + index}.png")
+    words = ["imgedit", "--data", data, "--editor", "toy", "--judge", "toy", "--steps", "2", "--out"]
+    run(*words, tmp_path / "plain")
+    said = run(*words, out, "--masks", masks)
+    result = read_result(out)
+    assert result.metrics == ("score", "psnr", "ssim")
+    rows = {row.key: row for row in result.items}
+    for index in (0, 2):
+        mask = world[index].mask
+        assert mask is not None
+        row = rows[str(1000 + index)]
+        expected = outside_of(world[index].source, opened(out / row.edit), mask).measures
+        assert {name: row.scores[name] for name in expected} == expected
+        assert (row.scores["ceiling_psnr"] or 0) > 15
+    assert rows["1001"].scores["psnr"] is None
+    overall = result.tables["all"][-1].means
+    assert overall["psnr"] == pytest.approx(
+        ((rows["1000"].scores["psnr"] or 0) + (rows["1002"].scores["psnr"] or 0)) / 2
+    )
+    assert "2 of 3 items are measured; the round trip of the VAE" in said
+    assert "2 of 3 items are measured" in (out / "index.html").read_text()
+    run(*words, out, "--masks", masks)  # again, from the edits that are there
+    assert read_result(out).tables == result.tables
+    both = compare([tmp_path / "plain", out])
+    assert both.first.metrics == ("score",) and set(both.changes["out"]["all"]) == {"score"}
+    assert set(compare([out, tmp_path / "plain"]).changes["plain"]["all"]) == {"score"}
+
+
+@pytest.mark.long
+def test_toy_items_are_measured_by_their_true_masks_beside_the_oracle(tmp_path: Path) -> None:
+    run("toy", "--out", tmp_path, "--items", "9", "--edits", "1", "--steps", "2")
+    result, world = read_result(tmp_path), ToyDataset("heldout", 9)
+    assert result.metrics == ("oracle", "judge", "done", "preserved", "psnr", "ssim")
+    for index, row in enumerate(result.items):
+        mask = world[index].mask
+        assert mask is not None
+        if row.task == "style":
+            assert row.scores["psnr"] is None, "nothing is outside of it"
+        else:
+            expected = outside_of(world[index].source, opened(tmp_path / row.edit), mask).measures["psnr"]
+            assert row.scores["psnr"] == pytest.approx(expected)
+    assert outside_line(result) is not None
+
+
+def result_of(scores: dict[str, tuple[str, float]]) -> Result:
+    items = tuple(ItemRow(key, task, ("all",), "go", "", "", {"score": value}) for key, (task, value) in scores.items())
+    lines = tuple(Line(task, 1, 0, {"score": 1.0}, None) for task in ("a", "b", "overall"))
+    return Result("imgedit", ("score",), 5.0, "types", {}, {"all": lines}, items)
+
+
+def test_the_overall_is_the_mean_of_the_types_where_that_of_the_benchmark_is() -> None:
+    plain = result_of({"1": ("a", 3.0), "2": ("a", 4.0), "3": ("b", 2.0), "4": ("b", 2.0)})
+    measures = {key: {"psnr": value, "ssim": 0.5} for key, value in (("1", 20.0), ("2", 30.0), ("3", 40.0))}
+    result = with_outside(plain, measures)
+    assert [line.means["psnr"] for line in result.tables["all"]] == [25.0, 40.0, 32.5]
+    by_items = with_outside(replace(plain, overall="items"), measures)
+    assert by_items.tables["all"][-1].means["psnr"] == 30.0
+    assert with_outside(plain, {"1": {}}) == plain and outside_line(plain) is None
+    (_, _, lines), *more = grids({"mine": result})
+    assert [line[1] for line in lines] == ["score", "psnr", "ssim"] and not more, "one table, as without masks"
+
+
+def test_changes_of_what_is_kept_have_an_interval_of_the_items_that_both_have(tmp_path: Path) -> None:
+    plain = result_of({"1": ("a", 3.0), "2": ("a", 4.0), "3": ("b", 2.0)})
+    for name, more in (("before", 0.0), ("after", 1.5)):
+        measures = {key: {"psnr": 30 + more, "ssim": 0.9} for key in (("1", "2") if more else ("1", "2", "3"))}
+        write_result(with_outside(plain, measures), tmp_path / name)
+    change = compare([tmp_path / "before", tmp_path / "after"]).changes["after"]["all"]["psnr"]
+    assert (change["a"].delta, change["a"].items) == (1.5, 2) and "b" not in change
+
+
+def test_a_folder_without_a_mask_of_any_item_is_one_line(tmp_path: Path) -> None:
+    benchmark = ImgEdit(imgedit_folder(tmp_path / "data", 2))
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(UserError, match=r"--masks .* holds no mask of an item; the first one is 1000\.png there$"):
+        find_masks(benchmark.items, tmp_path / "masks")
+    (tmp_path / "masks/1001.jpg").write_bytes(b"")
+    assert find_masks(benchmark.items, tmp_path / "masks") == {"1001": tmp_path / "masks/1001.jpg"}

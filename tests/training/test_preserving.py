@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from editr1.config.watching import KeptConfig
+from editr1.data.samples import EditSample
+from editr1.editors.open import open_named_editor
+from editr1.editors.round_trip import round_trip
+from editr1.preservation.measure import measure_outside
+from editr1.preservation.region import derive_mask
+from editr1.toy.world import ToyDataset
+from editr1.training.group import Group
+from editr1.training.preserving import joined_watch, watch_outside
+from editr1.training.step_row import GroupMeasures, joined, watched_means
+from tests.training.runs import assert_same_run, rows_of
+from tests.training.scenarios import trainer_of
+
+SAMPLE = ToyDataset("heldout", 1)[0]
+
+
+class Images:
+    """Edits, as far as a watch looks at them."""
+
+    def __init__(self, images: list[Image.Image]) -> None:
+        self.images = images
+
+
+def group_of(sample: EditSample, images: list[Image.Image]) -> Group:
+    return Group(0, sample, Images(images))  # type: ignore[arg-type]
+
+
+def worse(level: float) -> Image.Image:
+    """The source of `SAMPLE` with noise."""
+    values = np.asarray(SAMPLE.source, np.float64)
+    return Image.fromarray(
+        (values + np.random.default_rng(0).normal(0, level, values.shape)).clip(0, 255).astype("uint8")
+    )
+
+
+@pytest.fixture(scope="module")
+def editor() -> Any:
+    return open_named_editor("toy:qwen-image-edit", None, device=torch.device("cpu"))
+
+
+def test_each_edit_is_measured_by_the_mask_of_its_item_beside_the_round_trip(editor: Any) -> None:
+    images = [worse(2), worse(9)]
+    told = watch_outside(editor, KeptConfig(masks="data"))(group_of(SAMPLE, images))
+    trip = round_trip(editor.pipe, SAMPLE.source, (64, 64))
+    expected = [each.measures for each in measure_outside(SAMPLE.source, images, SAMPLE.mask, trip)]
+    assert told["outside/measured"] == [1.0, 1.0]
+    for name in ("psnr", "ssim", "ceiling_psnr", "ceiling_ssim"):
+        assert told[f"outside/{name}"] == [each[name] for each in expected]
+    assert told["outside/psnr"][0] > told["outside/psnr"][1]
+
+
+def test_an_item_without_mask_is_not_measured_and_counts_in_no_mean(editor: Any) -> None:
+    watch = watch_outside(editor, KeptConfig(masks="data"))
+    masked, bare = (watch(group_of(sample, [worse(4)] * 2)) for sample in (SAMPLE, replace(SAMPLE, mask=None)))
+    assert bare == {"outside/measured": [0.0, 0.0]}
+    means = watched_means([measures("add", masked), measures("style", bare)])
+    assert means["outside"]["measured"] == 0.5
+    assert means["outside"]["psnr"] == pytest.approx(masked["outside/psnr"][0])
+    assert means["outside_by_task"]["measured/style"] == 0 and "psnr/style" not in means["outside_by_task"]
+
+
+def test_a_mask_is_derived_where_the_item_has_none_or_the_settings_say_so(editor: Any) -> None:
+    edit = SAMPLE.source.copy()
+    edit.paste((255, 0, 255), (20, 20, 40, 40))
+    images = [edit] * 4
+    derived = derive_mask(SAMPLE.source, images)
+    assert isinstance(derived, Image.Image)
+    for settings, sample in (
+        (KeptConfig(), replace(SAMPLE, mask=None)),
+        (KeptConfig(masks="group"), SAMPLE),
+    ):
+        told = watch_outside(editor, settings)(group_of(sample, images))
+        expected = [each.measures["psnr"] for each in measure_outside(SAMPLE.source, images, derived)]
+        assert told["outside/psnr"] == expected
+    whole = replace(SAMPLE, mask=None, task="style")
+    assert watch_outside(editor, KeptConfig())(group_of(whole, images)) == {"outside/measured": [0.0] * 4}
+
+
+def test_the_parts_of_a_group_that_two_ranks_made_give_the_row_of_the_whole_group(editor: Any) -> None:
+    watch, images = watch_outside(editor, KeptConfig(masks="data")), [worse(level) for level in (1, 3, 5)]
+    whole = measures("add", watch(group_of(SAMPLE, images)))
+    parts = [measures("add", watch(group_of(SAMPLE, some))) for some in (images[:1], images[1:])]
+    assert watched_means([joined(parts)]) == watched_means([whole])
+
+
+def test_several_watches_tell_side_by_side() -> None:
+    watch = joined_watch([lambda group: {"judge": [0.5]}, lambda group: {"outside/psnr": [30.0]}])
+    assert watch is not None and joined_watch([]) is None
+    told = watch(group_of(SAMPLE, []))
+    assert watched_means([measures("add", told)]) == {
+        "watched": {"judge": 0.5},
+        "outside": {"psnr": 30.0},
+        "outside_by_task": {"psnr/add": 30.0},
+    }
+
+
+def measures(task: str, watched: Any) -> GroupMeasures:
+    return GroupMeasures(task, [], [None], {}, {}, [], None, 1.0, [], dict(watched))
+
+
+@pytest.mark.long
+def test_a_run_that_stops_and_goes_on_measures_what_the_whole_run_does(tiny_editor_path: Path, tmp_path: Path) -> None:
+    name = "masks of groups"
+    trainer_of(name, tmp_path / "whole", tiny_editor_path).train()
+    trainer_of(name, tmp_path / "parts", tiny_editor_path).train(until=1)
+    trainer_of(name, tmp_path / "parts", tiny_editor_path).train()
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    rows = rows_of(tmp_path / "whole")
+    assert all(0 <= row["outside"]["measured"] <= 1 for row in rows)
+    assert any("psnr" in row["outside"] for row in rows)
+
+
+def test_the_weights_do_not_depend_on_what_is_measured(tiny_editor_path: Path, tmp_path: Path) -> None:
+    for name in ("masks", "references"):
+        trainer_of(name, tmp_path / name, tiny_editor_path).train(until=1)
+    one, other = (rows_of(tmp_path / name) for name in ("masks", "references"))
+    assert "outside" in one[0] and "outside" not in other[0]
+    assert [{k: v for k, v in row.items() if not k.startswith("outside")} for row in one] == other

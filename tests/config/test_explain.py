@@ -12,7 +12,13 @@ from editr1.config.rewards import KINDS
 from editr1.config.section import Section
 from editr1.config.settings import Config
 
-ALL = ["evaluation.split=0.1", "watch.judge.path=toy:judge", "rewards.kept.kind=preservation", "rewards.words.kind=ocr"]
+ALL = [
+    "evaluation.split=0.1",
+    "watch.judge.path=toy:judge",
+    "preservation.masks=data",
+    "rewards.kept.kind=preservation",
+    "rewards.words.kind=ocr",
+]
 
 
 def settings(name: str, *overrides: str) -> dict[str, Setting]:

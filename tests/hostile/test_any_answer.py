@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from editr1.config.rewards import MethodName
 from editr1.judges.base import Score
+from editr1.judges.critic import CriticJudge, CriticPrompt, CriticTemplate
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.wire import Reply, Wire
 from editr1.judges.rewards.http import HttpReward
@@ -92,6 +93,31 @@ def test_any_answer_is_a_score_in_range_or_none_with_a_reason(
         )
     for score in scores:
         check(score)
+
+
+@many
+@given(st.data())
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"json": "score", "min": 0, "max": 5},
+        {"json": "a[0].b", "min": 0, "max": 5},
+        {"regex": r"Score: (\S+)", "min": 0, "max": 5},
+        {"tokens": ["no", "yes"]},
+    ],
+)
+def test_any_answer_is_a_score_by_a_templates_rule_or_none_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch, rule: dict[str, Any], data: st.DataObject
+) -> None:
+    question = {"message": [{"image": "edit"}, "Good?"], "answers": {"good": rule}}
+    template = CriticTemplate.model_validate({"version": "1", "questions": [question], "max_tokens": 4})
+    words = data.draw(
+        st.sampled_from([*WORDS, '{"score": 3}', '{"score": [9]}', '{"a": [{"b": 1}]}', '{"score": NaN}'])
+    )
+    answers(monkeypatch, data.draw, data.draw(st.sampled_from([chat(), chat(message={"content": words})])))
+    with client("http://127.0.0.1:9/v1", tries=1, backoff=0.0) as model:
+        (score,) = CriticJudge(model, CriticPrompt(template, "own"), criteria={"good": 1.0}).score([REQUEST])
+    check(score)
 
 
 @many

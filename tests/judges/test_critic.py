@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
+from editr1.cli.main import app
 from editr1.config.rewards import JudgeConfig
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
@@ -250,6 +252,28 @@ def test_the_shipped_templates_know_execution_and_consistency() -> None:
     for name in ("full", "brief"):
         own = JudgeConfig.model_validate({"path": "nowhere", "template": name, "formula": CME})
         assert own.asked == ("execution", "consistency") and open_words(own) is not None
+
+
+def test_the_commands_show_its_words_and_measure_its_agreement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    template(tmp_path)
+    for name, image in (("before.png", SOURCE), ("after.png", EDIT), ("other.png", HAT)):
+        image.save(name)
+    pair = {"source": "before.png", "instruction": "x", "edit_a": "after.png", "edit_b": "other.png", "preference": "a"}
+    (tmp_path / "votes.jsonl").write_text(json.dumps(pair))
+    with service([says('{"score": [20, 5]}')]) as (url, _):
+        judge = {"endpoints": [url.replace("/score", "/v1")], "model": "m", "formula": CME}
+        judge |= {"method": "template", "template": "critic.yaml"}
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump({"editor": {}, "judge": judge}))
+        scored = CliRunner().invoke(app, ["judge", "score", "before.png", "after.png", "Red.", "--judge", "own.yaml"])
+        assert scored.exit_code == 0, scored.output
+        arguments = ["votes.jsonl", "--judge", "own.yaml", "--out", "agreement", "--json"]
+        agreed = CliRunner().invoke(app, ["judge", "agree", *arguments])
+        other = CliRunner().invoke(app, ["judge", "agree", "votes.jsonl", "--judge", "own.yaml", "--methods", "yes_no"])
+    assert f"{0.8 * (0.6 + 0.4 * 0.2):.4f}" in scored.output and "execution: 0.8" in scored.output
+    assert " You judge. " in scored.output and "Before [Red.]" in scored.output and CME in scored.output
+    assert agreed.exit_code == 0 and [*json.loads(agreed.stdout)["methods"]] == ["template"]
+    assert other.exit_code == 2 and "there are template, and all" in " ".join(other.output.split())
 
 
 PAGE = "docs/howto/critics.md"

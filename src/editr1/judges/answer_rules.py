@@ -128,4 +128,4 @@ def _no_number(name: str) -> float:
 
 
 def _shown(text: str) -> str:
-    return repr(text.strip()[:SHOWN])
+    return repr(text.strip()[:SHOWN])[: 2 * SHOWN]  # what is not printable is longer in this form

@@ -16,6 +16,8 @@ from editr1.data.pictures import png
 from editr1.toy.world import ToyDataset
 
 FORMS = ("jsonl", "parquet", "saved", "tar")
+EDITS = ("chosen", "rejected", "target")
+"""Pictures of stored edits, as far as rows have them."""
 
 
 def toy_rows(count: int = 12) -> list[dict[str, Any]]:
@@ -61,16 +63,21 @@ def write_jsonl(rows: Sequence[dict[str, Any]], folder: Path) -> Path:
     names: dict[bytes, str] = {}
     for row in rows:
         masks = [row["mask"]] if isinstance(row.get("mask"), bytes) else []
-        for picture in (row["source"], *row["references"], *masks):
+        for picture in (row["source"], *row["references"], *masks, *_edits(row).values()):
             (folder / names.setdefault(picture, f"{len(names)}.png")).write_bytes(picture)
-    lines = [
-        {**row, "source": names[row["source"]], "references": [names[one] for one in row["references"]]} for row in rows
-    ]
+    lines = []
+    for row in rows:
+        single = {name: names[picture] for name, picture in {"source": row["source"], **_edits(row)}.items()}
+        lines.append({**row, **single, "references": [names[one] for one in row["references"]]})
     for line in lines:
         if isinstance(line.get("mask"), bytes):
             line["mask"] = names[line["mask"]]
     (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
+
+
+def _edits(row: dict[str, Any]) -> dict[str, bytes]:
+    return {name: row[name] for name in EDITS if name in row}
 
 
 def arrow_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
@@ -82,6 +89,7 @@ def arrow_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
     }
     if any("mask" in row for row in rows):
         columns["mask"] = pa.array([row["mask"] and _image(row["mask"]) for row in rows], image)
+    columns |= {name: pa.array([_image(row[name]) for row in rows], image) for name in _edits(rows[0])}
     return pa.table(columns | {name: [row[name] for row in rows] for name in rows[0] if name not in columns})
 
 
@@ -95,6 +103,7 @@ def write_shard(rows: Sequence[dict[str, Any]], file: Path) -> None:
         texts: dict[str, Any] = {name: row[name] for name in ("instruction", "requirement", "task") if name in row}
         texts |= {"mask": row["mask"]} if isinstance(row.get("mask"), dict) else {}
         members += [(f"{row['key']}.json", json.dumps(texts).encode()), (f"{row['key']}.png", row["source"])]
+        members += [(f"{row['key']}.{name}.png", one) for name, one in _edits(row).items()]
         members += [(f"{row['key']}.reference{i}.png", one) for i, one in enumerate(row["references"])]
         if isinstance(row.get("mask"), bytes):
             members.append((f"{row['key']}.mask.png", row["mask"]))

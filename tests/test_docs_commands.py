@@ -25,8 +25,9 @@ from editr1.config.loading import known_keys, load_config
 from editr1.config.presets import presets
 from editr1.config.rewards import KINDS
 from editr1.config.settings import Config
-from editr1.data.samples import JsonlDataset
+from editr1.data.samples import ItemLine, JsonlDataset
 from editr1.recipe.boxes import read_boxes
+from editr1.training.datasets import KINDS as KINDS_OF_DATA
 from tests.documents import COMMANDS, GUIDES, ROOT, Block, blocks, name_of, spans
 
 BLOCKS = blocks(*GUIDES)
@@ -145,11 +146,13 @@ def test_items_are_read_by_the_dataset_and_boxes_by_the_recipe(block: Block, tmp
         return
     for line in block.text.splitlines():
         item = json.loads(line)
-        for name in (item["source"], *item.get("references", ())):
+        pictures = (item[name] for name in ("source", "chosen", "rejected", "target") if name in item)
+        for name in (*pictures, *item.get("references", ())):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).touch()
     (tmp_path / "data.jsonl").write_text(block.text)
-    assert len(JsonlDataset(tmp_path)) == len(block.text.splitlines())
+    kind = next((kind for kind in KINDS_OF_DATA.values() if kind.stored and kind.stored[0] in item), ItemLine)
+    assert len(JsonlDataset(tmp_path, kind=kind)) == len(block.text.splitlines())
 
 
 def quick_commands() -> Iterator[tuple[str, ...]]:

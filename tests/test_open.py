@@ -6,8 +6,8 @@ import torch
 import yaml
 from PIL import Image
 
+from editr1.config.data import DataConfig
 from editr1.config.loading import load_config
-from editr1.config.settings import DataConfig
 from editr1.data.samples import EditSample, JsonlDataset
 from editr1.devices import pick_device, pick_dtype
 from editr1.editors.open import inference_guidance, open_config_editor, open_named_editor

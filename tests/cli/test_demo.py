@@ -14,8 +14,8 @@ from rich.console import Console
 
 from editr1.cli.demo import EVAL_STEPS, oracle_of, run_demo, show
 from editr1.cli.measured import HeldOut, table, train_measured, verdict
+from editr1.config.data import EvaluationConfig
 from editr1.config.loading import load_config
-from editr1.config.settings import EvaluationConfig
 from editr1.editors.lora.find import find_file
 from editr1.editors.open import open_config_editor
 from editr1.errors import UserError

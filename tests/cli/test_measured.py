@@ -19,8 +19,8 @@ from editr1.cli import main as cli
 from editr1.cli import measured
 from editr1.cli.check import find
 from editr1.cli.measured import HeldOut, legs, train_measured, verdict
+from editr1.config.data import EvaluationConfig
 from editr1.config.loading import load_config
-from editr1.config.settings import EvaluationConfig
 from editr1.data.seeds import item_seed
 from editr1.editors.lora.files import load_lora_into
 from editr1.editors.lora.find import find_file

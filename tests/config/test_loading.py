@@ -112,7 +112,7 @@ def test_an_unknown_key_is_compared_with_those_of_the_chosen_algorithm(file: Pat
         ("algorithm.kl.x=3", "algorithm.kl"),
         ("optim.betas=[0.9]", "optim.betas"),
         ("editor.path=null", "editor.path: Input should be a valid string"),
-        ("rollout.group_size=1", "rollout.group_size: Input should be greater than or equal to 2"),
+        ("rollout.group_size=0", "rollout.group_size: Input should be greater than or equal to 1"),
         ("data.path=null", "data.path must name the folder"),
         ("algorithm.timesteps_per_image=7", "more than the 6 noise levels"),
     ],

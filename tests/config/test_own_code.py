@@ -72,6 +72,7 @@ def test_a_variant_of_a_shipped_algorithm_does_not_take_its_place() -> None:
         "dgpo",
         "dpo",
         "rft",
+        "sft",
         "grpo",
     }
     assert type(load_config("toy").algorithm) is NFT

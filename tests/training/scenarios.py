@@ -26,6 +26,7 @@ from editr1.training.preserving import watch_outside
 from editr1.training.process_end import run_and_exit
 from editr1.training.trainer import Trainer
 from tests.training.runs import Colours, RedJudge, redness, settings
+from tests.training.stored import Edited, stored_settings
 
 FIRST = 0  # the item of the first group of the first step, for seed 0 and two groups
 STEPS = 3
@@ -119,6 +120,7 @@ THRIFTY: dict[str, Any] = {
     "algorithm__rescaled": True,
     "algorithm__stratified": True,
 }
+THREE: dict[str, Any] = {"rollout": {"groups_per_step": 3, "steps": 3}, "save_every": STEPS}
 SCENARIOS: dict[str, dict[str, Any]] = {
     "lora": {},
     "awm": {"algorithm": {"name": "awm", "filter": "off", "timesteps_per_image": 2, "old_rate": 0.3}},
@@ -188,6 +190,8 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "references": {"dataset": TwoSources()},
     "masks": {"preservation__masks": "data", "dataset": Masked(), "memory__cache": "cache"},
     "masks of groups": {"preservation__masks": "either", "dataset": Masked(), "judge": silent_for(1)},
+    "preferences": {"settings": stored_settings(optim__micro_batch=4, **THREE), "dataset": Edited(2)},
+    "pairs": {"settings": stored_settings("pairs", **THREE), "dataset": Edited(1)},
     "rows left out": {**THRIFTY, "judge": half_red, "failures__steps": 99},
 }
 
@@ -199,7 +203,8 @@ def trainer_of(name: str, out: Path, editor: Path, world: World = ALONE) -> Trai
     if changes.get("memory__cache"):
         changes["memory__cache"] = out.parent / "cache"
     sizes = {"rollout__group_size": 5, "rollout__groups_per_step": 3, "optim__lr": 3e-4, "optim__micro_batch": 4}
-    config: Config = settings(**{**sizes, "steps": STEPS, "save_every": STEPS, **changes})
+    stored = changes.pop("settings", None)
+    config: Config = stored or settings(**{**sizes, "steps": STEPS, "save_every": STEPS, **changes})
     opened = open_editor(editor, pixels=1024, dtype=getattr(torch, config.editor.dtype))
     apply_memory(opened, config.memory)
     if (mesh := open_context(world.size, world.context, "cpu")) is not None:

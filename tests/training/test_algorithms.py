@@ -13,17 +13,21 @@ from editr1.algorithms.base import find_algorithms
 from editr1.editors.families import FAMILIES
 from editr1.editors.open import open_editor
 from editr1.files import read_lines
+from editr1.judges.base import Unasked
 from editr1.toy.assets import toy_path
 from editr1.training.trainer import Trainer
 from tests.editors.conftest import pipeline_path as pipeline_path
+from tests.editors.test_stored import REFUSED
 from tests.training.runs import Colours, RedJudge, settings
+from tests.training.stored import Edited, stored_settings
 
 TOYS = {"toy:qwen-image-edit": "qwen-image-edit", "toy:flux-kontext": "flux-kontext"}
 EVERY_EDITOR = [*TOYS, *sorted(FAMILIES)]
+ONLINE = sorted(name for name, kind in find_algorithms().items() if kind.uses_rewards)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", sorted(find_algorithms()))
+@pytest.mark.parametrize("algorithm", ONLINE)
 @pytest.mark.parametrize("editor", EVERY_EDITOR)
 def test_two_steps_have_a_finite_loss_and_move_the_weights(
     editor: str, algorithm: str, pipeline_path: Callable[[str], Path], tmp_path: Path
@@ -41,3 +45,17 @@ def test_two_steps_have_a_finite_loss_and_move_the_weights(
     assert any(row["grad_norm"] > 0 for row in rows)
     assert all(weight.isfinite().all() for weight in trainer.params)
     assert any(not torch.equal(weight, was) for weight, was in zip(trainer.params, before, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "size"), [("preferences", 2), ("pairs", 1)])
+@pytest.mark.parametrize("editor", [editor for editor in EVERY_EDITOR if editor not in REFUSED])
+def test_two_steps_on_stored_edits_move_the_weights(
+    editor: str, kind: str, size: int, pipeline_path: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = toy_path(TOYS[editor]) if editor in TOYS else pipeline_path(editor)
+    config = stored_settings(kind, steps=2, optim__lr=1e-2, editor__pixels=64 * 64)
+    trainer = Trainer(config, open_editor(folder, pixels=64 * 64), Unasked(), Edited(size), tmp_path / "run")
+    trainer.train()
+    rows = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert len(rows) == 2 and all(math.isfinite(row["loss"]) and row["update_norm"] > 0 for row in rows)

@@ -249,7 +249,7 @@ def test_a_step_without_a_preference_moves_nothing(make: Make) -> None:
         assert (row["loss"], row["groups_kept"], row["update_norm"]) == (None, 2, 0)
 
 
-@pytest.mark.parametrize("name", sorted(find_algorithms()))
+@pytest.mark.parametrize("name", sorted(name for name, kind in find_algorithms().items() if kind.uses_rewards))
 def test_every_algorithm_trains_through_the_same_loop_and_goes_on_exactly(
     make: Make, tmp_path: Path, name: str
 ) -> None:

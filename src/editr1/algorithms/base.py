@@ -162,11 +162,13 @@ class Algorithm(BaseModel, ABC):
     """Whether `rows` needs `Edits.trajectory`."""
     compares: ClassVar[bool] = False
     """Whether the loss compares the edits of a group with each other, at the same level and noise."""
+    uses_rewards: ClassVar[bool] = True
+    """Whether rewards decide what an edit counts; if not, every edit is trained on, as is right for good ones alone."""
     senseless: ClassVar[Mapping[str, str]] = {}
     """Settings that must keep their defaults, each with the reason why."""
 
     name: str
-    """Which algorithm: "nft", "awm", "crd", "dgpo", "dpo", "rft", "grpo", or one of your own as "pkg.module:Class"."""
+    """Which algorithm: "nft", "awm", "crd", "dgpo", "dpo", "rft", "sft", "grpo", or your own as "pkg.module:Class"."""
     kl: float = Field(default=1e-4, ge=0)
     """Weight of the distance to the untrained editor, on the velocity; 0 makes no reference call."""
     kl_share: float = Field(default=1.0, gt=0, le=1)

@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from editr1.cli.measured import HeldOut, measure_average, measure_base, say, table, verdict, write_results
+from editr1.config.data import EvaluationConfig
 from editr1.config.loading import load_config
-from editr1.config.settings import EvaluationConfig
 from editr1.data.samples import EditDataset
 from editr1.editors.open import open_config_editor
 from editr1.errors import UserError

@@ -17,7 +17,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from editr1.config.settings import Config, EvaluationConfig
+from editr1.config.data import EvaluationConfig
+from editr1.config.settings import Config
 from editr1.data.samples import EditDataset
 from editr1.editors.policies import START
 from editr1.errors import UserError, collect, tell

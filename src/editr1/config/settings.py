@@ -12,19 +12,17 @@ from editr1.algorithms.base import Algorithm, algorithm_of
 from editr1.algorithms.base import SchedulerName as SchedulerName
 from editr1.algorithms.nft import NFT
 from editr1.algorithms.noise import StepNoise as StepNoise
+from editr1.config.data import STORED, DataConfig, EvaluationConfig, Seed
 from editr1.config.own_code import load_algorithm
 from editr1.config.rewards import JudgeConfig, JudgeRewardConfig, RewardConfig, products_of
 from editr1.config.section import Section, as_meant, is_toy
 from editr1.config.watching import FailureConfig, KeptConfig, WatchConfig
 
-Split = Literal["sft", "rl", "heldout"]
-Level = Literal["small", "full"]
 AdapterMode = Literal["lora", "full"]
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 Quantization = Literal["nf4", "int8"]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(min_length=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 TOY_PIXELS = 64 * 64
@@ -59,78 +57,11 @@ class EditorConfig(Section):
         return {"pixels": TOY_PIXELS, **settings, "path": path}
 
 
-class DataConfig(Section):
-    """The items to edit."""
-
-    kind: Literal["toy", "jsonl", "function"] = "jsonl"
-    """The built-in toy world, items on the disk, or a Python function that returns the items."""
-    path: Path | None = None
-    """A folder with a data.jsonl; a parquet file, a webdataset shard (.tar), a folder or a pattern of such files, as in
-    data/train-*.parquet; a dataset that `save_to_disk` of datasets wrote. "pkg.module:name" for kind "function"."""
-    root: Path | None = None
-    """A folder whose pictures the items may name by absolute paths or through links; null for `path` alone."""
-    changed: bool = False
-    """Go on although lines or pictures are not what they were when the run began; what is there now counts then."""
-    split: Split = "rl"
-    """Part of the toy world."""
-    level: Level = "small"
-    """Richness of the toy world."""
-    seed: Seed = 0
-    """Seed of the toy items."""
-    size: int = Field(default=512, gt=0, le=10_000_000)
-    """Number of toy items."""
-    ban_solved: bool = False
-    """Never draw an item again once its edits are good and agree (tau_mu, tau_sigma), as in the released code."""
-
-    @model_validator(mode="after")
-    def _path_of_items(self) -> DataConfig:
-        if self.kind == "jsonl" and self.path is None:
-            raise ValueError('data.path must name the folder when data.kind is "jsonl"')
-        if self.kind == "function" and self.path is None:
-            raise ValueError('data.path must be "pkg.module:name" of your items when data.kind is "function"')
-        return self
-
-    @model_validator(mode="after")
-    def _bans_of_lines_that_stay(self) -> DataConfig:
-        if self.changed and self.ban_solved:
-            raise ValueError(
-                "data.ban_solved bans items by their place, so data that changed needs a new run: set another out"
-            )
-        return self
-
-
-class EvaluationConfig(Section):
-    """Held-out items that are edited and judged before, during and after training; give either data or split."""
-
-    data: Path | None = None
-    """The held-out items, in any form of data.path; null with split."""
-    split: float | None = Field(default=None, gt=0)
-    """Held-out part of the run's own data, which training never draws: a share below 1, or a number of items."""
-    every: int | None = Field(default=None, gt=0)
-    """Steps between two evaluations; null for before and after training alone."""
-    items: int | None = Field(default=None, gt=0)
-    """Number of held-out items that are measured, a fixed choice of them; null for all."""
-    edits: int = Field(default=2, gt=0, le=1000)
-    """Edits per item, each from noise of its own that is the same in every evaluation."""
-    steps: int = Field(default=28, ge=2, le=1000)
-    """Denoiser calls per edit."""
-    scheduler: SchedulerName = "euler"
-    """Sampler, as in `rollout`."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> EvaluationConfig:
-        if (self.data is None) == (self.split is None):
-            raise ValueError("evaluation: give either data (a folder of held-out items) or split (a part of the data)")
-        if self.split is not None and self.split >= 1 and not self.split.is_integer():
-            raise ValueError(f"evaluation.split={self.split:g}: give a share below 1, or a whole number of items")
-        return self
-
-
 class RolloutConfig(Section):
     """How edits for training are sampled."""
 
-    group_size: int = Field(default=12, ge=2, le=10_000)
-    """G: edits of one item, compared with each other."""
+    group_size: int = Field(default=12, ge=1, le=10_000)
+    """G: edits of one item, compared with each other; of stored edits, as many as an item has."""
     groups_per_step: int = Field(default=24, gt=0, le=100_000)
     """Items per step."""
     most_groups: int | None = Field(default=None, gt=0, le=1_000_000)
@@ -301,12 +232,64 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _some_reward(self) -> Config:
-        if self.judge is None and not self.rewards:
+        if self.judge is None and not self.rewards and not self.data.is_stored:
             raise ValueError("judge is missing, and there are no rewards; give one of them")
         if self.judge is not None and "judge" in self.rewards:
             raise ValueError("rewards.judge: the name belongs to the judge itself; choose another one")
         products_of(self.judge, self.rewards)
         return self
+
+    @model_validator(mode="after")
+    def _edits_to_compare(self) -> Config:
+        if self.data.is_stored:
+            return self
+        if self.rollout.group_size < 2:
+            raise ValueError("rollout.group_size=1 leaves nothing to compare an edit with; give at least 2")
+        if not self.algorithm.uses_rewards:
+            raise ValueError(
+                f"algorithm {self.algorithm.name!r} trains on every edit, whatever its reward; train it on stored "
+                'edits (data.kind "pairs"), or use "rft", which trains on the better ones'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stored_edits(self) -> Config:
+        if not self.data.is_stored:
+            return self
+        if fault := self._fault_of_stored_edits():
+            raise ValueError(f'data.kind "{self.data.kind}" trains on stored edits: {fault}')
+        size, rollout = STORED[self.data.kind], self.rollout
+        if "group_size" in rollout.model_fields_set and rollout.group_size != size:
+            raise ValueError(
+                f'rollout.group_size={rollout.group_size}: an item of data.kind "{self.data.kind}" has {size}; leave '
+                "rollout.group_size out"
+            )
+        object.__setattr__(self, "rollout", rollout.model_copy(update={"group_size": size}))
+        return self
+
+    def _fault_of_stored_edits(self) -> str | None:
+        """What makes no sense where no edit is made and judged, in words; None if nothing."""
+        algorithm, judged = self.algorithm, self.judge is not None or bool(self.rewards)
+        given = {
+            "watch": self.watch is not None,
+            "preservation": self.preservation is not None,
+            "rollout.scouts": self.rollout.scouts is not None,
+            "rollout.most_groups": self.rollout.most_groups is not None,
+            "data.ban_solved": self.data.ban_solved,
+        }
+        if names := [name for name, is_given in given.items() if is_given]:
+            return f"none is made or judged; leave {', '.join(names)} out"
+        if judged and self.evaluation is None:
+            return "a judge scores held-out items alone; leave judge and rewards out, or set evaluation"
+        if self.evaluation is not None and not judged:
+            return "evaluation asks a judge about held-out edits; give judge or rewards, or leave evaluation out"
+        if algorithm.keeps_trajectory:
+            return f'algorithm "{algorithm.name}" needs the path of a sampler, which they lack; use dpo, nft or sft'
+        if self.data.kind == "pairs" and algorithm.uses_rewards:
+            return f'algorithm "{algorithm.name}" compares edits, and an item has one; set algorithm.name to "sft"'
+        if self.data.kind == "preferences" and not algorithm.uses_rewards:
+            return f'algorithm "{algorithm.name}" trains on good and bad alike; set algorithm.name to "dpo" or "rft"'
+        return None
 
     @model_validator(mode="after")
     def _items_that_can_be_solved(self) -> Config:

@@ -9,6 +9,7 @@ from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from editr1.data.samples import EditDataset, EditSample, Sources, StoredDataset
 from editr1.data.seeds import derive_seed
@@ -29,6 +30,11 @@ class Part:
 
     def __getitem__(self, index: int) -> EditSample:
         return self.dataset[int(self.indices[index])]
+
+    def edits(self, index: int) -> list[Image]:
+        """The stored edits of an item, if the dataset has such."""
+        assert isinstance(self.dataset, StoredDataset), "items of other datasets have none"
+        return self.dataset.edits(int(self.indices[index]))
 
 
 def hold_out(dataset: EditDataset, sources: Sources, amount: float) -> tuple[Part, Part]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Row:
         references: The further ones.
         mask: The mask: as a picture, or as the boxes of a `data.jsonl`.
         texts: Values by the names in `TEXTS`.
+        edits: Stored edits, by the names in `ItemLine.stored`.
     """
 
     where: str
@@ -40,6 +41,7 @@ class Row:
     references: Sequence[Cell]
     texts: Mapping[str, Any]
     mask: Embedded | Any = None
+    edits: Mapping[str, Cell] = field(default_factory=dict)
 
 
 class RowsDataset(StoredDataset):
@@ -50,6 +52,7 @@ class RowsDataset(StoredDataset):
         files: The files.
         root: A folder that may hold pictures too, if they are named by paths.
         faults: Receives one line for everything that is wrong; None raises the first.
+        kind: Form of the lines that the rows would be.
 
     Raises:
         UserError: A row is wrong (the message names file and row), or a file cannot be read.
@@ -58,8 +61,14 @@ class RowsDataset(StoredDataset):
     items: list[Item]
 
     def __init__(
-        self, place: Path, files: Sequence[Path], root: Path | None = None, faults: list[str] | None = None
+        self,
+        place: Path,
+        files: Sequence[Path],
+        root: Path | None = None,
+        faults: list[str] | None = None,
+        kind: type[ItemLine] = ItemLine,
     ) -> None:
+        self._kind = kind
         self.file, self.folder, self.root = place, files[0].parent.resolve(), root
         self.items = []
         keys: dict[str, str] = {}
@@ -77,12 +86,12 @@ class RowsDataset(StoredDataset):
         """The rows of a file; a UserError if it cannot be read."""
 
     def _add(self, row: Row, keys: dict[str, str]) -> None:
-        line = _checked(row)
+        line = _checked(row, self._kind)
         key = line.key or row.name
         if keys.setdefault(key, row.where) != row.where:
             raise UserError(f"{row.where}: {keys[key]} has the key {printable(key)!r} too; keys must be unique")
         masks = [row.mask] if isinstance(line.mask, str) else []
-        cells = (row.source, *row.references, *masks)
+        cells = (row.source, *row.references, *masks, *(row.edits[name] for name in line.stored))
         self.items.append((line, key, [self._picture(cell, row.where) for cell in cells]))
 
     def _picture(self, cell: Cell, where: str) -> Picture:
@@ -91,13 +100,14 @@ class RowsDataset(StoredDataset):
         return picture_file(self.folder, str(cell), where, self.root, remedy=REMEDY)
 
 
-def _checked(row: Row) -> ItemLine:
+def _checked(row: Row, kind: type[ItemLine]) -> ItemLine:
     """The line that a row would be in a `data.jsonl`."""
     texts = {name: value for name, value in row.texts.items() if value is not None}
-    source = {} if row.source is None else {"source": str(row.source)}
+    pictures = {"source": row.source, **row.edits}
+    names = {name: str(cell) for name, cell in pictures.items() if cell is not None}
     mask = {"mask": str(row.mask) if isinstance(row.mask, Embedded) else row.mask}
     try:
-        return ItemLine.model_validate({**source, **texts, **mask, "references": [*map(_name, row.references)]})
+        return kind.model_validate({**names, **texts, **mask, "references": [*map(_name, row.references)]})
     except ValidationError as error:
         raise UserError(f"{row.where}: {first_problem(error)}") from error
 

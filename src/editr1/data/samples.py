@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,8 @@ class ItemLine(BaseModel):
     """One line of `data.jsonl`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+    stored: ClassVar[tuple[str, ...]] = ()
+    """Names of the keys with pictures of stored edits (`edited.py`)."""
 
     source: str = Field(min_length=1)
     instruction: str = Field(min_length=1)
@@ -94,6 +96,11 @@ class ItemLine(BaseModel):
     references: list[str] = []
     mask: Given | None = None
     origin: str | None = Field(default=None, pattern=r"^[^\x00]+$")
+
+    @property
+    def edits(self) -> list[str]:
+        """The paths of its stored edits."""
+        return [getattr(self, name) for name in self.stored]
 
     @field_validator("instruction", "requirement")
     @classmethod
@@ -106,8 +113,8 @@ class ItemLine(BaseModel):
 
     @property
     def pictures(self) -> list[str]:
-        """The pictures that it names: the source, the references, and the mask if that is a picture."""
-        return [self.source, *self.references, *([self.mask] if isinstance(self.mask, str) else [])]
+        """The pictures that it names: the source, the references, the mask if that is a picture, the stored edits."""
+        return [self.source, *self.references, *([self.mask] if isinstance(self.mask, str) else []), *self.edits]
 
 
 class _ReleasedLine(ItemLine):
@@ -171,7 +178,7 @@ class StoredDataset:
         """What keys and texts of the items are known by: 8 hexadecimal digits."""
         value = 0
         for line, key, _ in self.items:
-            names = {"source", "references"} | (set() if isinstance(line.mask, Boxes) else {"mask"})
+            names = {"source", "references", *line.stored} | (set() if isinstance(line.mask, Boxes) else {"mask"})
             value = zlib.crc32(f"{key} {line.model_dump_json(exclude=names)}\n".encode(), value)
         return f"{value:08x}"
 
@@ -183,6 +190,11 @@ class StoredDataset:
         given = pictures[further] if isinstance(line.mask, str) else line.mask
         mask = None if given is None else open_mask(given, source.size, key)
         return EditSample(key, source, line.instruction, line.requirement, line.task, tuple(references), mask)
+
+    def edits(self, index: int) -> list[Image]:
+        """The stored edits of an item, opened likewise."""
+        line, key, pictures = self.items[index]
+        return [_open(picture, key) for picture in pictures[len(pictures) - len(line.stored) :]]
 
     @property
     def lines(self) -> list[ItemLine]:
@@ -214,6 +226,7 @@ class JsonlDataset(StoredDataset):
         folder: The folder.
         root: A folder that may hold pictures too: they are named by absolute paths, or behind links; None for `folder`.
         faults: Receives one line for everything that is wrong; wrong lines are then left out. None raises the first.
+        kind: Form of the lines.
 
     Raises:
         UserError: A line is wrong (the message names file and number), a path leaves the folder, or a picture is
@@ -222,9 +235,15 @@ class JsonlDataset(StoredDataset):
 
     items: list[Item]
 
-    def __init__(self, folder: Path, root: Path | None = None, faults: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        root: Path | None = None,
+        faults: list[str] | None = None,
+        kind: type[ItemLine] = ItemLine,
+    ) -> None:
         self.folder, self.root = folder.resolve(), root
-        self.file, self._kind = file_of(folder)
+        self.file, self._kind = self._file(folder, kind)
         self.items = []
         with collect(faults):
             refuse_root(folder, root)
@@ -236,11 +255,19 @@ class JsonlDataset(StoredDataset):
         """As of any dataset, from the file as it is."""
         return f"{zlib.crc32(self.file.read_bytes()):08x}"
 
+    def _file(self, folder: Path, kind: type[ItemLine]) -> tuple[Path, type[ItemLine]]:
+        """The file with the lines, and their form."""
+        return file_of(folder, kind)
+
+    def _lines(self, faults: list[str] | None) -> Iterable[tuple[int, ItemLine]]:
+        """The right lines that are items, each with its number."""
+        return checked_lines(self.file, self._kind, "the dataset", faults)
+
     def _read(self, faults: list[str] | None) -> None:
         """Read the lines; of those whose key an earlier one has, the first is told."""
         keys: dict[str, int] = {}
         repeated = False
-        for number, line in checked_lines(self.file, self._kind, "the dataset", faults):
+        for number, line in self._lines(faults):
             key = key_of(number, line)
             if keys.setdefault(key, number) == number:
                 places = [locate(self.folder, name, number, self.root) for name in line.pictures]
@@ -265,10 +292,11 @@ def refuse_root(folder: Path, root: Path | None) -> None:
         raise UserError(f"root {root}: there is no such folder; leave it out if all pictures are in {folder}")
 
 
-def file_of(folder: Path) -> tuple[Path, type[ItemLine]]:
-    """The file of a dataset's folder, and the form of its lines."""
-    name = next((name for name in FILES if (folder / name).is_file()), "data.jsonl")
-    return folder / name, FILES[name]
+def file_of(folder: Path, kind: type[ItemLine] = ItemLine) -> tuple[Path, type[ItemLine]]:
+    """The file of a dataset's folder, and the form of its lines; those of stored edits are in a data.jsonl."""
+    kinds = FILES if kind is ItemLine else {"data.jsonl": kind}
+    name = next((name for name in kinds if (folder / name).is_file()), "data.jsonl")
+    return folder / name, kinds[name]
 
 
 def key_of(number: int, line: ItemLine) -> str:

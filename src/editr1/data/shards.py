@@ -2,8 +2,9 @@
 
 `0001.json` holds the texts by their names in a data.jsonl; `0001.txt` is the instruction, or `0001.requirement.txt` the
 text of that name. `0001.jpg` or `0001.source.jpg` is the source image, `0001.reference1.png`, `0001.reference2.png` are
-further ones, and `0001.mask.png` is the mask, whose boxes may be in `0001.json` instead. Other files are passed over,
-hidden ones too. The name is the key of an item that has none.
+further ones, and `0001.mask.png` is the mask, whose boxes may be in `0001.json` instead. `0001.chosen.jpg`,
+`0001.rejected.jpg` and `0001.target.jpg` are stored edits. Other files are passed over, hidden ones too. The name is
+the key of an item that has none.
 
 What is held of an item are its texts, and where its pictures lie in the shard: they are read with it. Nothing is
 unpacked to the disk.
@@ -22,10 +23,12 @@ from typing import Any
 from editr1.data.pictures import SUFFIXES, Embedded
 from editr1.data.plain_text import fault_of
 from editr1.data.rows import TEXTS, Row, RowsDataset, named
+from editr1.data.samples import ItemLine
 from editr1.errors import UserError, first_line, parse_json
 
 ENDING = "|".join(sorted(suffix.lstrip(".") for suffix in SUFFIXES))
-PICTURE = re.compile(rf"(?:(?P<name>source|image|mask|reference[\w-]*)\.)?(?:{ENDING})", re.IGNORECASE)
+ROLES = r"source|image|mask|chosen|rejected|target|reference[\w-]*"
+PICTURE = re.compile(rf"(?:(?P<name>{ROLES})\.)?(?:{ENDING})", re.IGNORECASE)
 TEXT = re.compile(r"(?:(?P<name>instruction|prompt|requirement|task|key)\.)?txt", re.IGNORECASE)
 LONGEST = 2**20
 """Bytes of a text at most."""
@@ -59,7 +62,7 @@ class ShardDataset(RowsDataset):
 
     def _rows(self, file: Path) -> Iterator[Row]:
         for name, members in itertools.groupby(_members(file), lambda member: _split(member.name)[0]):
-            yield _row(f"{file}: {name}", name, {_split(member.name)[1]: member for member in members})
+            yield _row(f"{file}: {name}", name, {_split(member.name)[1]: member for member in members}, self._kind)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -69,7 +72,7 @@ def _split(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", ending
 
 
-def _row(where: str, name: str, members: dict[str, ShardMember]) -> Row:
+def _row(where: str, name: str, members: dict[str, ShardMember], kind: type[ItemLine]) -> Row:
     texts: dict[str, Any] = {}
     pictures: dict[str, ShardMember] = {}
     for ending, member in members.items():
@@ -88,6 +91,7 @@ def _row(where: str, name: str, members: dict[str, ShardMember]) -> Row:
         [pictures[reference] for reference in sorted(pictures, key=_by_number) if reference.startswith("reference")],
         {field: texts[found] for field, found in names.items()},
         pictures.get("mask", texts.get("mask")),
+        {field: pictures.get(field) for field in kind.stored},
     )
 
 

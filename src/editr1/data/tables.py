@@ -7,7 +7,7 @@ Pictures are bytes, or {"bytes", "path"} as `datasets` stores them; they are dec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from editr1.data.pictures import Embedded
-from editr1.data.rows import TEXTS, Cell, Row, RowsDataset, named
+from editr1.data.rows import NAMES, TEXTS, Cell, Row, RowsDataset, named
 from editr1.errors import UserError, first_line, read_json, tell
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
@@ -58,8 +58,9 @@ class TableDataset(RowsDataset):
     """The rows of parquet files, or of Arrow files as `datasets` writes them."""
 
     def _rows(self, file: Path) -> Iterator[Row]:
-        table = _map_parquet(file) if file.suffix == ".parquet" else _map_arrow(file)
-        names = {name: column for name in FIELDS if (column := named(table.column_names, name))}
+        fields = (*FIELDS, *self._kind.stored)
+        table = _map_parquet(file, fields) if file.suffix == ".parquet" else _map_arrow(file, fields)
+        names = {name: column for name in fields if (column := named(table.column_names, name))}
         first, row = len(self.items), 0
         for batch in table.select([*names.values()]).to_batches():
             cells = {name: _values(batch.column(column)) for name, column in names.items()}
@@ -70,12 +71,14 @@ class TableDataset(RowsDataset):
                 further = (cells["references"][index] if "references" in cells else None) or []
                 references = [_cell(one, cell, names["references"], place) for place, one in enumerate(further)]
                 mask = _cell(cells["mask"][index], cell, names["mask"], None) if "mask" in cells else None
-                yield Row(f"{file}: row {row}", f"row-{first + row}", source, references, texts, mask)
+                edits = {name: _cell(cells[name][index], cell, name, None) for name in self._kind.stored}
+                yield Row(f"{file}: row {row}", f"row-{first + row}", source, references, texts, mask, edits)
                 row += 1
 
 
 FIELDS = ("source", "references", "mask", *TEXTS)
-"""Columns that are read."""
+"""Columns that are read, besides those of stored edits."""
+Fields = Sequence[str]
 _EMBEDDED = object()
 
 
@@ -127,7 +130,7 @@ def saved_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _map_arrow(file: Path) -> Any:
+def _map_arrow(file: Path, fields: Fields) -> Any:
     """The table of an Arrow file."""
     with _readable(file) as library:
         with file.open("rb") as content:
@@ -135,36 +138,36 @@ def _map_arrow(file: Path) -> Any:
             if content.read() != END:
                 raise OSError("it is cut short")
         table = library.Dataset.from_file(str(file)).data
-        _refuse_missing(file, table.column_names)
-        return _checked(table)
+        _refuse_missing(file, table.column_names, fields)
+        return _checked(table, fields)
 
 
-def _map_parquet(file: Path) -> Any:
+def _map_parquet(file: Path, fields: Fields) -> Any:
     """The table of a parquet file, from the cache of `datasets`; columns that are not read are not copied."""
     with _readable(file) as library:
         from pyarrow import parquet
 
         names = parquet.read_schema(file).names
-        _refuse_missing(file, names)
+        _refuse_missing(file, names, fields)
         if (size := file.stat().st_size) > LARGE:
             tell(f"reading {file} ({size / 1e9:.0f} GB); if it is new, datasets copies it into its cache first")
-        columns = [column for name in FIELDS if (column := named(names, name))]
-        return _checked(library.Dataset.from_parquet(str(file.resolve()), columns=columns, batch_size=BATCH).data)
+        columns = [column for name in fields if (column := named(names, name))]
+        rows = library.Dataset.from_parquet(str(file.resolve()), columns=columns, batch_size=BATCH)
+        return _checked(rows.data, fields)
 
 
-def _checked(table: Any) -> Any:
+def _checked(table: Any, fields: Fields) -> Any:
     """The columns that are read, whose texts are UTF-8, and whose cells lie inside the file: Arrow trusts a file."""
-    table = table.table.select([column for name in FIELDS if (column := named(table.column_names, name))])
+    table = table.table.select([column for name in fields if (column := named(table.column_names, name))])
     table.validate(full=True)
     return table
 
 
-def _refuse_missing(file: Path, names: list[str]) -> None:
-    for needed, other in (("source", "image"), ("instruction", "prompt")):
+def _refuse_missing(file: Path, names: list[str], fields: Fields) -> None:
+    for needed in ("source", "instruction", *fields[len(FIELDS) :]):
         if named(names, needed) is None:
-            raise UserError(
-                f"{file}: there is no column {needed!r} or {other!r} (columns: {', '.join(names)}); rename one"
-            )
+            words = " or ".join(map(repr, NAMES.get(needed, (needed,))))
+            raise UserError(f"{file}: there is no column {words} (columns: {', '.join(names)}); rename one")
 
 
 @contextmanager

@@ -194,12 +194,7 @@ class Editor:
         places: Sequence[int] | None = None,
     ) -> tuple[list[Image], Recording]:
         """The pipeline's images, and the recording of its denoiser and scheduler; arguments as in `rollout`."""
-        size = self.size_of(sample.source, sample.key)
-        sources = self.sources_of(sample)
-        self._check_length(sample, len(sources))
-        arguments = self.family.call(
-            sample, sources, num_edits, size=size, guidance=self.guidance, text_tokens=self.text_tokens
-        )
+        arguments, size = self.arguments(sample, num_edits)
         places = range(num_edits) if places is None else places
         starts, seeds = [noise_generator(seed, i) for i in places], [derive_seed(seed, "step", i) for i in places]
         with (
@@ -211,6 +206,15 @@ class Editor:
         if not recording.steps or recording.sample is None:
             raise UserError(f"{self.family.pipeline} never called {self.family.denoiser!r}: is this its denoiser?")
         return [image if image.mode == "RGB" else image.convert("RGB") for image in images], recording
+
+    def arguments(self, sample: EditSample, num_edits: int) -> tuple[dict[str, Any], Size | None]:
+        """The pipeline's arguments for edits of a sample, and their size; errors as of `rollout`."""
+        size, sources = self.size_of(sample.source, sample.key), self.sources_of(sample)
+        self._check_length(sample, len(sources))
+        arguments = self.family.call(
+            sample, sources, num_edits, size=size, guidance=self.guidance, text_tokens=self.text_tokens
+        )
+        return arguments, size
 
     def velocity(self, conditioning: Conditioning, x_t: Tensor, t: Tensor) -> Tensor:
         """Velocity eps - x0 of the active policy at x_t = (1 - t) x0 + t eps, with gradients.

@@ -217,6 +217,16 @@ def tokens(sample: Tensor, family: Family, shape: tuple[int, ...]) -> Tensor:
     return latents.reshape(len(latents), shape[0], -1).float()
 
 
+def as_sample(latents: Tensor, sample: Tensor, family: Family, shape: tuple[int, ...]) -> Tensor:
+    """The reverse: latents [G, N, C] in the layout of a scheduler's `sample`, beside what else is in it."""
+    target = latents.reshape(-1, *shape).to(sample)
+    if sample.shape[1:].numel() == torch.Size(shape).numel():
+        return target.reshape(sample.shape)
+    result = sample.clone()
+    target_of(result, family, extent(family, shape)).copy_(target)
+    return result
+
+
 def largest_difference(a: Any, b: Any) -> float:
     """Largest absolute difference of two arguments; 0 if they are equal, infinity if they cannot be compared."""
     if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):

@@ -74,6 +74,16 @@ class Judge(Protocol):
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]: ...
 
 
+class Unasked:
+    """Stands for the judge of a run that has none: no edit has a score."""
+
+    remote = False
+
+    def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+        """No scores."""
+        return [Score(None, "this run has no judge")] * len(requests)
+
+
 @runtime_checkable
 class Closing(Protocol):
     """A judge or a model that waits for another machine; `close` makes it give up and frees those who wait for it.

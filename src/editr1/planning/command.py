@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from editr1.errors import UserError
 from editr1.planning.forecast import Place, forecast, scaling
 from editr1.planning.gpus import Gpus
 from editr1.planning.judging import judge_cost
@@ -36,6 +37,8 @@ def plan_run(
         UserError: The planner does not know the editor, a setting or the judge.
     """
     config = settings(())
+    if config.data.is_stored:
+        raise UserError(f'data.kind "{config.data.kind}": a plan is for runs that make and judge their edits')
     place = place or ("elsewhere" if config.judge and config.judge.endpoints else "beside")
     judge = None if place == "none" else judge_cost(config)
     extra = judge.bytes if judge and place == "beside" else 0.0

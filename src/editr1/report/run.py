@@ -15,6 +15,7 @@ import yaml
 from markupsafe import Markup
 
 from editr1 import __version__
+from editr1.config.data import STORED
 from editr1.data.pictures import png_data_url
 from editr1.evaluation.heldout.rows import open_image
 from editr1.evaluation.paired import FEW
@@ -72,13 +73,24 @@ def write_report(run_dir: str | Path) -> Path:
         by_task=task_figures(run),
         outside=[Figure(*each) for each in outside_charts(run.metrics)],
         outside_by_task=[Figure(*each) for each in task_charts(run.metrics)],
-        drift=single_figures(run, DRIFT, "drift"),
+        drift={} if is_stored(run) else single_figures(run, DRIFT, "drift"),
+        judge_words=judge_words(run),
         optimiser=single_figures(run, optimiser_titles(run)),
         tables=score_tables(run.results) if run.results else [],
         heldout=heldout_figures(run),
         gallery=[(title, note, [pair_card(run, pair) for pair in pairs]) for title, note, pairs in pair_gallery(run)],
         grids=[(path.stem.replace("_", " "), png_data_url(open_image(path.parent, path.name))) for path in grids],
     )
+
+
+def is_stored(run: Run) -> bool:
+    """Whether the run read its edits from the disk."""
+    return run.config["data"]["kind"] in STORED
+
+
+def judge_words(run: Run) -> str:
+    """What the judge's scores of held-out items are to the run."""
+    return "not asked in training" if is_stored(run) else "the reward that training follows"
 
 
 def alarms(run: Run) -> list[tuple[str, str, str]]:
@@ -100,14 +112,15 @@ def facts(run: Run) -> dict[str, str]:
     choice = f" of {rollout['scouts']}" if rollout.get("scouts") else ""
     scouting = f" ({rollout['scout_steps']} per scout)" if rollout.get("scouts") else ""
     per_step = f"{rollout['groups_per_step']}{most} instructions × {rollout['group_size']}{choice} edits"
+    making = "read from the disk" if is_stored(run) else f"{rollout['steps']} denoiser calls each{scouting}"
     trained = f"LoRA, rank {adapter['rank']}" if adapter["mode"] == "lora" else "all weights of the denoiser"
     method = run.algorithm.title + (f", β {algorithm['beta']:g}" if "beta" in algorithm else "")
     return {
         "Editor": f"{config['editor']['path']} ({trained})",
-        "Judge": _judge_name(config["judge"]),
+        "Judge": _judge_name(config["judge"], is_stored(run)),
         **_rewards(config.get("rewards", {})),
         "Data": f"{data['kind']}: {data['path'] or data['split'] + ', level ' + data['level']}",
-        "A step": f"{per_step}, {rollout['steps']} denoiser calls each{scouting}",
+        "A step": f"{per_step}, {making}",
         "Loss": f"{method}, KL {algorithm['kl']:g}, filter “{algorithm['filter']}”",
         "Seed": str(config["seed"]),
         "Trained": f"{len(run.metrics)} steps in {duration(run.train_seconds)}",
@@ -138,8 +151,10 @@ def _rewards(rewards: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {"Further rewards": ", ".join(words)} if words else {}
 
 
-def _judge_name(settings: Mapping[str, Any] | None) -> str:
-    return f"{settings['path'] or settings['model']} ({settings['method']})" if settings else "none: the rewards alone"
+def _judge_name(settings: Mapping[str, Any] | None, stored: bool) -> str:
+    if not settings:
+        return "none: edits are read" if stored else "none: the rewards alone"
+    return f"{settings['path'] or settings['model']} ({settings['method']}{', held-out items alone' if stored else ''})"
 
 
 def reward_figures(run: Run) -> list[Figure]:
@@ -147,6 +162,8 @@ def reward_figures(run: Run) -> list[Figure]:
     if not run.metrics:
         return []
     steps = [row["step"] for row in run.metrics]
+    if is_stored(run):
+        return [_kept_figure(run, steps, "Edits are read from the disk, and no judge is asked about them.")]
     lines = [Line("mixed" if run.config.get("rewards") else "judge", column(run, "reward_mean"), "b")]
     if run.oracle:
         lines.append(Line("oracle", [run.oracle.get(step) for step in steps], "a"))
@@ -161,7 +178,7 @@ def reward_figures(run: Run) -> list[Figure]:
             line_chart("Spread", steps, spread),
             "Training learns from the spread within a group.",
         ),
-        _kept_figure(run, steps),
+        _kept_figure(run, steps, " ".join(filter(None, (_missing_note(run), _solved_note(run))))),
     ]
 
 
@@ -173,7 +190,9 @@ def part_figures(run: Run) -> list[Figure]:
 
 def task_figures(run: Run) -> list[Figure]:
     """The reward of each task on one scale; no figure if there is one task only."""
-    tasks = sorted({task for row in run.metrics for task in row["reward_by_task"]})
+    tasks = sorted(
+        {task for row in run.metrics for task, reward in row["reward_by_task"].items() if reward is not None}
+    )
     titles = {task: task for task in tasks} if len(tasks) > 1 else {}
     return single_figures(run, titles, "reward_by_task", "b", (0, 1))
 
@@ -312,7 +331,7 @@ def _reward_note(run: Run) -> str:
     )
 
 
-def _kept_figure(run: Run, steps: Sequence[int]) -> Figure:
+def _kept_figure(run: Run, steps: Sequence[int], note: str) -> Figure:
     """Groups that were trained on and those that the filter dropped, by reason."""
     reasons = sorted({reason for row in run.metrics for reason in row["dropped"]})
     names = {"kept": "a"} | {reason: DROPPED_TONES[min(i, 2)] for i, reason in enumerate(reasons)}
@@ -321,7 +340,6 @@ def _kept_figure(run: Run, steps: Sequence[int]) -> Figure:
         for name in names
     }
     words = tuple((name.replace("_", " "), tone) for name, tone in names.items())
-    note = " ".join(filter(None, (_missing_note(run), _solved_note(run))))
     return Figure("Groups kept and dropped", stack_chart("Groups", steps, stacks, names), note, words)
 
 

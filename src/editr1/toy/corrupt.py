@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageFilter
 
-from editr1.config.settings import Level
+from editr1.config.data import Level
 from editr1.toy.scene import BACKGROUNDS, Scene, colours_for, draw, to_array, to_image
 from editr1.toy.tasks import MAKERS, TASKS, Rng, new_thing, pick
 from editr1.toy.world import ToyItem, names_of

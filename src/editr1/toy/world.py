@@ -15,7 +15,7 @@ from typing import get_args
 import numpy as np
 from PIL import Image
 
-from editr1.config.settings import Level, Split
+from editr1.config.data import Level, Split
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
 from editr1.toy.scene import (

@@ -12,8 +12,8 @@ import json
 import shutil
 from pathlib import Path
 
+from editr1.config.data import Level
 from editr1.config.loading import load_config
-from editr1.config.settings import Level
 from editr1.editors.open import open_editor
 from editr1.toy_models.samples import make_samples
 from editr1.toy_models.train_editor import LAYOUTS, Layout, train_editor

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from editr1.config.settings import Level
+from editr1.config.data import Level
 from editr1.editors.editor import Editor
 from editr1.toy.tasks import TASKS
 from editr1.toy.world import ToyDataset

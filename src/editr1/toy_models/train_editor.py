@@ -20,7 +20,7 @@ from diffusers import DiffusionPipeline, FluxKontextPipeline
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from editr1.config.settings import Level
+from editr1.config.data import Level
 from editr1.toy.corrupt import noisy_target
 from editr1.toy.scene import draw
 from editr1.toy.world import ToyItem, make_item

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor
 
-from editr1.config.settings import Level
+from editr1.config.data import Level
 from editr1.data.samples import EditSample
 from editr1.judges.base import Ask, JudgeRequest
 from editr1.judges.models.local import chat

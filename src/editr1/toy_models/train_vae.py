@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, AutoencoderKLQwenImage
 from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageCausalConv3d
 from torch import Tensor
 
-from editr1.config.settings import Level
+from editr1.config.data import Level
 from editr1.toy.corrupt import candidate
 from editr1.toy.scene import draw
 from editr1.toy.world import make_item

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from editr1.config.settings import Level
+from editr1.config.data import Level
 from editr1.data.seeds import key_seed
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_editor

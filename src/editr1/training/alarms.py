@@ -118,7 +118,7 @@ def drifting(start: Rows, recent: Rows) -> Alarm | None:
     if len(now) < WINDOW:
         return None
     gain, error = difference(values_of(start, "reward_mean"), values_of(now, "reward_mean"))
-    if gain > GAIN * error:
+    if gain > GAIN * error or error == math.inf:
         return None
     if not (words := drifted(start, now)):
         return None

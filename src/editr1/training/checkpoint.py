@@ -19,8 +19,9 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
+from editr1.config.data import EvaluationConfig
 from editr1.config.own_code import own_algorithm
-from editr1.config.settings import Config, EvaluationConfig, MemoryConfig, ParallelConfig
+from editr1.config.settings import Config, MemoryConfig, ParallelConfig
 from editr1.devices import pick_device, pick_dtype
 from editr1.errors import UserError, first_problem, tell
 from editr1.files import sync

@@ -22,7 +22,7 @@ from editr1.config.settings import Config, RolloutConfig
 from editr1.data.samples import EditDataset, EditSample, GroupSampler
 from editr1.editors.editor import Editor
 from editr1.editors.encoding_once import Encodings
-from editr1.judges.base import Judge, compares, weights_of
+from editr1.judges.base import Judge, Weights, compares, weights_of
 from editr1.training.distributed import World
 from editr1.training.exchange import Judged, Rewarded, cut, gather_rewards
 from editr1.training.group import Group
@@ -46,6 +46,7 @@ class Collector:
         editor: Makes the edits; if its weights are sharded, all ranks make equally many calls of the pipeline.
 
     Attributes:
+        weights: Of the rewards that are mixed, by name; None if there is one reward.
         place: In the epochs, of the next step.
         banned: Items that are not drawn any more.
         shares: The edits that each worker makes, of all rounds of the step that have begun.
@@ -54,6 +55,7 @@ class Collector:
 
     def __init__(self, config: Config, judge: Judge, dataset: EditDataset, world: World, editor: Editor) -> None:
         self.config, self.judge, self.dataset, self.world = config, judge, dataset, world
+        self.weights: Weights | None = weights_of(judge)
         rollout = config.rollout
         self.sampler = GroupSampler(len(dataset), rollout.groups_per_step, config.seed)
         self.place, self.banned = 0, set[int]()
@@ -141,18 +143,23 @@ class Collector:
 
     def _share(self, first: int, count: int) -> tuple[list[list[Share]], list[list[Share]]]:
         """The edits and the scouts of `count` groups that each worker makes, from group `first` of the step on."""
-        rollout, workers, kept = self.config.rollout, self.world.workers, self.config.preservation
-        whole = compares(self.judge) or (kept is not None and kept.masks != "data")  # a mask is of all edits of a group
+        rollout, workers = self.config.rollout, self.world.workers
 
         def shares(size: int) -> list[list[Share]]:
-            every = share_edits(count, size, workers, whole=whole, equal=self._equal)
+            every = share_edits(count, size, workers, whole=self._is_whole, equal=self._equal)
             return [[replace(share, index=first + share.index) for share in own] for own in every]
 
         return shares(rollout.group_size), shares(rollout.scouts) if rollout.scouts else [[]] * workers
 
+    @property
+    def _is_whole(self) -> bool:
+        """Whether no group may be split: a judge compares its edits, or a mask is of all of them."""
+        kept = self.config.preservation
+        return compares(self.judge) or (kept is not None and kept.masks != "data")
+
     def _scout(self, make: Make, clock: Stopwatch, progress: StepProgress, shares: Sequence[Share]) -> None:
         """Make the scouts of a round; choose those that are made again."""
-        rollout, weights = self.config.rollout, weights_of(self.judge)
+        rollout = self.config.rollout
         assert rollout.scouts is not None, "there are shares of them"
         every = range(rollout.scouts)
 
@@ -163,7 +170,7 @@ class Collector:
         with clock("exchange") if self.world.size > 1 else nullcontext():
             scouts = gather_rewards(self.world, groups)
         for each in scouts:
-            assign_advantages([each], self.config.algorithm, weights)
+            assign_advantages([each], self.config.algorithm, self.weights)
             assert each.advantages is not None, "they were just assigned"
             self._places[each.index] = extremes(each.advantages, rollout.group_size)
         self._scouts += scouts

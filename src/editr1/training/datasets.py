@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from editr1.config.data import DataConfig
 from editr1.config.own_code import load_own
-from editr1.config.settings import Config, DataConfig
+from editr1.config.settings import Config
+from editr1.data.edited import PairLine, PreferenceLine
 from editr1.data.forms import open_stored
 from editr1.data.holdout import choose, hold_out, read_items
 from editr1.data.long import LongDataset
-from editr1.data.samples import EditDataset, StoredDataset
+from editr1.data.samples import EditDataset, ItemLine, StoredDataset
 from editr1.errors import UserError
 from editr1.toy.world import ToyDataset
 
+KINDS: dict[str, type[ItemLine]] = {"jsonl": ItemLine, "preferences": PreferenceLine, "pairs": PairLine}
+"""The form of a line, by the kind of data."""
 CHECKED = 10_000
 """Lines of a data.jsonl that a run checks before its first step at most."""
 
@@ -39,8 +43,8 @@ def open_datasets(config: Config, data: EditDataset | None = None) -> tuple[Edit
 
 def open_dataset(settings: DataConfig) -> EditDataset:
     """The dataset that a config names; of a long data.jsonl a sample is checked."""
-    if settings.kind == "jsonl" and settings.path is not None:
-        return open_stored(settings.path, settings.root, most=CHECKED)
+    if settings.kind in KINDS and settings.path is not None:
+        return open_stored(settings.path, settings.root, most=CHECKED, kind=KINDS[settings.kind])
     if settings.kind == "function":
         return _own_dataset(str(settings.path))
     return ToyDataset(settings.split, settings.size, settings.seed, settings.level)

@@ -25,6 +25,7 @@ class Group:
         reasons: For each edit, why it has no reward; None if it has one.
         parts: The rewards that are mixed into `rewards`, by name, [G] each; NaN if one is missing.
         parts_reasons: For each of these and each edit, why it is missing; None if it is there.
+        is_judged: Whether the rewards are a judge's; those that stand for a stored preference are not told.
         first: Place in the group of the first edit here; another rank may have made those before it.
         prompts: Versions of the words that the judges were asked with.
         advantages: [G], NaN for an edit without reward; None until assigned.
@@ -42,6 +43,7 @@ class Group:
     advantages: Tensor | None = None
     dropped: str | None = None
     first: int = 0
+    is_judged: bool = True
 
     @property
     def task(self) -> str:

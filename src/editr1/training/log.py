@@ -22,7 +22,7 @@ from editr1.training.step_row import StepRow, groups_made
 from editr1.training.trackers import Apart, close_all
 
 QUIET = 30.0  # seconds between two lines within a step, where there is no terminal
-BUSY = ("rollout", "judge", "train")  # parts of a step in which a rank works or waits for its judge, not for others
+BUSY = ("rollout", "read", "judge", "train")  # parts in which a rank works or waits for its judge, not for others
 LONG_STEP = 600.0  # seconds of a step of which a run warns
 
 
@@ -123,6 +123,13 @@ def _missing(row: StepRow) -> str:
     return "".join(f", {word}" for word in words)
 
 
+def reward_words(row: StepRow) -> str:
+    """The mean reward; the loss of a step whose edits nobody judged."""
+    if row["reward_mean"] is not None:
+        return f"reward {row['reward_mean']:.3f}"
+    return "reward none" if row["unscored"] or row.get("loss") is None else f"loss {row['loss']:.4g}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as "5 min 20 s" or "3 h 10 min"."""
     minutes, rest = divmod(round(seconds), 60)
@@ -191,10 +198,10 @@ class StepProgress:
 
     def show(self, row: StepRow, alarms: Sequence[Alarm] = ()) -> None:
         """Show the row of a step that is done, and the alarms that have not been told yet."""
-        reward = "none" if row["reward_mean"] is None else f"{row['reward_mean']:.3f}"
+        reward = reward_words(row)
         groups = f"{row['groups_kept']}/{groups_made(row)} groups kept"
         groups += f", {row['banned']} items solved" if row.get("banned") else ""
-        state = f"reward {reward}, {groups}, {row['images_per_s']:.1f} images/s{_missing(row)}"
+        state = f"{reward}, {groups}, {row['images_per_s']:.1f} images/s{_missing(row)}"
         self._done = row["step"]
         self._bar.update(self._task, completed=row["step"], state=state)
         if not self.console.is_terminal:

@@ -8,6 +8,7 @@ from editr1.config.settings import Config
 from editr1.data.samples import EditDataset
 from editr1.editors.open import open_config_editor
 from editr1.errors import UserError
+from editr1.judges.base import Unasked
 from editr1.judges.open import open_config_judge, open_watch
 from editr1.training.checkpoint import resolve
 from editr1.training.datasets import open_datasets
@@ -33,7 +34,8 @@ def open_trainer(config: Config, dataset: EditDataset | None = None, world: Worl
             f"editor.device={config.editor.device!r} is one GPU, for {world.size} processes; use auto: each has one"
         )
     config, world = resolve(config), replace(world, context=config.parallel.context)
-    editor, judge = open_config_editor(config, world.size, world.meet), open_config_judge(config)
+    editor = open_config_editor(config, world.size, world.meet)
+    judge = open_config_judge(config) if config.judge or config.rewards else Unasked()
     watches = [] if config.watch is None else [watch_by(open_watch(config), config.watch.every)]
     watches += [] if config.preservation is None else [watch_outside(editor, config.preservation)]
     dataset = open_datasets(config)[0] if dataset is None else dataset

@@ -21,7 +21,7 @@ from PIL.Image import Image
 from editr1.config.rewards import mixed_of
 from editr1.config.settings import Config, TrackerName
 from editr1.data.forms import open_stored
-from editr1.data.samples import EditDataset, EditSample, StoredDataset
+from editr1.data.samples import EditDataset, EditSample, ItemLine, StoredDataset
 from editr1.devices import memory_of, pick_device, pick_dtype
 from editr1.editors.check import Weights, bytes_on_device, check_editor
 from editr1.editors.lora.find import find_file
@@ -34,7 +34,7 @@ from editr1.toy.tasks import TASKS
 from editr1.training import checkpoint, run_files
 from editr1.training.data_check import PictureCheck, describe, headers_of, repetitions
 from editr1.training.data_record import DataRecord
-from editr1.training.datasets import open_dataset, open_datasets
+from editr1.training.datasets import KINDS, open_dataset, open_datasets
 from editr1.training.seal import read_state
 
 GB = 1e9
@@ -185,8 +185,8 @@ def _small(image: Image) -> Image:
 def _check_data(config: Config, findings: Findings, most: int | None) -> EditDataset | None:
     """The training data, if there is any; its lines and those of held-out items are checked."""
     training: EditDataset | None = None
-    if config.data.kind == "jsonl" and config.data.path is not None:
-        training = _check_lines("data", config.data.path, config, findings, most)
+    if config.data.kind in KINDS and config.data.path is not None:
+        training = _check_lines("data", config.data.path, config, findings, most, KINDS[config.data.kind])
         if training is not None and not findings.faults:
             _compare_data(config, training, findings)
     else:
@@ -237,12 +237,17 @@ def find_strange_tasks(config: Config, findings: Findings) -> None:
 
 
 def _check_lines(
-    name: str, folder: Path, config: Config, findings: Findings, most: int | None = None
+    name: str,
+    folder: Path,
+    config: Config,
+    findings: Findings,
+    most: int | None = None,
+    kind: type[ItemLine] = ItemLine,
 ) -> StoredDataset | None:
     """The dataset in a folder, without the lines that are wrong; None if there is none."""
     dataset: StoredDataset | None = None
     with findings.part(name) as faults:
-        dataset = open_stored(folder, config.data.root, faults, most)
+        dataset = open_stored(folder, config.data.root, faults, most, kind)
         findings.facts[name], findings.data[name] = f"{folder}: {describe(dataset)}", dataset
         findings.pictures[name] = PictureCheck(dataset.pictures, headers_of(dataset.folder), hashed=True)
         if again := repetitions(dataset):

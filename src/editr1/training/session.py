@@ -50,11 +50,13 @@ def header(config: Config, editor: Editor, params: Sequence[Tensor], items: int,
     choice = f" of {rollout.scouts}" if rollout.scouts else ""
     scouting = f" ({rollout.scout_steps} per scout)" if rollout.scouts else ""
     groups = f"{rollout.groups_per_step}{most} items × {rollout.group_size}{choice} edits"
+    making = "on the disk" if config.data.is_stored else f"{rollout.steps} denoiser calls each{scouting}"
+    judging = " + ".join(judges) + (" (held-out items alone)" if config.data.is_stored else "")
     return [
         f"editor: {config.editor.path}, {editor.family.name}, {trained}",
         f"device: {device}, {config.editor.dtype}, {hardware(device)}{saving}{processes}",
-        f"judge:  {' + '.join(judges)}{watch}",
-        f"data:   {items} items; a step: {groups}, {rollout.steps} denoiser calls each{scouting}; {config.steps} steps",
+        f"judge:  {judging if judges else 'none, edits are read'}{watch}",
+        f"data:   {items} items; a step: {groups}, {making}; {config.steps} steps",
     ]
 
 

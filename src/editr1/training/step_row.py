@@ -73,7 +73,7 @@ def measure(group: Group, watch: Watch | None = None) -> GroupMeasures:
     source, rollout = group.sample.source, group.rollout
     return GroupMeasures(
         task=group.sample.task,
-        rewards=_numbers(group.rewards),
+        rewards=_numbers(group.rewards) if group.is_judged else [],
         reasons=group.reasons,
         parts={name: _numbers(values) for name, values in group.parts.items()},
         parts_reasons=group.parts_reasons,
@@ -182,7 +182,7 @@ def reward_statistics(groups: Sequence[GroupMeasures]) -> StepRow:
         "reward_std_within": sum(within) / len(within) if within else None,
         "reward_std_all": float(every.std(correction=0)) if len(every) else None,
         "reward_by_task": {task: _mean(torch.cat(scored)) for task, scored in sorted(tasks.items())},
-        "unscored": sum(len(group.looks) for group in groups) - len(every),
+        "unscored": sum(reasons_of(groups).values()),
         "reasons": _commonest(reasons_of(groups)),
         "reward_parts": {name: _mean(torch.tensor(parts[name], dtype=torch.float64)) for name in sorted(parts)},
         "parts_unscored": {name: sum(missing[name].values()) for name in sorted(missing)},

@@ -13,10 +13,9 @@ Every random draw in a step comes from (seed, step, group index), and weights ar
 steps: a run that was stopped anywhere and continued is, bit for bit, the run that was not.
 
 Where credit needs no reward of other groups (`std: group`), one process trains on each group as soon as it is judged.
-
+Stored edits (`offline.py`) take the place of rollouts and rewards, and the rest is the same.
 Several processes (`distributed.py`) share out the edits of a step, then the rows of the kept groups (`sharing.py`);
 rewards and gradients meet, so that all of them make the same optimiser step on the same groups as one process.
-
 Left out: several optimiser steps on one set of rollouts.
 
 Letters: G edits of a group, B rows of a denoiser call (one row is one noised edit), N tokens, C channels.
@@ -42,10 +41,10 @@ from editr1.editors.editor import Editor
 from editr1.editors.policies import START
 from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
-from editr1.judges.base import Judge, weights_of
+from editr1.judges.base import Judge
 from editr1.training import checkpoint
 from editr1.training.alarms import sounding
-from editr1.training.collecting import Collector, count_missing
+from editr1.training.collecting import count_missing
 from editr1.training.distributed import ALONE, World
 from editr1.training.exchange import Judged, Portion, gather_groups, hand_out, sum_gradients, total_norm
 from editr1.training.gradient import Gradient, clip, count_rows, full_rows, one_by_one
@@ -53,6 +52,7 @@ from editr1.training.grid import gather_strips
 from editr1.training.group import Group, without_latents
 from editr1.training.interrupts import Interrupts
 from editr1.training.log import RunLog, StepProgress, Stopwatch, by_rank, imbalance, slowest
+from editr1.training.offline import collector_of
 from editr1.training.rewarding import FailureWatch, assign_advantages
 from editr1.training.run_files import CHECKPOINTS
 from editr1.training.seal import read_state
@@ -99,7 +99,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(self.params, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
         self.ema = EMA(zip(self.names, self.params, strict=True), config.ema)
         self._weights = editor.policies, self.ema, self.optimizer, self.names
-        self.collector = Collector(config, judge, dataset, world, editor)
+        self.collector = collector_of(config, judge, dataset, world, editor)
         self.step, self.seconds, self._step_seconds = 0, 0.0, 0.0
         self.start: dict[str, float] = {}  # what the edits of the first step looked like
         self._whole = True  # the weights are those after `step` steps, not between two
@@ -236,7 +236,7 @@ class Trainer:
             with self._meeting(interrupts):
                 judged += gather_groups(self.world, made, self.watch)
             groups += made
-            assign_advantages(judged, self.algorithm, weights_of(self.judge))
+            assign_advantages(judged, self.algorithm, self.collector.weights)
             missing = count_missing(judged, self.config.rollout)
         return groups, judged, self._backward(self._hand_out(groups, judged))
 
@@ -253,7 +253,7 @@ class Trainer:
             with closing(self._collecting(len(judged), missing)) as made:
                 for group in made:
                     each = gather_groups(self.world, [group], self.watch)
-                    assign_advantages(each, self.algorithm, weights_of(self.judge))
+                    assign_advantages(each, self.algorithm, self.collector.weights)
                     for portion in self._hand_out([group], each):
                         self._train_on(portion, gradient)
                     rows, judged = rows + self._total, judged + each

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from PIL.Image import Image
 
-from editr1.config.settings import Level
+from editr1.config.data import Level
 from editr1.evaluation.agreement.pairs import Pair, Preference
 from editr1.toy import oracle
 from editr1.toy.corrupt import candidate

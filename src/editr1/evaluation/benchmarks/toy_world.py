@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from editr1.config.settings import Level
+from editr1.config.data import Level
 from editr1.evaluation.benchmarks.edits import EditSettings
 from editr1.evaluation.benchmarks.own_data import measure_dataset, record_of
 from editr1.evaluation.benchmarks.results import Result

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from editr1.algorithms.base import find_algorithms
 from editr1.config.settings import Config
 from editr1.data.samples import EditSample
 from editr1.files import read_lines
@@ -19,6 +20,8 @@ from editr1.training import checkpoint
 from editr1.training.step_row import StepRow
 from editr1.training.trainer import Trainer
 
+ONLINE = sorted(name for name, kind in find_algorithms().items() if kind.uses_rewards)
+"""Algorithms that train on edits which are made and judged."""
 TIMES = ("seconds", "images_per_s", "imbalance", "rank_seconds", "judge_latency")
 G, STEPS, T = 2, 3, 2
 

@@ -18,12 +18,11 @@ from editr1.toy.assets import toy_path
 from editr1.training.trainer import Trainer
 from tests.editors.conftest import pipeline_path as pipeline_path
 from tests.editors.test_stored import REFUSED
-from tests.training.runs import Colours, RedJudge, settings
+from tests.training.runs import ONLINE, Colours, RedJudge, settings
 from tests.training.stored import Edited, stored_settings
 
 TOYS = {"toy:qwen-image-edit": "qwen-image-edit", "toy:flux-kontext": "flux-kontext"}
 EVERY_EDITOR = [*TOYS, *sorted(FAMILIES)]
-ONLINE = sorted(name for name, kind in find_algorithms().items() if kind.uses_rewards)
 
 
 @pytest.mark.slow

@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from editr1.algorithms.base import find_algorithms
 from editr1.editors.memory import compile_blocks
 from editr1.editors.open import open_editor
 from editr1.files import read_lines
 from editr1.judges.base import Judge, JudgeRequest, Score
 from editr1.judges.rewards.mixed import MixedJudge
 from editr1.training.trainer import Trainer
-from tests.training.runs import Colours, assert_same_run, redness, settings
+from tests.training.runs import ONLINE, Colours, assert_same_run, redness, settings
 from tests.training.scenarios import PAPER, THRIFTY, Judged, flat_or_red, gated
 
 SCOUTS = {"rollout__scouts": 6, "rollout__scout_steps": 2}
@@ -97,7 +96,7 @@ def test_a_judge_that_compares_edits_ranks_scouts_and_then_those_that_are_made_a
     assert all(row["scout_reward"] is not None and row["scout_order"] is not None for row in rows)
 
 
-@pytest.mark.parametrize("name", sorted(find_algorithms()))
+@pytest.mark.parametrize("name", ONLINE)
 def test_every_algorithm_trains_all_weights_by_mixed_and_missing_rewards_and_goes_on_exactly(
     tiny_editor_path: Path, tmp_path: Path, name: str
 ) -> None:
@@ -108,11 +107,7 @@ def test_every_algorithm_trains_all_weights_by_mixed_and_missing_rewards_and_goe
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name == "nft" else pytest.param(name, marks=pytest.mark.slow)
-        for name in find_algorithms()
-        if name != "grpo"
-    ],
+    [name if name == "nft" else pytest.param(name, marks=pytest.mark.slow) for name in ONLINE if name != "grpo"],
 )
 def test_every_algorithm_but_that_of_trajectories_trains_with_guidance_and_goes_on_exactly(
     tiny_editor_path: Path, tmp_path: Path, name: str

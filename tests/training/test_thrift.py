@@ -11,7 +11,7 @@ from editr1.algorithms.base import find_algorithms
 from editr1.files import read_lines
 from editr1.judges.base import JudgeRequest, Score
 from tests.ranks import torchrun
-from tests.training.runs import Make, RedJudge, assert_same_run
+from tests.training.runs import ONLINE, Make, RedJudge, assert_same_run
 from tests.training.scenarios import THRIFTY
 from tests.training.test_ranks import weights
 from tests.training.test_trainer import counted_rows
@@ -27,7 +27,7 @@ class SomeFail(RedJudge):
         return [Score(None, "no answer") if i % 3 == 2 else score for i, score in enumerate(scores)]
 
 
-@pytest.mark.parametrize("name", sorted(name for name, kind in find_algorithms().items() if kind.uses_rewards))
+@pytest.mark.parametrize("name", ONLINE)
 def test_a_run_that_leaves_out_rows_goes_on_exactly_with_missing_rewards(make: Make, tmp_path: Path, name: str) -> None:
     senseless = {f"algorithm__{setting}" for setting in find_algorithms()[name].senseless}
     changes = {

@@ -28,7 +28,19 @@ from editr1.training.log import RunLog
 from editr1.training.rewarding import assign_advantages, assign_rewards, requests_of
 from editr1.training.step_row import StepRow
 from editr1.training.trainer import Trainer
-from tests.training.runs import STEPS, Colours, G, Make, RedJudge, T, assert_same_run, at_call, settings, tensors_of
+from tests.training.runs import (
+    ONLINE,
+    STEPS,
+    Colours,
+    G,
+    Make,
+    RedJudge,
+    T,
+    assert_same_run,
+    at_call,
+    settings,
+    tensors_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +261,7 @@ def test_a_step_without_a_preference_moves_nothing(make: Make) -> None:
         assert (row["loss"], row["groups_kept"], row["update_norm"]) == (None, 2, 0)
 
 
-@pytest.mark.parametrize("name", sorted(name for name, kind in find_algorithms().items() if kind.uses_rewards))
+@pytest.mark.parametrize("name", ONLINE)
 def test_every_algorithm_trains_through_the_same_loop_and_goes_on_exactly(
     make: Make, tmp_path: Path, name: str
 ) -> None:

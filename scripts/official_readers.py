@@ -1,9 +1,9 @@
 """Our reading of judges' answers against the official scripts': `python scripts/official_readers.py IMGEDIT STEP1X`.
 
 IMGEDIT is a clone of PKU-YuanGroup/ImgEdit, STEP1X one of stepfun-ai/Step1X-Edit. Random answers go through both
-readers; differences are counted, and the first ones shown. With `--imgedit OUT` and `--gedit OUT`, folders of finished
-evals, the official scripts compute their scores from our files, and these are compared with ours. Exit code 1 if
-anything differs. GEdit's scripts need pandas and regex.
+readers; differences are counted, and the first ones shown. With `--imgedit OUT`, `--uge OUT` and `--gedit OUT`, folders
+of finished evals, the official scripts compute their scores from our files, and these are compared with ours. Exit code
+1 if anything differs. GEdit's scripts need pandas and regex.
 """
 
 from __future__ import annotations
@@ -144,6 +144,16 @@ def imgedit_files(folder: Path, out: Path) -> int:
     return wrong
 
 
+def uge_files(folder: Path, out: Path) -> int:
+    """The average by the official script of the UGE suite, against results.json in `out`."""
+    official = load(folder / "Benchmark/UGE/get_average_score.py")
+    want = official.compute_final_average(json.loads((out / "result.json").read_text(encoding="utf-8")))
+    (overall,) = json.loads((out / "results.json").read_text(encoding="utf-8"))["tables"]["all"]
+    got = overall["means"]["score"]
+    print(f"{out}: official average {want}, ours {got} ({overall['items'] - overall['dropped']} items)")
+    return int(want != (None if got is None else round(got, 2)))
+
+
 def gedit_files(folder: Path, out: Path) -> int:
     """Means by the official statistics, against results.json in `out`."""
     sys.modules["megfile"] = megfile = ModuleType("megfile")  # opens files of clouds too; ours are here
@@ -171,6 +181,7 @@ def main() -> int:
     parser.add_argument("imgedit_clone", type=Path)
     parser.add_argument("step1x_clone", type=Path)
     parser.add_argument("--imgedit", type=Path, metavar="OUT")
+    parser.add_argument("--uge", type=Path, metavar="OUT")
     parser.add_argument("--gedit", type=Path, metavar="OUT")
     given = parser.parse_args()
     step1 = load(given.imgedit_clone / "Benchmark/Basic/step1_get_avgscore.py")
@@ -178,6 +189,7 @@ def main() -> int:
     wrong = readers("ImgEdit", imgedit_answers(random.Random(0)), imgedit_ours, imgedit_theirs(step1))
     wrong += readers("GEdit", gedit_answers(random.Random(0)), gedit_ours, gedit_theirs(reader))
     wrong += imgedit_files(given.imgedit_clone, given.imgedit) if given.imgedit else 0
+    wrong += uge_files(given.imgedit_clone, given.uge) if given.uge else 0
     wrong += gedit_files(given.step1x_clone, given.gedit) if given.gedit else 0
     return bool(wrong)
 

@@ -67,7 +67,9 @@ def test_every_key_that_a_run_may_have_is_shown_once() -> None:
     assert len(rows) == len(set(rows))
     assert known == {key for key in rows if not key.startswith("rewards.")} | {"rewards"}
     assert {key for key in rows if key.startswith("rewards.")} == {
-        f"rewards.{name}.{key}" for name in ("kept", "words") for key in ("kind", "weight", "optional")
+        f"rewards.{name}.{key}"
+        for name in ("kept", "words")
+        for key in ("kind", "weight", "weight_by_task", "optional")
     }
 
 

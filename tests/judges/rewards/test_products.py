@@ -38,6 +38,7 @@ class By:
         self.by_task, self.remote, self.asked = score, remote, list[str]()
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
+        assert requests, "nobody is asked about nothing"
         self.asked += [each.sample.task for each in requests]
         return [self.by_task(each.sample.task) for each in requests]
 
@@ -86,6 +87,7 @@ def test_what_has_no_weight_for_a_task_is_not_asked_and_not_missing() -> None:
     assert (judge.asked, kept.asked, style.asked) == (["add"], ["add"], ["style"])
     assert add.parts["looks"] is UNASKED and styled.parts["gated"] is styled.parts["judge"] is UNASKED
     assert [score.value for score in complete_scores(mixed, [request(), request("style")])] == pytest.approx([0.4, 0.9])
+    assert [score.value for score in mixed.score([request("style")])] == pytest.approx([0.9])
     weights = weights_of(mixed)
     assert weights is not None
     assert [weights.of("gated", task) for task in ("add", "style")] == [1.0, 0.0]

@@ -78,12 +78,13 @@ class MixedJudge:
         calls = {
             name: (judge, [requests[place] for place in places[name]], f"the reward {name!r}")
             for name, judge in self.judges.items()
+            if places[name]
         }
         pending = {name: self._pool.submit(scores_of, *call) for name, call in calls.items() if call[0].remote}
         with self._local:
             local = {name: scores_of(*call) for name, call in calls.items() if not call[0].remote}
         rows: list[dict[str, Score]] = [dict.fromkeys(self.judges, UNASKED) for _ in requests]
-        for name in self.judges:
+        for name in calls:
             scores = pending[name].result() if name in pending else local[name]
             for place, score in zip(places[name], scores, strict=True):
                 rows[place][name] = score

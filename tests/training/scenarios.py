@@ -191,6 +191,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "masks": {"preservation__masks": "data", "dataset": Masked(), "memory__cache": "cache"},
     "masks of groups": {"preservation__masks": "either", "dataset": Masked(), "judge": silent_for(1)},
     "preferences": {"settings": stored_settings(optim__micro_batch=4, **THREE), "dataset": Edited(2)},
+    "groups are saved": {"rollout__save_groups": True, "judge": half_red, "failures__steps": 99},
     "pairs": {"settings": stored_settings("pairs", **THREE), "dataset": Edited(1)},
     "rows left out": {**THRIFTY, "judge": half_red, "failures__steps": 99},
 }

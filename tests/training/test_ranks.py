@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from editr1.files import read_lines
 from editr1.training.checkpoint import latest
+from editr1.training.groups import GroupDataset
 from tests.ranks import torchrun
 from tests.training.scenarios import SCENARIOS, trainer_of
 
@@ -111,6 +112,10 @@ def test_ranks_make_the_run_of_one_process(alone: Path, together: Path, name: st
     for row, other in zip(one, several, strict=True):
         assert {key: row.get(key) for key in SAME} == {key: other.get(key) for key in SAME}
         assert 0 <= other["imbalance"] < 1 and set(other["seconds"]) == {*row["seconds"], "exchange"}
+    if (alone / name / "groups").exists():
+        whole, parts = (GroupDataset(folder / name / "groups").group(0) for folder in (alone, together))
+        assert torch.equal(whole.latents, parts.latents)
+        torch.testing.assert_close(whole.parts, parts.parts, equal_nan=True, rtol=0, atol=0)
     picture = Path("samples", "step_000001.png")
     assert (together / name / picture).read_bytes() == (alone / name / picture).read_bytes()
     for policy in ("policy", "old", "ema"):

@@ -13,16 +13,17 @@ from editr1.config.section import Section
 Split = Literal["sft", "rl", "heldout"]
 Level = Literal["small", "full"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-STORED = {"preferences": 2, "pairs": 1}
-"""The kinds of data with stored edits, and how many of them an item has."""
+STORED: dict[str, int | None] = {"preferences": 2, "pairs": 1, "groups": None}
+"""The kinds of data with stored edits, and how many of them an item has; None for as many as a run made."""
 
 
 class DataConfig(Section):
     """The items to edit."""
 
-    kind: Literal["toy", "jsonl", "function", "preferences", "pairs"] = "jsonl"
+    kind: Literal["toy", "jsonl", "function", "preferences", "pairs", "groups"] = "jsonl"
     """The built-in toy world, items on the disk, or a Python function that returns the items. Items with edits, to
-    train on without making any (docs/offline.md): two of which one is better (preferences), or one (pairs)."""
+    train on without making any (docs/offline.md): two of which one is better (preferences), one (pairs), or those that
+    another run made and judged (groups)."""
     path: Path | None = None
     """A folder with a data.jsonl; a parquet file, a webdataset shard (.tar), a folder or a pattern of such files, as in
     data/train-*.parquet; a dataset that `save_to_disk` of datasets wrote. "pkg.module:name" for kind "function"."""

@@ -67,6 +67,9 @@ class RolloutConfig(Section):
     most_groups: int | None = Field(default=None, gt=0, le=1_000_000)
     """Items per step at most: in place of groups that are dropped others are drawn, until groups_per_step are kept (as
     in DAPO, arXiv 2503.14476); null draws none."""
+    save_groups: bool = False
+    """Keep the edits of every step, as latents with their rewards, in the run's folder: data.kind "groups" trains on
+    them again (docs/offline.md says how much room they take)."""
     steps: int = Field(default=6, ge=2, le=1000)
     """Denoiser calls per edit."""
     scheduler: SchedulerName = "dpm2"
@@ -259,6 +262,8 @@ class Config(Section):
         if fault := self._fault_of_stored_edits():
             raise ValueError(f'data.kind "{self.data.kind}" trains on stored edits: {fault}')
         size, rollout = STORED[self.data.kind], self.rollout
+        if size is None:
+            return self
         if "group_size" in rollout.model_fields_set and rollout.group_size != size:
             raise ValueError(
                 f'rollout.group_size={rollout.group_size}: an item of data.kind "{self.data.kind}" has {size}; leave '
@@ -273,6 +278,7 @@ class Config(Section):
         given = {
             "watch": self.watch is not None,
             "preservation": self.preservation is not None,
+            "rollout.save_groups": self.rollout.save_groups,
             "rollout.scouts": self.rollout.scouts is not None,
             "rollout.most_groups": self.rollout.most_groups is not None,
             "data.ban_solved": self.data.ban_solved,
@@ -283,6 +289,8 @@ class Config(Section):
             return "a judge scores held-out items alone; leave judge and rewards out, or set evaluation"
         if self.evaluation is not None and not judged:
             return "evaluation asks a judge about held-out edits; give judge or rewards, or leave evaluation out"
+        if self.data.kind == "groups" and self.evaluation is not None and self.evaluation.split is not None:
+            return "groups repeat items, so evaluation.split would not part them; name a folder in evaluation.data"
         if algorithm.keeps_trajectory:
             return f'algorithm "{algorithm.name}" needs the path of a sampler, which they lack; use dpo, nft or sft'
         if self.data.kind == "pairs" and algorithm.uses_rewards:

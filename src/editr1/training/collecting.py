@@ -26,6 +26,7 @@ from editr1.judges.base import Judge, Weights, compares, weights_of
 from editr1.training.distributed import World
 from editr1.training.exchange import Judged, Rewarded, cut, gather_rewards
 from editr1.training.group import Group
+from editr1.training.groups import GroupFolder
 from editr1.training.log import StepProgress, Stopwatch
 from editr1.training.rewarding import Rewarding, assign_advantages
 from editr1.training.scouting import extremes, scout_numbers
@@ -44,21 +45,31 @@ class Collector:
         dataset: The items.
         world: The ranks that share out the edits.
         editor: Makes the edits; if its weights are sharded, all ranks make equally many calls of the pipeline.
+        folder: Keeps the groups on the disk; None keeps none.
 
     Attributes:
         weights: Of the rewards that are mixed, by name; None if there is one reward.
+        step: Steps done.
         place: In the epochs, of the next step.
         banned: Items that are not drawn any more.
         shares: The edits that each worker makes, of all rounds of the step that have begun.
         edits: How many this rank makes in these, scouts included.
     """
 
-    def __init__(self, config: Config, judge: Judge, dataset: EditDataset, world: World, editor: Editor) -> None:
+    def __init__(
+        self,
+        config: Config,
+        judge: Judge,
+        dataset: EditDataset,
+        world: World,
+        editor: Editor,
+        folder: GroupFolder | None = None,
+    ) -> None:
         self.config, self.judge, self.dataset, self.world = config, judge, dataset, world
         self.weights: Weights | None = weights_of(judge)
         rollout = config.rollout
         self.sampler = GroupSampler(len(dataset), rollout.groups_per_step, config.seed)
-        self.place, self.banned = 0, set[int]()
+        self.step, self.place, self.banned, self._folder = 0, 0, set[int](), folder
         self._equal = editor.is_sharded
         once = rollout.scouts is not None and not editor.is_sharded  # a rank alone may not leave out a call then
         self._encoding = Encodings(editor.pipe).kept if once else nullcontext
@@ -88,7 +99,7 @@ class Collector:
         """Go on from the state of a checkpoint."""
         first = state["step"] * self.config.rollout.groups_per_step  # of runs that are older than bans
         self.place = first if state["place"] is None else state["place"]
-        self.banned = {*state["banned"]}
+        self.step, self.banned = state["step"], {*state["banned"]}
 
     def collect(
         self, make: Make, clock: Stopwatch, progress: StepProgress, first: int = 0, count: int | None = None
@@ -114,11 +125,12 @@ class Collector:
         with self._encoding():
             if scouts:
                 self._scout(make, clock, progress, scouts)
-            yield from self._rewarded(made, clock, progress, own, self.config.rollout.group_size)
+            groups = self._rewarded(made, clock, progress, own, self.config.rollout.group_size)
+            yield from groups if self._folder is None else self._folder.kept(groups, self.step + 1)
 
     def move_on(self, judged: Sequence[Judged]) -> dict[str, float | None]:
         """The step with these groups is done, and solved items are banned; what its row says of items and judge."""
-        self.place, numbers = self._next, dict[str, float | None]()
+        self.step, self.place, numbers = self.step + 1, self._next, dict[str, float | None]()
         if self.config.data.ban_solved:
             pairs = zip(self._items, judged, strict=True)
             self.banned |= {item for item, each in pairs if self.config.algorithm.solves(each.rewards)}

@@ -12,6 +12,8 @@ rewards of a judge, so the row of a step does not tell them.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from math import prod
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -20,13 +22,15 @@ from PIL.Image import Image
 from editr1.config.settings import Config
 from editr1.data.samples import EditDataset
 from editr1.editors.editor import Editor, Rollout
-from editr1.editors.stored import as_edit, check_latents, encode, prepare
+from editr1.editors.stored import as_edit, check_latents, decode, encode, prepare
 from editr1.errors import UserError
-from editr1.judges.base import Judge
+from editr1.judges.base import Judge, weights_of
 from editr1.training.collecting import Collector, Make
 from editr1.training.distributed import World
 from editr1.training.group import Group
+from editr1.training.groups import GroupDataset, GroupFolder
 from editr1.training.log import StepProgress, Stopwatch
+from editr1.training.run_files import GROUPS
 
 
 @runtime_checkable
@@ -84,7 +88,42 @@ class StoredCollector(Collector):
         return Group(index, sample, made, torch.linspace(1, 0, len(pictures)), [None] * len(pictures), is_judged=False)
 
 
-def collector_of(config: Config, judge: Judge, dataset: EditDataset, world: World, editor: Editor) -> Collector:
-    """What gives a run its groups."""
-    kind = StoredCollector if config.data.is_stored else Collector
-    return kind(config, judge, dataset, world, editor)
+class GroupCollector(StoredCollector):
+    """Reads groups that another run made and judged: latents, levels and rewards are theirs, the rest is made anew."""
+
+    def __init__(self, config: Config, judge: Judge, dataset: EditDataset, world: World, editor: Editor) -> None:
+        if not isinstance(dataset, GroupDataset):
+            raise UserError(f'data.kind "groups": {type(dataset).__name__} has no groups')
+        super(StoredCollector, self).__init__(config, judge, dataset, world, editor)
+        self._groups, self._editor, self.weights = dataset, editor, dataset.weights
+        if (size := dataset.sizes[0]) != config.rollout.group_size:
+            raise UserError(f"{dataset.folder} holds groups of {size} edits; set rollout.group_size={size}")
+
+    def _read(self, index: int) -> Group:
+        sample, group = self.dataset[self._items[index]], self._groups.group(self._items[index])
+        rollout, algorithm = self.config.rollout, self.config.algorithm
+        conditioning, _ = prepare(self._editor, sample, rollout.steps, rollout.scheduler)
+        own, there = (conditioning.shape[0], prod(conditioning.shape[1:])), (*group.latents.shape[1:],)
+        if own != there:
+            raise UserError(
+                f"{self._groups.folder}: edits of item {sample.key!r} have latents of {there}, this editor's {own}; "
+                "set editor.path and editor.pixels as in the run that made them"
+            )
+        if fault := algorithm.fault(len(group.levels)):
+            raise UserError(f"{self._groups.folder}: {fault}")
+        latents = group.latents.to(self._editor.pipe._execution_device)
+        images = decode(self._editor, sample, conditioning, latents)
+        made = Rollout(conditioning, latents, images, group.levels.to(latents.device), calls=[])
+        told = (group.rewards, group.reasons, group.parts, group.parts_reasons)
+        return Group(index, sample, made, *told, is_judged=False)
+
+
+def collector_of(
+    config: Config, judge: Judge, dataset: EditDataset, world: World, editor: Editor, out: Path
+) -> Collector:
+    """What gives a run with the folder `out` its groups."""
+    if config.data.is_stored:
+        kind = GroupCollector if config.data.kind == "groups" else StoredCollector
+        return kind(config, judge, dataset, world, editor)
+    folder = GroupFolder(out / GROUPS, weights_of(judge)) if config.rollout.save_groups else None
+    return Collector(config, judge, dataset, world, editor, folder)

@@ -14,6 +14,7 @@ TRACKERS = "trackers"  # what other trackers know the run by, and have of it
 WANDB = "wandb"  # what W&B writes
 CHECKPOINTS = "checkpoints"
 SAMPLES = "samples"
+GROUPS = "groups"  # edits of every step, with rollout.save_groups
 BEFORE, AFTER = "evaluation/before", "evaluation/after"
 BETWEEN = "evaluation"  # holds step_<step>/, measured between the two
 RESULTS = "results.json"

@@ -99,7 +99,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(self.params, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
         self.ema = EMA(zip(self.names, self.params, strict=True), config.ema)
         self._weights = editor.policies, self.ema, self.optimizer, self.names
-        self.collector = collector_of(config, judge, dataset, world, editor)
+        self.collector = collector_of(config, judge, dataset, world, editor, self.out)
         self.step, self.seconds, self._step_seconds = 0, 0.0, 0.0
         self.start: dict[str, float] = {}  # what the edits of the first step looked like
         self._whole = True  # the weights are those after `step` steps, not between two

@@ -55,13 +55,17 @@ class TwoSources(Colours):
         return replace(super().__getitem__(index), references=(Image.new("RGB", (32, 32), (9, 50 * index, 90)),))
 
 
-class Masked(TwoSources):
+class Masked(Colours):
     """Items of which every other one says what may change: a part of it, or all of the last."""
 
     def __getitem__(self, index: int) -> EditSample:
         mask = Image.new("L", (32, 32), 255 * (index == 4))
         mask.paste(255, (0, 0, 8 + 4 * index, 16))
         return replace(super().__getitem__(index), mask=None if index % 2 else mask)
+
+
+class MaskedSources(Masked, TwoSources):
+    """The same with a second source picture."""
 
 
 def red(item: int, request: JudgeRequest) -> Score:
@@ -188,7 +192,12 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "checkpointing": {"memory__gradient_checkpointing": True},
     "cache": {"memory__cache": "cache"},
     "references": {"dataset": TwoSources()},
-    "masks": {"preservation__masks": "data", "dataset": Masked(), "memory__cache": "cache"},
+    "masks": {"preservation__masks": "data", "dataset": MaskedSources(), "memory__cache": "cache"},
+    "outside kept": {
+        "preservation": {"masks": "data", "weight": 2.0, "margin": 0.01},
+        "editor__pixels": 4096,  # 4x4 tokens, of which some are no neighbours of the masks
+        "dataset": Masked(),
+    },
     "masks of groups": {"preservation__masks": "either", "dataset": Masked(), "judge": silent_for(1)},
     "preferences": {"settings": stored_settings(optim__micro_batch=4, **THREE), "dataset": Edited(2)},
     "groups are saved": {"rollout__save_groups": True, "judge": half_red, "failures__steps": 99},
@@ -206,7 +215,7 @@ def trainer_of(name: str, out: Path, editor: Path, world: World = ALONE) -> Trai
     sizes = {"rollout__group_size": 5, "rollout__groups_per_step": 3, "optim__lr": 3e-4, "optim__micro_batch": 4}
     stored = changes.pop("settings", None)
     config: Config = stored or settings(**{**sizes, "steps": STEPS, "save_every": STEPS, **changes})
-    opened = open_editor(editor, pixels=1024, dtype=getattr(torch, config.editor.dtype))
+    opened = open_editor(editor, pixels=config.editor.pixels, dtype=getattr(torch, config.editor.dtype))
     apply_memory(opened, config.memory)
     if (mesh := open_context(world.size, world.context, "cpu")) is not None:
         share_tokens(opened, mesh)

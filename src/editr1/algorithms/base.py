@@ -59,6 +59,8 @@ class Edits:
         trajectory: What the sampler went through from noise to `latents`, [S + 1, G, N, C]; None unless it is kept.
         transitions: Numbers a, b and std of its steps x_next = a x + b v + std z, [S, 3], on the CPU; None without
             noise.
+        outside: Which tokens must stay as they are in the source, [N], some of them; None if that is not known.
+        source: Clean latents of the source, [N, C]; None without `outside`.
     """
 
     latents: Tensor
@@ -66,6 +68,8 @@ class Edits:
     levels: Tensor
     trajectory: Tensor | None = None
     transitions: Tensor | None = None
+    outside: Tensor | None = None
+    source: Tensor | None = None
 
     @property
     def scored(self) -> list[int]:

@@ -201,7 +201,7 @@ class Config(Section):
     watch: WatchConfig | None = None
     """A second judge that is told from, and not trained on; null for none."""
     preservation: KeptConfig | None = None
-    """Measures what must not change; null for not at all."""
+    """Measures what must not change, and may hold it; null for not at all."""
     evaluation: EvaluationConfig | None = None
     """Held-out items to measure the run on; null for none."""
     ema: Decay = 0.9

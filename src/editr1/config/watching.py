@@ -37,10 +37,22 @@ class WatchConfig(Section):
 
 
 class KeptConfig(Section):
-    """How well edits keep what they must not change: PSNR and SSIM outside of a mask, which nothing is trained on."""
+    """How well edits keep what they must not change: PSNR and SSIM outside of a mask; and a loss that holds it."""
 
     masks: MaskSource = "either"
     """Those of the items (data), where the edits of a group agree to differ from their source (group), or this for
     items without one (either). Held-out edits are measured by those of the items alone."""
     whole_tasks: tuple[str, ...] = ("style", "background")
     """Task types whose edits are of the whole picture: no mask is derived for them."""
+    weight: float = Field(default=0.0, ge=0)
+    """Weight of a loss that holds latents outside of the mask near the source's; 0 trains nothing on masks."""
+    margin: float = Field(default=0.0, ge=0)
+    """Mean square of their distance that costs nothing (with `weight`)."""
+
+    @model_validator(mode="after")
+    def _margin_of_a_loss(self) -> KeptConfig:
+        if self.margin and not self.weight:
+            raise ValueError(
+                f"preservation.margin={self.margin:g} is of the loss: set preservation.weight too, or leave it"
+            )
+        return self

@@ -275,14 +275,14 @@ def changed_settings(before: dict[str, Any], config: Config) -> str:
         old = Config.model_validate(before).model_dump(mode="json")
     except ValidationError as error:
         return f"they cannot be read: {first_problem(error)}"
-    was, now = (dict(_leaves(tree)) for tree in (old, config.model_dump(mode="json")))
+    was, now = (dict(_leaves(_trained_on(tree))) for tree in (old, config.model_dump(mode="json")))
     changed = [key for key in {**was, **now} if not _is_free(key) and was.get(key) != now.get(key)]
     return "; ".join(f"{key}: {was.get(key)} there, {now.get(key)} here" for key in changed)
 
 
 def fixed_settings(config: Config) -> dict[str, Any]:
     """The settings that may not change when a run is continued, by dotted key, without those with their default."""
-    tree = config.model_dump(mode="json", exclude_defaults=True)
+    tree = _trained_on(config.model_dump(mode="json", exclude_defaults=True))
     return {key: value for key, value in _leaves(tree) if not _is_free(key)}
 
 
@@ -307,10 +307,16 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: Sequence[str], te
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
+def _trained_on(tree: dict[str, Any]) -> dict[str, Any]:
+    """The settings without `preservation`, if that only measures."""
+    measures = not (tree.get("preservation") or {}).get("weight")
+    return {name: value for name, value in tree.items() if name != "preservation" or not measures}
+
+
 def _is_free(key: str) -> bool:
     """Whether a setting may change when a run is continued."""
     section, _, below = key.partition(".")
-    if section in ("watch", "preservation"):
+    if section == "watch":
         return True
     own = below.partition(".")[2] if section == "rewards" else key  # a reward's settings stand under its name
     return own in FREE or (section == "rewards" and own == "optional")

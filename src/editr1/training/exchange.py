@@ -8,7 +8,7 @@ Letters: G edits of a group, N tokens, C channels.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -151,6 +151,7 @@ def hand_out(
     kept: Sequence[Judged],
     makers: Sequence[Sequence[Share]],
     takers: Sequence[Sequence[RowShare]],
+    find: Callable[[Group], Tensor | None] | None = None,
 ) -> list[Portion]:
     """The rows that this rank trains on; latents and conditioning of a group go to the ranks that lack them.
 
@@ -162,6 +163,7 @@ def hand_out(
         kept: Groups that are trained on, with advantages.
         makers: Edits that each worker has made; its first rank has them.
         takers: Rows that each worker trains on, with all of its ranks.
+        find: Which tokens of a group must stay; None if nothing is trained on that.
     """
     portions, own = [], {group.index: group for group in groups}
     for judged in kept:
@@ -174,30 +176,38 @@ def hand_out(
         if len(sources) == 1 and needed <= {*sources} and world.context == 1:  # nothing has to travel
             if group is None:
                 continue
-            conditioning = group.rollout.conditioning
+            conditioning, outside = group.rollout.conditioning, None if find is None else find(group)
             latents, trajectory = group.rollout.latents, group.rollout.trajectory
         else:
-            conditioning, latents, trajectory = _collected(world, group, [world.context * worker for worker in sources])
+            ranks = [world.context * worker for worker in sources]
+            conditioning, latents, trajectory, outside = _collected(world, group, ranks, find)
         edits = replace(judged.edits, latents=latents, levels=judged.levels.to(latents.device), trajectory=trajectory)
+        if outside is not None:
+            edits = replace(edits, outside=outside, source=conditioning.source[0].float())
         portions += [Portion(judged.index, conditioning, edits, share) for share in shares]
     return portions
 
 
-def _collected(world: World, group: Group | None, sources: Sequence[int]) -> tuple[Conditioning, Tensor, Tensor | None]:
-    """Conditioning, latents [G, N, C] and trajectory of a group that was made by the ranks `sources`, on every rank."""
-    conditioning, latents, trajectories = None, [], []
+def _collected(
+    world: World, group: Group | None, sources: Sequence[int], find: Callable[[Group], Tensor | None] | None
+) -> tuple[Conditioning, Tensor, Tensor | None, Tensor | None]:
+    """Conditioning, latents [G, N, C], trajectory and `outside` of a group that `sources` made, on every rank."""
+    conditioning, outside, latents, trajectories = None, None, [], []
     for number, source in enumerate(sources):
         value = None
         if group is not None and source == world.rank:
             rollout = group.rollout
-            value = [as_dict(rollout.conditioning) if number == 0 else None, rollout.latents, rollout.trajectory]
-        first, part, trajectory = broadcast(world, value, source)
-        conditioning = first if number == 0 else conditioning
+            head = (
+                [as_dict(rollout.conditioning), None if find is None else find(group)] if number == 0 else [None, None]
+            )
+            value = [*head, rollout.latents, rollout.trajectory]
+        first, found, part, trajectory = broadcast(world, value, source)
+        conditioning, outside = (first, found) if number == 0 else (conditioning, outside)
         latents.append(part)
         trajectories.append(trajectory)
     assert conditioning is not None, "the first source sends it"
     paths = [path for path in trajectories if path is not None]
-    return Conditioning(**conditioning), torch.cat(latents), torch.cat(paths, dim=1) if paths else None
+    return Conditioning(**conditioning), torch.cat(latents), torch.cat(paths, dim=1) if paths else None, outside
 
 
 @torch.no_grad()

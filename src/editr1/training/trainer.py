@@ -53,6 +53,7 @@ from editr1.training.group import Group, without_latents
 from editr1.training.interrupts import Interrupts
 from editr1.training.log import RunLog, StepProgress, Stopwatch, by_rank, imbalance, slowest
 from editr1.training.offline import collector_of
+from editr1.training.regions import loss_of, token_finder
 from editr1.training.rewarding import FailureWatch, assign_advantages
 from editr1.training.run_files import CHECKPOINTS
 from editr1.training.seal import read_state
@@ -153,8 +154,7 @@ class Trainer:
 
     def train_step(self, log: RunLog | None, interrupts: Interrupts) -> StepRow:
         """One step; its row. Of several ranks, the main one has a log."""
-        # Edits by the sampling policy, judged while the next are made; advantages within groups, of which those without
-        # signal are dropped; gradient of the loss over all kept edits
+        # Edits by the sampling policy, rewards, advantages; groups without signal are dropped; gradient over the others
         early = one_by_one(self.algorithm, self.config.rollout, self.world.size)
         groups, judged, losses = self._one_by_one() if early else self._together(interrupts)
         with self._meeting(interrupts):
@@ -270,7 +270,7 @@ class Trainer:
         batch = self.config.optim.micro_batch if self.editor.is_sharded else None
         takers = share_rows(counts, self.world.workers, batch)
         with self._meeting():
-            return hand_out(self.world, groups, kept, self.collector.shares, takers)
+            return hand_out(self.world, groups, kept, self.collector.shares, takers, token_finder(self.config))
 
     def _backward(self, portions: Sequence[Portion]) -> dict[str, float | None]:
         """Add up the gradient of the mean loss over all rows of all ranks, and clip it; loss, parts and norm."""
@@ -286,7 +286,7 @@ class Trainer:
         with self.clock("train"):
             every = self.rows(portion.index, portion.edits)
             for rows in every[share.start : share.stop].split(self.config.optim.micro_batch):
-                loss, parts = self.algorithm.loss(rows, self._velocities(portion.conditioning, rows))
+                loss, parts = loss_of(self.config, portion, rows, self._velocities(portion.conditioning, rows))
                 gradient.add(loss, parts, share.weight * len(rows))
 
     def _finish(self, gradient: Gradient, rows: int) -> dict[str, float | None]:

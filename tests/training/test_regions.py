@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from editr1.config.settings import Config
+from editr1.config.watching import KeptConfig
+from editr1.editors.editor import Editor
+from editr1.editors.open import open_named_editor
+from editr1.errors import UserError
+from editr1.toy.world import ToyDataset
+from editr1.training.checkpoint import changed_settings, fixed_settings
+from editr1.training.group import Group
+from editr1.training.regions import find_tokens, source_latents, stays
+from tests.training.runs import assert_same_run, rows_of, settings
+from tests.training.scenarios import SCENARIOS, trainer_of
+
+SAMPLE = ToyDataset("heldout", 1)[0]
+KEPT = KeptConfig(masks="data", weight=1.0)
+
+
+def rollout_of(name: str, sample: Any = SAMPLE) -> Any:
+    editor = open_named_editor(name, None, device=torch.device("cpu"))
+    return editor.rollout(sample, 2, steps=2, seed=0)
+
+
+@pytest.mark.parametrize("name", ["toy:qwen-image-edit", "toy:flux-kontext"])
+def test_the_sources_latents_are_those_that_the_vae_gives_in_the_order_of_the_edits(name: str) -> None:
+    editor: Editor = open_named_editor(name, None, device=torch.device("cpu"))
+    blank = replace(SAMPLE, source=SAMPLE.source.copy())
+    blank.source.paste((255, 0, 0), (0, 0, 16, 16))  # the upper left corner alone differs
+    one, other = (editor.rollout(sample, 2, steps=2, seed=0) for sample in (SAMPLE, blank))
+    n = one.latents.shape[1]
+    a, b = (source_latents(each.conditioning, n, "k") for each in (one, other))
+    assert a.shape == one.latents.shape[1:] and a.dtype == torch.float32
+    side = round(n**0.5)
+    moved = (a - b).abs().mean(-1).reshape(side, side)
+    quarter = side // 4
+    assert moved[:quarter, :quarter].mean() > 5 * moved[side // 2 :, side // 2 :].mean(), "row by row, from the top"
+    # at the end of a rollout an edit is in the same space: its scale is that of the source
+    assert 0.3 < float(a.std() / one.latents.std()) < 3
+
+
+def test_tokens_stay_that_are_no_neighbours_of_the_mask() -> None:
+    mask = Image.new("L", (64, 32))
+    mask.paste(255, (17, 9, 18, 10))  # in the token of row 2, column 4
+    outside = stays(mask, (64, 32), 16 * 8)
+    expected = np.ones((8, 16), bool)
+    expected[1:4, 3:6] = False
+    assert (outside == expected).all()
+    assert not stays(Image.new("L", (64, 32), 255), (64, 32), 128).any()
+    with pytest.raises(UserError, match=r"preservation\.weight: 100 tokens of 64x32 pixels are no squares"):
+        stays(mask, (64, 32), 100)
+
+
+def test_a_group_has_tokens_to_keep_if_it_has_a_mask_that_leaves_some() -> None:
+    made = rollout_of("toy:qwen-image-edit")
+    n = made.latents.shape[1]
+    found = find_tokens(KEPT, Group(0, SAMPLE, made))
+    assert SAMPLE.mask is not None and found is not None
+    assert found.tolist() == stays(SAMPLE.mask, (64, 64), n).flatten().tolist()
+    for mask in (None, Image.new("L", (64, 64), 255)):
+        assert find_tokens(KEPT, Group(0, replace(SAMPLE, mask=mask), made)) is None
+
+
+def test_several_sources_are_refused_in_one_line() -> None:
+    made = rollout_of("toy:qwen-image-edit", replace(SAMPLE, references=(SAMPLE.source,)))
+    with pytest.raises(UserError, match=r"^preservation\.weight: item 'toy/.*leave references out$"):
+        find_tokens(KEPT, Group(0, SAMPLE, made))
+
+
+def test_what_is_only_measured_may_change_when_a_run_goes_on_and_what_is_trained_on_may_not() -> None:
+    plain, measured = settings(), settings(preservation__masks="data")
+    held = settings(preservation={"masks": "data", "weight": 0.5})
+
+    def tree(config: Config) -> dict[str, Any]:
+        return config.model_dump(mode="json")
+
+    assert changed_settings(tree(plain), measured) == changed_settings(tree(measured), plain) == ""
+    assert "preservation.weight: None there, 0.5 here" in changed_settings(tree(plain), held)
+    assert "preservation.masks: data there, group here" in changed_settings(
+        tree(held), settings(preservation={"masks": "group", "weight": 0.5})
+    )
+    assert fixed_settings(measured) == fixed_settings(plain) != fixed_settings(held)
+    with pytest.raises(ValueError, match=r"preservation\.margin=1 is of the loss: set preservation\.weight"):
+        settings(preservation__margin=1.0)
+
+
+@pytest.mark.long
+def test_a_run_that_keeps_the_outside_goes_on_exactly_and_is_another_than_without(
+    tiny_editor_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "outside kept"
+    trainer_of(name, tmp_path / "whole", tiny_editor_path).train()
+    trainer_of(name, tmp_path / "parts", tiny_editor_path).train(until=1)
+    trainer_of(name, tmp_path / "parts", tiny_editor_path).train()
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    monkeypatch.setitem(SCENARIOS, "plain", {**SCENARIOS[name], "preservation": {"masks": "data"}})
+    trainer_of("plain", tmp_path / "plain", tiny_editor_path).train(until=1)
+    rows, plain = rows_of(tmp_path / "whole"), rows_of(tmp_path / "plain")
+    assert rows[0]["reward_mean"] == plain[0]["reward_mean"], "the same edits"
+    assert rows[0]["loss"] > plain[0]["loss"] + 0.1 and rows[0]["loss_pos"] == plain[0]["loss_pos"]

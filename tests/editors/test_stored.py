@@ -88,8 +88,18 @@ def test_an_editor_whose_latents_do_not_come_back_is_refused(
 def test_a_picture_is_brought_to_the_size_of_the_edit_but_not_into_another_shape(tiny_editor: Editor) -> None:
     sample = tiny_sample()
     assert stored.as_edit(tiny_editor, sample, Image.new("RGB", (130, 128))).size == (64, 64)
-    with pytest.raises(UserError, match="128x64 would be an edit of 96x32, but edits of its source are 64x64"):
+    with pytest.raises(UserError, match="128x64 has another shape than edits of its source, 64x64; crop it"):
         stored.as_edit(tiny_editor, sample, Image.new("RGB", (128, 64)))
+
+
+def test_an_elongated_picture_has_the_latents_of_an_edit_of_its_size(tiny_editor_path: Path) -> None:
+    editor, sample = open_editor(tiny_editor_path, pixels=96 * 96), tiny_sample(size=(450, 100))
+    size = editor.size_of(sample.source, "")
+    assert size == (192, 32) and editor.size_of(Image.new("RGB", size), "") != size
+    made = editor.rollout(sample, 1, steps=2, seed=0)
+    latents = stored.encode(editor, sample, made.images[0])
+    assert latents.shape == made.latents.shape == (1, 24, 16)
+    stored.check_latents(editor, sample, tiny_sample(size=size).source)
 
 
 def test_the_cache_of_encodings_serves_a_second_epoch(tiny_editor_path: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from math import log
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,13 +25,15 @@ from torch import Tensor
 from editr1.config.settings import SchedulerName
 from editr1.data.samples import EditSample
 from editr1.editors import recorder
-from editr1.editors.editor import Editor, fit, noise_generator, temporarily
+from editr1.editors.editor import Editor, noise_generator, temporarily
 from editr1.editors.recorder import Conditioning, Recording
 from editr1.editors.sde import flow_levels
 from editr1.errors import UserError
 
 NEAR = 0.05
 """Largest difference of a round trip, relative to what made it (root mean square)."""
+SHAPE = 0.1
+"""Largest difference of two shapes that count as the same (logarithm of the ratios of width to height)."""
 Step = Callable[[Tensor], Tensor]
 
 
@@ -64,6 +67,8 @@ def encode(editor: Editor, sample: EditSample, picture: Image) -> Tensor:
     if editor.family.sources == 0:
         raise UserError(f"{editor.family.name} makes pictures of text alone: it encodes no picture, so {ONLINE}")
     picture = as_edit(editor, sample, picture)
+    if editor.size_of(picture, sample.key) not in (None, picture.size):  # an elongated size is rounded to another one
+        picture = picture.resize(sample.source.size, Resampling.LANCZOS)  # and this one to that of the edit
     conditioning, _ = prepare(editor, replace(sample, source=picture, references=()), 2, "euler")
     return _own_latents(editor, conditioning)
 
@@ -83,11 +88,10 @@ def as_edit(editor: Editor, sample: EditSample, picture: Image) -> Image:
     size = editor.size_of(sample.source, sample.key)
     if size is None or picture.size == size:
         return picture
-    assert editor.pixels is not None, "there is a size"
-    if (own := fit(picture.size, editor.pixels, editor.family.multiple)) != size:
+    if abs(log(picture.width * size[1] / (picture.height * size[0]))) > SHAPE:
         raise UserError(
-            f"item {sample.key!r}: a picture of {picture.width}x{picture.height} would be an edit of "
-            f"{own[0]}x{own[1]}, but edits of its source are {size[0]}x{size[1]}; crop it to the source's shape"
+            f"item {sample.key!r}: a picture of {picture.width}x{picture.height} has another shape than edits of its "
+            f"source, {size[0]}x{size[1]}; crop it"
         )
     return picture.resize(size, Resampling.LANCZOS)
 
@@ -132,7 +136,8 @@ def _own_latents(editor: Editor, conditioning: Conditioning) -> Tensor:
     if isinstance(source, list) and len(source) == 1 and source[0].shape == shape:
         return recorder.tokens(source[0][None], family, shape)
     extent = recorder.extent(family, shape)
-    if not isinstance(source, Tensor) or source.shape[family.axis] < extent:
+    there = source.shape[family.axis] if isinstance(source, Tensor) else 0
+    if there < extent or (there > extent and family.axis != -1):  # channels of a mask may follow
         raise _refusal(editor, "its denoiser gets the source in another layout than the edit")
     return recorder.tokens(source.narrow(family.axis, 0, extent), family, shape)
 

@@ -1,4 +1,4 @@
-"""A picture after the round trip through an editor's VAE: no edit can be nearer to its source.
+"""A picture after the round trip through an editor's VAE: what is lost of it without any edit.
 
 The pipeline's scaling of latents cancels out, so the VAE alone is asked. Its mean is taken, not a sample.
 """

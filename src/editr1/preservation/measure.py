@@ -2,8 +2,8 @@
 
 The source is brought to the size of the edit. An edit that is shifted as a whole, by up to `SHIFT` pixels, is moved
 back first. PSNR is over the outside's pixels alone. For SSIM the inside of the edit is replaced by the source's, so
-that no window sees the edit, and the mean of the map is over the outside. An edit cannot be nearer to its source than
-the VAE's round trip of that: it is measured alike, as the ceiling.
+that no window sees the edit, and the mean of the map is over the outside. The source's round trip through the VAE is
+measured alike, as the ceiling: what is lost without any edit. An edit rarely keeps more.
 
 Without a mask, or if that leaves less than `OUTSIDE_MIN` of the picture, nothing is measured, and the reason is told:
 an edit of the whole picture, such as a style, has no outside, and a number for its structure would mean something else.

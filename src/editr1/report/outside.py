@@ -10,7 +10,7 @@ from editr1.report.records import shown
 from editr1.report.svg import Line, line_chart
 
 TITLES = {"psnr": "PSNR outside of the masks (dB)", "ssim": "SSIM outside of the masks"}
-NOTE = "The round trip of the source through the editor's VAE is the ceiling: no edit can keep more."
+NOTE = "The ceiling is the source's round trip through the editor's VAE, without any edit; an edit rarely keeps more."
 MEASURED = "Share of the edits that are measured"
 Charts = list[tuple[str, Markup, str]]
 """Title, chart, and the words under it."""

@@ -14,13 +14,14 @@ from editr1.data.pictures import read_picture
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.base import Line
 from editr1.evaluation.benchmarks.compare import compare
+from editr1.evaluation.benchmarks.gedit import GEdit
 from editr1.evaluation.benchmarks.imgedit import ImgEdit
 from editr1.evaluation.benchmarks.outside import find_masks, outside_line, with_outside
 from editr1.evaluation.benchmarks.results import ItemRow, Result, read_result, write_result
 from editr1.preservation.measure import outside_of
 from editr1.report.tables import grids
 from editr1.toy.world import ToyDataset
-from tests.evaluation.benchmarks.folders import imgedit_folder
+from tests.evaluation.benchmarks.folders import gedit_folder, imgedit_folder
 
 
 def run(*words: object) -> str:
@@ -119,3 +120,12 @@ def test_a_folder_without_a_mask_of_any_item_is_one_line(tmp_path: Path) -> None
         find_masks(benchmark.items, tmp_path / "masks")
     (tmp_path / "masks/1001.jpg").write_bytes(b"")
     assert find_masks(benchmark.items, tmp_path / "masks") == {"1001": tmp_path / "masks/1001.jpg"}
+
+
+def test_the_masks_of_gedit_are_in_the_folders_of_its_keys(tmp_path: Path) -> None:
+    benchmark = GEdit(gedit_folder(tmp_path / "data", 2))
+    task = benchmark.items[0].task
+    file = tmp_path / "masks" / task / "cn" / "k0.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"")
+    assert find_masks(benchmark.items, tmp_path / "masks") == {f"{task}/cn/k0": file}

@@ -127,7 +127,7 @@ def reward_words(row: StepRow) -> str:
     """The mean reward; the loss of a step whose edits nobody judged."""
     if row["reward_mean"] is not None:
         return f"reward {row['reward_mean']:.3f}"
-    return "reward none" if row["unscored"] or row.get("loss") is None else f"loss {row['loss']:.4g}"
+    return "reward none" if row.get("unscored") or row.get("loss") is None else f"loss {row['loss']:.4g}"
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ from diffusers.pipelines.joyimage import image_processor
 from editr1.data.samples import EditSample
 from editr1.editors.editor import _encoding_means, noise_generator, temporarily
 from editr1.editors.families import FAMILIES
+from editr1.editors.one_frame import skip_absent_frames
 from editr1.editors.open import inference_guidance, open_named_editor
 from editr1.export.call import INSTRUCTION, Call
 from tests.editors.conftest import BUILDERS
@@ -53,6 +54,7 @@ def test_the_code_makes_the_edit_that_editr1_makes_at_the_area_of_the_run(
     editor = open_named_editor(path, pixels=PIXELS, device=CPU)
     (want,) = editor.rollout(sample, 1, steps=2, seed=0, scheduler="euler").images
     pipe = DiffusionPipeline.from_pretrained(path)
+    skip_absent_frames(pipe.components.get("vae"))  # as ours, whose results differ by rounding
     module = sys.modules[type(pipe).__module__]
     for constant in (*family.source_areas, *family.preview_areas, *family.area_functions):
         monkeypatch.setattr(module, constant, getattr(module, constant))  # it is set back after the test

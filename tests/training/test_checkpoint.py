@@ -256,9 +256,10 @@ def test_a_run_may_go_on_with_pictures_elsewhere_as_their_contents_are_compared(
 def test_a_run_of_an_earlier_version_whose_rewards_hold_the_nulls_of_other_kinds_may_go_on() -> None:
     config = load_config("toy", ["rewards={kept: {kind: preservation}, mine: {kind: function, path: 'm:f'}}"])
     tree = config.model_dump(mode="json")
-    assert tree["rewards"]["kept"] == {"weight": 1.0, "kind": "preservation", "optional": True}
+    kept = {"weight": 1.0, "weight_by_task": {}, "kind": "preservation", "optional": True}
+    assert tree["rewards"]["kept"] == kept
     nulls = {"path": None, "lora": None, "judge": None}
     for reward in tree["rewards"].values():
-        del reward["optional"]  # which is newer
+        del reward["optional"], reward["weight_by_task"]  # which are newer
     tree["rewards"] = {name: {**nulls, **reward} for name, reward in tree["rewards"].items()}
     assert checkpoint.changed_settings(tree, config) == "" and Config.model_validate(tree) == config

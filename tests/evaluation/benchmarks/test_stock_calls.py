@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from editr1.cli import main as cli
 from editr1.data.seeds import item_seed
 from editr1.editors.editor import noise_generator
+from editr1.editors.one_frame import skip_absent_frames
 from editr1.evaluation.benchmarks.base import Item
 from editr1.evaluation.benchmarks.gedit import GEdit
 from editr1.evaluation.benchmarks.imgedit import ImgEdit
@@ -52,6 +53,7 @@ def recorded_calls(kind: type[torch.nn.Module]) -> Iterator[list[dict[str, Any]]
 def stock_calls(path: Path, name: str, item: Item, shape: dict[str, int]) -> tuple[list[dict[str, Any]], Image.Image]:
     """What a user's own call of the pipeline gives its denoiser, and the edit."""
     pipe = DiffusionPipeline.from_pretrained(path)
+    skip_absent_frames(pipe.vae)  # as ours, whose results differ by rounding
     noise = noise_generator(item_seed(0, item.key), 0)
     sample = item.sample((item.original or item.source)())
     arguments = {"image": sample.source, "prompt": sample.instruction, "generator": noise, **OWN[name], **shape}

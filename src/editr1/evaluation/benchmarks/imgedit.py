@@ -84,9 +84,7 @@ class ImgEdit(Benchmark):
         return Reading(official_numbers(text), careful_numbers(text))
 
     def score(self, item: Item, answers: Mapping[str, str | None], reasons: Mapping[str, str]) -> ItemResult:
-        text = answers["judge"]
-        reading = self.read(item, "judge", text) if text is not None else Reading()
-        return ItemResult(item, answers, reasons, {"score": item_score(reading)}, mean_of(reading.careful))
+        return result_of(self, item, answers, reasons)
 
     def finish(self, results: Sequence[ItemResult], out: Path) -> Tables:
         """Write result.json, average_score.json and typescore.json, as the official scripts do."""
@@ -114,6 +112,15 @@ class ImgEdit(Benchmark):
         if entry.edit_type not in TYPES:
             raise UserError(f"{where}: edit_type {entry.edit_type!r}; there are {', '.join(TYPES)}")
         return item_of(self.folder, key, entry.edit_type, entry.prompt, entry.id, where)
+
+
+def result_of(
+    benchmark: Benchmark, item: Item, answers: Mapping[str, str | None], reasons: Mapping[str, str]
+) -> ItemResult:
+    """The result of an item whose only answer, if it has one, `benchmark` reads."""
+    text = answers["judge"]
+    reading = benchmark.read(item, "judge", text) if text is not None else Reading()
+    return ItemResult(item, answers, reasons, {"score": item_score(reading)}, mean_of(reading.careful))
 
 
 def item_of(folder: Path, key: str, task: str, instruction: str, image: str, where: str) -> Item:

@@ -24,10 +24,9 @@ from editr1.evaluation.benchmarks.imgedit import (
     LOW,
     MAX_TOKENS,
     item_of,
-    item_score,
-    mean_of,
     official_numbers,
     read_file,
+    result_of,
 )
 from editr1.evaluation.benchmarks.lines import OVERALL, line
 from editr1.files import write_file
@@ -80,9 +79,7 @@ class ImgEditUGE(Benchmark):
         return Reading(official_numbers(text), careful_number(text))
 
     def score(self, item: Item, answers: Mapping[str, str | None], reasons: Mapping[str, str]) -> ItemResult:
-        text = answers["judge"]
-        reading = self.read(item, "judge", text) if text is not None else Reading()
-        return ItemResult(item, answers, reasons, {"score": item_score(reading)}, mean_of(reading.careful))
+        return result_of(self, item, answers, reasons)
 
     def finish(self, results: Sequence[ItemResult], out: Path) -> Tables:
         """Write result.json, which the official `get_average_score.py` reads."""

@@ -14,8 +14,10 @@ steps: a run that was stopped anywhere and continued is, bit for bit, the run th
 
 Where credit needs no reward of other groups (`std: group`), one process trains on each group as soon as it is judged.
 Stored edits (`offline.py`) take the place of rollouts and rewards, and the rest is the same.
+
 Several processes (`distributed.py`) share out the edits of a step, then the rows of the kept groups (`sharing.py`);
 rewards and gradients meet, so that all of them make the same optimiser step on the same groups as one process.
+
 Left out: several optimiser steps on one set of rollouts.
 
 Letters: G edits of a group, B rows of a denoiser call (one row is one noised edit), N tokens, C channels.

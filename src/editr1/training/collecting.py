@@ -26,7 +26,7 @@ from editr1.judges.base import Judge, Weights, compares, weights_of
 from editr1.training.distributed import World
 from editr1.training.exchange import Judged, Rewarded, cut, gather_rewards
 from editr1.training.group import Group
-from editr1.training.groups import GroupFolder
+from editr1.training.keeping import GroupFolder
 from editr1.training.log import StepProgress, Stopwatch
 from editr1.training.rewarding import Rewarding, assign_advantages
 from editr1.training.scouting import extremes, scout_numbers

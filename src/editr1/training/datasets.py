@@ -14,6 +14,7 @@ from editr1.data.long import LongDataset
 from editr1.data.samples import EditDataset, ItemLine, StoredDataset
 from editr1.errors import UserError
 from editr1.toy.world import ToyDataset
+from editr1.training.groups import GroupDataset
 
 KINDS: dict[str, type[ItemLine]] = {"jsonl": ItemLine, "preferences": PreferenceLine, "pairs": PairLine}
 """The form of a line, by the kind of data."""
@@ -48,8 +49,6 @@ def open_dataset(settings: DataConfig) -> EditDataset:
     if settings.kind == "function":
         return _own_dataset(str(settings.path))
     if settings.kind == "groups" and settings.path is not None:
-        from editr1.training.groups import GroupDataset  # loads diffusers, which other kinds need not wait for
-
         return GroupDataset(settings.path)
     return ToyDataset(settings.split, settings.size, settings.seed, settings.level)
 

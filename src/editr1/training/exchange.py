@@ -27,6 +27,9 @@ from editr1.training.group import Group
 from editr1.training.sharing import RowShare, Share
 from editr1.training.step_row import GroupMeasures, Watch, joined, measure
 
+Find = Callable[[Group], Tensor | None]
+"""Which tokens of a group must stay, [N]; None if that is not known, or none must."""
+
 
 @dataclass(kw_only=True)
 class Rewarded:
@@ -151,7 +154,7 @@ def hand_out(
     kept: Sequence[Judged],
     makers: Sequence[Sequence[Share]],
     takers: Sequence[Sequence[RowShare]],
-    find: Callable[[Group], Tensor | None] | None = None,
+    find: Find | None = None,
 ) -> list[Portion]:
     """The rows that this rank trains on; latents and conditioning of a group go to the ranks that lack them.
 
@@ -176,7 +179,7 @@ def hand_out(
         if len(sources) == 1 and needed <= {*sources} and world.context == 1:  # nothing has to travel
             if group is None:
                 continue
-            conditioning, outside = group.rollout.conditioning, None if find is None else find(group)
+            conditioning, outside = group.rollout.conditioning, find and find(group)
             latents, trajectory = group.rollout.latents, group.rollout.trajectory
         else:
             ranks = [world.context * worker for worker in sources]
@@ -189,7 +192,7 @@ def hand_out(
 
 
 def _collected(
-    world: World, group: Group | None, sources: Sequence[int], find: Callable[[Group], Tensor | None] | None
+    world: World, group: Group | None, sources: Sequence[int], find: Find | None
 ) -> tuple[Conditioning, Tensor, Tensor | None, Tensor | None]:
     """Conditioning, latents [G, N, C], trajectory and `outside` of a group that `sources` made, on every rank."""
     conditioning, outside, latents, trajectories = None, None, [], []
@@ -197,9 +200,7 @@ def _collected(
         value = None
         if group is not None and source == world.rank:
             rollout = group.rollout
-            head = (
-                [as_dict(rollout.conditioning), None if find is None else find(group)] if number == 0 else [None, None]
-            )
+            head = [as_dict(rollout.conditioning), find and find(group)] if number == 0 else [None, None]
             value = [*head, rollout.latents, rollout.trajectory]
         first, found, part, trajectory = broadcast(world, value, source)
         conditioning, outside = (first, found) if number == 0 else (conditioning, outside)

@@ -1,36 +1,27 @@
-"""Groups on the disk: what a run made and judged, to train on again (`rollout.save_groups`, then `data.kind: groups`).
+"""Groups on the disk, which another run made and judged: what `keeping.py` wrote, to train on again.
 
 A file for the edits of a group that one rank made: clean latents and noise levels as safetensors, and in the metadata,
-as JSON, the item, the rewards with their parts, and the weights by which these were mixed. It is written beside its
-place and renamed, so a step that is made again after a stop replaces its files by equal ones. Source pictures are PNG
+as JSON, the item, the rewards with their parts, and the weights by which these were mixed. Source pictures are PNG
 files, named by their content. Prompts and sources are encoded anew when a group is read; a sampler's path is not kept.
-
-Letters: G edits of a group, N tokens, C channels, S noise levels.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from editr1.data.pictures import open_picture, picture_file, png
+from editr1.data.pictures import open_picture, picture_file
 from editr1.data.samples import EditSample
 from editr1.errors import UserError, first_line, first_problem
-from editr1.files import write_file
 from editr1.judges.base import Weights
-from editr1.training.group import Group
 
 NAME = re.compile(r"step_(\d{6,})-(\d{3,})-(\d{3,})\.safetensors")
 PICTURES = "pictures"
@@ -53,53 +44,6 @@ class Facts(BaseModel):
     parts_reasons: dict[str, list[str | None]]
     usual: dict[str, float] | None
     by_task: dict[str, dict[str, float]]
-
-
-class GroupFolder:
-    """Writes the groups of a run; every rank writes the edits that it made.
-
-    Args:
-        folder: Where.
-        weights: Of the rewards that are mixed.
-    """
-
-    def __init__(self, folder: Path, weights: Weights | None) -> None:
-        self.folder, self.weights = folder, weights
-
-    def kept(self, groups: Generator[Group], step: int) -> Generator[Group]:
-        """The groups of a step, each when it is on the disk."""
-        with closing(groups):
-            for group in groups:
-                self._write(group, step)
-                yield group
-
-    def _write(self, group: Group, step: int) -> None:
-        assert group.rewards is not None, "a group has its rewards when it is kept"
-        sample, rollout = group.sample, group.rollout
-        facts = Facts(
-            key=sample.key,
-            instruction=sample.instruction,
-            requirement=sample.requirement,
-            task=sample.task,
-            source=self._picture(sample.source),
-            references=[self._picture(each) for each in sample.references],
-            rewards=_as_json(group.rewards),
-            reasons=group.reasons,
-            parts={name: _as_json(values) for name, values in group.parts.items()},
-            parts_reasons=group.parts_reasons,
-            usual=None if self.weights is None else dict(self.weights.usual),
-            by_task={} if self.weights is None else {name: dict(own) for name, own in self.weights.by_task.items()},
-        )
-        tensors = {"latents": rollout.latents.cpu().contiguous(), "levels": rollout.levels.cpu()}
-        name = f"step_{step:06d}-{group.index:03d}-{group.first:03d}.safetensors"
-        write_file(self.folder / name, save(tensors, metadata={"group": facts.model_dump_json()}))
-
-    def _picture(self, picture: Image) -> str:
-        content = png(picture)
-        name = f"{PICTURES}/{hashlib.sha256(content).hexdigest()[:32]}.png"
-        if not (self.folder / name).exists():
-            write_file(self.folder / name, content)
-        return name
 
 
 @dataclass(frozen=True)
@@ -203,10 +147,6 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _damage(path: Path, why: str) -> UserError:
     return UserError(f"{path} is no group, or damaged ({why}); remove it")
-
-
-def _as_json(values: Tensor) -> list[float | None]:
-    return [None if math.isnan(value) else value for value in values.tolist()]
 
 
 def _as_tensor(values: Sequence[float | None]) -> Tensor:

@@ -11,6 +11,7 @@ rewards of a judge, so the row of a step does not tell them.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Generator, Sequence
 from math import prod
 from pathlib import Path
@@ -28,7 +29,8 @@ from editr1.judges.base import Judge, weights_of
 from editr1.training.collecting import Collector, Make
 from editr1.training.distributed import World
 from editr1.training.group import Group
-from editr1.training.groups import GroupDataset, GroupFolder
+from editr1.training.groups import GroupDataset
+from editr1.training.keeping import GroupFolder
 from editr1.training.log import StepProgress, Stopwatch
 from editr1.training.run_files import GROUPS
 
@@ -49,11 +51,8 @@ class StoredCollector(Collector):
     """
 
     def __init__(self, config: Config, judge: Judge, dataset: EditDataset, world: World, editor: Editor) -> None:
-        if not isinstance(dataset, EditedDataset):
-            raise UserError(f'data.kind "{config.data.kind}": {type(dataset).__name__} has no stored edits')
         super().__init__(config, judge, dataset, world, editor)
-        self.weights = None  # there is one reward
-        self._stored, self._editor, self._is_checked = dataset, editor, False
+        self._editor = editor
 
     def collect(
         self, make: Make, clock: Stopwatch, progress: StepProgress, first: int = 0, count: int | None = None
@@ -74,8 +73,22 @@ class StoredCollector(Collector):
         """An item is read whole."""
         return True
 
+    @abstractmethod
     def _read(self, index: int) -> Group:
-        """Group `index` of the step: an item with its edits."""
+        """Group `index` of the step."""
+
+
+class EditCollector(StoredCollector):
+    """Reads items with edits, of which the first is the best."""
+
+    def __init__(self, config: Config, judge: Judge, dataset: EditDataset, world: World, editor: Editor) -> None:
+        if not isinstance(dataset, EditedDataset):
+            raise UserError(f'data.kind "{config.data.kind}": {type(dataset).__name__} has no stored edits')
+        super().__init__(config, judge, dataset, world, editor)
+        self.weights = None  # there is one reward
+        self._stored, self._is_checked = dataset, False
+
+    def _read(self, index: int) -> Group:
         item, rollout, editor = self._items[index], self.config.rollout, self._editor
         sample, pictures = self.dataset[item], self._stored.edits(item)
         if not self._is_checked:
@@ -94,8 +107,8 @@ class GroupCollector(StoredCollector):
     def __init__(self, config: Config, judge: Judge, dataset: EditDataset, world: World, editor: Editor) -> None:
         if not isinstance(dataset, GroupDataset):
             raise UserError(f'data.kind "groups": {type(dataset).__name__} has no groups')
-        super(StoredCollector, self).__init__(config, judge, dataset, world, editor)
-        self._groups, self._editor, self.weights = dataset, editor, dataset.weights
+        super().__init__(config, judge, dataset, world, editor)
+        self._groups, self.weights = dataset, dataset.weights
         if (size := dataset.sizes[0]) != config.rollout.group_size:
             raise UserError(f"{dataset.folder} holds groups of {size} edits; set rollout.group_size={size}")
 
@@ -123,7 +136,7 @@ def collector_of(
 ) -> Collector:
     """What gives a run with the folder `out` its groups."""
     if config.data.is_stored:
-        kind = GroupCollector if config.data.kind == "groups" else StoredCollector
+        kind = GroupCollector if config.data.kind == "groups" else EditCollector
         return kind(config, judge, dataset, world, editor)
     folder = GroupFolder(out / GROUPS, weights_of(judge)) if config.rollout.save_groups else None
     return Collector(config, judge, dataset, world, editor, folder)

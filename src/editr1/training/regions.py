@@ -9,7 +9,7 @@ Letters: N tokens, C channels, H W rows and columns of tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -25,12 +25,9 @@ from editr1.config.watching import KeptConfig
 from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
 from editr1.preservation.measure import mask_of
-from editr1.training.exchange import Portion
+from editr1.training.exchange import Find, Portion
 from editr1.training.group import Group
 from editr1.training.preserving import find_mask
-
-Find = Callable[[Group], Tensor | None]
-"""Which tokens of a group must stay, [N]; None if that is not known, or none must."""
 
 
 def token_finder(config: Config) -> Find | None:

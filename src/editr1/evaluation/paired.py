@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editr1.evaluation.heldout.rows import EditRow
+from editr1.preservation.measure import NAMES
 
 Floats = NDArray[np.float64]
 RESAMPLES = 10_000
 GROUP_RESAMPLES = 2_000
-OUTSIDE = ("psnr", "ssim")  # measures of what is kept outside of the masks
 FEW = 5  # items below which an interval says little: resampling a handful of values hardly varies them
 
 
@@ -131,7 +131,7 @@ def _measures(before: Sequence[EditRow], after: Sequence[EditRow]) -> dict[str, 
     measures = {"judge": _paired(before, after, lambda row: row.judge)}
     if all(row.oracle for row in before):
         measures = {"oracle": _paired(before, after, lambda row: row.oracle["score"]), **measures}
-    for name in OUTSIDE if any(row.outside for row in (*before, *after)) else ():
+    for name in NAMES if any(row.outside for row in (*before, *after)) else ():
         measures[name] = _paired(before, after, lambda row, name=name: row.outside.get(name))  # type: ignore[misc]
     return measures
 

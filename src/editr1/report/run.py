@@ -19,6 +19,7 @@ from editr1.config.data import STORED
 from editr1.data.pictures import png_data_url
 from editr1.evaluation.heldout.rows import open_image
 from editr1.evaluation.paired import FEW
+from editr1.preservation.measure import NAMES
 from editr1.report.best import best_words
 from editr1.report.environment import write_page
 from editr1.report.outside import outside_charts, task_charts
@@ -244,7 +245,7 @@ def score_tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def measures_of(results: Mapping[str, Any]) -> list[str]:
     """What the held-out edits were measured by."""
-    return [name for name in ("oracle", "judge", "psnr", "ssim") if results.get(name)]
+    return [name for name in ("oracle", "judge", *NAMES) if results.get(name)]
 
 
 def heldout_figures(run: Run) -> list[Figure]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,8 +14,8 @@ from scipy.stats import linregress
 
 from editr1.config.loading import load_config
 from editr1.errors import UserError
+from tests.benchmarks.scripts import BENCHMARKS, script
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PARTS = ["memory", "identical", "floor", "cost", "gain"]
 MADE = {
     "command": "python x.py",
@@ -31,15 +29,8 @@ MADE = {
 @pytest.fixture(scope="module")
 def bench() -> Iterator[ModuleType]:
     """The benchmark, imported as `python benchmarks/bench.py` does."""
-    before = {*sys.modules}
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield import_module("bench")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-        ours = {file.stem for file in BENCHMARKS.glob("*.py")}
-        for name in ours & ({*sys.modules} - before):
-            del sys.modules[name]
+    with script("bench") as module:
+        yield module
 
 
 STEPS, LEVELS = ("none_dropped", "half_dropped"), ("", "_five_levels")

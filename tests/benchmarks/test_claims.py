@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,21 +12,14 @@ import pytest
 import yaml
 
 from editr1.errors import UserError
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from tests.benchmarks.scripts import BENCHMARKS, script
 
 
 @pytest.fixture(scope="module")
 def claims() -> Iterator[ModuleType]:
     """The script, imported as `python benchmarks/claims.py` does."""
-    before = {*sys.modules}
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield import_module("claims")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-        for name in {*sys.modules} - before & {file.stem for file in BENCHMARKS.glob("*.py")}:
-            del sys.modules[name]
+    with script("claims") as module:
+        yield module
 
 
 def entry(gain: float, more: float, half: float = 0.01) -> dict[str, Any]:

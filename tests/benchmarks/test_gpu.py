@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -14,21 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("gpu", "gpu_editors", "gpu_meter", "speed")
+from tests.benchmarks.scripts import script
+
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def gpu() -> Iterator[ModuleType]:
     """The benchmark, imported as `python benchmarks/gpu.py` does."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield import_module("gpu")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-        for name in MODULES:
-            sys.modules.pop(name, None)
+    with script("gpu") as module:
+        yield module
 
 
 def rows_of(file: Path, editor: str) -> dict[str, Any]:

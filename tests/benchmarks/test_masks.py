@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,15 @@ from PIL import Image
 from editr1.toy.oracle import _regions
 from editr1.toy.scene import draw
 from editr1.toy.world import ToyDataset
+from tests.benchmarks.scripts import script
 from tests.documents import read
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
-
-@pytest.fixture
-def masks(monkeypatch: pytest.MonkeyPatch) -> Any:
+@pytest.fixture(scope="module")
+def masks() -> Iterator[Any]:
     """The script, imported as `python benchmarks/masks.py` does."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return import_module("masks")
+    with script("masks") as module:
+        yield module
 
 
 def test_the_table_of_the_docs_is_that_of_the_results_and_derived_masks_are_good_enough(masks: Any) -> None:

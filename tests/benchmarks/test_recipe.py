@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from editr1.training.group import Group
 from editr1.training.log import Stopwatch
 from editr1.training.rewarding import assign_advantages
 from editr1.training.trainer import Trainer
+from tests.benchmarks.scripts import script
 
 ROOT = Path(__file__).parents[2]
 GROUPS, G, S, T = 2, 3, 2, 1
@@ -34,9 +34,8 @@ POLICIES = 3  # default, old, reference
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Any]:
     """benchmarks/recipe.py, which imports its neighbour."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks"))
-        yield importlib.import_module("recipe")
+    with script("recipe") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ only by the editor's weights and are compared edit by edit. No two items share t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from editr1.data.seeds import item_seed
 from editr1.editors.editor import Editor
 from editr1.evaluation.heldout.rows import SOURCE, EditRow, RowStore
 from editr1.judges.base import Judge, JudgeRequest, complete_scores
-from editr1.preservation.measure import NO_MASK, Measures
+from editr1.preservation.measure import NO_MASK
 from editr1.toy.oracle import score
 from editr1.toy.world import item_from_key
 from editr1.training.distributed import ALONE, World
@@ -107,11 +108,10 @@ def measure_edits(
         edits = _edits(editor, own, settings)
         if editor.is_sharded:  # all ranks make as many calls of the pipeline as the first one
             _edits(editor, [dataset[index] for index in turn[0][len(own) :]], settings)
-        measured = _measure(judge, oracle, own, edits, store) if own and world.speaks else []
-        kept = _outside(editor, own, edits) if outside and measured else [{} for _ in measured]
-        rows = [{**asdict(row), "outside": values} for row, values in zip(measured, kept, strict=True)]
-        gathered = world.gather(rows, "the rows of an evaluation")
-        store.add([EditRow(**row) for rows in gathered for row in rows])
+        rows = _measure(judge, oracle, own, edits, store) if own and world.speaks else []
+        rows = _with_outside(rows, editor, own, edits) if outside and rows else rows
+        gathered = world.gather([asdict(row) for row in rows], "the rows of an evaluation")
+        store.add([EditRow(**row) for some in gathered for row in some])
         on_items(sum(map(len, turn)))
     order = {key: index for index, key in enumerate(keys)}
     return sorted(store.rows, key=lambda row: (order[row.key], row.index))
@@ -127,11 +127,13 @@ def _edits(editor: Editor, samples: Sequence[EditSample], settings: EvalSettings
     ]
 
 
-def _outside(editor: Editor, samples: Sequence[EditSample], edits: list[list[Image]]) -> list[Measures]:
-    """What the edits of several items keep outside of their masks, one after another."""
+def _with_outside(
+    rows: Sequence[EditRow], editor: Editor, samples: Sequence[EditSample], edits: list[list[Image]]
+) -> list[EditRow]:
+    """The rows of several items, with what their edits keep outside of the masks."""
     pairs = zip(samples, edits, strict=True)
     every = [measure_sample(editor, sample, images, sample.mask or NO_MASK) for sample, images in pairs]
-    return [each.measures for some in every for each in some]
+    return [replace(row, outside=each.measures) for row, each in zip(rows, chain(*every), strict=True)]
 
 
 def _measure(

@@ -87,6 +87,15 @@ def half_red() -> Judge:
     return MixedJudge({"red": (RedJudge(), 1.0), "other": (silent_for(1, 3), 0.5)})
 
 
+def opposed() -> Judge:
+    """Two rewards that contradict each other; the second leaves out two items."""
+    return MixedJudge({"red": (RedJudge(), 1.0), "other": (Judged(blue_or_silent), 0.5)})
+
+
+def blue_or_silent(item: int, request: JudgeRequest) -> Score:
+    return Score(None, "no answer") if item in (1, 4) else Score(1 - redness(request))
+
+
 def flat_or_silent() -> Judge:
     """Two rewards; for one item nobody answers, for another all edits are equally good, and a third lacks a part."""
     return MixedJudge({"red": (Judged(flat_or_red), 1.0), "other": (silent_for(0, 1), 0.5)})
@@ -197,6 +206,14 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "preservation": {"masks": "data", "weight": 2.0, "margin": 0.01},
         "editor__pixels": 4096,  # 4x4 tokens, of which some are no neighbours of the masks
         "dataset": Masked(),
+    },
+    "by region": {
+        "preservation": {"masks": "data", "advantages": "region", "weight": 0.5},
+        "rewards": {"other": {"kind": "preservation"}},
+        "editor__pixels": 4096,
+        "dataset": Masked(),
+        "judge": opposed,
+        "failures__steps": 99,
     },
     "masks of groups": {"preservation__masks": "either", "dataset": Masked(), "judge": silent_for(1)},
     "preferences": {"settings": stored_settings(optim__micro_batch=4, **THREE), "dataset": Edited(2)},

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from editr1.errors import UserError
 from editr1.toy.world import ToyDataset
 from editr1.training.checkpoint import changed_settings, fixed_settings
 from editr1.training.group import Group
-from editr1.training.regions import find_tokens, source_latents, stays
+from editr1.training.regions import divide, find_tokens, source_latents
 from tests.training.runs import assert_same_run, rows_of, settings
 from tests.training.scenarios import SCENARIOS, trainer_of
 
@@ -50,23 +51,26 @@ def test_the_sources_latents_are_those_that_the_vae_gives_in_the_order_of_the_ed
 def test_tokens_stay_that_are_no_neighbours_of_the_mask() -> None:
     mask = Image.new("L", (64, 32))
     mask.paste(255, (17, 9, 18, 10))  # in the token of row 2, column 4
-    outside = stays(mask, (64, 32), 16 * 8)
+    masked, outside = divide(mask, (64, 32), 16 * 8)
     expected = np.ones((8, 16), bool)
     expected[1:4, 3:6] = False
     assert (outside == expected).all()
-    assert not stays(Image.new("L", (64, 32), 255), (64, 32), 128).any()
-    with pytest.raises(UserError, match=r"preservation\.weight: 100 tokens of 64x32 pixels are no squares"):
-        stays(mask, (64, 32), 100)
+    assert np.argwhere(masked).tolist() == [[2, 4]]
+    masked, outside = divide(Image.new("L", (64, 32), 255), (64, 32), 128)
+    assert masked.all() and not outside.any()
+    with pytest.raises(UserError, match=r"^preservation: 100 tokens of 64x32 pixels are no squares; leave weight"):
+        divide(mask, (64, 32), 100)
 
 
-def test_a_group_has_tokens_to_keep_if_it_has_a_mask_that_leaves_some() -> None:
+def test_the_tokens_of_a_group_are_divided_if_it_has_a_mask() -> None:
     made = rollout_of("toy:qwen-image-edit")
     n = made.latents.shape[1]
     found = find_tokens(KEPT, Group(0, SAMPLE, made))
     assert SAMPLE.mask is not None and found is not None
-    assert found.tolist() == stays(SAMPLE.mask, (64, 64), n).flatten().tolist()
-    for mask in (None, Image.new("L", (64, 64), 255)):
-        assert find_tokens(KEPT, Group(0, replace(SAMPLE, mask=mask), made)) is None
+    assert found.tolist() == [each.flatten().tolist() for each in divide(SAMPLE.mask, (64, 64), n)]
+    assert find_tokens(KEPT, Group(0, replace(SAMPLE, mask=None), made)) is None
+    white = find_tokens(KEPT, Group(0, replace(SAMPLE, mask=Image.new("L", (64, 64), 255)), made))
+    assert white is not None and white[0].all() and not white[1].any()
 
 
 def test_several_sources_are_refused_in_one_line() -> None:
@@ -92,6 +96,47 @@ def test_what_is_only_measured_may_change_when_a_run_goes_on_and_what_is_trained
         settings(preservation__margin=1.0)
 
 
+JUDGED: dict[str, Any] = {"judge": {"path": "toy"}, "rewards": {"kept": {"kind": "preservation"}}}
+BY_REGION: dict[str, Any] = {"preservation": {"masks": "data", "advantages": "region"}}
+NO_OUTSIDE = "needs a reward of kind preservation, beside those of a formula; add one to rewards, or set"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"rewards": {}}, NO_OUTSIDE),
+        ({"rewards": {**JUDGED["rewards"], "gated": {"kind": "product", "formula": "judge * kept"}}}, NO_OUTSIDE),
+        ({"judge": None}, "needs a reward of another kind for the inside; give a judge or one in rewards, or set"),
+        ({"algorithm": {"name": "awm"}}, "algorithm 'awm' takes one advantage per edit; use \"nft\", or set"),
+        ({"algorithm": {"name": "crd"}}, "algorithm 'crd' takes one advantage per edit; use \"nft\", or set"),
+        (
+            {"algorithm": {"informative": 0.5, "rescaled": True, "timesteps_per_image": 1}},
+            "algorithm.rescaled scales the one advantage of an edit; leave it at false, or set",
+        ),
+    ],
+)
+def test_advantages_by_region_are_refused_in_one_line_where_they_make_no_sense(
+    changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(told) + ' preservation.advantages to "edit"') as error:
+        settings(**{**JUDGED, **BY_REGION, **changes})
+    assert str(error.value).count('preservation.advantages="region"') == 1
+
+
+def test_rewards_of_kind_preservation_count_outside_alone_and_the_setting_is_of_the_run() -> None:
+    plain, divided = settings(**JUDGED), settings(**JUDGED, **BY_REGION)
+    assert divided.outside_rewards == {"kept"} and not plain.outside_rewards
+    tree = plain.model_dump(mode="json")
+    assert "preservation.advantages: None there, region here" in changed_settings(tree, divided)
+    assert fixed_settings(divided) != fixed_settings(plain)
+
+
+def test_an_editor_whose_source_is_no_tokens_may_have_advantages_by_region_and_no_loss_outside() -> None:
+    made = rollout_of("toy:qwen-image-edit", replace(SAMPLE, references=(SAMPLE.source,)))
+    found = find_tokens(KeptConfig(masks="data", advantages="region"), Group(0, SAMPLE, made))
+    assert found is not None and found[0].any() and not found[0].all()
+
+
 @pytest.mark.long
 def test_a_run_that_keeps_the_outside_goes_on_exactly_and_is_another_than_without(
     tiny_editor_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -106,3 +151,21 @@ def test_a_run_that_keeps_the_outside_goes_on_exactly_and_is_another_than_withou
     rows, plain = rows_of(tmp_path / "whole"), rows_of(tmp_path / "plain")
     assert rows[0]["reward_mean"] == plain[0]["reward_mean"], "the same edits"
     assert rows[0]["loss"] > plain[0]["loss"] + 0.1 and rows[0]["loss_pos"] == plain[0]["loss_pos"]
+
+
+@pytest.mark.long
+def test_a_run_by_region_goes_on_exactly_and_is_another_than_without(
+    tiny_editor_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "by region"
+    trainer_of(name, tmp_path / "whole", tiny_editor_path).train()
+    trainer_of(name, tmp_path / "parts", tiny_editor_path).train(until=1)
+    trainer_of(name, tmp_path / "parts", tiny_editor_path).train()
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    own = SCENARIOS[name]["preservation"]
+    monkeypatch.setitem(SCENARIOS, "plain", {**SCENARIOS[name], "preservation": {**own, "advantages": "edit"}})
+    trainer_of("plain", tmp_path / "plain", tiny_editor_path).train(until=1)
+    rows, plain = rows_of(tmp_path / "whole"), rows_of(tmp_path / "plain")[0]
+    assert rows[0]["reward_mean"] == plain["reward_mean"] and rows[0]["groups_kept"] == plain["groups_kept"]
+    assert rows[0]["loss_pos"] != plain["loss_pos"] and rows[0]["kl"] == plain["kl"]
+    assert sum(sum(row["parts_unscored"].values()) for row in rows) > 0, "some rewards are missing"

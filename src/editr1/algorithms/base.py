@@ -60,7 +60,9 @@ class Edits:
         transitions: Numbers a, b and std of its steps x_next = a x + b v + std z, [S, 3], on the CPU; None without
             noise.
         outside: Which tokens must stay as they are in the source, [N], some of them; None if that is not known.
-        source: Clean latents of the source, [N, C]; None without `outside`.
+        source: Clean latents of the source, [N, C]; None if the loss does not need them.
+        masked: Which tokens the mask has a part in, [N]; None if there is no mask.
+        regions: Advantages of the tokens that it has a part in, and of the others, [2, G]; None if an edit has one.
     """
 
     latents: Tensor
@@ -70,6 +72,8 @@ class Edits:
     transitions: Tensor | None = None
     outside: Tensor | None = None
     source: Tensor | None = None
+    masked: Tensor | None = None
+    regions: Tensor | None = None
 
     @property
     def scored(self) -> list[int]:
@@ -89,6 +93,8 @@ class Rows:
         kl_weights: Weights of the distance to the untrained editor, [B], on the CPU; a row of weight 0 needs no
             velocity of "reference". None for 1 each.
         unit: Rows that the loss compares with each other, side by side; B is a multiple of it.
+        regions: Advantages inside and outside of the mask, [B, 2]; None if the whole of an edit has its advantage.
+        unmasked: Tokens outside of the mask, [B, N]; None likewise.
     """
 
     x0: Tensor
@@ -97,6 +103,8 @@ class Rows:
     advantages: Tensor
     kl_weights: Tensor | None = None
     unit: int = field(default=1, kw_only=True)
+    regions: Tensor | None = field(default=None, kw_only=True)
+    unmasked: Tensor | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.t)
@@ -121,6 +129,11 @@ class Rows:
             return v.new_zeros(())
         squares = (v[some] - velocities["reference"].detach().to(v.dtype)).square().mean(dim=(1, 2))
         return (self.kl_weights[some].to(squares) * squares).sum() / len(self)
+
+    @property
+    def credit(self) -> Tensor:
+        """What errors are weighed by: advantages of the whole, [1, B], or inside and outside of the mask, [2, B]."""
+        return self.advantages[None] if self.regions is None else self.regions.T
 
     @property
     def target(self) -> Tensor:
@@ -166,6 +179,8 @@ class Algorithm(BaseModel, ABC):
     """Whether `rows` needs `Edits.trajectory`."""
     compares: ClassVar[bool] = False
     """Whether the loss compares the edits of a group with each other, at the same level and noise."""
+    weighs_regions: ClassVar[bool] = False
+    """Whether the loss weighs errors by `Rows.credit`; one that overrides such a loss must do so too."""
     uses_rewards: ClassVar[bool] = True
     """Whether rewards decide what an edit counts; if not, every edit is trained on, as is right for good ones alone."""
     senseless: ClassVar[Mapping[str, str]] = {}
@@ -281,7 +296,8 @@ class Algorithm(BaseModel, ABC):
         x0, t, eps, advantages = map(self._in_line, (x0, t, eps, advantages))  # B ...
         x_t = (1 - t[:, None, None]) * x0 + t[:, None, None] * eps
         weights = self.kl_weights(advantages, generator)
-        return Rows(x0, x_t, t, advantages.to(device), weights, unit=self.unit(edits.advantages))
+        rows = Rows(x0, x_t, t, advantages.to(device), weights, unit=self.unit(edits.advantages))
+        return self._by_region(rows, edits, chosen, count)
 
     def row_advantages(self, advantages: Tensor, chosen: list[int]) -> Tensor:
         """What the chosen edits of a group count in the loss, [n], by the advantages [G] of all."""
@@ -290,6 +306,15 @@ class Algorithm(BaseModel, ABC):
     def kl_weights(self, advantages: Tensor, generator: torch.Generator) -> Tensor | None:
         """`Rows.kl_weights` for rows with these advantages, [B] on the CPU."""
         return sample_rows(len(advantages), self.kl_share, generator) if self.kl > 0 and self.kl_share < 1 else None
+
+    def _by_region(self, rows: Rows, edits: Edits, chosen: list[int], count: int) -> Rows:
+        """The rows with advantages by region, if their edits have them."""
+        if edits.masked is None or edits.regions is None:
+            return rows
+        regions = edits.regions.T[chosen, None].expand(-1, count, -1)  # n T 2
+        unmasked = (~edits.masked).expand(len(chosen), count, -1)  # n T N
+        regions, unmasked = (self._in_line(each).to(rows.t.device) for each in (regions, unmasked))  # B ...
+        return replace(rows, regions=regions, unmasked=unmasked)
 
     def _in_line(self, values: Tensor) -> Tensor:
         """Values [n, T, ...] of edits at levels as rows, [B, ...]."""

@@ -11,11 +11,12 @@ leads to it; a bad one (r near 0) pulls v's mirror image about v_old there, and 
     form "velocity":  e(u) = |u - (eps - x0)|^2
 
 |.|^2 is the mean over the N tokens and C channels of one image. The factor A_max/beta, the same in both forms, makes
-the step at v = v_old independent of both constants (r - 1/2 = A / (2 A_max), and v enters times beta).
+the step at v = v_old independent of both constants (r - 1/2 = A / (2 A_max), and v enters times beta). Where regions
+of an edit have advantages of their own (`by_region.py`), a token's part of e counts by the r of its region.
 
 Left out of the published code: its `adv_mode` variants, and its weights w in float64.
 
-Letters: B rows, N tokens, C channels.
+Letters: R numbers per row (1, or 2 for two regions), B rows, N tokens, C channels.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pydantic import Field
 from torch import Tensor
 
 from editr1.algorithms.base import Algorithm, Rows, Velocities
+from editr1.algorithms.by_region import means, weighted
 
 Form = Literal["x0", "velocity"]
 W_MIN = 1e-5
@@ -40,6 +42,8 @@ class NFT(Algorithm):
         "loss_neg": "Loss of the negative policy",
         "kl": "Distance to the untrained editor (KL)",
     }
+
+    weighs_regions: ClassVar = True
 
     name: Literal["nft"] = "nft"
     """Which algorithm."""
@@ -56,12 +60,12 @@ class NFT(Algorithm):
         """The loss of the module's formula; its parts are `loss_pos`, `loss_neg` and `kl`, the bare distance."""
         dtype, beta = rows.x0.dtype, self.beta
         v, v_old = velocities["default"].to(dtype), velocities["old"].detach().to(dtype)
-        r = optimality(rows.advantages, self.adv_clip).to(dtype)
+        r = optimality(rows.credit, self.adv_clip).to(dtype)  # R B
         v_pos = (1 - beta) * v_old + beta * v
         v_neg = (1 + beta) * v_old - beta * v
-        error = _x0_error if self.form == "x0" else Rows.error
-        loss_pos = (r * error(rows, v_pos)).mean()
-        loss_neg = ((1 - r) * error(rows, v_neg)).mean()
+        error = _x0_error if self.form == "x0" else _velocity_error
+        loss_pos = weighted(r, error(rows, v_pos)).mean()
+        loss_neg = weighted(1 - r, error(rows, v_neg)).mean()
         loss, distance = self.add_distance(self.adv_clip / beta * (loss_pos + loss_neg), rows, velocities)
         return loss, {"loss_pos": loss_pos.detach(), "loss_neg": loss_neg.detach(), "kl": distance.detach()}
 
@@ -72,12 +76,17 @@ def optimality(advantages: Tensor, clip: float) -> Tensor:
 
 
 def _x0_error(rows: Rows, u: Tensor) -> Tensor:
-    """|x0hat - x0|^2 / w of each row, [B], for the velocity `u` [B, N, C]."""
+    """|x0hat - x0|^2 / w of each row, and what of it is outside of the mask, [R, B], for the velocity `u` [B, N, C]."""
     t = rows.t.to(u.dtype)[:, None, None]  # B 1 1
-    return self_normalised(rows.x_t - t * u - rows.x0)
+    residual = rows.x_t - t * u - rows.x0
+    return means(residual.square(), rows.unmasked) / scale(residual)
 
 
-def self_normalised(residual: Tensor) -> Tensor:
-    """|residual|^2 / w of each row, [B]; w is the mean of |residual| [B, N, C] per image, detached and above 0."""
-    w = residual.detach().abs().mean(dim=(1, 2)).clamp(min=W_MIN)
-    return residual.square().mean(dim=(1, 2)) / w
+def _velocity_error(rows: Rows, u: Tensor) -> Tensor:
+    """|u - (eps - x0)|^2 of each row, likewise."""
+    return means((u - rows.target).square(), rows.unmasked)
+
+
+def scale(residual: Tensor) -> Tensor:
+    """w, the mean of |residual| [B, N, C] per image, [B], detached and above 0."""
+    return residual.detach().abs().mean(dim=(1, 2)).clamp(min=W_MIN)

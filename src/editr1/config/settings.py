@@ -16,7 +16,7 @@ from editr1.config.data import STORED, DataConfig, EvaluationConfig, Seed
 from editr1.config.own_code import load_algorithm
 from editr1.config.rewards import JudgeConfig, JudgeRewardConfig, RewardConfig, products_of
 from editr1.config.section import Section, as_meant, is_toy
-from editr1.config.watching import FailureConfig, KeptConfig, WatchConfig
+from editr1.config.watching import FailureConfig, KeptConfig, WatchConfig, fault_by_region
 
 AdapterMode = Literal["lora", "full"]
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
@@ -233,6 +233,12 @@ class Config(Section):
         """Names of the rewards that may be missing."""
         return frozenset(name for name, reward in self.rewards.items() if reward.optional)
 
+    @property
+    def outside_rewards(self) -> frozenset[str]:
+        """Names of the rewards that count outside of masks alone; none if an edit has one advantage."""
+        divided = self.preservation is not None and self.preservation.advantages == "region"
+        return frozenset(name for name, reward in self.rewards.items() if divided and reward.kind == "preservation")
+
     @model_validator(mode="after")
     def _some_reward(self) -> Config:
         if self.judge is None and not self.rewards and not self.data.is_stored:
@@ -240,6 +246,13 @@ class Config(Section):
         if self.judge is not None and "judge" in self.rewards:
             raise ValueError("rewards.judge: the name belongs to the judge itself; choose another one")
         products_of(self.judge, self.rewards)
+        return self
+
+    @model_validator(mode="after")
+    def _advantages_by_region(self) -> Config:
+        divided = self.preservation is not None and self.preservation.advantages == "region"
+        if divided and (fault := fault_by_region(self.algorithm, self.judge, self.rewards)):
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")
@@ -329,16 +342,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _autocast_of_a_lora(self) -> Config:
+    def _settings_of_a_lora(self) -> Config:
         if self.adapter.autocast and self.adapter.mode == "full":
             raise ValueError(
                 'adapter.autocast is for a LoRA, but adapter.mode "full" trains the denoiser\'s own weights; set it to '
                 'false, or adapter.mode to "lora"'
             )
-        return self
-
-    @model_validator(mode="after")
-    def _init_of_a_lora(self) -> Config:
         if self.adapter.init is None and self.adapter.init_scale != 1:
             raise ValueError(f"adapter.init_scale={self.adapter.init_scale:g} needs a LoRA: set adapter.init")
         if self.adapter.init is not None and self.adapter.mode == "full":

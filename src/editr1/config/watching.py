@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from editr1.config.rewards import JudgeConfig
+from editr1.algorithms.base import Algorithm
+from editr1.config.rewards import JudgeConfig, PreservationConfig, RewardConfig, mixed_of, products_of
 from editr1.config.section import Section
 
 MaskSource = Literal["data", "group", "either"]
@@ -48,6 +50,14 @@ class KeptConfig(Section):
     """Weight of a loss that holds latents outside of the mask near the source's; 0 trains nothing on masks."""
     margin: float = Field(default=0.0, ge=0)
     """Mean square of their distance that costs nothing (with `weight`)."""
+    advantages: Literal["edit", "region"] = "edit"
+    """Each edit has one advantage (edit); or one inside of its mask, from the judge and other rewards, and one outside,
+    from the rewards of kind preservation (region), for algorithm "nft"."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained on masks."""
+        return self.weight > 0 or self.advantages == "region"
 
     @model_validator(mode="after")
     def _margin_of_a_loss(self) -> KeptConfig:
@@ -56,3 +66,20 @@ class KeptConfig(Section):
                 f"preservation.margin={self.margin:g} is of the loss: set preservation.weight too, or leave it"
             )
         return self
+
+
+def fault_by_region(algorithm: Algorithm, judge: JudgeConfig | None, rewards: Mapping[str, RewardConfig]) -> str | None:
+    """What keeps a run from advantages by region, in words; None if nothing."""
+    setting, remedy = 'preservation.advantages="region"', 'or set preservation.advantages to "edit"'
+    if not algorithm.weighs_regions:
+        return f'{setting}: algorithm {algorithm.name!r} takes one advantage per edit; use "nft", {remedy}'
+    if algorithm.rescaled:
+        return f"{setting}: algorithm.rescaled scales the one advantage of an edit; leave it at false, {remedy}"
+    factors = {name for formula in products_of(judge, rewards).values() for name in formula.names}
+    mixed = {name: own for name, own in mixed_of(judge, rewards).items() if name not in factors}
+    outside = [name for name, own in mixed.items() if isinstance(own, PreservationConfig)]
+    if not outside:
+        return f"{setting} needs a reward of kind preservation, beside those of a formula; add one to rewards, {remedy}"
+    if len(outside) == len(mixed):
+        return f"{setting} needs a reward of another kind for the inside; give a judge or one in rewards, {remedy}"
+    return None

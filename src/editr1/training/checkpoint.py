@@ -309,7 +309,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: Sequence[str], te
 
 def _trained_on(tree: dict[str, Any]) -> dict[str, Any]:
     """The settings without `preservation`, if that only measures."""
-    measures = not (tree.get("preservation") or {}).get("weight")
+    kept = tree.get("preservation") or {}
+    measures = not kept.get("weight") and kept.get("advantages", "edit") == "edit"
     return {name: value for name, value in tree.items() if name != "preservation" or not measures}
 
 

@@ -28,7 +28,7 @@ from editr1.training.sharing import RowShare, Share
 from editr1.training.step_row import GroupMeasures, Watch, joined, measure
 
 Find = Callable[[Group], Tensor | None]
-"""Which tokens of a group must stay, [N]; None if that is not known, or none must."""
+"""Which tokens of a group its mask has a part in, and which must stay, [2, N]; None if it has no mask."""
 
 
 @dataclass(kw_only=True)
@@ -40,6 +40,7 @@ class Rewarded:
     rewards: Tensor
     parts: dict[str, Tensor]
     advantages: Tensor | None = None
+    regions: Tensor | None = None
     dropped: str | None = None
 
 
@@ -62,7 +63,7 @@ class Judged(Rewarded):
         """Its edits without their latents, which only the ranks that made them have."""
         assert self.advantages is not None, "advantages come before the loss"
         empty = torch.empty(len(self.rewards), 0, 0)
-        return Edits(empty, self.advantages, self.levels, transitions=self.transitions)
+        return Edits(empty, self.advantages, self.levels, transitions=self.transitions, regions=self.regions)
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def hand_out(
         kept: Groups that are trained on, with advantages.
         makers: Edits that each worker has made; its first rank has them.
         takers: Rows that each worker trains on, with all of its ranks.
-        find: Which tokens of a group must stay; None if nothing is trained on that.
+        find: Which tokens of a group are masked, and which must stay; None if nothing is trained on that.
     """
     portions, own = [], {group.index: group for group in groups}
     for judged in kept:
@@ -179,14 +180,14 @@ def hand_out(
         if len(sources) == 1 and needed <= {*sources} and world.context == 1:  # nothing has to travel
             if group is None:
                 continue
-            conditioning, outside = group.rollout.conditioning, find and find(group)
+            conditioning, tokens = group.rollout.conditioning, find and find(group)
             latents, trajectory = group.rollout.latents, group.rollout.trajectory
         else:
             ranks = [world.context * worker for worker in sources]
-            conditioning, latents, trajectory, outside = _collected(world, group, ranks, find)
+            conditioning, latents, trajectory, tokens = _collected(world, group, ranks, find)
         edits = replace(judged.edits, latents=latents, levels=judged.levels.to(latents.device), trajectory=trajectory)
-        if outside is not None:
-            edits = replace(edits, outside=outside, source=conditioning.source[0].float())
+        if tokens is not None:
+            edits = replace(edits, masked=tokens[0], outside=tokens[1] if tokens[1].any() else None)
         portions += [Portion(judged.index, conditioning, edits, share) for share in shares]
     return portions
 
@@ -194,8 +195,8 @@ def hand_out(
 def _collected(
     world: World, group: Group | None, sources: Sequence[int], find: Find | None
 ) -> tuple[Conditioning, Tensor, Tensor | None, Tensor | None]:
-    """Conditioning, latents [G, N, C], trajectory and `outside` of a group that `sources` made, on every rank."""
-    conditioning, outside, latents, trajectories = None, None, [], []
+    """Conditioning, latents [G, N, C], trajectory and tokens that `find` finds of a group, on every rank."""
+    conditioning, tokens, latents, trajectories = None, None, [], []
     for number, source in enumerate(sources):
         value = None
         if group is not None and source == world.rank:
@@ -203,12 +204,12 @@ def _collected(
             head = [as_dict(rollout.conditioning), find and find(group)] if number == 0 else [None, None]
             value = [*head, rollout.latents, rollout.trajectory]
         first, found, part, trajectory = broadcast(world, value, source)
-        conditioning, outside = (first, found) if number == 0 else (conditioning, outside)
+        conditioning, tokens = (first, found) if number == 0 else (conditioning, tokens)
         latents.append(part)
         trajectories.append(trajectory)
     assert conditioning is not None, "the first source sends it"
     paths = [path for path in trajectories if path is not None]
-    return Conditioning(**conditioning), torch.cat(latents), torch.cat(paths, dim=1) if paths else None, outside
+    return Conditioning(**conditioning), torch.cat(latents), torch.cat(paths, dim=1) if paths else None, tokens
 
 
 @torch.no_grad()

@@ -29,6 +29,7 @@ class Group:
         first: Place in the group of the first edit here; another rank may have made those before it.
         prompts: Versions of the words that the judges were asked with.
         advantages: [G], NaN for an edit without reward; None until assigned.
+        regions: Those inside and outside of its mask, [2, G]; None if the whole of an edit has one.
         dropped: Why the group is not trained on; None while it is.
     """
 
@@ -41,6 +42,7 @@ class Group:
     parts_reasons: dict[str, list[str | None]] = field(default_factory=dict)
     prompts: list[str] = field(default_factory=list)
     advantages: Tensor | None = None
+    regions: Tensor | None = None
     dropped: str | None = None
     first: int = 0
     is_judged: bool = True

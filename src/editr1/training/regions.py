@@ -1,7 +1,8 @@
-"""What the loss outside of masks needs of a group, and the loss of rows with it (`algorithms/regions.py`).
+"""What training on masks needs of a group, and the loss of rows with the one outside (`algorithms/regions.py`).
 
-A mask becomes one of tokens: one must stay if neither it nor a neighbour has a part in the mask, as a VAE mixes what is
-near. The source's latents are those that the denoiser sees beside the target.
+A mask becomes one of tokens, which divides advantages by region (`algorithms/by_region.py`). A token must stay if
+neither it nor a neighbour has a part in the mask, as a VAE mixes what is near. The source's latents are those that the
+denoiser sees beside the target.
 
 Letters: N tokens, C channels, H W rows and columns of tokens.
 """
@@ -10,11 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
@@ -25,31 +26,33 @@ from editr1.config.watching import KeptConfig
 from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
 from editr1.preservation.measure import mask_of
+from editr1.preservation.registration import Places
 from editr1.training.exchange import Find, Portion
 from editr1.training.group import Group
 from editr1.training.preserving import find_mask
 
 
 def token_finder(config: Config) -> Find | None:
-    """What finds the tokens that must stay; None if nothing is trained on them."""
+    """What finds the tokens in masks and outside of them; None if nothing is trained on masks."""
     settings = config.preservation
-    return None if settings is None or settings.weight == 0 else partial(find_tokens, settings)
+    return partial(find_tokens, settings) if settings is not None and settings.trains else None
 
 
 def find_tokens(settings: KeptConfig, group: Group) -> Tensor | None:
-    """The tokens outside of the mask of a group, [N], on the device of its latents.
+    """Which tokens of a group its mask has a part in, and which must stay, [2, N], on the device of its latents.
 
     Raises:
-        UserError: The denoiser does not see the source as tokens like those of the target.
+        UserError: With a loss outside: the denoiser does not see the source as tokens like those of the target.
     """
     rollout = group.rollout
     tokens = rollout.latents.shape[1]
-    source_latents(rollout.conditioning, tokens, group.sample.key)  # refused before it has to travel
+    if settings.weight:
+        source_latents(rollout.conditioning, tokens, group.sample.key)  # refused before it has to travel
     mask = find_mask(group.sample, rollout.images, settings)
     if isinstance(mask, str):
         return None
-    outside = stays(mask, rollout.images[0].size, tokens)
-    return torch.from_numpy(outside.flatten()).to(rollout.latents.device) if outside.any() else None
+    found = np.stack(divide(mask, rollout.images[0].size, tokens)).reshape(2, tokens)
+    return torch.from_numpy(found).to(rollout.latents.device)
 
 
 def source_latents(conditioning: Conditioning, tokens: int, key: str) -> Tensor:
@@ -67,8 +70,10 @@ def source_latents(conditioning: Conditioning, tokens: int, key: str) -> Tensor:
     return source[0].float()
 
 
-def stays(mask: Image, size: tuple[int, int], tokens: int) -> NDArray[np.bool_]:
-    """Which tokens of an edit of this width and height must stay, [H, W], H W = `tokens`, row by row.
+def divide(mask: Image, size: tuple[int, int], tokens: int) -> tuple[Places, Places]:
+    """Which tokens of an edit of this width and height a mask has a part in, and which must stay, [H, W] each.
+
+    They are row by row, H W = `tokens`.
 
     Raises:
         UserError: The tokens are no squares.
@@ -77,11 +82,13 @@ def stays(mask: Image, size: tuple[int, int], tokens: int) -> NDArray[np.bool_]:
     grid = round(size[0] / side), round(size[1] / side)
     if grid[0] * grid[1] != tokens or any(side * many != whole for many, whole in zip(grid, size, strict=True)):
         raise UserError(
-            f"preservation.weight: {tokens} tokens of {size[0]}x{size[1]} pixels are no squares; set it to 0"
+            f"preservation: {tokens} tokens of {size[0]}x{size[1]} pixels are no squares; leave weight and advantages "
+            "out of it"
         )
-    inside = np.pad(mask_of(mask, grid), 1)
-    near = [inside[y : y + grid[1], x : x + grid[0]] for y in range(3) for x in range(3)]
-    return ~np.any(near, axis=0)
+    masked = mask_of(mask, grid)
+    padded = np.pad(masked, 1)
+    near = [padded[y : y + grid[1], x : x + grid[0]] for y in range(3) for x in range(3)]
+    return masked, ~np.any(near, axis=0)
 
 
 def loss_of(
@@ -92,5 +99,7 @@ def loss_of(
     loss, parts = algorithm.loss(rows, velocities)
     if kept is None or kept.weight == 0:
         return loss, parts
-    v = velocities["default"].to(rows.x0.dtype)
-    return loss + kept.weight * outside_loss(rows, v, portion.edits, algorithm.adv_clip, kept.margin), parts
+    v, edits = velocities["default"].to(rows.x0.dtype), portion.edits
+    if edits.outside is not None:
+        edits = replace(edits, source=portion.conditioning.source[0].float())
+    return loss + kept.weight * outside_loss(rows, v, edits, algorithm.adv_clip, kept.margin), parts

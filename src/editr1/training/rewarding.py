@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from editr1.algorithms.base import Algorithm
+from editr1.algorithms.by_region import region_advantages
 from editr1.algorithms.mixing import Shares
 from editr1.errors import UserError
 from editr1.judges.base import Judge, JudgeRequest, Score, Weights, close, scores_of
@@ -119,24 +120,33 @@ class Credited(Protocol):
     def task(self) -> str: ...
 
     advantages: Tensor | None
+    regions: Tensor | None
     dropped: str | None
 
 
-def assign_advantages(groups: Sequence[Credited], algorithm: Algorithm, weights: Weights | None = None) -> None:
+def assign_advantages(
+    groups: Sequence[Credited], algorithm: Algorithm, weights: Weights | None = None, outside: Collection[str] = ()
+) -> None:
     """Give every group its advantages, and the ones without signal the reason why they are dropped.
 
     Args:
         groups: Of one step, with rewards.
         algorithm: Gives the credit.
         weights: Of the rewards that are mixed; none if there is one reward.
+        outside: Names of those that judge what is outside of masks, if regions have advantages of their own.
     """
     for some in [groups] if algorithm.needs_whole_step else [[group] for group in groups]:
         rewards = [group.rewards for group in some if group.rewards is not None]
         names = weights.usual if weights else {}
         parts = {name: [_part(group, name) for group in some] for name in names}
-        credit = algorithm.credit(rewards, parts, _shares(weights, some) if weights else None)
+        shares = _shares(weights, some) if weights else None
+        credit = algorithm.credit(rewards, parts, shares)
         for group, advantages, reason in zip(some, credit.advantages, credit.dropped, strict=True):
             group.advantages, group.dropped = advantages, reason
+        if shares and outside:
+            regions = region_advantages(credit.advantages, parts, shares, outside, algorithm.std)
+            for group, own in zip(some, regions, strict=True):
+                group.regions = own
 
 
 class FailureWatch:

@@ -238,7 +238,7 @@ class Trainer:
             with self._meeting(interrupts):
                 judged += gather_groups(self.world, made, self.watch)
             groups += made
-            assign_advantages(judged, self.algorithm, self.collector.weights)
+            assign_advantages(judged, self.algorithm, self.collector.weights, self.config.outside_rewards)
             missing = count_missing(judged, self.config.rollout)
         return groups, judged, self._backward(self._hand_out(groups, judged))
 
@@ -255,7 +255,7 @@ class Trainer:
             with closing(self._collecting(len(judged), missing)) as made:
                 for group in made:
                     each = gather_groups(self.world, [group], self.watch)
-                    assign_advantages(each, self.algorithm, self.collector.weights)
+                    assign_advantages(each, self.algorithm, self.collector.weights, self.config.outside_rewards)
                     for portion in self._hand_out([group], each):
                         self._train_on(portion, gradient)
                     rows, judged = rows + self._total, judged + each

@@ -137,6 +137,14 @@ def test_an_editor_whose_source_is_no_tokens_may_have_advantages_by_region_and_n
     assert found is not None and found[0].any() and not found[0].all()
 
 
+def test_an_editor_whose_edits_are_no_tokens_is_refused_in_one_line() -> None:
+    made = rollout_of("toy:qwen-image-edit")
+    pictures = replace(made, conditioning=replace(made.conditioning, shape=(16, 8, 8)))  # 16 channels, not 4x4 tokens
+    told = r'^preservation\.advantages="region": item .* of the shape \[16, 8, 8\]; set it to "edit"$'
+    with pytest.raises(UserError, match=told):
+        find_tokens(KeptConfig(masks="data", advantages="region"), Group(0, SAMPLE, pictures))
+
+
 @pytest.mark.long
 def test_a_run_that_keeps_the_outside_goes_on_exactly_and_is_another_than_without(
     tiny_editor_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

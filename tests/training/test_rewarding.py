@@ -129,6 +129,20 @@ def test_a_part_that_no_edit_has_changes_nothing() -> None:
     assert made.advantages.tolist() == pytest.approx(alone.advantages.tolist(), abs=1e-6)
 
 
+def test_regions_have_the_advantages_of_their_rewards_where_they_are_asked_for() -> None:
+    whole, divided = group(0, 4), group(0, 4)
+    hard, kept = [0.1, 0.1, 0.3, 0.3], [0.9, 0.8, 0.9, 0.8]
+    scores = [Score((h + k) / 2, parts={"judge": Score(h), "kept": Score(k)}) for h, k in zip(hard, kept, strict=True)]
+    algorithm, weights = NFT(filter="off", std="group"), Weights({"judge": 1.0, "kept": 0.5})
+    for made, outside in ((whole, frozenset[str]()), (divided, frozenset({"kept"}))):
+        assign_rewards(made, scores)
+        assign_advantages([made], algorithm, weights, outside)
+    assert whole.regions is None and divided.regions is not None
+    assert divided.regions.flatten().tolist() == pytest.approx([-1, -1, 1, 1, 1, -1, 1, -1], abs=1e-5)
+    assert divided.advantages is not None and whole.advantages is not None
+    assert divided.advantages.tolist() == whole.advantages.tolist()
+
+
 def test_the_watch_counts_failing_steps_in_a_row_and_names_the_commonest_reason() -> None:
     def judged(*reasons: str | None) -> Group:
         made = group(0, len(reasons))

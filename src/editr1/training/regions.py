@@ -42,12 +42,17 @@ def find_tokens(settings: KeptConfig, group: Group) -> Tensor | None:
     """Which tokens of a group its mask has a part in, and which must stay, [2, N], on the device of its latents.
 
     Raises:
-        UserError: With a loss outside: the denoiser does not see the source as tokens like those of the target.
+        UserError: Edits are no tokens; or, with a loss outside, the denoiser does not see the source as such tokens.
     """
-    rollout = group.rollout
+    rollout, key = group.rollout, group.sample.key
     tokens = rollout.latents.shape[1]
     if settings.weight:
-        source_latents(rollout.conditioning, tokens, group.sample.key)  # refused before it has to travel
+        source_latents(rollout.conditioning, tokens, key)  # refused before it has to travel
+    if len(rollout.conditioning.shape) != 2:
+        raise UserError(
+            f'preservation.advantages="region": item {key!r}: the edits of this editor are no tokens but of the shape '
+            f'{[*rollout.conditioning.shape]}; set it to "edit"'
+        )
     mask = find_mask(group.sample, rollout.images, settings)
     if isinstance(mask, str):
         return None

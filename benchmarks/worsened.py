@@ -9,7 +9,8 @@ and not preserved; where an item allows none (a style is of the whole picture), 
 learns them as docs/offline.md says, and its averaged weights are merged as `editr1 export --merge` does: OUT/EDITOR is
 a pipeline like any other, and a run that starts from it has no other reference.
 
-Writes benchmarks/worsened.json: the oracle on held-out items before and after, from the same noise.
+Writes benchmarks/worsened.json: the oracle on held-out items before and after, from the same noise. A run that was
+stopped goes on by the same command.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from editr1.toy.world import ToyDataset, ToyItem
 from editr1.training.open import open_trainer
 
 RESULT = Path(__file__).parent / "worsened.json"
+OUT = Path("runs/worsened")
 PAIRS, HELD_OUT = 1024, 72
 DONE, LOST = 0.95, 0.8  # what a damaged target has at least of `done`, and at most of `preserved`
 TRIES = 10
@@ -70,7 +72,7 @@ def damaged(rng: Rng, item: ToyItem) -> Scene:
 def write_pairs(folder: Path) -> int:
     """Write the pairs as a folder of `data.kind: pairs`; returns how many targets are damaged."""
     rng, data, lines, spoilt = np.random.default_rng(0), ToyDataset("sft", PAIRS), [], 0
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for index in range(PAIRS):
         item, names = data.item(index), {"source": f"{index:04}.png", "target": f"{index:04}-target.png"}
         kind, scene = noisy_target(rng, item, "small")
@@ -101,11 +103,11 @@ def compare(before: list[EditRow], after: list[EditRow]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main() -> int:
     """Make the pairs, train, merge, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--editor", default="qwen-image-edit", choices=[*PRESETS])
-    parser.add_argument("--out", type=Path, default=Path("runs/worsened"))
+    parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     name, out = arguments.editor, arguments.out
@@ -113,15 +115,17 @@ def main() -> None:
     spoilt = write_pairs(work / "pairs")
     places = [f"data.path={work / 'pairs'}", f"out={work / 'run'}", f"memory.cache={work / 'cache'}"]
     open_trainer(load_config(PRESETS[name], [*SETTINGS, *places])).train()
-    pipeline = export_run(work / "run", out / name, merge=True)
-    before, after = load_config(PRESETS[name]), load_config(PRESETS[name], [f"editor.path={pipeline}"])
+    if not (out / name).exists():
+        export_run(work / "run", out / name, merge=True)
+    before, after = load_config(PRESETS[name]), load_config(PRESETS[name], [f"editor.path={out / name}"])
     oracle = compare(measure(before, work / "before"), measure(after, work / "after"))
     made = results.origin(f"python benchmarks/worsened.py --editor {name}")
     entry = {"pairs": PAIRS, "damaged": spoilt, "items": HELD_OUT, "oracle": oracle, "made": made}
     known = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     write_file(RESULT, json.dumps({**known, name: entry}, indent=1).encode() + b"\n")
     print(json.dumps(oracle, indent=1))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    results.finish(main)

@@ -35,11 +35,11 @@ def test_a_damaged_target_has_the_edit_and_another_change_outside_of_what_the_ed
         target, found = draw(item.edit.target), draw(worsened.damaged(rng, item))
         if np.array_equal(found, target):
             continue
-        changed, inside = np.abs(found - target).max(-1) > 0.05, item.mask() > 0
+        changed, inside = np.abs(found - target).max(-1) > 0.08, item.mask() > 0
         assert (changed & ~inside).sum() > changed.sum() / 2
-        assert np.abs(found - target)[inside].mean() < 0.02
+        assert changed[inside].mean() < 0.25  # a background shows through the edges of objects
         spoilt += 1
-    assert spoilt >= 24  # style is of the whole picture; of the rest, few allow no damage
+    assert spoilt == 29  # all but the 4 styles, which are of the whole picture, and 3 items of one or two objects
 
 
 def test_pairs_are_read_as_stored_data_of_scenes_that_are_neither_trained_on_later_nor_held_out(

@@ -96,11 +96,9 @@ def measure(config: Config, out: Path) -> list[EditRow]:
 
 def compare(before: list[EditRow], after: list[EditRow]) -> dict[str, Any]:
     """Means before and after, and the change with its interval, of each measure of the oracle."""
-    measures = [[row.oracle for row in rows] for rows in (before, after)]
-    return {
-        name: figures(*(np.array([each[name] for each in side]) for side in measures))
-        for name in ("score", "done", "preserved")
-    }
+    names = ("score", "done", "preserved")
+    first, second = (np.array([[row.oracle[name] for name in names] for row in rows]) for rows in (before, after))
+    return {name: figures(first[:, n], second[:, n]) for n, name in enumerate(names)}
 
 
 def main() -> int:

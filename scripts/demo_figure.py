@@ -13,6 +13,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from PIL.Image import Image
 
 from editr1.errors import UserError
 from editr1.evaluation.heldout.rows import open_image
@@ -65,18 +66,24 @@ def _draw_edits(part: SubFigure, run: Run, pairs: list[BeforeAfter]) -> None:
     """Source, before and after of each pair under its instruction."""
     cells = part.subfigures(-(-len(pairs) // COLUMNS), COLUMNS, squeeze=False).flatten()
     for cell, pair in zip(cells, pairs, strict=False):
-        instruction = "\n".join(textwrap.wrap(pair.before.instruction, 40, max_lines=2, placeholder=" …"))
-        cell.suptitle(instruction, fontsize=9, x=0.02, ha="left")
         shown = {
             "source": (BEFORE, pair.before.source),
             f"before {number(pair.before.oracle['score'])}": (BEFORE, pair.before.image),
             f"after {number(pair.after.oracle['score'])}": (AFTER, pair.after.image),
         }
-        for axes, (caption, (folder, name)) in zip(cell.subplots(1, 3), shown.items(), strict=True):
-            axes.imshow(open_image(run.folder / folder, name))
-            axes.set_xlabel(caption, fontsize=8, color="#5d636d")
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_color("#d5d8dd")
+        images = {caption: open_image(run.folder / folder, name) for caption, (folder, name) in shown.items()}
+        draw_cell(cell, pair.before.instruction, images)
+
+
+def draw_cell(cell: SubFigure, instruction: str, images: dict[str, Image]) -> None:
+    """Images side by side, by their captions, under an instruction."""
+    lines = textwrap.wrap(instruction, 40, max_lines=2, placeholder=" …")
+    cell.suptitle("\n".join(lines), fontsize=9, x=0.02, ha="left")
+    for axes, (caption, image) in zip(cell.subplots(1, len(images)), images.items(), strict=True):
+        axes.imshow(image)
+        axes.set_xlabel(caption, fontsize=8, color="#5d636d")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_color("#d5d8dd")
 
 
 if __name__ == "__main__":

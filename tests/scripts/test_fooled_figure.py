@@ -1,9 +1,7 @@
-"""The picture of edits that fool a judge: which ones it shows, and that it shows them."""
+"""The picture of edits that fool a judge: which ones it shows, in which order, and that it is drawn."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from PIL import Image as Images
 
 from editr1.errors import UserError
 from editr1.evaluation.heldout.rows import EditRow
+from tests.report.synthetic import write_demo
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -29,3 +28,16 @@ def test_edits_that_the_judge_likes_more_than_the_oracle_does_come_first(monkeyp
     assert [old.key for old, _ in fooled(before, after)] == ["b", "a"]
     with pytest.raises(UserError, match="no edit is in both folders with the scores of judge and oracle"):
         fooled(before[:2], after[2:])
+
+
+def test_the_picture_of_a_demo_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from fooled_figure import draw_figure
+
+    write_demo(tmp_path / "run")
+    folder = tmp_path / "run/evaluation"
+    draw_figure(folder / "before", folder / "after", tmp_path / "fooled.png")
+    with Images.open(tmp_path / "fooled.png") as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    assert pixels.shape[:2] == (616, 1100)
+    assert (np.abs(pixels - [200, 185, 240]).max(-1) < 35).mean() > 0.1  # ground of the synthetic scenes

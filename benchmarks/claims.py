@@ -108,6 +108,12 @@ def verdict(expected: str, interval: list[float]) -> str:
     return "agrees" if (low > 0) == (expected == "more") else "**disagrees**"
 
 
+def figure_here(ablation: Entry, variant: str, measure: str = "oracle") -> Entry | None:
+    """The figures of a variant at the place of the first one; None where it was not measured so far, or not by that."""
+    found = figure_of(ablation, variant, measure)
+    return found[1] if found and found[0] == place_of(ablation) else None
+
+
 def judged(claims: list[Claim], ablations: Ablations) -> Iterator[dict[str, Any]]:
     """Each claim with the toy's figures; without them where its grid was not run."""
     for claim in claims:
@@ -161,8 +167,7 @@ def sheet_of(ablation: Entry) -> dict[str, Any]:
     """A grid for the page: a row per variant with its figures by both measures, all at one place."""
     rows = []
     for name, each in ablation["variants"].items():
-        found = {measure: figure_of(ablation, name, measure) for measure in ("oracle", "judge")}
-        figures = {measure: entry[1] if entry else None for measure, entry in found.items()}
+        figures = {measure: figure_here(ablation, name, measure) for measure in ("oracle", "judge")}
         rows.append({"name": name, "settings": each["settings"], "timed": each["timed"], **figures})
     seeds = max((row["oracle"]["seeds"] for row in rows if row["oracle"]), default=0)
     timed = any(row["timed"] for row in rows)
@@ -171,12 +176,11 @@ def sheet_of(ablation: Entry) -> dict[str, Any]:
 
 def plot_gains(axes: Axes, ablation: Entry) -> None:
     """The oracle's gain of each variant with its interval, and the judge's beside it."""
-    names = [name for name in ablation["variants"] if figure_of(ablation, name)]
+    names = [name for name in ablation["variants"] if figure_here(ablation, name)]
     for shift, measure, colour in ((-0.15, "oracle", "#2563eb"), (0.15, "judge", "#d97706")):
         for place, name in enumerate(names):
-            found = figure_of(ablation, name, measure)
-            if found:
-                entry = found[1]
+            entry = figure_here(ablation, name, measure)
+            if entry:
                 error = [[entry["gain"] - entry["ci95"][0]], [entry["ci95"][1] - entry["gain"]]]
                 label = measure if place == 0 else None
                 axes.errorbar(entry["gain"], place + shift, xerr=error, fmt="o", ms=4, color=colour, label=label)

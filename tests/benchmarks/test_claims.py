@@ -102,6 +102,18 @@ def test_variants_are_compared_at_equal_time_if_steps_were_timed_and_at_the_last
     assert claims.figure_of(found, "missing") is None
 
 
+def test_a_variant_not_measured_where_the_first_one_was_has_no_figures_in_the_table(
+    claims: ModuleType,
+) -> None:
+    found = ablation(usual={10: (0.2, 0.2)}, quick={10: (0.3, 0.2)})
+    for name, times in {"usual": ("40.0", "70.0"), "quick": ("40.0",)}.items():
+        found["variants"][name]["seconds"] = {at: {"oracle": entry(0.5, 0.4)} for at in times}
+    found["variants"]["quick"]["seconds"]["70.0"] = {"oracle": None}
+    sheet = claims.sheet_of(found)
+    assert sheet["at"] == "70 s of training"
+    assert [row["oracle"] is None for row in sheet["rows"]] == [False, True]
+
+
 def test_judge_and_oracle_part_at_the_oracles_best_step(claims: ModuleType) -> None:
     found = ablation(weak={10: (0.1, 0.1), 20: (0.3, 0.2), 30: (0.25, 0.4)}, strong={10: (0.1, 0.1), 20: (0.2, 0.2)})
     parts = claims.parting(found, "weak")

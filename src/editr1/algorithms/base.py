@@ -60,7 +60,6 @@ class Edits:
         transitions: Numbers a, b and std of its steps x_next = a x + b v + std z, [S, 3], on the CPU; None without
             noise.
         outside: Which tokens must stay as they are in the source, [N], some of them; None if that is not known.
-        source: Clean latents of the source, [N, C]; None if the loss does not need them.
         masked: Which tokens the mask has a part in, [N]; None if there is no mask.
         regions: Advantages of the tokens that it has a part in, and of the others, [2, G]; None if an edit has one.
     """
@@ -71,7 +70,6 @@ class Edits:
     trajectory: Tensor | None = None
     transitions: Tensor | None = None
     outside: Tensor | None = None
-    source: Tensor | None = None
     masked: Tensor | None = None
     regions: Tensor | None = None
 

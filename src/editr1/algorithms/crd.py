@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor
 
 from editr1.algorithms.base import Algorithm, Rows, Velocities
-from editr1.algorithms.nft import optimality, scale
+from editr1.algorithms.nft import optimality, self_normalised
 
 
 class CRD(Algorithm):
@@ -62,16 +62,11 @@ class CRD(Algorithm):
     def loss(self, rows: Rows, velocities: Velocities) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the module's formula; its part `matching` is the mean of the squares, `kl` the bare distance."""
         v, v_old = (velocities[name].to(rows.x0.dtype) for name in ("default", "old"))
-        implicit = _error(v_old.detach() - rows.target) - _error(v - rows.target)
+        implicit = (self_normalised(v_old.detach() - rows.target) - self_normalised(v - rows.target))[0]
         wanted = optimality(rows.advantages, self.adv_clip).to(implicit)
         matching = (_centred(self.beta * implicit, rows) - _centred(wanted, rows)).square().mean()
         loss, kl = self.add_distance(self.adv_clip / self.beta * matching, rows, velocities)
         return loss, {"matching": matching.detach(), "kl": kl.detach()}
-
-
-def _error(residual: Tensor) -> Tensor:
-    """|residual|^2 / w of each row, [B], of residuals [B, N, C]."""
-    return residual.square().mean(dim=(1, 2)) / scale(residual)
 
 
 def _centred(values: Tensor, rows: Rows) -> Tensor:

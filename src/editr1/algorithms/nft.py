@@ -78,8 +78,7 @@ def optimality(advantages: Tensor, clip: float) -> Tensor:
 def _x0_error(rows: Rows, u: Tensor) -> Tensor:
     """|x0hat - x0|^2 / w of each row, and what of it is outside of the mask, [R, B], for the velocity `u` [B, N, C]."""
     t = rows.t.to(u.dtype)[:, None, None]  # B 1 1
-    residual = rows.x_t - t * u - rows.x0
-    return means(residual.square(), rows.unmasked) / scale(residual)
+    return self_normalised(rows.x_t - t * u - rows.x0, rows.unmasked)
 
 
 def _velocity_error(rows: Rows, u: Tensor) -> Tensor:
@@ -87,6 +86,10 @@ def _velocity_error(rows: Rows, u: Tensor) -> Tensor:
     return means((u - rows.target).square(), rows.unmasked)
 
 
-def scale(residual: Tensor) -> Tensor:
-    """w, the mean of |residual| [B, N, C] per image, [B], detached and above 0."""
-    return residual.detach().abs().mean(dim=(1, 2)).clamp(min=W_MIN)
+def self_normalised(residual: Tensor, unmasked: Tensor | None = None) -> Tensor:
+    """|residual|^2 / w of each row, and what of it is `unmasked` [B, N], [R, B].
+
+    w is the mean of |residual| [B, N, C] per image, detached and above 0.
+    """
+    w = residual.detach().abs().mean(dim=(1, 2)).clamp(min=W_MIN)
+    return means(residual.square(), unmasked) / w

@@ -23,20 +23,21 @@ from editr1.algorithms.base import Edits, Rows
 from editr1.algorithms.nft import optimality
 
 
-def outside_loss(rows: Rows, v: Tensor, edits: Edits, clip: float, margin: float) -> Tensor:
+def outside_loss(rows: Rows, v: Tensor, edits: Edits, source: Tensor, clip: float, margin: float) -> Tensor:
     """The loss L of the module's formula, a mean over the rows, with the gradient of `v`; 0 if no token must stay.
 
     Args:
         rows: Rows of one group.
         v: Velocities of the trained policy, [B, N, C].
-        edits: Of the group: `outside` says which tokens must stay, `source` has the latents of its source.
+        edits: Of the group; `outside` says which tokens must stay.
+        source: Latents of the group's source, [N, C].
         clip: A_max.
         margin: Mean square that costs nothing, at least 0.
     """
-    if edits.outside is None or edits.source is None:
+    if edits.outside is None:
         return v.new_zeros(())
     t = rows.t.to(v.dtype)[:, None, None]  # B 1 1
-    error = (rows.x_t - t * v - edits.source).square().mean(dim=-1)  # B N
+    error = (rows.x_t - t * v - source).square().mean(dim=-1)  # B N
     distance = error[:, edits.outside].mean(dim=-1)  # B
     r = optimality(rows.advantages, clip).to(v.dtype)
     return (r * (distance - margin).clamp(min=0)).mean()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -104,7 +103,5 @@ def loss_of(
     loss, parts = algorithm.loss(rows, velocities)
     if kept is None or kept.weight == 0:
         return loss, parts
-    v, edits = velocities["default"].to(rows.x0.dtype), portion.edits
-    if edits.outside is not None:
-        edits = replace(edits, source=portion.conditioning.source[0].float())
-    return loss + kept.weight * outside_loss(rows, v, edits, algorithm.adv_clip, kept.margin), parts
+    v, source = velocities["default"].to(rows.x0.dtype), portion.conditioning.source[0].float()
+    return loss + kept.weight * outside_loss(rows, v, portion.edits, source, algorithm.adv_clip, kept.margin), parts

@@ -25,7 +25,7 @@ from editr1.training.distributed import ALONE, World, open_world
 from editr1.training.preserving import watch_outside
 from editr1.training.process_end import run_and_exit
 from editr1.training.trainer import Trainer
-from tests.training.runs import Colours, RedJudge, redness, settings
+from tests.training.runs import Colours, RedJudge, assert_same_run, redness, settings
 from tests.training.stored import Edited, stored_settings
 
 FIRST = 0  # the item of the first group of the first step, for seed 0 and two groups
@@ -238,6 +238,14 @@ def trainer_of(name: str, out: Path, editor: Path, world: World = ALONE) -> Trai
         share_tokens(opened, mesh)
     watch = None if config.preservation is None else watch_outside(opened, config.preservation)
     return Trainer(config, opened, judge() if callable(judge) else judge, dataset, out, watch, world)
+
+
+def assert_goes_on_exactly(name: str, folder: Path, editor: Path) -> None:
+    """A scenario that stops after a step and goes on is the run that never stopped, which is left in `folder`/whole."""
+    trainer_of(name, folder / "whole", editor).train()
+    trainer_of(name, folder / "parts", editor).train(until=1)
+    trainer_of(name, folder / "parts", editor).train()
+    assert_same_run(folder / "whole", folder / "parts")
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ from editr1.toy.world import ToyDataset
 from editr1.training.group import Group
 from editr1.training.preserving import joined_watch, watch_outside
 from editr1.training.step_row import GroupMeasures, joined, watched_means
-from tests.training.runs import assert_same_run, rows_of
-from tests.training.scenarios import trainer_of
+from tests.training.runs import rows_of
+from tests.training.scenarios import assert_goes_on_exactly, trainer_of
 
 SAMPLE = ToyDataset("heldout", 1)[0]
 
@@ -111,11 +111,7 @@ def measures(task: str, watched: Any) -> GroupMeasures:
 
 @pytest.mark.long
 def test_a_run_that_stops_and_goes_on_measures_what_the_whole_run_does(tiny_editor_path: Path, tmp_path: Path) -> None:
-    name = "masks of groups"
-    trainer_of(name, tmp_path / "whole", tiny_editor_path).train()
-    trainer_of(name, tmp_path / "parts", tiny_editor_path).train(until=1)
-    trainer_of(name, tmp_path / "parts", tiny_editor_path).train()
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert_goes_on_exactly("masks of groups", tmp_path, tiny_editor_path)
     rows = rows_of(tmp_path / "whole")
     assert all(0 <= row["outside"]["measured"] <= 1 for row in rows)
     assert any("psnr" in row["outside"] for row in rows)

@@ -19,8 +19,8 @@ from editr1.toy.world import ToyDataset
 from editr1.training.checkpoint import changed_settings, fixed_settings
 from editr1.training.group import Group
 from editr1.training.regions import divide, find_tokens, source_latents
-from tests.training.runs import assert_same_run, rows_of, settings
-from tests.training.scenarios import SCENARIOS, trainer_of
+from tests.training.runs import rows_of, settings
+from tests.training.scenarios import SCENARIOS, assert_goes_on_exactly, trainer_of
 
 SAMPLE = ToyDataset("heldout", 1)[0]
 KEPT = KeptConfig(masks="data", weight=1.0)
@@ -150,10 +150,7 @@ def test_a_run_that_keeps_the_outside_goes_on_exactly_and_is_another_than_withou
     tiny_editor_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "outside kept"
-    trainer_of(name, tmp_path / "whole", tiny_editor_path).train()
-    trainer_of(name, tmp_path / "parts", tiny_editor_path).train(until=1)
-    trainer_of(name, tmp_path / "parts", tiny_editor_path).train()
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert_goes_on_exactly(name, tmp_path, tiny_editor_path)
     monkeypatch.setitem(SCENARIOS, "plain", {**SCENARIOS[name], "preservation": {"masks": "data"}})
     trainer_of("plain", tmp_path / "plain", tiny_editor_path).train(until=1)
     rows, plain = rows_of(tmp_path / "whole"), rows_of(tmp_path / "plain")
@@ -166,10 +163,7 @@ def test_a_run_by_region_goes_on_exactly_and_is_another_than_without(
     tiny_editor_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "by region"
-    trainer_of(name, tmp_path / "whole", tiny_editor_path).train()
-    trainer_of(name, tmp_path / "parts", tiny_editor_path).train(until=1)
-    trainer_of(name, tmp_path / "parts", tiny_editor_path).train()
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert_goes_on_exactly(name, tmp_path, tiny_editor_path)
     own = SCENARIOS[name]["preservation"]
     monkeypatch.setitem(SCENARIOS, "plain", {**SCENARIOS[name], "preservation": {**own, "advantages": "edit"}})
     trainer_of("plain", tmp_path / "plain", tiny_editor_path).train(until=1)

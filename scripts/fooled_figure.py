@@ -15,31 +15,30 @@ from matplotlib.figure import Figure
 
 from editr1.errors import UserError
 from editr1.evaluation.heldout.rows import EditRow, open_image, read_rows
+from editr1.report.run_folder import BeforeAfter
 from editr1.report.text import number
 
 SHOWN = 9
-Pair = tuple[EditRow, EditRow]
-"""An edit before and after."""
 
 
-def fooled(before: list[EditRow], after: list[EditRow]) -> list[Pair]:
+def fooled(before: list[EditRow], after: list[EditRow]) -> list[BeforeAfter]:
     """Pairs whose judge's score has risen more than the oracle's, by how much more.
 
     Raises:
         UserError: No edit is in both with the scores of both.
     """
     known = {(row.key, row.index): row for row in before if row.judge is not None and row.oracle}
-    pairs = [(known[row.key, row.index], row) for row in after if (row.key, row.index) in known]
-    scored = [(old, new) for old, new in pairs if new.judge is not None and new.oracle]
+    pairs = [BeforeAfter(known[row.key, row.index], row) for row in after if (row.key, row.index) in known]
+    scored = [pair for pair in pairs if pair.after.judge is not None and pair.after.oracle]
     if not scored:
         raise UserError("no edit is in both folders with the scores of judge and oracle")
     risen = [pair for pair in scored if gap(pair) > 0]
     return sorted(risen, key=gap, reverse=True)
 
 
-def gap(pair: Pair) -> float:
+def gap(pair: BeforeAfter) -> float:
     """Rise of the judge's score less that of the oracle's."""
-    old, new = pair
+    old, new = pair.before, pair.after
     assert old.judge is not None and new.judge is not None, "both are scored"
     return (new.judge - old.judge) - (new.oracle["score"] - old.oracle["score"])
 
@@ -48,12 +47,12 @@ def draw_figure(before: Path, after: Path, path: Path) -> None:
     """Write the picture; a UserError if there is nothing to show."""
     figure = Figure(figsize=(10, 5.6), dpi=110, layout="constrained")
     cells = figure.subfigures(-(-SHOWN // COLUMNS), COLUMNS, squeeze=False).flatten()
-    for cell, (old, new) in zip(cells, fooled(read_rows(before), read_rows(after)), strict=False):
-        images = {"source": open_image(before, old.source)}
-        for folder, row, when in ((before, old, "before"), (after, new, "after")):
+    for cell, pair in zip(cells, fooled(read_rows(before), read_rows(after)), strict=False):
+        images = {"source": open_image(before, pair.before.source)}
+        for folder, row, when in ((before, pair.before, "before"), (after, pair.after, "after")):
             words = f"{when}\njudge {number(row.judge)}\noracle {number(row.oracle['score'])}"
             images[words] = open_image(folder, row.image)
-        draw_cell(cell, old.instruction, images)
+        draw_cell(cell, pair.before.instruction, images)
     figure.savefig(path)
 
 

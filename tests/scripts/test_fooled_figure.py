@@ -25,7 +25,7 @@ def test_edits_that_the_judge_likes_more_than_the_oracle_does_come_first(monkeyp
 
     before = [row("a", 0.5, 0.5), row("b", 0.2, 0.6), row("c", 0.5, 0.5), row("d", None, 0.5), row("e", 0.5, 0.5)]
     after = [row("a", 0.7, 0.6), row("b", 0.8, 0.1), row("c", 0.6, 0.9), row("d", 0.9, 0.1), row("f", 0.9, 0.1)]
-    assert [old.key for old, _ in fooled(before, after)] == ["b", "a"]
+    assert [pair.before.key for pair in fooled(before, after)] == ["b", "a"]
     with pytest.raises(UserError, match="no edit is in both folders with the scores of judge and oracle"):
         fooled(before[:2], after[2:])
 

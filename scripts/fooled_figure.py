@@ -25,7 +25,7 @@ def fooled(before: list[EditRow], after: list[EditRow]) -> list[BeforeAfter]:
     """Pairs whose judge's score has risen more than the oracle's, by how much more.
 
     Raises:
-        UserError: No edit is in both with the scores of both.
+        UserError: No edit is in both with the scores of both, or there is no such pair.
     """
     known = {(row.key, row.index): row for row in before if row.judge is not None and row.oracle}
     pairs = [BeforeAfter(known[row.key, row.index], row) for row in after if (row.key, row.index) in known]
@@ -33,6 +33,8 @@ def fooled(before: list[EditRow], after: list[EditRow]) -> list[BeforeAfter]:
     if not scored:
         raise UserError("no edit is in both folders with the scores of judge and oracle")
     risen = [pair for pair in scored if gap(pair) > 0]
+    if not risen:
+        raise UserError("of no edit has the judge's score risen more than the oracle's: there is nothing to draw")
     return sorted(risen, key=gap, reverse=True)
 
 

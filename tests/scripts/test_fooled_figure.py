@@ -28,6 +28,8 @@ def test_edits_that_the_judge_likes_more_than_the_oracle_does_come_first(monkeyp
     assert [pair.before.key for pair in fooled(before, after)] == ["b", "a"]
     with pytest.raises(UserError, match="no edit is in both folders with the scores of judge and oracle"):
         fooled(before[:2], after[2:])
+    with pytest.raises(UserError, match="of no edit has the judge's score risen more than the oracle's"):
+        fooled(before[2:3], after[2:3])
 
 
 def test_the_picture_of_a_demo_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,14 @@
 """The page of results, docs/results.md, from the grids that were run: `python benchmarks/claims.py`.
 
+    python benchmarks/claims.py take NAME OUT
     editr1 ablate benchmarks/grids/NAME.yaml --out OUT
     python benchmarks/claims.py add NAME OUT
 
-"add" copies OUT/ablation.json to benchmarks/ablations/NAME.json, with command, date, commit, machine and versions, and
-writes the page again. `claims.yaml` holds what others have claimed and which difference of which grid speaks for it;
-whether the toy agrees is computed: the claimed sign, an interval without 0, at equal time if steps were timed, else at
-equal steps.
+"take" lays the measurements of runs that are kept (kept_runs.py) in OUT; without it, all runs are trained. "add" copies
+OUT/ablation.json to benchmarks/ablations/NAME.json, with command, date, commit, machine and versions, keeps the
+measurements of the runs, and writes the page again. `claims.yaml` holds what others have claimed and which difference
+of which grid speaks for it; whether the toy agrees is computed: the claimed sign, an interval without 0, at equal time
+if steps were timed, else at equal steps.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import kept_runs
 import matplotlib as mpl
 import results
 import yaml
@@ -26,6 +29,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from editr1.ablation.grid import Grid, read_grid
 from editr1.errors import UserError, parse_json, text_of
 from editr1.files import write_file
 
@@ -73,14 +77,28 @@ def add(name: str, out: Path, folder: Path = ABLATIONS) -> Path:
     path = out / "ablation.json"
     if not path.exists():
         raise UserError(f"{path} is missing; write it by: editr1 ablate benchmarks/grids/{name}.yaml --out {out}")
-    found, grid = parse_json(text_of(path), str(path)), HERE / "grids" / f"{name}.yaml"
-    title = yaml.safe_load(grid.read_text(encoding="utf-8"))["title"] if grid.exists() else None
-    if found["grid"]["title"] != title:
-        raise UserError(f"{path} holds {found['grid']['title']!r}, not what {grid} asks; give its own NAME")
+    found, grid = parse_json(text_of(path), str(path)), grid_of(name)
+    if found["grid"]["title"] != grid.title:
+        raise UserError(f"{path} holds {found['grid']['title']!r}, not {grid.title!r}; give its own NAME")
     made = results.origin(f"editr1 ablate benchmarks/grids/{name}.yaml --out {out.name}")
+    by = {key: made[key] for key in ("commit", "date", "machine")}
+    ran = grid.model_copy(update={"seeds": found["grid"]["seeds"]})
+    made["runs"] = kept_runs.keep(ran, out, by, folder / kept_runs.KEPT.name)
     place = folder / f"{name}.json"
     write_file(place, json.dumps({**found, "made": made}, indent=1).encode() + b"\n")
     return place
+
+
+def take(name: str, out: Path, folder: Path = ABLATIONS) -> int:
+    """Lay the kept measurements of a grid's runs in a folder, and the seconds of its steps; returns how many files."""
+    variants = read_ablations(folder).get(name, {}).get("variants", {})
+    seconds = {variant: each["timed"] for variant, each in variants.items() if each["timed"]}
+    return kept_runs.take(grid_of(name), out, seconds, folder / kept_runs.KEPT.name)
+
+
+def grid_of(name: str) -> Grid:
+    """A shipped grid."""
+    return read_grid(HERE / "grids" / f"{name}.yaml")
 
 
 def figure_of(ablation: Entry, variant: str, measure: str = "oracle") -> tuple[str, Entry] | None:
@@ -226,10 +244,13 @@ def main() -> int:
     match sys.argv[1:]:
         case []:
             pass
+        case ["take", name, out]:
+            print(f"{take(name, Path(out))} files of measurements laid in {out}")
+            return 0
         case ["add", name, out]:
             print(add(name, Path(out)))
         case _:
-            raise UserError("usage: python benchmarks/claims.py [add NAME OUT]")
+            raise UserError("usage: python benchmarks/claims.py [take NAME OUT | add NAME OUT]")
     write()
     print(PAGE)
     return 0

@@ -181,6 +181,7 @@ class JsonLines(Generic[Row]):
         options: Options of `json.dumps`.
 
     Attributes:
+        head: The first line; None for a file without one.
         rows: The rows in the file when it is opened, without a cut-off last line.
     """
 
@@ -211,14 +212,14 @@ class JsonLines(Generic[Row]):
                 old, head = {**old, gains: now | before}, {**head, gains: before | now}
             if difference := first_difference(old, head):
                 raise UserError(f"{path} holds {what} with {difference}: {remedy}")
-        self._head = [] if head is None else [dict(head)]
+        self.head = None if head is None else dict(head)
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows; they are on the disk when this returns."""
         if not self._writes:
             return
         if not self._clean:
-            self.replace(self._read()[len(self._head) :] if self.path.exists() else [])
+            self.replace(self._read()[self.head is not None :] if self.path.exists() else [])
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(self._text(rows))
@@ -231,7 +232,7 @@ class JsonLines(Generic[Row]):
         """Replace the content of the file by the head and these rows, whole or not at all."""
         if not self._writes:
             return
-        write_file(self.path, self._text([*self._head, *rows]).encode())
+        write_file(self.path, self._text([*([] if self.head is None else [self.head]), *rows]).encode())
         self._clean = True
 
     def _read(self) -> list[Any]:

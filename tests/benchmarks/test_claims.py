@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from editr1.ablation import figures, timing
 from editr1.errors import UserError
 from tests.benchmarks.scripts import BENCHMARKS, script
 
@@ -67,6 +68,27 @@ def test_committed_figures_are_those_of_the_grids_as_they_are(claims: ModuleType
         assert found["grid"]["variants"] == grid["variants"]
         assert found["grid"]["steps"] == grid["steps"]
         assert {*found["variants"]} == {*grid["variants"]}
+
+
+def test_committed_figures_are_those_of_the_kept_measurements(
+    claims: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "interval", lambda values: None)  # the bootstrap takes minutes
+    for name, found in claims.read_ablations().items():
+        if "runs" in found["made"]:
+            grid = claims.grid_of(name).model_copy(update={"seeds": found["grid"]["seeds"]})
+            claims.take(name, tmp_path / name)
+            curves = figures.read_curves(grid, tmp_path / name)
+            assert sum(by["runs"] for by in found["made"]["runs"]) == sum(map(len, curves.values()))
+            again = figures.summarise(grid, curves, timing.read_seconds(tmp_path / name))
+            assert means(json.loads(json.dumps(again))) == means(found["variants"])
+
+
+def means(figures: Any) -> Any:
+    """Figures without their intervals."""
+    if isinstance(figures, dict):
+        return {key: means(value) for key, value in figures.items() if not key.endswith("ci95")}
+    return pytest.approx(figures, abs=1e-12) if isinstance(figures, float) else figures
 
 
 @pytest.mark.parametrize(
@@ -139,9 +161,10 @@ def test_figures_of_another_grid_and_missing_ones_are_refused(claims: ModuleType
 
 def test_what_is_added_holds_the_figures_and_how_they_were_made(claims: ModuleType, tmp_path: Path) -> None:
     title = yaml.safe_load((BENCHMARKS / "grids" / "kl.yaml").read_text())["title"]
-    found = {"grid": {"title": title}, **ablation(usual={10: (0.1, 0.1)})}
+    found = {"grid": {"title": title, "seeds": 3}, **ablation(usual={10: (0.1, 0.1)})}
     (tmp_path / "ablation.json").write_text(json.dumps(found))
     kept = json.loads(claims.add("kl", tmp_path, tmp_path / "kept").read_text())
     assert {key: kept[key] for key in found} == found
     assert kept["made"]["command"].startswith("editr1 ablate benchmarks/grids/kl.yaml")
     assert {"torch", "diffusers"} <= {*kept["made"]["versions"]}
+    assert kept["made"]["runs"] == []

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from editr1.data.pictures import png
+from editr1.data.samples import ItemLine
 from editr1.toy.world import ToyDataset
 
 FORMS = ("jsonl", "parquet", "saved", "tar")
@@ -36,6 +37,15 @@ def toy_rows(count: int = 12) -> list[dict[str, Any]]:
     ]
     rows[1]["references"] = [rows[2]["source"], rows[4]["source"]]
     return rows
+
+
+def edited_rows(kind: type[ItemLine]) -> list[dict[str, Any]]:
+    """Toy items with stored edits of a kind."""
+    pictures = [png(ToyDataset("rl", 12, 1)[index].source) for index in range(12)]
+    return [
+        row | {name: pictures[(index + place) % 12] for place, name in enumerate(EDITS) if name in kind.stored}
+        for index, row in enumerate(toy_rows())
+    ]
 
 
 def write_form(form: str, rows: Sequence[dict[str, Any]], folder: Path) -> Path:

@@ -10,10 +10,13 @@ from PIL import Image
 
 from editr1.cli.main import app
 from editr1.data.convert import convert
+from editr1.data.edited import PairLine, PreferenceLine
 from editr1.data.forms import open_stored
-from editr1.data.samples import EditSample, JsonlDataset
+from editr1.data.pictures import png
+from editr1.data.samples import EditSample, ItemLine, JsonlDataset
 from editr1.errors import UserError
-from tests.formats import FORMS, toy_rows, write_form, write_tar
+from tests.formats import FORMS, edited_rows, toy_rows, write_form, write_tar
+from tests.training.stored import write_preferences
 
 ROWS = toy_rows(6)
 
@@ -35,6 +38,40 @@ def test_a_converted_dataset_has_the_same_items_and_its_pictures_the_same_bytes(
     assert [values(after[index]) for index in range(6)] == [values(before[index]) for index in range(6)]
     assert {path.read_bytes() for path in out.glob("pictures/*/*.png")} == {row["source"] for row in ROWS}
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", [PreferenceLine, PairLine])
+def test_stored_edits_stay_with_their_items(form: str, kind: type[ItemLine], tmp_path: Path) -> None:
+    rows, out = edited_rows(kind), tmp_path / "out"
+    rows[2]["mask"] = rows[3]["mask"] = rows[2]["source"]
+    place = write_form(form, [{"mask": None, **row} for row in rows], tmp_path / form)
+    app(["data", "convert", str(place), "--out", str(out)], standalone_mode=False)
+    before, after = open_stored(place, kind=kind), JsonlDataset(out, kind=kind)
+    assert [values(after[index]) for index in range(12)] == [values(before[index]) for index in range(12)]
+    assert [[png(edit) for edit in after.edits(index)] for index in range(12)] == [
+        [row[name] for name in kind.stored] for row in rows
+    ]
+    assert [after[index].mask is None for index in range(12)] == [index not in (2, 3) for index in range(12)]
+
+
+def test_votes_of_the_arena_become_preferences_without_ties(tmp_path: Path) -> None:
+    folder = write_preferences(tmp_path / "arena", 3)
+    (folder / "data.jsonl").unlink()
+    names = [{name: f"{index}-{name}.png" for name in ("source", "chosen", "rejected")} for index in range(3)]
+    votes = [
+        {"source": each["source"], "edit_a": each["chosen"], "edit_b": each["rejected"], "preference": preference}
+        | {"instruction": "Make it red.", "key": preference, "run_a": "left"}
+        for each, preference in zip(names, ("a", "b", "tie"), strict=True)
+    ]
+    (folder / "votes.jsonl").write_text("".join(json.dumps(vote) + "\n" for vote in votes))
+    app(["data", "convert", str(folder), "--out", str(tmp_path / "out")], standalone_mode=False)
+    data = JsonlDataset(tmp_path / "out", kind=PreferenceLine)
+    assert [line.key for line in data.lines] == ["a", "b"]
+    for index, order in enumerate((("chosen", "rejected"), ("rejected", "chosen"))):
+        assert [png(edit) for edit in data.edits(index)] == [
+            (folder / names[index][name]).read_bytes() for name in order
+        ]
 
 
 def test_the_released_layout_is_converted(tmp_path: Path) -> None:

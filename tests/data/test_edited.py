@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from editr1.data.edited import PairLine, PreferenceLine, VotesDataset
-from editr1.data.forms import open_stored
+from editr1.data.forms import kind_of, open_stored
 from editr1.data.holdout import hold_out
 from editr1.data.pictures import png
 from editr1.data.samples import ItemLine
@@ -19,33 +18,51 @@ from editr1.evaluation.agreement.pairs import Preference
 from editr1.evaluation.arena.votes import Votes, read_duels, runs_id
 from editr1.evaluation.heldout.rows import EditRow, RowStore
 from editr1.files import read_lines
-from editr1.toy.world import ToyDataset
-from tests.formats import FORMS, toy_rows, write_form
+from tests.formats import FORMS, edited_rows, write_form
 from tests.training.stored import Edited, write_preferences
-
-
-def rows() -> list[dict[str, Any]]:
-    pictures = [png(ToyDataset("rl", 12, 1)[index].source) for index in range(12)]
-    names = ("chosen", "rejected", "target")
-    return [row | {name: pictures[(i + n) % 12] for n, name in enumerate(names)} for i, row in enumerate(toy_rows())]
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", [PreferenceLine, PairLine])
 def test_stored_edits_are_the_same_in_every_form(form: str, kind: type[ItemLine], tmp_path: Path) -> None:
-    given = rows()
-    keep = [{key: value for key, value in row.items() if key not in other(kind)} for row in given]
-    data = open_stored(write_form(form, keep, tmp_path / form), kind=kind)
+    rows = edited_rows(kind)
+    data = open_stored(write_form(form, rows, tmp_path / form), kind=kind)
     assert len(data) == 12
-    for index, row in enumerate(keep):
+    for index, row in enumerate(rows):
         assert [png(edit) for edit in data.edits(index)] == [row[name] for name in kind.stored]
         assert png(data[index].source) == row["source"] and len(data[index].references) == len(row["references"])
     assert len(data.pictures) == len({value for _, _, pictures in data.items for value in pictures})
 
 
-def other(kind: type[ItemLine]) -> set[str]:
-    """The columns of the other kind: a data.jsonl refuses what it does not know."""
-    return {"chosen", "rejected", "target"} - {*kind.stored}
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", [ItemLine, PreferenceLine, PairLine])
+def test_the_kind_of_items_shows_in_every_form(form: str, kind: type[ItemLine], tmp_path: Path) -> None:
+    assert kind_of(write_form(form, edited_rows(kind), tmp_path / form)) is kind
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_edits_of_both_kinds_are_refused_where_no_config_says_which(form: str, tmp_path: Path) -> None:
+    pairs = edited_rows(PairLine)
+    rows = [row | {"target": pair["target"]} for row, pair in zip(edited_rows(PreferenceLine), pairs, strict=True)]
+    place = write_form(form, rows, tmp_path / form)
+    with pytest.raises(UserError, match=r"chosen or rejected edits, of preferences, and targets, of pairs; leave one"):
+        kind_of(place)
+
+
+def test_the_kind_shows_though_the_first_lines_are_wrong(tmp_path: Path) -> None:
+    folder = write_preferences(tmp_path)
+    lines = (folder / "data.jsonl").read_text()
+    (folder / "data.jsonl").write_text('{\n{"source": "0-source.png"}\n' + lines)
+    assert kind_of(folder) is PreferenceLine
+    (folder / "data.jsonl").write_text(lines.replace('"rejected"', '"worse"'))
+    assert kind_of(folder) is PreferenceLine
+
+
+def test_what_cannot_be_read_has_no_kind_of_its_own(tmp_path: Path) -> None:
+    for name in ("a.parquet", "a.tar"):
+        (tmp_path / name).write_bytes(b"no such file")
+        assert kind_of(tmp_path / name) is ItemLine
+    assert kind_of(tmp_path / "nowhere") is ItemLine
 
 
 def test_an_item_without_one_of_its_edits_is_told_with_its_line(tmp_path: Path) -> None:

@@ -73,6 +73,15 @@ def test_gaps_are_filled_in_and_all_else_is_as_it_was(folder: Path) -> None:
     assert [line.requirement != "" for line in JsonlDataset(folder).lines] == [True] * 4
 
 
+def test_stored_edits_stay_in_their_lines(folder: Path) -> None:
+    lines = [json.loads(line) | {"target": "1.png"} for line in (folder / "data.jsonl").read_text().splitlines()]
+    (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with serve() as server:
+        fill(open_gaps(folder, folder / "new.jsonl"), open_writer(server.model))
+    new = [json.loads(line) for line in (folder / "new.jsonl").read_text().splitlines()]
+    assert [line["target"] for line in new] == ["1.png"] * 4 and new[2] != lines[2]
+
+
 def test_nothing_is_overwritten(folder: Path) -> None:
     (folder / "there.jsonl").write_text("mine")
     with pytest.raises(UserError, match="nothing is overwritten"):

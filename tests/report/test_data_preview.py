@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -17,6 +19,7 @@ from editr1.errors import UserError
 from editr1.report.data_preview import choose_lines, write_preview
 from tests.data.checking.planted import export_toy, picture, plant, write_lines
 from tests.report.browser import browse, needs_chromium
+from tests.training.stored import write_preferences
 
 EVIL = "<script>document.title = 'owned'</script></p></article><img src=x onerror=\"document.title='owned'\">"
 
@@ -64,6 +67,19 @@ def test_every_item_of_a_small_dataset_is_a_card_with_its_texts_and_picture(tmp_
     assert sum(tag == "article" for tag, _ in page.tags) == 18
     assert sum(tag == "img" for tag, _ in page.tags) == 18
     assert "18 items." in page.text and "64 × 64" in page.text
+
+
+def test_stored_edits_are_shown_beside_their_source_by_their_names(tmp_path: Path) -> None:
+    folder = write_preferences(tmp_path / "votes")
+    (folder / "3-rejected.png").unlink()
+    sheet = write_preview(folder, tmp_path / "page.html", limit=60).read_text(encoding="utf-8")
+    rows = re.findall(r'<div class="beside">(.*?)</div>', sheet)
+    names = [re.findall("<figcaption>(.*?)</figcaption>", row) for row in rows]
+    whole = ["32 × 32", "chosen", "rejected"]
+    assert names == [whole, whole, whole, whole[:2], whole] and sheet.count("there is no picture") == 1
+    urls = re.findall('src="data:image/png;base64,(.*?)"', rows[4])
+    shown = [Images.open(io.BytesIO(base64.b64decode(url))).convert("RGB").getpixel((0, 0)) for url in urls[1:]]
+    assert shown == [(200, 60, 30), (30, 60, 200)]
 
 
 def test_the_page_refers_to_nothing_outside_and_texts_stay_texts(hostile: Path) -> None:

@@ -70,7 +70,7 @@ def _refuse_other_forms(folder: Path) -> None:
 
     if not file_of(folder)[0].exists():
         raise UserError(
-            f"{folder} has no data.jsonl; write one, or make one of parquet files, shards or a saved dataset: "
+            f"{folder} has no data.jsonl; write one, or make one of parquet files, shards, a saved dataset or votes: "
             "editr1 data convert"
         )
 
@@ -160,7 +160,7 @@ def convert(
         Path,
         typer.Argument(
             help="A folder with a train_metadata.jsonl, a parquet file or shard (.tar), a folder or pattern of them, "
-            "or a dataset that save_to_disk wrote."
+            "a dataset that save_to_disk wrote, or votes of the arena."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write; empty, or not there yet.")],
@@ -169,12 +169,12 @@ def convert(
     """Write a dataset as a folder with pictures and a data.jsonl; the pictures keep their bytes."""
     from editr1.cli.check import refuse
     from editr1.data import convert as writing
-    from editr1.data.forms import open_stored
+    from editr1.data.forms import kind_of, open_stored
     from editr1.evaluation.progress import progress
 
     writing.refuse_full(out)
     faults: list[str] = []
-    dataset = open_stored(source, root, faults)
+    dataset = open_stored(source, root, faults, kind=kind_of(source))
     refuse(faults)
     console = open_console(stderr=True)
     with progress(console, "items", len(dataset)) as advance:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from editr1.data.edited import PreferenceLine, VoteLine
 from editr1.data.pictures import Picture, picture_format
 from editr1.data.samples import Item, StoredDataset
 from editr1.errors import UserError, collect
@@ -62,10 +63,13 @@ def _line(item: Item, folder: Path) -> dict[str, Any]:
     line, key, pictures = item
     source, *further = (_write(picture, key, folder) for picture in pictures)
     texts = line.model_dump(include={"instruction", "requirement", "task"})
+    names = PreferenceLine.stored if isinstance(line, VoteLine) else line.stored  # both: the better edit is the first
+    end = len(further) - len(names)
+    edits, further = dict(zip(names, further[end:], strict=True)), further[:end]
     mask = (
         {} if line.mask is None else {"mask": further.pop() if isinstance(line.mask, str) else line.mask.model_dump()}
     )
-    return {"source": source, **texts, "key": key} | ({"references": further} if further else {}) | mask
+    return {"source": source, **edits, **texts, "key": key} | ({"references": further} if further else {}) | mask
 
 
 def _write(picture: Picture, key: str, folder: Path) -> str:

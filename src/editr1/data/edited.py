@@ -39,6 +39,10 @@ class PairLine(ItemLine):
     target: str = Field(min_length=1)
 
 
+EDITED: tuple[type[ItemLine], ...] = (PreferenceLine, PairLine)
+"""The forms of a `data.jsonl` with stored edits."""
+
+
 class VoteLine(ItemLine):
     """One line of a file of votes, as of `editr1 judge arena`; further keys are passed over."""
 

@@ -34,6 +34,8 @@ LONGEST = 2**20
 """Bytes of a text at most."""
 LARGEST = 2**30
 """Bytes of a picture at most."""
+LOOKED_AT = 100
+"""Files that show which pictures items have."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,16 @@ class ShardDataset(RowsDataset):
     def _rows(self, file: Path) -> Iterator[Row]:
         for name, members in itertools.groupby(_members(file), lambda member: _split(member.name)[0]):
             yield _row(f"{file}: {name}", name, {_split(member.name)[1]: member for member in members}, self._kind)
+
+
+def pictures_named(file: Path) -> set[str]:
+    """What the first files of a shard are pictures of, such as "reference1" or "chosen", if their names say it.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    endings = (_split(member.name)[1] for member in itertools.islice(_members(file), LOOKED_AT))
+    return {match["name"].lower() for ending in endings if (match := PICTURE.fullmatch(ending)) and match["name"]}
 
 
 def _split(name: str) -> tuple[str, str]:

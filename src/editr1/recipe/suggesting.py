@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from editr1.data.forms import kind_of
 from editr1.data.hashes import sha256_of
 from editr1.data.pictures import shrink
 from editr1.data.samples import ItemLine, JsonlDataset
@@ -58,7 +59,7 @@ def open_gaps(folder: Path, out: Path) -> Gaps:
     """The gaps of the dataset in a folder; a UserError if `out` is there already, or there are none."""
     if out.exists():
         raise UserError(f"--out {out}: it is there already, and nothing is overwritten; choose another file")
-    items = JsonlDataset(folder)
+    items = JsonlDataset(folder, kind=kind_of(folder))
     missing = [index for index, line in enumerate(items.lines) if _lacks(line)]
     if not missing:
         raise UserError(f"{items.file}: every item has a requirement and a task; nothing is to be filled in")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from editr1.data.checking.check import Counts
+from editr1.data.forms import kind_of
 from editr1.data.lines import Fault, read_lines
 from editr1.data.pictures import read_picture
 from editr1.data.samples import ItemLine, file_of, key_of, locate
@@ -23,12 +25,16 @@ TASKS = 20
 
 @dataclass(frozen=True)
 class Card:
-    """An item as the page shows it: its pictures are data URLs, `faults` tells of those that cannot be shown."""
+    """An item as the page shows it: its pictures are data URLs, `faults` tells of those that cannot be shown.
+
+    The source, with stored edits beside it, is in `pictures`; each has words below it.
+    """
 
     number: int
     key: str
     line: ItemLine
     pictures: list[tuple[str, str]]
+    references: list[tuple[str, str]]
     faults: list[str]
 
 
@@ -60,7 +66,7 @@ def write_preview(folder: Path, out: Path, limit: int, root: Path | None = None)
 
 def choose_lines(folder: Path, limit: int) -> tuple[list[tuple[int, ItemLine]], Counts, Counter[str]]:
     """A random choice of the items by line, the counts of all, and the faults of lines by kind, in one pass."""
-    file, kind = file_of(folder)
+    file, kind = file_of(folder, kind_of(folder))
     rng, counts, wrong = random.Random(0), Counts(), Counter[str]()
     chosen: list[tuple[int, ItemLine]] = []
     for number, line in read_lines(file, kind, "the dataset"):
@@ -79,13 +85,21 @@ def choose_lines(folder: Path, limit: int) -> tuple[list[tuple[int, ItemLine]], 
 
 def card(folder: Path, number: int, line: ItemLine, root: Path | None) -> Card:
     """The card of an item."""
-    pictures, faults = list[tuple[str, str]](), list[str]()
-    for place, name in enumerate([line.source, *line.references[:REFERENCES]]):
-        path = locate(folder, name, number, root)
-        if isinstance(path, Fault):
-            faults.append(path.message)
-            continue
-        with collect(faults):
-            image = read_picture(path, f"the picture {name[:200]!r} cannot be read")
-            pictures.append((f"reference {place}" if place else f"{image.width} × {image.height}", small_url(image)))
-    return Card(number, key_of(number, line), line, pictures, faults)
+    faults = list[str]()
+
+    def shown(names: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Words and URL of each picture that can be read, by words; the size is in place of none."""
+        pictures = list[tuple[str, str]]()
+        for words, name in names.items():
+            path = locate(folder, name, number, root)
+            if isinstance(path, Fault):
+                faults.append(path.message)
+                continue
+            with collect(faults):
+                image = read_picture(path, f"the picture {name[:200]!r} cannot be read")
+                pictures.append((words or f"{image.width} × {image.height}", small_url(image)))
+        return pictures
+
+    pictures = shown({"": line.source, **dict(zip(line.stored, line.edits, strict=True))})
+    references = shown({f"reference {place}": name for place, name in enumerate(line.references[:REFERENCES], start=1)})
+    return Card(number, key_of(number, line), line, pictures, references, faults)

@@ -13,7 +13,8 @@ from editr1.cli.main import app
 from editr1.data.checking.check import DataCheck, heldout_sources
 from editr1.data.samples import JsonlDataset
 from editr1.errors import UserError
-from tests.data.checking.planted import GOOD, export_toy, picture, plant, write_lines
+from tests.data.checking.planted import GOOD, export_toy, no_picture, picture, plant, write_lines
+from tests.training.stored import write_preferences
 
 
 def test_25_planted_faults_are_found_at_their_lines_and_nothing_else(tmp_path: Path) -> None:
@@ -49,6 +50,20 @@ def test_what_the_check_refuses_training_refuses_in_the_same_words(tmp_path: Pat
     repeated = [fault for fault in faults if "has the key" in fault]  # there, the key is named
     assert len(repeated) == 1 and {*faults} - {*repeated} <= told
     assert len(faults) == 18  # all but those of the pictures' content and of comparison
+
+
+def test_stored_edits_are_looked_at_and_two_votes_on_one_source_are_no_duplicate(tmp_path: Path) -> None:
+    folder = write_preferences(tmp_path / "votes")
+    lines = [json.loads(line) for line in (folder / "data.jsonl").read_text().splitlines()]
+    again = {**lines[0], "chosen": "1-chosen.png", "key": "another vote"}
+    write_lines(folder, [*lines, again, {**lines[4], "key": "once more"}])
+    (folder / "2-rejected.png").unlink()
+    no_picture(folder / "3-chosen.png")
+    found = [(fault.line, fault.kind) for fault in DataCheck(folder).run()]
+    assert found == [(3, "missing"), (4, "broken"), (7, "duplicate")]
+    (folder / "data.jsonl").write_text(json.dumps({**lines[0], "target": "0-chosen.png"}) + "\n")
+    said = CliRunner().invoke(app, ["data", "check", str(folder)])
+    assert said.exit_code == 2 and "leave one kind out" in said.output
 
 
 def test_a_held_out_picture_is_found_under_another_name(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from editr1.data.checking.scripts import script_of
+from editr1.data.forms import kind_of
 from editr1.data.hashes import sha256_of
 from editr1.data.lines import Fault, read_lines
 from editr1.data.masks import open_mask
@@ -136,7 +137,7 @@ class DataCheck:
         long_texts: LongTexts | None = None,
         heldout: Mapping[str, str] | None = None,
     ) -> None:
-        self.file, self._kind = file_of(folder)
+        self.file, self._kind = file_of(folder, kind_of(folder))
         self._folder, self._root, self._long_texts = folder.resolve(), root, long_texts
         self._heldout, self.counts = heldout or {}, Counts()
         self._keys, self._items = Repeats(), Repeats()
@@ -184,7 +185,7 @@ class DataCheck:
 
     def _pictures(self, number: int, line: ItemLine) -> Iterator[Fault]:
         """Faults of the pictures of a line; remembers the line by their content."""
-        seen = [self._look(name) for name in (line.source, *line.references)]
+        seen = [self._look(name) for name in (line.source, *line.references, *line.edits)]
         for kind, words in (fault for _, fault in seen if fault is not None):
             yield Fault(number, kind, words)
         hashes = [value for value, _ in seen if value is not None]

@@ -20,7 +20,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLVisionA
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
-WIDTH, VISION_WIDTH = 160, 96  # channels of the language model and of the vision model
+WIDTH, VISION_WIDTH = 160, 96  # channels of the language model and of the vision model, if a size says no other
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
@@ -63,11 +63,13 @@ class VLSize:
     Pictures of 4x4 tokens need a small `theta` and few turns for time, or the model cannot tell a token's place.
 
     Attributes:
-        layers: Layers of the language model; they are `WIDTH` wide.
+        layers: Layers of the language model.
         patch: Side of a patch of a picture, pixels; a token is 2x2 of them.
-        vision_layers: Layers of the vision model; they are `VISION_WIDTH` wide.
+        vision_layers: Layers of the vision model.
         theta: Base of the rotary positions.
         sections: Their turns for time, height and width.
+        width: Channels of the language model, a multiple of 32: its heads have 32.
+        vision_width: Channels of the vision model, a multiple of 32 too.
     """
 
     layers: int
@@ -75,17 +77,19 @@ class VLSize:
     vision_layers: int
     theta: float
     sections: tuple[int, int, int]
+    width: int = WIDTH
+    vision_width: int = VISION_WIDTH
 
 
 def init_qwen_vl(tokenizer: Qwen2Tokenizer, size: VLSize) -> Qwen2_5_VLForConditionalGeneration:
     """An untrained Qwen2.5-VL; word embeddings tied."""
     text = {
         "vocab_size": len(tokenizer),
-        "hidden_size": WIDTH,
-        "intermediate_size": 2 * WIDTH,
+        "hidden_size": size.width,
+        "intermediate_size": 2 * size.width,
         "num_hidden_layers": size.layers,
-        "num_attention_heads": WIDTH // 32,
-        "num_key_value_heads": WIDTH // 32,
+        "num_attention_heads": size.width // 32,
+        "num_key_value_heads": size.width // 32,
         "rope_parameters": {"rope_type": "default", "rope_theta": size.theta, "mrope_section": [*size.sections]},
         "bos_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
@@ -95,11 +99,11 @@ def init_qwen_vl(tokenizer: Qwen2Tokenizer, size: VLSize) -> Qwen2_5_VLForCondit
     }
     vision = {
         "depth": size.vision_layers,
-        "hidden_size": VISION_WIDTH,
-        "intermediate_size": 2 * VISION_WIDTH,
-        "num_heads": VISION_WIDTH // 32,
+        "hidden_size": size.vision_width,
+        "intermediate_size": 2 * size.vision_width,
+        "num_heads": size.vision_width // 32,
         "patch_size": size.patch,
-        "out_hidden_size": WIDTH,
+        "out_hidden_size": size.width,
         "fullatt_block_indexes": list(range(size.vision_layers)),
     }
     names = {"vision_start": "vision_start", "vision_end": "vision_end", "image": "image_pad", "video": "video_pad"}

@@ -278,10 +278,10 @@ def looking_loss(
     return {"loss": words, "look": words}
 
 
-def init_judge() -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor]:
+def init_judge(size: VLSize = JUDGE) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2VLProcessor]:
     """The untrained judge and its processor."""
     tokenizer = load_tokenizer()
-    return init_qwen_vl(tokenizer, JUDGE), make_processor(tokenizer, PATCH)
+    return init_qwen_vl(tokenizer, size), make_processor(tokenizer, size.patch)
 
 
 def train_judge(
@@ -294,14 +294,16 @@ def train_judge(
     alone: int,
     samples: Path,
     batch: int,
+    size: VLSize = JUDGE,
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Train (or go on training) the judge and save it at `out`/judge.
 
     The first `look` steps describe single pictures; up to step `alone` all edits are synthetic; after that the
-    share `SAMPLED` of each batch comes from `samples`.
+    share `SAMPLED` of each batch comes from `samples`. Another `size` has the layers and the patch of `JUDGE` too,
+    since its middle layers are what is taught; it may be narrower.
     """
     torch.manual_seed(seed)
-    model, processor = init_judge()
+    model, processor = init_judge(size)
     use_equal_pictures(model)
     chat, heads = Chat(processor), PatchHeads(model.config.text_config.hidden_size)
     tokens = torch.tensor(processor.tokenizer.convert_tokens_to_ids([*DIGITS, "no", "yes"]))

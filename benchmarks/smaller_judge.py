@@ -44,7 +44,7 @@ RESULT = Path(__file__).parent / "smaller_judge.json"
 OUT = Path("runs/smaller_judge")
 SMALLER = replace(JUDGE, width=64, vision_width=64)
 STEPS, LOOK, ALONE, BATCH = 1500, 150, 700, 24
-SAMPLE_ITEMS, PAIRS, GROUPS = 180, 600, 108
+SAMPLE_ITEMS, PAIRS, GROUPS = 180, 600, 54
 
 
 def make(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""benchmarks/stale.py: its figures against hand-made ones, and one run in small."""
+"""benchmarks/stale.py: its table in the docs, its figures against hand-made ones, and one run in small."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from editr1.files import read_lines
 from editr1.judges.open import open_judge, parse_judge
 from tests.benchmarks.scripts import script
+from tests.documents import read
 
 SMALL = ("rollout.groups_per_step=2", "rollout.group_size=3", "rollout.steps=2", "algorithm.filter=off")
 
@@ -22,6 +23,14 @@ def stale() -> Iterator[ModuleType]:
     """The script, imported as `python benchmarks/stale.py` does."""
     with script("stale") as module:
         yield module
+
+
+def test_the_table_of_the_docs_is_that_of_the_results(stale: ModuleType) -> None:
+    found, text = json.loads(stale.RESULT.read_text(encoding="utf-8")), read("docs/offline.md")
+    assert stale.table(found) in text
+    about = text[text.index("### What stale groups cost") : text.index(stale.table(found))]
+    for words in ("after {steps} steps", "on {items} held-out items", "(seeds: {seeds})"):
+        assert words.format(**found) in about
 
 
 def test_gains_and_what_remains_of_a_step_are_compared_with_the_online_run_of_the_same_seed(

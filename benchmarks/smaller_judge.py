@@ -3,7 +3,8 @@
     python benchmarks/smaller_judge.py [--out runs/smaller_judge]
 
 It is made by the shipped judge's own training, narrower and shorter: both transformers have 64 channels instead of 160
-and 96, and there are 1500 steps of 24 edits instead of 6000 of 48. It learns from synthetic edits, then also from edits
+and 96, and training stops after 1200 steps of 24 edits, while the learning rate still falls, instead of after 6000 of
+48. It learns from synthetic edits, then also from edits
 of the shipped editor, but not from those of an editor that was trained on its scores. OUT/judge is a Qwen2.5-VL like
 any other and takes the settings of the toy preset's judge.
 
@@ -43,8 +44,8 @@ from editr1.toy_models.verify import SEED, SPREAD, MeasuredGroup, correlation, m
 RESULT = Path(__file__).parent / "smaller_judge.json"
 OUT = Path("runs/smaller_judge")
 SMALLER = replace(JUDGE, width=64, vision_width=64)
-STEPS, LOOK, ALONE, BATCH = 1500, 150, 700, 24
-SAMPLE_ITEMS, PAIRS, GROUPS = 180, 600, 54
+STEPS, STOP, LOOK, ALONE, BATCH = 1500, 1200, 150, 700, 24
+SAMPLE_ITEMS, PAIRS, GROUPS = 180, 600, 36
 
 
 def make(out: Path) -> None:
@@ -61,6 +62,7 @@ def make(out: Path) -> None:
         samples=out / "samples",
         batch=BATCH,
         size=SMALLER,
+        stop=STOP,
     )
 
 

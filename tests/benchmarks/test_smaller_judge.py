@@ -29,7 +29,7 @@ def smaller() -> Iterator[ModuleType]:
 def test_a_judge_of_few_steps_is_smaller_and_answers_with_the_settings_of_the_toy_preset(
     smaller: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"STEPS": 3, "LOOK": 1, "ALONE": 2, "BATCH": 6, "SAMPLE_ITEMS": 2}.items():
+    for name, value in {"STEPS": 4, "STOP": 3, "LOOK": 1, "ALONE": 2, "BATCH": 6, "SAMPLE_ITEMS": 2}.items():
         monkeypatch.setattr(smaller, name, value)
     monkeypatch.setattr(torch.optim, "Muon", partial(torch.optim.Muon, ns_steps=1))
     smaller.make(tmp_path)

@@ -68,11 +68,11 @@ class Fit:
         out.mkdir(parents=True, exist_ok=True)
         self._resume()
 
-    def run(self, loss: Callable[[int], dict[str, Tensor]]) -> None:
-        """Train until `steps` are done, then put the averaged weights into the modules."""
-        started, count = time.monotonic(), 0
+    def run(self, loss: Callable[[int], dict[str, Tensor]], stop: int | None = None) -> None:
+        """Train until `steps`, or `stop` of them, are done, then put the averaged weights into the modules."""
+        started, count, last = time.monotonic(), 0, self.steps if stop is None else stop
         sums: dict[str, float] = {}
-        while self.step < self.steps:
+        while self.step < last:
             self._set_rates()
             parts = loss(self.step)
             parts["loss"].backward()

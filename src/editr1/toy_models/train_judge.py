@@ -295,12 +295,13 @@ def train_judge(
     samples: Path,
     batch: int,
     size: VLSize = JUDGE,
+    stop: int | None = None,
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Train (or go on training) the judge and save it at `out`/judge.
 
     The first `look` steps describe single pictures; up to step `alone` all edits are synthetic; after that the
     share `SAMPLED` of each batch comes from `samples`. Another `size` has the layers and the patch of `JUDGE` too,
-    since its middle layers are what is taught; it may be narrower.
+    since its middle layers are what is taught; it may be narrower. A `stop` ends training before the last of `steps`.
     """
     torch.manual_seed(seed)
     model, processor = init_judge(size)
@@ -324,7 +325,7 @@ def train_judge(
         with torch.autocast("cpu", torch.bfloat16):
             return judge_loss(model, heads, collate(examples, processor), tokens)
 
-    fit.run(loss)
+    fit.run(loss, stop)
     model.to(torch.bfloat16).save_pretrained(out / "judge")
     processor.save_pretrained(out / "judge")
     return model

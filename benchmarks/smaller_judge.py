@@ -4,9 +4,8 @@
 
 It is made by the shipped judge's own training, narrower and shorter: both transformers have 64 channels instead of 160
 and 96, and training stops after 1200 steps of 24 edits, while the learning rate still falls, instead of after 6000 of
-48. It learns from synthetic edits, then also from edits
-of the shipped editor, but not from those of an editor that was trained on its scores. OUT/judge is a Qwen2.5-VL like
-any other and takes the settings of the toy preset's judge.
+48. It learns from synthetic edits, then also from edits of the shipped editor, but not from those of an editor that was
+trained on its scores. OUT/judge is a Qwen2.5-VL like any other and takes the settings of the toy preset's judge.
 
 Writes benchmarks/smaller_judge.json: both judges beside the oracle on held-out items, which are the pairs of `editr1
 judge agree toy` and groups of the shipped editor's edits. A run that was stopped goes on by the same command; to make

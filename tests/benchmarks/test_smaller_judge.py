@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from editr1.toy.assets import toy_path
 from editr1.toy.world import ToyDataset
 from editr1.toy_models.verify import MeasuredGroup
 from tests.benchmarks.scripts import BENCHMARKS, script
+from tests.documents import read
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,29 @@ def test_orders_are_compared_group_by_group_and_groups_without_an_order_left_out
     assert found["shipped"] == {"mean": pytest.approx(1), "ci95": pytest.approx([1, 1])}
     assert found["smaller"]["mean"] == pytest.approx(0)
     assert found["difference"] == {"mean": pytest.approx(-1), "ci95": pytest.approx([-2, 0])}
+
+
+def cells(figures: dict[str, Any], name: str) -> str:
+    """The line of a judge in the table of the docs."""
+    pairs, order = figures["pairs"][name], figures["within_groups"][name]
+    right = "{:.1f} | {:.1f}-{:.1f}".format(*(100 * value for value in (pairs["accuracy"], *pairs["ci95"])))
+    within = "{:.2f} | {:.2f}-{:.2f}".format(order["mean"], *order["ci95"])
+    return f"| {name} | {figures['parameters'][name] / 1e6:.2f} | {right} | {within} |"
+
+
+def test_the_committed_judge_is_worse_than_the_shipped_one_and_the_docs_say_how_much(smaller: ModuleType) -> None:
+    figures, page = json.loads(smaller.RESULT.read_text(encoding="utf-8")), read("docs/judges.md")
+    assert figures["within_groups"]["difference"]["ci95"][1] < 0
+    assert figures["pairs"]["smaller"]["ci95"][1] < figures["pairs"]["shipped"]["ci95"][0]
+    for name in ("shipped", "smaller"):
+        assert cells(figures, name) in page.splitlines()
+    groups = figures["within_groups"]
+    behind = sorted(-value for value in groups["difference"]["ci95"])
+    low, high = groups["smaller"]["ci95"]
+    assert low < 0 < high  # as the docs say: no order is shown
+    text = page[page.index("## A smaller toy judge") :]
+    assert f"correlation of {groups['groups']} items" in text and f"the {figures['pairs']['pairs']} pairs" in text
+    assert "{:.2f} [{:.2f}, {:.2f}] behind".format(-groups["difference"]["mean"], *behind) in text
 
 
 def test_the_grid_takes_the_judge_from_the_folder_that_the_script_fills_by_default(smaller: ModuleType) -> None:

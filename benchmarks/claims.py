@@ -4,11 +4,11 @@
     editr1 ablate benchmarks/grids/NAME.yaml --out OUT
     python benchmarks/claims.py add NAME OUT
 
-"take" lays the measurements of runs that are kept (kept_runs.py) in OUT; without it, all runs are trained. "add" copies
-OUT/ablation.json to benchmarks/ablations/NAME.json, with command, date, commit, machine and versions, keeps the
-measurements of the runs, and writes the page again. `claims.yaml` holds what others have claimed and which difference
-of which grid speaks for it; whether the toy agrees is computed: the claimed sign, an interval without 0, at equal time
-if steps were timed, else at equal steps.
+"take" lays the measurements of runs that are kept (kept_runs.py) in OUT; without it, all runs are trained. "keep" keeps
+those in OUT, also of a grid that is not finished. "add" does so too, copies OUT/ablation.json to
+benchmarks/ablations/NAME.json, with command, date, commit, machine and versions, and writes the page again.
+`claims.yaml` holds what others have claimed and which difference of which grid speaks for it; whether the toy agrees is
+computed: the claimed sign, an interval without 0, at equal time if steps were timed, else at equal steps.
 """
 
 from __future__ import annotations
@@ -81,12 +81,17 @@ def add(name: str, out: Path, folder: Path = ABLATIONS) -> Path:
     if found["grid"]["title"] != grid.title:
         raise UserError(f"{path} holds {found['grid']['title']!r}, not {grid.title!r}; give its own NAME")
     made = results.origin(f"editr1 ablate benchmarks/grids/{name}.yaml --out {out.name}")
-    by = {key: made[key] for key in ("commit", "date", "machine")}
-    ran = grid.model_copy(update={"seeds": found["grid"]["seeds"]})
-    made["runs"] = kept_runs.keep(ran, out, by, folder / kept_runs.KEPT.name)
+    made["runs"] = keep(grid.model_copy(update={"seeds": found["grid"]["seeds"]}), out, folder)
     place = folder / f"{name}.json"
     write_file(place, json.dumps({**found, "made": made}, indent=1).encode() + b"\n")
     return place
+
+
+def keep(grid: Grid, out: Path, folder: Path = ABLATIONS) -> list[dict[str, Any]]:
+    """Keep the measurements of a grid's runs; returns when, at which commit and on which machine they were kept."""
+    origin = results.origin("")
+    by = {key: origin[key] for key in ("commit", "date", "machine")}
+    return kept_runs.keep(grid, out, by, folder / kept_runs.KEPT.name)
 
 
 def take(name: str, out: Path, folder: Path = ABLATIONS) -> int:
@@ -247,10 +252,13 @@ def main() -> int:
         case ["take", name, out]:
             print(f"{take(name, Path(out))} files of measurements laid in {out}")
             return 0
+        case ["keep", name, out]:
+            print(f"{sum(by['runs'] for by in keep(grid_of(name), Path(out)))} runs are kept")
+            return 0
         case ["add", name, out]:
             print(add(name, Path(out)))
         case _:
-            raise UserError("usage: python benchmarks/claims.py [take NAME OUT | add NAME OUT]")
+            raise UserError("usage: python benchmarks/claims.py [take NAME OUT | keep NAME OUT | add NAME OUT]")
     write()
     print(PAGE)
     return 0

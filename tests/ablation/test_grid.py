@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from editr1.ablation.grid import config_of, read_grid
 from editr1.errors import UserError
+from editr1.training.checkpoint import fixed_settings
 
 GRIDS = Path(__file__).parents[2] / "benchmarks" / "grids"
 GOOD = "{title: A, base: toy, variants: {usual: [], other: [algorithm.kl=0]}, steps: 4}"
@@ -24,6 +26,8 @@ def test_every_shipped_grid_has_settings_that_hold(path: Path, tmp_path: Path) -
     grid = read_grid(path)
     configs = [config_of(grid, variant, 0, tmp_path) for variant in grid.variants]
     assert len({config.model_dump_json() for config in configs}) == len(configs)
+    pinned = {json.dumps(fixed_settings(config)) for config in configs}
+    assert len(pinned) == len(configs)  # else the runs of one variant could be taken for those of another
 
 
 def test_a_variant_is_the_base_with_its_settings_and_a_seed_and_folder_of_its_own(tmp_path: Path) -> None:

@@ -263,3 +263,16 @@ def test_a_run_of_an_earlier_version_whose_rewards_hold_the_nulls_of_other_kinds
         del reward["optional"], reward["weight_by_task"]  # which are newer
     tree["rewards"] = {name: {**nulls, **reward} for name, reward in tree["rewards"].items()}
     assert checkpoint.changed_settings(tree, config) == "" and Config.model_validate(tree) == config
+
+
+def test_the_settings_that_pin_what_was_measured_tell_algorithms_and_kinds_of_rewards_apart() -> None:
+    usual, other = load_config("toy"), load_config("toy", ["algorithm.name=crd"])
+    assert "algorithm.name" not in checkpoint.fixed_settings(usual)
+    assert checkpoint.fixed_settings(other) == {**checkpoint.fixed_settings(usual), "algorithm.name": "crd"}
+    kept = load_config("toy", ["rewards.extra={kind: preservation}"])
+    assert checkpoint.fixed_settings(kept) == {
+        **checkpoint.fixed_settings(usual),
+        "rewards.extra.kind": "preservation",
+    }
+    optional = load_config("toy", ["rewards.extra={kind: preservation, optional: true}"])
+    assert checkpoint.fixed_settings(optional) == checkpoint.fixed_settings(kept)

@@ -281,9 +281,19 @@ def changed_settings(before: dict[str, Any], config: Config) -> str:
 
 
 def fixed_settings(config: Config) -> dict[str, Any]:
-    """The settings that may not change when a run is continued, by dotted key, without those with their default."""
-    tree = _trained_on(config.model_dump(mode="json", exclude_defaults=True))
-    return {key: value for key, value in _leaves(tree) if not _is_free(key)}
+    """The settings that may not change when a run is continued, by dotted key, without those with their default.
+
+    An algorithm other than the default one and the kind of a reward are there too, though each is the default of its
+    own class.
+    """
+    every, own = (
+        dict(_leaves(_trained_on(config.model_dump(mode="json", exclude_defaults=without))))
+        for without in (False, True)
+    )
+    kinds = {key for key in every if key.startswith("rewards.") and key.endswith(".kind")}
+    if config.algorithm.name != Config.model_fields["algorithm"].default.name:
+        kinds.add("algorithm.name")
+    return {key: value for key, value in every.items() if (key in own or key in kinds) and not _is_free(key)}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> dict[str, Tensor]:

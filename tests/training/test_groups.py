@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -19,6 +21,7 @@ from editr1.files import read_lines
 from editr1.judges.base import Unasked
 from editr1.training.groups import GroupDataset
 from editr1.training.interrupts import Interrupts
+from editr1.training.keeping import GroupFolder
 from editr1.training.log import Stopwatch
 from editr1.training.trainer import Trainer
 from tests.training.runs import Make, assert_same_run
@@ -165,3 +168,13 @@ def test_groups_that_do_not_fit_are_refused_in_one_line(make: Make, again: Any, 
 def test_what_makes_no_sense_on_groups_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         stored_settings(data={"kind": "groups", "path": "x"}, **{"algorithm": {"name": "nft"}, **changes})
+
+
+def test_ranks_that_share_a_group_may_write_its_source_at_one_time(tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (64, 64), (shade, 0, 0)) for shade in range(40)]
+    ranks = [GroupFolder(tmp_path, None) for _ in range(8)]
+    with ThreadPoolExecutor(len(ranks)) as pool:
+        names = [{*pool.map(lambda rank, each=picture: rank.picture(each), ranks)} for picture in pictures]
+    assert [len(each) for each in names] == [1] * 40
+    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == set().union(*names)

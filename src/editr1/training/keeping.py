@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import uuid
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
@@ -49,8 +50,8 @@ class GroupFolder:
             instruction=sample.instruction,
             requirement=sample.requirement,
             task=sample.task,
-            source=self._picture(sample.source),
-            references=[self._picture(each) for each in sample.references],
+            source=self.picture(sample.source),
+            references=[self.picture(each) for each in sample.references],
             rewards=_as_json(group.rewards),
             reasons=group.reasons,
             parts={name: _as_json(values) for name, values in group.parts.items()},
@@ -62,11 +63,14 @@ class GroupFolder:
         name = f"step_{step:06d}-{group.index:03d}-{group.first:03d}.safetensors"
         write_file(self.folder / name, save(tensors, metadata={"group": facts.model_dump_json()}))
 
-    def _picture(self, picture: Image) -> str:
+    def picture(self, picture: Image) -> str:
+        """Write a source or reference, unless it is there; its path in the folder."""
         content = png(picture)
         name = f"{PICTURES}/{hashlib.sha256(content).hexdigest()[:32]}.png"
         if not (self.folder / name).exists():
-            write_file(self.folder / name, content)
+            own = self.folder / f"{name}.{uuid.uuid4().hex}"  # ranks that share a group write its source at one time
+            write_file(own, content)
+            own.replace(self.folder / name)
         return name
 
 

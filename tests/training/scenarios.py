@@ -17,6 +17,7 @@ from PIL import Image
 from editr1.config.formula import parse_formula
 from editr1.config.settings import Config
 from editr1.data.samples import EditSample
+from editr1.editors import sharding
 from editr1.editors.context import open_context, share_tokens
 from editr1.editors.open import apply_memory, open_editor
 from editr1.judges.base import Judge, JudgeRequest, Score
@@ -26,7 +27,7 @@ from editr1.training.preserving import watch_outside
 from editr1.training.process_end import run_and_exit
 from editr1.training.trainer import Trainer
 from tests.training.runs import Colours, RedJudge, assert_same_run, redness, settings
-from tests.training.stored import Edited, stored_settings
+from tests.training.stored import Edited, stored_settings, write_groups
 
 FIRST = 0  # the item of the first group of the first step, for seed 0 and two groups
 STEPS = 3
@@ -219,20 +220,36 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "preferences": {"settings": stored_settings(optim__micro_batch=4, **THREE), "dataset": Edited(2)},
     "groups are saved": {"rollout__save_groups": True, "judge": half_red, "failures__steps": 99},
     "pairs": {"settings": stored_settings("pairs", **THREE), "dataset": Edited(1)},
+    "pairs, all weights": {
+        "settings": stored_settings("pairs", adapter__mode="full", optim__lr=3e-4, **THREE),
+        "dataset": Edited(1),
+    },
+    "groups": {
+        "settings": stored_settings(
+            "groups",
+            **{**THREE, "rollout": {**THREE["rollout"], "group_size": 3}},
+            algorithm={"name": "nft", "filter": "off", "timesteps_per_image": 2, "old_rate": 0.3, "kl": 0.1},
+            failures__steps=99,
+        ),
+        "dataset": write_groups,
+    },
     "rows left out": {**THRIFTY, "judge": half_red, "failures__steps": 99},
 }
 
 
-def trainer_of(name: str, out: Path, editor: Path, world: World = ALONE) -> Trainer:
-    """The trainer of a scenario."""
+def trainer_of(name: str, out: Path, editor: Path, world: World = ALONE, shard: int = 1) -> Trainer:
+    """The trainer of a scenario; its editor's weights are spread over `shard` ranks."""
     changes = dict(SCENARIOS[name])
     judge, dataset = changes.pop("judge", None) or RedJudge(), changes.pop("dataset", None) or Colours()
+    dataset = dataset(out.parent / f"{name} of rank {world.rank}") if callable(dataset) else dataset
     if changes.get("memory__cache"):
         changes["memory__cache"] = out.parent / "cache"
     sizes = {"rollout__group_size": 5, "rollout__groups_per_step": 3, "optim__lr": 3e-4, "optim__micro_batch": 4}
     stored = changes.pop("settings", None)
     config: Config = stored or settings(**{**sizes, "steps": STEPS, "save_every": STEPS, **changes})
-    opened = open_editor(editor, pixels=config.editor.pixels, dtype=getattr(torch, config.editor.dtype))
+    spread = sharding.open_mesh(world.size, shard, "cpu")
+    dtype = getattr(torch, config.editor.dtype)
+    opened = open_editor(editor, pixels=config.editor.pixels, dtype=dtype, mesh=spread, meet=world.meet)
     apply_memory(opened, config.memory)
     if (mesh := open_context(world.size, world.context, "cpu")) is not None:
         share_tokens(opened, mesh)
@@ -250,12 +267,15 @@ def assert_goes_on_exactly(name: str, folder: Path, editor: Path) -> None:
 
 def main() -> None:
     options = dict(word[2:].split("=") for word in sys.argv[1:] if word.startswith("--"))
-    until, context = int(options.get("until", STEPS)), int(options.get("context", 1))
+    until, context, shard = (int(options.get(*each)) for each in (("until", STEPS), ("context", 1), ("shard", 1)))
     folder, editor, *names = [word for word in sys.argv[1:] if not word.startswith("--")]
+    sharding.LARGE = 0  # where weights are spread, those of the tiny text encoder are too
     with open_world(60) as world:
         for name in names:
             own = replace(world, context=context)
-            trainer_of(name, Path(folder) / name, Path(editor), own).train(until=until)
+            trainer = trainer_of(name, Path(folder) / name, Path(editor), own, shard)
+            assert trainer.editor.is_sharded == (shard > 1)
+            trainer.train(until=until)
 
 
 if __name__ == "__main__":

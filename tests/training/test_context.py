@@ -21,7 +21,7 @@ from tests.ranks import torchrun
 from tests.training.scenarios import trainer_of
 from tests.training.test_ranks import SAME, weights
 
-FAST = (2, ("lora", "some dropped", "references"))
+FAST = (2, ("lora", "some dropped", "references", "preferences", "pairs", "groups"))
 SLOW = (2, ("full", "awm", "some unscored", "a judge that compares", "a remote judge", "cache", "checkpointing"))
 TWO_PAIRS = (4, ("lora", "one group", "some dropped", "all dropped"))
 

@@ -211,7 +211,7 @@ def plot_gains(axes: Axes, ablation: Entry) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set(title=ablation["grid"]["title"], xlabel=f"gain on held-out items after {place_of(ablation)}")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
 
 
 def plot_parting(axes: Axes, ablation: Entry) -> None:

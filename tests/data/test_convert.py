@@ -55,6 +55,24 @@ def test_stored_edits_stay_with_their_items(form: str, kind: type[ItemLine], tmp
     assert [after[index].mask is None for index in range(12)] == [index not in (2, 3) for index in range(12)]
 
 
+def test_items_that_were_made_from_one_picture_are_still_held_out_together(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name, shade in {"a": 10, "b": 20, "a1": 30, "a2": 40, "gone1": 50, "gone2": 60}.items():
+        (folder / f"{name}.png").write_bytes(png(Image.new("RGB", (32, 32), (shade, 0, 0))))
+    origins = {"a": None, "a1": "a.png", "a2": "./a.png", "b": None, "gone1": "gone.png", "gone2": "gone.png"}
+    lines = [
+        {"source": f"{name}.png", "instruction": "Edit it."} | ({"origin": origin} if origin else {})
+        for name, origin in origins.items()
+    ]
+    (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    app(["data", "convert", str(folder), "--out", str(out)], standalone_mode=False)
+    for place in (folder, out):
+        first, second, third, other, gone, too = JsonlDataset(place).sources
+        assert first == second == third != other != gone == too
+    assert len([*out.glob("pictures/*/*")]) == 6
+
+
 def test_votes_of_the_arena_become_preferences_without_ties(tmp_path: Path) -> None:
     folder = write_preferences(tmp_path / "arena", 3)
     (folder / "data.jsonl").unlink()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from editr1.data.edited import PreferenceLine, VoteLine
-from editr1.data.pictures import Picture, picture_format
+from editr1.data.pictures import Picture, PictureError, picture_format
 from editr1.data.samples import Item, StoredDataset
 from editr1.errors import UserError, collect
 
@@ -41,7 +41,8 @@ def convert(dataset: StoredDataset, out: Path, faults: list[str], on_item: Calla
         with (part / "data.jsonl").open("w", encoding="utf-8") as lines:
             for item in dataset.items:
                 with collect(faults):
-                    lines.write(json.dumps(_line(item, part), ensure_ascii=False) + "\n")
+                    line = _line(item, part) | _origin(item, dataset.folder)
+                    lines.write(json.dumps(line, ensure_ascii=False) + "\n")
                 on_item()
         if not faults:
             part.rename(out)
@@ -72,14 +73,34 @@ def _line(item: Item, folder: Path) -> dict[str, Any]:
     return {"source": source, **edits, **texts, "key": key} | ({"references": further} if further else {}) | mask
 
 
+def _origin(item: Item, folder: Path) -> dict[str, str]:
+    """What the source was made from, if the line says so, by the name that this picture has as a source of other items.
+
+    It need not be there, as nothing reads it; then it keeps its name.
+    """
+    line, key, _ = item
+    if line.origin is None:
+        return {}
+    try:
+        return {"origin": _place(folder / line.origin, key)[0]}
+    except PictureError:
+        return {"origin": line.origin}
+
+
 def _write(picture: Picture, key: str, folder: Path) -> str:
     """Write a picture, and return its path in the folder."""
+    name, content = _place(picture, key)
+    path = folder / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return name
+
+
+def _place(picture: Picture, key: str) -> tuple[str, bytes]:
+    """The path of a picture in a folder, which follows from its content, and its content."""
     kind = picture_format(picture, f"cannot read the picture {picture} of item {key!r}").lower().replace("jpeg", "jpg")
     with picture.open("rb") as file:
         content = file.read()
     name = hashlib.sha256(content).hexdigest()[:32]
-    path = folder / PICTURES / name[:2] / f"{name}.{kind}"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return path.relative_to(folder).as_posix()
+    return f"{PICTURES}/{name[:2]}/{name}.{kind}", content

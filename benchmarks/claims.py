@@ -81,17 +81,11 @@ def add(name: str, out: Path, folder: Path = ABLATIONS) -> Path:
     if found["grid"]["title"] != grid.title:
         raise UserError(f"{path} holds {found['grid']['title']!r}, not {grid.title!r}; give its own NAME")
     made = results.origin(f"editr1 ablate benchmarks/grids/{name}.yaml --out {out.name}")
-    made["runs"] = keep(grid.model_copy(update={"seeds": found["grid"]["seeds"]}), out, folder)
+    ran = grid.model_copy(update={"seeds": found["grid"]["seeds"]})
+    made["runs"] = kept_runs.keep(ran, out, made, folder / kept_runs.KEPT.name)
     place = folder / f"{name}.json"
     write_file(place, json.dumps({**found, "made": made}, indent=1).encode() + b"\n")
     return place
-
-
-def keep(grid: Grid, out: Path, folder: Path = ABLATIONS) -> list[dict[str, Any]]:
-    """Keep the measurements of a grid's runs; returns when, at which commit and on which machine they were kept."""
-    origin = results.origin("")
-    by = {key: origin[key] for key in ("commit", "date", "machine")}
-    return kept_runs.keep(grid, out, by, folder / kept_runs.KEPT.name)
 
 
 def take(name: str, out: Path, folder: Path = ABLATIONS) -> int:
@@ -253,7 +247,8 @@ def main() -> int:
             print(f"{take(name, Path(out))} files of measurements laid in {out}")
             return 0
         case ["keep", name, out]:
-            print(f"{sum(by['runs'] for by in keep(grid_of(name), Path(out)))} runs are kept")
+            makers = kept_runs.keep(grid_of(name), Path(out), results.origin(f"claims.py keep {name}"))
+            print(f"{sum(by['runs'] for by in makers)} runs are kept")
             return 0
         case ["add", name, out]:
             print(add(name, Path(out)))

@@ -37,16 +37,17 @@ def places(grid: Grid, out: Path, folder: Path) -> Iterator[tuple[Path, JsonLine
             yield folder / f"{_key(start.head)}.start.json", start
 
 
-def keep(grid: Grid, out: Path, made: Mapping[str, Any], folder: Path = KEPT) -> list[dict[str, Any]]:
-    """Keep the measurements in OUT that are not kept yet; returns by whom and when the grid's were made, and how many.
+def keep(grid: Grid, out: Path, origin: Mapping[str, Any], folder: Path = KEPT) -> list[dict[str, Any]]:
+    """Keep the measurements in OUT that are not kept yet; returns when and where the grid's were kept, and how many.
 
-    A run that has more measurements than what is kept of it replaces it.
+    A run that has more measurements than what is kept of it replaces it. `origin` is that of `results.origin`.
     """
     makers: Counter[str] = Counter()
+    made = {key: origin[key] for key in ("commit", "date", "machine")}
     for path, lines in dict(places(grid, out, folder)).items():
         kept = _read(path)
         if len(lines.rows) > len(kept["rows"]):
-            kept = {"made": dict(made), "head": lines.head, "rows": [asdict(row) for row in lines.rows]}
+            kept = {"made": made, "head": lines.head, "rows": [asdict(row) for row in lines.rows]}
             write_file(path, json.dumps(kept).encode() + b"\n")
         if kept["rows"] and not path.name.endswith(".start.json"):
             makers[json.dumps(kept["made"])] += 1

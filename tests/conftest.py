@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_editor
-from tests.tiny import PIXELS, build_once, build_tiny_editor
+from tests.tiny import PIXELS, build_once, build_tiny_editor, build_vision_model
 
 # The same examples every time, however busy the machine is; `pytest --hypothesis-profile default` tries new ones.
 settings.register_profile("editr1", derandomize=True, deadline=None)
@@ -48,6 +48,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def tiny_editor_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny random QwenImageEditPlusPipeline."""
     return build_once(tmp_path_factory, "tiny_editor", build_tiny_editor)
+
+
+@pytest.fixture(scope="session")
+def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random DINOv2 with its processor."""
+    return build_once(tmp_path_factory, "dino", build_vision_model)
 
 
 @pytest.fixture

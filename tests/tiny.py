@@ -24,6 +24,9 @@ from diffusers import (
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
+    BitImageProcessor,
+    Dinov2Config,
+    Dinov2Model,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
@@ -179,3 +182,11 @@ def tiny_sample(
     """An item whose source is a smooth random picture; `size` is (width, height)."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return EditSample(key=f"tiny-{seed}", source=Image.fromarray(coarse).resize(size), instruction=instruction)
+
+
+def build_vision_model(folder: Path) -> None:
+    """A DINOv2 of pictures of 32x32, with its processor."""
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    Dinov2Model(Dinov2Config(**size, image_size=32, patch_size=8)).save_pretrained(folder)
+    BitImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False).save_pretrained(folder)

@@ -74,6 +74,13 @@ def refuse_devices(folder: Path, where: str) -> None:
                 raise UserError(f"{where}: {path.relative_to(folder)} in it is no file; delete it")
 
 
+def check_files(folder: Path) -> None:
+    """Refuse a folder that holds no whole model of transformers, as far as it shows without loading it."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"no model in {folder}: give the folder of a model saved with save_pretrained")
+    weight_files(folder)
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The weight files of one model: those of its index of shards, or else all safetensors files.
 

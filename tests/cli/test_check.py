@@ -104,7 +104,8 @@ def test_all_faults_of_a_run_are_told_at_once_one_line_each(run: Path, command: 
     with (data / "data.jsonl").open("a") as file:
         file.write('\n{"source": "green.png", "instrution": "typo"}')
     dead = "judge={endpoints: ['http://127.0.0.1:9/v1'], model: m}"
-    code, out, err = invoke(command, str(run), f"out={run}", "editor.pixels=10", dead, REWARDS)
+    kept = "preservation={features: /nowhere/dino}"
+    code, out, err = invoke(command, str(run), f"out={run}", "editor.pixels=10", dead, REWARDS, kept)
     assert (code, out) == (2, "")
     expected = [
         f"out={run}: {run} is a file; choose a folder",
@@ -117,6 +118,7 @@ def test_all_faults_of_a_run_are_told_at_once_one_line_each(run: Path, command: 
         "rewards.c: no model in /nowhere",
         "rewards.e: no model in /nowhere",
         "rewards.j: judge: no folder at /nowhere/judge",
+        "preservation.features: no model in /nowhere/dino",
         "red.png of item 'line-1'",
     ]
     lines = err.splitlines()

@@ -60,6 +60,14 @@ def test_each_edit_is_measured_by_the_mask_of_its_item_beside_the_round_trip(edi
     assert told["outside/psnr"][0] > told["outside/psnr"][1]
 
 
+def test_a_vision_model_measures_the_likeness_of_each_edit_and_of_the_round_trip(editor: Any, dino: Path) -> None:
+    watch = watch_outside(editor, KeptConfig(masks="data", features=str(dino)))
+    told = watch(group_of(SAMPLE, [SAMPLE.source, worse(60)]))
+    untouched, noisy = told["outside/features"]
+    assert untouched == pytest.approx(1) and noisy < 0.9999  # random weights tell little apart
+    assert len(told["outside/ceiling_features"]) == 2 and told["outside/ceiling_features"][0] < 1
+
+
 def test_an_item_without_mask_is_not_measured_and_counts_in_no_mean(editor: Any) -> None:
     watch = watch_outside(editor, KeptConfig(masks="data"))
     masked, bare = (watch(group_of(sample, [worse(4)] * 2)) for sample in (SAMPLE, replace(SAMPLE, mask=None)))

@@ -48,6 +48,10 @@ Masks = Annotated[
     Path | None,
     typer.Option("--masks", help="Folder of masks, KEY.png, white where the edit may be; measures what is outside."),
 ]
+Features = Annotated[
+    str | None,
+    typer.Option("--features", help="Folder of a vision model such as DINOv2; measures likeness outside of masks too."),
+]
 Price = Annotated[
     str | None, typer.Option("--price", help="Dollars per million tokens, IN,OUT; the estimate then names the cost.")
 ]
@@ -74,6 +78,7 @@ def benchmark(
     limit: Limit = None,
     price: Price = None,
     masks: Masks = None,
+    features: Features = None,
 ) -> None:
     """Run the benchmark that the command is named after."""
     from editr1.evaluation.benchmarks.run import Asked, run_benchmark
@@ -83,10 +88,12 @@ def benchmark(
     settings = _settings(editor, lora, lora_scale, scheduler, **numbers)
     if reward is not None and best_of == 1:
         raise UserError("--reward picks among several edits: give --best-of N too")
+    if features is not None and masks is None:
+        raise UserError("--features measures outside of masks: give --masks FOLDER too")
     picks = (reward or judge) if best_of > 1 else None
     asked = Asked(judge=judge, way=_way(ask, judge), reward=picks, price=None if price is None else _price(price))
     with _world(out) as (world, console):
-        result = run_benchmark(open_benchmark, settings, asked, out, processes, console, world, masks)
+        result = run_benchmark(open_benchmark, settings, asked, out, processes, console, world, masks, features)
         _finish(result, out, console, world)
 
 
@@ -103,6 +110,7 @@ def toy(
     best_of: BestOf = 1,
     edits: Annotated[int, typer.Option(min=1, help="Edits per item; all are measured.")] = 2,
     items: Annotated[int, typer.Option(min=1, help="Held-out instructions; the nine tasks take turns.")] = 144,
+    features: Features = None,
 ) -> None:
     """The toy world's held-out items, as `editr1 demo` measures them: the oracle beside the judge."""
     from editr1.evaluation.benchmarks.toy_world import ToySettings, evaluate_toy
@@ -113,7 +121,7 @@ def toy(
     )
     with _world(out) as (world, console):
         with progress(console, "instructions", items) as done:
-            result = evaluate_toy(settings, ToySettings(items=items, edits=edits), judge, out, done, world)
+            result = evaluate_toy(settings, ToySettings(items=items, edits=edits), judge, out, done, world, features)
         _finish(result, out, console, world)
 
 
@@ -133,6 +141,7 @@ def data(
     edits: Annotated[int, typer.Option(min=1, help="Edits per item; all are judged.")] = 2,
     limit: Limit = None,
     root: Annotated[Path | None, typer.Option(help="A folder that may hold pictures too, as data.root.")] = None,
+    features: Features = None,
 ) -> None:
     """Your own items, judged as in a run with held-out items: the mean reward by task, with a page of edits."""
     from editr1.cli.check import check_evaluation
@@ -152,7 +161,8 @@ def data(
     with _world(out, check) as (world, console):
         world.meet("the end of the checks")
         with progress(console, "items", len(dataset)) as done:
-            result = evaluate_data(dataset, record, settings, judge, out, edits=edits, on_items=done, world=world)
+            how: dict[str, Any] = {"edits": edits, "features": features, "on_items": done, "world": world}
+            result = evaluate_data(dataset, record, settings, judge, out, **how)
         _finish(result, out, console, world)
 
 

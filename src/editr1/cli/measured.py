@@ -38,6 +38,7 @@ from editr1.training.datasets import open_datasets
 from editr1.training.distributed import ALONE, World
 from editr1.training.interrupts import Interrupts
 from editr1.training.open import open_trainer
+from editr1.training.preserving import open_measure
 from editr1.training.run_files import AFTER, BEFORE, BETWEEN, CHECKPOINTS, RESULTS
 from editr1.training.trainer import Trainer
 
@@ -245,6 +246,7 @@ def _measure(
     Raises:
         UserError: No edit has a reward, or the folder holds rows of other settings.
     """
+    kept = trainer.config.preservation
     folder, settings = trainer.out / name, _eval_settings(heldout.settings, weights, pins if heldout.pinned else {})
     if (old := _move_aside(trainer, name, weights)) is not None:
         say(console, f"The weights have moved on; what was measured before is now in {old}.")
@@ -256,7 +258,7 @@ def _measure(
             out=folder,
             settings=settings,
             oracle=heldout.oracle,
-            outside=trainer.config.preservation is not None,
+            outside=None if kept is None else open_measure(trainer.editor, kept.features),
             on_items=done,
             world=trainer.world,
         )

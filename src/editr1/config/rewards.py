@@ -196,13 +196,22 @@ class JudgeRewardConfig(_Reward):
     """Settings of the other judge."""
 
 
+MaskSource = Literal["data", "group", "either"]
+WHOLE_TASKS = ("style", "background")
+
+
 class PreservationConfig(_Reward):
-    """Pixels kept outside the edited region."""
+    """Pixels kept outside of what an edit may change."""
 
     kind: Literal["preservation"] = "preservation"
     """Kind of reward."""
     optional: bool = True
     """As of any reward; true here, since an edit of the whole picture has no outside to keep."""
+    masks: MaskSource | Literal["edit"] = "either"
+    """Masks of the items (data), where the edits of a group agree to differ from their source (group), this for items
+    without one (either); or where each edit differs, which overlooks whatever differs much (edit)."""
+    whole_tasks: tuple[str, ...] = WHOLE_TASKS
+    """Task types whose edits are of the whole picture: no mask is derived for them."""
 
 
 class OcrConfig(_Reward):

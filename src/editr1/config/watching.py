@@ -8,10 +8,16 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from editr1.algorithms.base import Algorithm
-from editr1.config.rewards import JudgeConfig, PreservationConfig, RewardConfig, mixed_of, products_of
+from editr1.config.rewards import (
+    WHOLE_TASKS,
+    JudgeConfig,
+    MaskSource,
+    PreservationConfig,
+    RewardConfig,
+    mixed_of,
+    products_of,
+)
 from editr1.config.section import Section
-
-MaskSource = Literal["data", "group", "either"]
 
 
 class FailureConfig(Section):
@@ -44,8 +50,10 @@ class KeptConfig(Section):
     masks: MaskSource = "either"
     """Those of the items (data), where the edits of a group agree to differ from their source (group), or this for
     items without one (either). Held-out edits are measured by those of the items alone."""
-    whole_tasks: tuple[str, ...] = ("style", "background")
+    whole_tasks: tuple[str, ...] = WHOLE_TASKS
     """Task types whose edits are of the whole picture: no mask is derived for them."""
+    features: str | None = None
+    """Folder of a vision model such as DINOv2, saved with its processor, that measures likeness outside too."""
     weight: float = Field(default=0.0, ge=0)
     """Weight of a loss that holds latents outside of the mask near the source's; 0 trains nothing on masks."""
     margin: float = Field(default=0.0, ge=0)

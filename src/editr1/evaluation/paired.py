@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editr1.evaluation.heldout.rows import EditRow
-from editr1.preservation.measure import NAMES
+from editr1.preservation.measure import names_of
 
 Floats = NDArray[np.float64]
 RESAMPLES = 10_000
@@ -131,7 +131,7 @@ def _measures(before: Sequence[EditRow], after: Sequence[EditRow]) -> dict[str, 
     measures = {"judge": _paired(before, after, lambda row: row.judge)}
     if all(row.oracle for row in before):
         measures = {"oracle": _paired(before, after, lambda row: row.oracle["score"]), **measures}
-    for name in NAMES if any(row.outside for row in (*before, *after)) else ():
+    for name in names_of(row.outside for row in (*before, *after)):
         measures[name] = _paired(before, after, lambda row, name=name: row.outside.get(name))  # type: ignore[misc]
     return measures
 

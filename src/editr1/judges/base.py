@@ -150,6 +150,14 @@ def at_edit_size(requests: Sequence[JudgeRequest]) -> list[JudgeRequest]:
     return fitted
 
 
+def groups_of(requests: Sequence[JudgeRequest]) -> list[list[int]]:
+    """The places of the requests of each group: those that share source image and instruction."""
+    groups: dict[tuple[int, str], list[int]] = {}
+    for place, request in enumerate(requests):
+        groups.setdefault((id(request.sample.source), request.sample.instruction), []).append(place)
+    return [*groups.values()]
+
+
 def compares(judge: object) -> bool:
     """Whether a score depends on the other edits of its group, which are then judged in one place."""
     return bool(getattr(judge, "compares", False))

@@ -32,7 +32,7 @@ from editr1.judges.models.remote import OpenAIModel
 from editr1.judges.rewards.editscore import backbone_of
 from editr1.judges.rewards.function import FunctionReward, open_own_judge
 from editr1.judges.rewards.http import HttpReward
-from editr1.model_files import check_hub, is_hub_name, parameters, weight_files
+from editr1.model_files import check_files, check_hub, is_hub_name, parameters
 from editr1.toy.assets import locate
 
 TRIES = 2  # the second is for a server that is busy
@@ -93,7 +93,9 @@ def check_reward(settings: RewardConfig, requests: Sequence[JudgeRequest]) -> li
         case HttpConfig():
             return [*_post(settings.path, requests, settings.optional)]
         case ClipConfig():
-            return [*_check_files(Path(settings.path))]
+            with collect(faults := list[str]()):
+                check_files(Path(settings.path))
+            return faults
         case EditScoreConfig():
             return [*_check_editscore(settings)]
         case OcrConfig() if find_spec("rapidocr_onnxruntime") is None:
@@ -169,23 +171,14 @@ def _post(url: str, requests: Sequence[JudgeRequest], optional: bool) -> Iterato
         yield f"{scores[0].reason}; mend the service, or set optional: true if edits may lack this reward"
 
 
-def _check_files(folder: Path) -> Iterator[str]:
-    try:
-        if not (folder / "config.json").is_file():
-            raise UserError(f"no model in {folder}: give the folder of a model saved with save_pretrained")
-        weight_files(folder)
-    except UserError as error:
-        yield str(error)
-
-
 def _check_editscore(settings: EditScoreConfig) -> Iterator[str]:
-    base = Path(settings.path)
-    yield from _check_files(base)
+    base, faults = Path(settings.path), list[str]()
+    with collect(faults):
+        check_files(base)
     if (base / "config.json").is_file():
-        faults: list[str] = []
         with collect(faults):
             backbone_of(base)
-        yield from faults
+    yield from faults
     if settings.lora is not None and not Path(settings.lora).is_dir():
         yield f"no folder at {settings.lora}: give the folder of EditScore's LoRA"
     if find_spec("editscore") is None:

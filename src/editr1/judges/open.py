@@ -39,6 +39,7 @@ from editr1.judges.rewards.function import open_own_judge
 from editr1.judges.rewards.http import HttpReward
 from editr1.judges.rewards.mixed import MixedJudge
 from editr1.judges.rewards.ocr import OcrReward
+from editr1.judges.rewards.outside import OutsideReward
 from editr1.judges.rewards.preservation import PreservationReward
 from editr1.toy.assets import locate
 
@@ -115,7 +116,8 @@ def open_reward(settings: MeasuredConfig, device: torch.device | str, dtype: tor
         case ClipConfig():
             return ClipReward(settings.path, kind=settings.kind, device=device, dtype=dtype)
         case PreservationConfig():
-            return PreservationReward()
+            masks = settings.masks
+            return PreservationReward() if masks == "edit" else OutsideReward(masks, settings.whole_tasks)
         case OcrConfig():
             return OcrReward()
         case FunctionConfig():

@@ -1,5 +1,7 @@
 """How well an edit keeps what is outside of its mask: PSNR and SSIM beside the source, by torchmetrics.
 
+With a vision model of the user's, the likeness of features too (`features.py`).
+
 The source is brought to the size of the edit. An edit that is shifted as a whole, by up to `SHIFT` pixels, is moved
 back first. PSNR is over the outside's pixels alone. For SSIM the inside of the edit is replaced by the source's, so
 that no window sees the edit, and the mean of the map is over the outside. The source's round trip through the VAE is
@@ -13,18 +15,19 @@ Letters: H W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from PIL.Image import Image, Resampling
 
+from editr1.preservation.features import Likeness
 from editr1.preservation.registration import Floats, Places, known_after, moved_back, pixels_of, shift_of
 
 Measures = dict[str, float]
-"""By name: "psnr" in dB, at most `PSNR_MAX`; "ssim" at most 1; both are higher for a better edit."""
-NAMES = ("psnr", "ssim")
+"""By name: "psnr" in dB, at most `PSNR_MAX`; "ssim" and "features" at most 1; all are higher for a better edit."""
+NAMES = ("psnr", "ssim", "features")
 CEILING = "ceiling_"
 """What begins the names of the ceiling's measures."""
 PSNR_MAX = 60.0
@@ -54,7 +57,12 @@ class Outside:
 
 
 def measure_outside(
-    source: Image, edits: Sequence[Image], mask: Image | None, round_trip: Image | None = None, missing: str = NO_MASK
+    source: Image,
+    edits: Sequence[Image],
+    mask: Image | None,
+    round_trip: Image | None = None,
+    missing: str = NO_MASK,
+    likeness: Likeness | None = None,
 ) -> list[Outside]:
     """The measures of each edit of a source.
 
@@ -64,46 +72,67 @@ def measure_outside(
         mask: What they may change, in mode "L"; None if it is not known.
         round_trip: The source after the VAE's round trip, at the size of the edits; None for no ceiling.
         missing: Why there is no mask.
+        likeness: Gives "features"; None leaves it out.
     """
     if mask is None:
         return [Outside(reason=missing) for _ in edits]
-    ceiling = outside_of(source, round_trip, mask).measures if round_trip is not None else {}
+    ceiling = outside_of(source, round_trip, mask, likeness).measures if round_trip is not None else {}
     beside = {CEILING + name: value for name, value in ceiling.items()}
-    measured = [outside_of(source, edit, mask) for edit in edits]
+    measured = [outside_of(source, edit, mask, likeness) for edit in edits]
     return [each if each.reason else Outside(each.measures | beside) for each in measured]
 
 
-def outside_of(source: Image, edit: Image, mask: Image) -> Outside:
+def outside_of(source: Image, edit: Image, mask: Image, likeness: Likeness | None = None) -> Outside:
     """The measures of one edit, or why there are none; arguments as of `measure_outside`."""
+    view = view_of(source, edit, mask)
+    if isinstance(view, str):
+        return Outside(reason=view)
+    features = {} if likeness is None else {"features": likeness(view.before, view.merged)}
+    return Outside({"psnr": psnr(view), "ssim": ssim(view), **features})
+
+
+@dataclass(frozen=True)
+class View:
+    """A source and its edit, in place, at the edit's size, [H, W, 3] in [0, 1]; and what must stay, [H, W]."""
+
+    before: Floats
+    after: Floats
+    outside: Places
+
+    @property
+    def merged(self) -> Floats:
+        """The edit, whose inside is the source's."""
+        return np.where(self.outside[..., None], self.after, self.before)
+
+
+def view_of(source: Image, edit: Image, mask: Image) -> View | str:
+    """What is measured of an edit, or why nothing is; arguments as of `measure_outside`."""
     if min(edit.size) < SIDE_MIN:
-        return Outside(reason=TOO_SMALL)
+        return TOO_SMALL
     outside = ~mask_of(mask, edit.size)
     if outside.mean() < OUTSIDE_MIN:
-        return Outside(reason=NO_OUTSIDE)
+        return NO_OUTSIDE
     before, after = pixels_of(source, edit.size), pixels_of(edit, edit.size)
     shift = shift_of(before, after, outside)
-    after, outside = moved_back(after, shift), outside & known_after(shift, outside.shape)
-    if not outside.any():
-        return Outside(reason=NO_OUTSIDE)
-    return Outside({"psnr": psnr(before, after, outside), "ssim": ssim(before, after, outside)})
+    outside = outside & known_after(shift, outside.shape)
+    return View(before, moved_back(after, shift), outside) if outside.any() else NO_OUTSIDE
 
 
-def psnr(before: Floats, after: Floats, outside: Places) -> float:
-    """PSNR of pictures [H, W, 3] in [0, 1] over the places of `outside` [H, W], in dB, at most `PSNR_MAX`."""
+def psnr(view: View) -> float:
+    """PSNR outside, in dB, at most `PSNR_MAX`."""
     from torchmetrics.functional.image import peak_signal_noise_ratio  # seconds, which a command need not wait for
 
-    value = peak_signal_noise_ratio(torch.from_numpy(after[outside]), torch.from_numpy(before[outside]), data_range=1.0)
-    return min(float(value), PSNR_MAX)
+    one, other = (torch.from_numpy(picture[view.outside]) for picture in (view.after, view.before))
+    return min(float(peak_signal_noise_ratio(one, other, data_range=1.0)), PSNR_MAX)
 
 
-def ssim(before: Floats, after: Floats, outside: Places) -> float:
-    """The mean of the SSIM map of pictures [H, W, 3] in [0, 1] over `outside` [H, W], the inside being equal."""
+def ssim(view: View) -> float:
+    """The mean of the SSIM map outside."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    merged = np.where(outside[..., None], after, before)
-    one, other = (torch.from_numpy(picture).permute(2, 0, 1)[None] for picture in (merged, before))  # 1 3 H W
+    one, other = (torch.from_numpy(picture).permute(2, 0, 1)[None] for picture in (view.merged, view.before))  # 1 3 H W
     every = structural_similarity_index_measure(one, other, data_range=1.0, return_full_image=True)[1]  # 1 3 H W
-    return float(every[0, :, torch.from_numpy(outside)].mean())
+    return float(every[0, :, torch.from_numpy(view.outside)].mean())
 
 
 def mask_of(mask: Image, size: tuple[int, int]) -> Places:
@@ -111,3 +140,9 @@ def mask_of(mask: Image, size: tuple[int, int]) -> Places:
     if mask.size != size:
         mask = mask.resize(size, Resampling.BOX if size[0] < mask.width else Resampling.BILINEAR)
     return np.asarray(mask.convert("L")) > 0
+
+
+def names_of(measured: Iterable[Measures]) -> tuple[str, ...]:
+    """The names of what was measured at all, without the ceiling's."""
+    found = {name for measures in measured for name in measures}
+    return tuple(name for name in NAMES if name in found)

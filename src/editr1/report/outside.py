@@ -9,7 +9,11 @@ from markupsafe import Markup
 from editr1.report.records import shown
 from editr1.report.svg import Line, line_chart
 
-TITLES = {"psnr": "PSNR outside of the masks (dB)", "ssim": "SSIM outside of the masks"}
+TITLES = {
+    "psnr": "PSNR outside of the masks (dB)",
+    "ssim": "SSIM outside of the masks",
+    "features": "Likeness of features outside of the masks",
+}
 NOTE = "The ceiling is the source's round trip through the editor's VAE, without any edit; an edit rarely keeps more."
 MEASURED = "Share of the edits that are measured"
 Charts = list[tuple[str, Markup, str]]
@@ -17,7 +21,7 @@ Charts = list[tuple[str, Markup, str]]
 
 
 def outside_charts(rows: list[dict[str, Any]]) -> Charts:
-    """PSNR and SSIM with their ceilings, and how many edits have them; empty if nothing was measured."""
+    """All measures with their ceilings, and how many edits have them; empty if nothing was measured."""
     charts = []
     for name, title in TITLES.items():
         lines = [Line("edits", _column(rows, name), "a"), Line("ceiling", _column(rows, f"ceiling_{name}"), "quiet")]

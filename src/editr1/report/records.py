@@ -88,6 +88,7 @@ class _Measured(_Record):
     judge: _Figures
     psnr: _Figures | None = None
     ssim: _Figures | None = None
+    features: _Figures | None = None
 
 
 class _Task(_Measured):

@@ -32,7 +32,7 @@ from editr1.training.seal import NAME, STATE, fault, seal
 
 FREE = (
     {"steps", "save_every", "keep", "out", "editor.device", "optim.micro_batch", "failures.share", "failures.steps"}
-    | {"data.root", "data.changed", "trackers"}
+    | {"data.root", "data.changed", "trackers", "preservation.features"}
     | {f"judge.{name}" for name in ("batch_size", "endpoints", "api_key_env", "in_flight", "timeout", "tries")}
     | {f"memory.{name}" for name in MemoryConfig.model_fields if name != "quantize"}
     | {f"parallel.{name}" for name in ParallelConfig.model_fields}

@@ -28,7 +28,7 @@ from editr1.editors.lora.find import find_file
 from editr1.errors import UserError, collect
 from editr1.judges.base import JudgeRequest
 from editr1.judges.check import check_judge, check_reward
-from editr1.model_files import is_hub_name, parameters, tensor_sizes
+from editr1.model_files import check_files, is_hub_name, parameters, tensor_sizes
 from editr1.toy.assets import locate
 from editr1.toy.tasks import TASKS
 from editr1.training import checkpoint, run_files
@@ -107,6 +107,9 @@ def check_run(config: Config, findings: Findings, most: int | None = None) -> No
         findings.facts["watch"] = f"{config.watch.judge.name}, one of {config.watch.every} edits"
         with findings.part("watch.judge") as faults:
             faults += check_judge(config.watch.judge, requests)
+    if config.preservation is not None and config.preservation.features is not None:
+        with findings.part("preservation.features"):
+            check_files(Path(config.preservation.features))
     for name, reward in config.rewards.items():
         findings.facts[f"rewards.{name}"] = f"{reward.kind}, weight {reward.weight:g}"
         with findings.part(f"rewards.{name}") as faults:

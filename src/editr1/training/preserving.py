@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from PIL.Image import Image
@@ -11,40 +11,47 @@ from editr1.config.watching import KeptConfig
 from editr1.data.samples import EditSample
 from editr1.editors.editor import Editor
 from editr1.editors.round_trip import round_trip
-from editr1.preservation.measure import NO_MASK, WHOLE_TASK, Outside, measure_outside
-from editr1.preservation.region import derive_mask
+from editr1.preservation.features import Likeness, open_likeness
+from editr1.preservation.masks import find_mask
+from editr1.preservation.measure import Outside, measure_outside
 from editr1.training.group import Group
 from editr1.training.step_row import Watch
 
 OUTSIDE = "outside"
 """The part of a step's row with these measures."""
+Measure = Callable[[EditSample, Sequence[Image], Image | str], list[Outside]]
+"""The measures of edits of one sample, by its mask or the reason why there is none."""
 
 
 def watch_outside(editor: Editor, settings: KeptConfig) -> Watch:
     """The measures of each edit that has a mask, and "measured": 1 for one that has, 0 for another."""
+    measure = open_measure(editor, settings.features)
 
     def watch(group: Group) -> dict[str, list[float]]:
         images = group.rollout.images
-        mask = find_mask(group.sample, images, settings)
-        return in_columns(measure_sample(editor, group.sample, images, mask))
+        mask = find_mask(group.sample, images, settings.masks, settings.whole_tasks)
+        return in_columns(measure(group.sample, images, mask))
 
     return watch
 
 
-def find_mask(sample: EditSample, images: Sequence[Image], settings: KeptConfig) -> Image | str:
-    """The mask by which the edits of a whole group are measured, or why there is none."""
-    if sample.mask is not None and settings.masks != "group":
-        return sample.mask
-    if settings.masks == "data":
-        return NO_MASK
-    return WHOLE_TASK if sample.task in settings.whole_tasks else derive_mask(sample.source, images)
+def open_measure(editor: Editor, features: str | None = None) -> Measure:
+    """Measures edits of this editor, beside the round trip of its VAE; by a vision model in the folder `features` too.
+
+    Raises:
+        UserError: There is no such model.
+    """
+    likeness = None if features is None else open_likeness(features, editor.pipe.vae.device)
+    return partial(_measure, editor, likeness)
 
 
-def measure_sample(editor: Editor, sample: EditSample, images: Sequence[Image], mask: Image | str) -> list[Outside]:
-    """The measures of edits of one sample by this editor, beside the round trip of its VAE."""
+def _measure(
+    editor: Editor, likeness: Likeness | None, sample: EditSample, images: Sequence[Image], mask: Image | str
+) -> list[Outside]:
     if isinstance(mask, str):
         return measure_outside(sample.source, images, None, missing=mask)
-    return measure_outside(sample.source, images, mask, round_trip(editor.pipe, sample.source, images[0].size))
+    trip = round_trip(editor.pipe, sample.source, images[0].size)
+    return measure_outside(sample.source, images, mask, trip, likeness=likeness)
 
 
 def in_columns(measured: Sequence[Outside]) -> dict[str, list[float]]:

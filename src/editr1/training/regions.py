@@ -24,11 +24,11 @@ from editr1.config.settings import Config
 from editr1.config.watching import KeptConfig
 from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
+from editr1.preservation.masks import find_mask
 from editr1.preservation.measure import mask_of
 from editr1.preservation.registration import Places
 from editr1.training.exchange import Find, Portion
 from editr1.training.group import Group
-from editr1.training.preserving import find_mask
 
 
 def token_finder(config: Config) -> Find | None:
@@ -52,7 +52,7 @@ def find_tokens(settings: KeptConfig, group: Group) -> Tensor | None:
             f'preservation.advantages="region": item {key!r}: the edits of this editor are no tokens but of the shape '
             f'{[*rollout.conditioning.shape]}; set it to "edit"'
         )
-    mask = find_mask(group.sample, rollout.images, settings)
+    mask = find_mask(group.sample, rollout.images, settings.masks, settings.whole_tasks)
     if isinstance(mask, str):
         return None
     found = np.stack(divide(mask, rollout.images[0].size, tokens)).reshape(2, tokens)

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from editr1.cli.main import app
-from editr1.data.pictures import read_picture
+from editr1.data.pictures import png, read_picture
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.base import Line
 from editr1.evaluation.benchmarks.compare import compare
@@ -71,10 +71,11 @@ def test_edits_with_a_mask_are_measured_and_the_others_count_in_no_mean(tmp_path
 
 
 @pytest.mark.long
-def test_toy_items_are_measured_by_their_true_masks_beside_the_oracle(tmp_path: Path) -> None:
-    run("toy", "--out", tmp_path, "--items", "9", "--edits", "1", "--steps", "2")
+def test_toy_items_are_measured_by_their_true_masks_beside_the_oracle(tmp_path: Path, dino: Path) -> None:
+    said = run("toy", "--out", tmp_path, "--items", "9", "--edits", "1", "--steps", "2", "--features", dino)
     result, world = read_result(tmp_path), ToyDataset("heldout", 9)
-    assert result.metrics == ("oracle", "judge", "done", "preserved", "psnr", "ssim")
+    assert result.metrics == ("oracle", "judge", "done", "preserved", "psnr", "ssim", "features")
+    assert ", features " in said, "the ceiling is told"
     for index, row in enumerate(result.items):
         mask = world[index].mask
         assert mask is not None
@@ -83,6 +84,7 @@ def test_toy_items_are_measured_by_their_true_masks_beside_the_oracle(tmp_path: 
         else:
             expected = outside_of(world[index].source, opened(tmp_path / row.edit), mask).measures["psnr"]
             assert row.scores["psnr"] == pytest.approx(expected)
+            assert -1 <= (row.scores["features"] or -2) <= 1
     assert outside_line(result) is not None
 
 
@@ -111,6 +113,18 @@ def test_changes_of_what_is_kept_have_an_interval_of_the_items_that_both_have(tm
         write_result(with_outside(plain, measures), tmp_path / name)
     change = compare([tmp_path / "before", tmp_path / "after"]).changes["after"]["all"]["psnr"]
     assert (change["a"].delta, change["a"].items) == (1.5, 2) and "b" not in change
+
+
+def test_features_without_masks_and_a_folder_without_a_model_are_one_line_before_any_edit(tmp_path: Path) -> None:
+    words = ["imgedit", "--data", imgedit_folder(tmp_path / "data", 1), "--editor", "toy", "--judge", "toy", "--out"]
+    words += [tmp_path / "out", "--features", tmp_path]
+    result = CliRunner().invoke(app, ["eval", *map(str, words)])
+    assert result.exit_code == 2
+    assert "--features measures outside of masks: give --masks FOLDER too" in result.output
+    (tmp_path / "1000.png").write_bytes(png(Image.new("L", (64, 64))))
+    result = CliRunner().invoke(app, ["eval", *map(str, words), "--masks", str(tmp_path)])
+    assert result.exit_code == 2 and "give the folder of a model saved with save_pretrained" in result.output
+    assert not (tmp_path / "out" / "answers.jsonl").exists()
 
 
 def test_a_folder_without_a_mask_of_any_item_is_one_line(tmp_path: Path) -> None:

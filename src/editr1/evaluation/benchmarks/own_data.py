@@ -24,6 +24,7 @@ from editr1.evaluation.heldout.rows import EDITS, EditRow
 from editr1.judges.open import open_judge, parse_judge
 from editr1.preservation.measure import Measures
 from editr1.training.distributed import ALONE, World
+from editr1.training.preserving import open_measure
 
 JUDGE = "judge"
 
@@ -36,6 +37,7 @@ def evaluate_data(
     out: Path,
     *,
     edits: int,
+    features: str | None = None,
     on_items: Callable[[int], None],
     world: World = ALONE,
 ) -> Result:
@@ -46,7 +48,9 @@ def evaluate_data(
     """
     judge_config = parse_judge(judge)
     made_with = record_of(settings, judge_config, edits, benchmark="data", items=len(dataset), **record)
-    return measure_dataset(dataset, settings, judge_config, made_with, out, on_items=on_items, world=world)
+    return measure_dataset(
+        dataset, settings, judge_config, made_with, out, features=features, on_items=on_items, world=world
+    )
 
 
 def first_items(dataset: StoredDataset, limit: int | None) -> tuple[EditDataset, dict[str, str]]:
@@ -76,14 +80,16 @@ def measure_dataset(
     out: Path,
     *,
     oracle: Oracle | None = None,
+    features: str | None = None,
     on_items: Callable[[int], None],
     world: World = ALONE,
 ) -> Result:
     """Edit the items, measure the edits, and make a result of them; a UserError if OUT holds other edits."""
     prepare(out, made_with, world)
     device = pick_device("auto")
+    editor = open_editor(settings, device)
     rows = measure_edits(
-        open_editor(settings, device),
+        editor,
         open_judge(judge, device),
         dataset,
         out=out / EDITS,
@@ -95,7 +101,7 @@ def measure_dataset(
             noise_seed=settings.seed,
         ),
         oracle=oracle,
-        outside=True,
+        outside=open_measure(editor, features),
         on_items=on_items,
         world=world,
     )

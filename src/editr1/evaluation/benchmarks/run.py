@@ -42,6 +42,7 @@ from editr1.judges.mllm import MLLMJudge
 from editr1.judges.models.local import load_processor
 from editr1.judges.open import open_judge, open_model, parse_judge
 from editr1.judges.prompts import load_prompt
+from editr1.model_files import check_files
 from editr1.toy.assets import locate
 from editr1.training.distributed import ALONE, World
 
@@ -76,15 +77,19 @@ def run_benchmark(
     console: Console,
     world: World = ALONE,
     masks: Path | None = None,
+    features: str | None = None,
 ) -> Result:
     """Run a benchmark into `out`, or resume it; a UserError if `out` holds a run with other settings.
 
-    With a folder of masks, it is measured what the edits keep outside of them.
+    With a folder of masks, it is measured what the edits keep outside of them; by the vision model in the folder
+    `features` too, if there is one.
     """
     if world.size > 1 and processes > 1:
         raise UserError(f"--processes {processes}: torchrun starts the processes already; leave it out")
     benchmark = open_benchmark()
     found = {} if masks is None else find_masks(benchmark.items, masks)
+    if features is not None:
+        check_files(Path(features))  # before hours of edits, as for the judge
     judge = parse_judge(asked.judge)
     reward = None if asked.reward is None else parse_judge(asked.reward)
     made_with = {"benchmark": benchmark.name, "data": benchmark.digest, **edits.settings_dict(settings)}
@@ -111,7 +116,7 @@ def run_benchmark(
     tables, rows = benchmark.finish(results, out) if world.is_main else {}, rows_of(results, out)
     result = Result(benchmark.name, tuple(benchmark.metrics), benchmark.best, "types", made_with, tables, rows)
     if found and world.is_main:
-        return with_outside(result, measure_edits(benchmark, settings, found, out))
+        return with_outside(result, measure_edits(benchmark, settings, found, out, features))
     return result
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from editr1.config.data import Level
 from editr1.evaluation.benchmarks.edits import EditSettings
@@ -36,10 +37,10 @@ def evaluate_toy(
     out: Path,
     on_items: Callable[[int], None],
     world: World = ALONE,
+    features: str | None = None,
 ) -> Result:
     """Edit and measure; the same call resumes a stopped one. A UserError if OUT holds other edits."""
     dataset, judge_config = ToyDataset("heldout", toy.items, level=toy.level), parse_judge(judge)
     made_with = record_of(settings, judge_config, toy.edits, benchmark="toy", items=toy.items, level=toy.level)
-    return measure_dataset(
-        dataset, settings, judge_config, made_with, out, oracle=toy_oracle, on_items=on_items, world=world
-    )
+    how: dict[str, Any] = {"oracle": toy_oracle, "features": features, "on_items": on_items, "world": world}
+    return measure_dataset(dataset, settings, judge_config, made_with, out, **how)

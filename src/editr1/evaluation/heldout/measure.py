@@ -24,7 +24,7 @@ from editr1.preservation.measure import NO_MASK
 from editr1.toy.oracle import score
 from editr1.toy.world import item_from_key
 from editr1.training.distributed import ALONE, World
-from editr1.training.preserving import measure_sample
+from editr1.training.preserving import Measure
 
 Oracle = Callable[[str, Image], Mapping[str, float]]
 """Scores of an edit by an item's key, "score" among them, that no training reads."""
@@ -72,7 +72,7 @@ def measure_edits(
     out: Path,
     settings: EvalSettings,
     oracle: Oracle | None = None,
-    outside: bool = False,
+    outside: Measure | None = None,
     on_items: Callable[[int], None] = lambda count: None,
     world: World = ALONE,
 ) -> list[EditRow]:
@@ -85,7 +85,7 @@ def measure_edits(
         out: Folder of rows and pictures; items whose edits all have a reward are not made again.
         settings: Sampler, noise, and the name of the weights.
         oracle: Measures the edits too; None without one.
-        outside: Whether it is measured what edits keep outside of the items' masks.
+        outside: Measures what edits keep outside of the items' masks; None for no such measure.
         on_items: Callback with the number of further items that are done.
         world: The processes that share the items; each judges its own, and the main one writes the rows.
 
@@ -109,7 +109,7 @@ def measure_edits(
         if editor.is_sharded:  # all ranks make as many calls of the pipeline as the first one
             _edits(editor, [dataset[index] for index in turn[0][len(own) :]], settings)
         rows = _measure(judge, oracle, own, edits, store) if own and world.speaks else []
-        rows = _with_outside(rows, editor, own, edits) if outside and rows else rows
+        rows = _with_outside(rows, outside, own, edits) if outside and rows else rows
         gathered = world.gather([asdict(row) for row in rows], "the rows of an evaluation")
         store.add([EditRow(**row) for some in gathered for row in some])
         on_items(sum(map(len, turn)))
@@ -128,11 +128,11 @@ def _edits(editor: Editor, samples: Sequence[EditSample], settings: EvalSettings
 
 
 def _with_outside(
-    rows: Sequence[EditRow], editor: Editor, samples: Sequence[EditSample], edits: list[list[Image]]
+    rows: Sequence[EditRow], measure: Measure, samples: Sequence[EditSample], edits: list[list[Image]]
 ) -> list[EditRow]:
     """The rows of several items, with what their edits keep outside of the masks."""
     pairs = zip(samples, edits, strict=True)
-    every = [measure_sample(editor, sample, images, sample.mask or NO_MASK) for sample, images in pairs]
+    every = [measure(sample, images, sample.mask or NO_MASK) for sample, images in pairs]
     return [replace(row, outside=each.measures) for row, each in zip(rows, chain(*every), strict=True)]
 
 

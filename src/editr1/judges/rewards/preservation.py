@@ -1,9 +1,10 @@
-"""How much of the picture outside the edit is kept, pixel by pixel.
+"""How much of the picture outside the edit is kept, pixel by pixel, for one edit that nothing else is known of.
 
-No mask marks the edited region. It is estimated: the difference to the source is blurred and thresholded, and the
+The edited region is estimated from the edit alone: the difference to the source is blurred and thresholded, and the
 region grown by a margin. Outside of it, small differences remain: noise, a shift of colour or brightness, loss of
-detail. An edit that changes nothing gets 1, so this reward must be mixed with one that wants the edit done. A change of
-the whole picture (style, tone) has no outside, so it gets no score.
+detail. An object that was spoiled counts as edited, so training needs the masks of `outside.py`. An edit that changes
+nothing gets 1, so this reward must be mixed with one that wants the edit done. A change of the whole picture (style,
+tone) has no outside, so it gets no score.
 
 Letters: H W height and width.
 """

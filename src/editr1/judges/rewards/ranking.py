@@ -13,7 +13,7 @@ from itertools import combinations
 from PIL.Image import Image
 
 from editr1.config.rewards import JUDGE_DEFAULTS, SourceSize
-from editr1.judges.base import MLLM, Ask, JudgeRequest, ModelJudge, Score, at_edit_size
+from editr1.judges.base import MLLM, Ask, JudgeRequest, ModelJudge, Score, at_edit_size, groups_of
 from editr1.judges.prompts import references
 from editr1.judges.scoring import score_first
 
@@ -43,10 +43,7 @@ class RankingJudge(ModelJudge):
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
         """One score per request, in their order; all pairs of all groups are asked at once."""
-        groups: dict[tuple[int, str], list[int]] = {}
-        for index, request in enumerate(requests):
-            groups.setdefault((id(request.sample.source), request.sample.instruction), []).append(index)
-        pairs = [pair for members in groups.values() for pair in combinations(members, 2)]
+        pairs = [pair for members in groups_of(requests) for pair in combinations(members, 2)]
         orders = [order for one, two in pairs for order in ((one, two), (two, one))]
         shown = at_edit_size(requests) if self.source_size == "edit" else requests
         answers = self.model.answer([_ask(shown[first], shown[second].edit) for first, second in orders])

@@ -40,6 +40,7 @@ def completed(*words: str) -> tuple[list[str], str]:
         (("editr1", "pre"), ["presets"]),
         (("editr1", "train", "qwen_image_edit_25"), ["qwen_image_edit_2509", "qwen_image_edit_2511"]),
         (("editr1", "check", "longcat"), ["longcat_image_edit"]),
+        (("editr1", "train", "toy", "+pre"), ["+preserve"]),
         (("editr1", "config", "show", "toy"), ["toy", "toy_flux_kontext"]),
         (("editr1", "edit", "a.png", "go", "--editor", "meituan"), ["meituan-longcat/LongCat-Image-Edit"]),
         (("editr1", "eval", "toy", "--edit"), ["--editor", "--edits"]),

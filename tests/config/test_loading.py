@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from editr1.algorithms.nft import NFT
 from editr1.config.loading import dump_config, known_keys, load_config, nearest_key, parse_override
-from editr1.config.presets import presets
+from editr1.config.presets import additions, presets, read_preset
 from editr1.config.settings import Config
 from editr1.errors import UserError
 
@@ -53,6 +53,26 @@ def test_overrides_lie_over_the_file_and_the_last_one_wins(file: Path) -> None:
     assert (config.steps, config.optim.lr, config.ema) == (7, 2e-3, 0.0)
     assert config.adapter.targets == ("to_q", "to_k")
     assert config.out == Path("123")
+
+
+@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("addition", additions())
+def test_an_addition_lies_over_any_preset_and_what_comes_later_over_it(name: str, addition: str) -> None:
+    plain, config = load_config(name), load_config(name, [addition])
+    changed = {key for key, value in config.model_dump().items() if value != plain.model_dump()[key]}
+    assert changed == {*yaml.safe_load(read_preset(addition))}
+    assert load_config(name, [addition, "rewards.kept.weight=2"]).rewards["kept"].weight == 2
+
+
+def test_an_addition_keeps_what_else_its_sections_hold() -> None:
+    config = load_config("toy", ["rewards={text: {kind: ocr}}", "preservation={features: models/dino}", "+preserve"])
+    assert [*config.rewards] == ["text", "kept"]
+    assert config.preservation is not None and config.preservation.features == "models/dino"
+
+
+def test_an_addition_that_is_not_there_is_one_line_with_those_that_are() -> None:
+    with pytest.raises(UserError, match=r"^there is no '\+presrve'; shipped additions: \+preserve$"):
+        load_config("toy", ["+presrve"])
 
 
 def test_null_unsets(file: Path) -> None:

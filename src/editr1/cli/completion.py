@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from editr1.config.presets import editor_of, presets
+from editr1.config.presets import additions, editor_of, presets
 
 WEIGHTS = Path(__file__).parents[1] / "toy" / "weights"
 
@@ -13,6 +13,11 @@ WEIGHTS = Path(__file__).parents[1] / "toy" / "weights"
 def configs(incomplete: str) -> list[str]:
     """The presets and YAML files that begin so; folders end with a slash."""
     return [*_begin(presets(), incomplete), *_files(incomplete)]
+
+
+def overrides(incomplete: str) -> list[str]:
+    """The additions that begin so; settings are not completed."""
+    return _begin(additions(), incomplete)
 
 
 def editors(incomplete: str) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from editr1.cli.completion import configs
-from editr1.config.presets import editor_of, first_comment, presets, read_preset
+from editr1.cli.completion import configs, overrides
+from editr1.config.presets import additions, editor_of, first_comment, presets, read_preset
 from editr1.terminal import wrap
 
 ConfigName = Annotated[
@@ -18,15 +18,20 @@ ConfigName = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[section.key=value]...", help="Settings that differ, such as optim.lr=1e-4."),
+    typer.Argument(
+        metavar="[section.key=value]...",
+        help="Settings that differ, such as optim.lr=1e-4, or an addition, such as +preserve.",
+        autocompletion=overrides,
+    ),
 ]
 INDENT = 4 * " "
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 
 def list_presets(as_json: AsJson = False) -> None:
-    """List the shipped presets: name, editor, and what each is for."""
-    rows = [{"name": name, "editor": editor_of(name), "about": first_comment(read_preset(name))} for name in presets()]
+    """List the shipped presets, with editor and purpose; then what goes with any of them, such as +preserve."""
+    editors = {name: editor_of(name) for name in presets()} | dict.fromkeys(additions(), "any editor")
+    rows = [{"name": name, "editor": of, "about": first_comment(read_preset(name))} for name, of in editors.items()]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return

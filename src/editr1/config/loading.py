@@ -1,7 +1,8 @@
 """From a YAML file and overrides to checked settings, and back.
 
 A preset is a YAML file that states only what differs. `load_config("toy", ["steps=10"])` reads a file, or a shipped
-preset by its name, and applies overrides to it. Whatever is wrong is one `UserError` that says where.
+preset by its name, and applies overrides to it. "+preserve" among them stands for the settings of that addition.
+Whatever is wrong is one `UserError` that says where.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pydantic_core import ErrorDetails
 
 from editr1.algorithms.base import Algorithm, find_algorithms
 from editr1.config.own_code import own_algorithm
-from editr1.config.presets import presets, read_preset
+from editr1.config.presets import additions, presets, read_preset
 from editr1.config.rewards import KINDS
 from editr1.config.section import Section
 from editr1.config.settings import Config
@@ -36,7 +37,7 @@ ELSEWHERE = {
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a YAML file, or a shipped preset by name, and apply overrides such as "optim.lr=1e-3" to it.
+    """Read a YAML file, or a shipped preset by name, and apply overrides such as "optim.lr=1e-3" or "+preserve" to it.
 
     Raises:
         UserError: There is no such file, it is not YAML, or a key or value is wrong; the message names its origin.
@@ -44,9 +45,9 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     tree, name = _read(path)
     origins: dict[str, str] = {}
     for override in overrides:
-        key, value = parse_override(override)
-        origins[key] = f"override {override}"
-        _set(tree, key, value, origins[key])
+        for key, value in _settings_of(override):
+            origins[key] = f"override {override}"
+            _set(tree, key, value, origins[key])
     return _checked(tree, origins, name)
 
 
@@ -66,6 +67,17 @@ def read_settings(path: Path) -> dict[str, Any]:
 def dump_config(config: Config) -> str:
     """All settings as YAML; `load_config` reads an equal object from it."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _settings_of(override: str) -> Iterator[tuple[str, Any]]:
+    """The keys and values that an override sets: one, or those of an addition."""
+    if not override.startswith("+"):
+        yield parse_override(override)
+        return
+    if override not in additions():
+        raise UserError(f"there is no {override!r}; shipped additions: {', '.join(additions())}")
+    for section, settings in parse_yaml(read_preset(override), override).items():
+        yield from ((f"{section}.{key}", value) for key, value in settings.items())
 
 
 def parse_override(text: str) -> tuple[str, Any]:

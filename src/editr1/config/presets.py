@@ -1,4 +1,7 @@
-"""The shipped presets: names, text, what each is for. Shell completion reads this, so it imports little."""
+"""The shipped presets and additions: names, text, what each is for. Shell completion reads this, so it imports little.
+
+An addition is a few settings that go with any preset or config, such as "+preserve".
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,15 @@ def presets() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in FOLDER.iterdir() if file.name.endswith(".yaml"))
 
 
+def additions() -> list[str]:
+    """Names of the shipped additions, each with its "+"."""
+    return sorted(f"+{file.name.removesuffix('.yaml')}" for file in (FOLDER / "additions").iterdir())
+
+
 def read_preset(name: str) -> str:
-    """The YAML of a shipped preset."""
-    return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    """The YAML of a shipped preset, or of an addition."""
+    file = FOLDER / "additions" / f"{name[1:]}.yaml" if name.startswith("+") else FOLDER / f"{name}.yaml"
+    return file.read_text(encoding="utf-8")
 
 
 def first_comment(text: str) -> str:

@@ -22,6 +22,7 @@ from editr1.editors.context import open_context, share_tokens
 from editr1.editors.open import apply_memory, open_editor
 from editr1.judges.base import Judge, JudgeRequest, Score
 from editr1.judges.rewards.mixed import MixedJudge
+from editr1.judges.rewards.outside import OutsideReward
 from editr1.training.distributed import ALONE, World, open_world
 from editr1.training.preserving import watch_outside
 from editr1.training.process_end import run_and_exit
@@ -91,6 +92,11 @@ def half_red() -> Judge:
 def opposed() -> Judge:
     """Two rewards that contradict each other; the second leaves out two items."""
     return MixedJudge({"red": (RedJudge(), 1.0), "other": (Judged(blue_or_silent), 0.5)})
+
+
+def kept_too() -> Judge:
+    """A reward and what is kept, outside of given masks or of those that groups derive; one item has no outside."""
+    return MixedJudge({"red": (RedJudge(), 1.0), "kept": (OutsideReward(), 0.5)}, optional=("kept",))
 
 
 def blue_or_silent(item: int, request: JudgeRequest) -> Score:
@@ -214,6 +220,14 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "editor__pixels": 4096,
         "dataset": Masked(),
         "judge": opposed,
+        "failures__steps": 99,
+    },
+    "preserve": {"judge": kept_too, "dataset": Masked(), "failures__steps": 99},
+    "preserve, awm": {
+        "algorithm": {"name": "awm", "filter": "off", "timesteps_per_image": 2, "old_rate": 0.3},
+        "preservation__masks": "either",
+        "judge": kept_too,
+        "dataset": MaskedSources(),
         "failures__steps": 99,
     },
     "masks of groups": {"preservation__masks": "either", "dataset": Masked(), "judge": silent_for(1)},

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from editr1.config.loading import load_config
 from editr1.config.watching import KeptConfig
 from editr1.data.samples import EditSample
 from editr1.editors.open import open_named_editor
@@ -17,6 +18,7 @@ from editr1.preservation.measure import measure_outside
 from editr1.preservation.region import derive_mask
 from editr1.toy.world import ToyDataset
 from editr1.training.group import Group
+from editr1.training.open import open_trainer
 from editr1.training.preserving import joined_watch, watch_outside
 from editr1.training.step_row import GroupMeasures, joined, watched_means
 from tests.training.runs import rows_of
@@ -123,6 +125,16 @@ def test_a_run_that_stops_and_goes_on_measures_what_the_whole_run_does(tiny_edit
     rows = rows_of(tmp_path / "whole")
     assert all(0 <= row["outside"]["measured"] <= 1 for row in rows)
     assert any("psnr" in row["outside"] for row in rows)
+
+
+@pytest.mark.parametrize("algorithm", ["nft", "awm"])
+def test_preserve_goes_with_a_preset_under_other_algorithms_too(algorithm: str, tmp_path: Path) -> None:
+    sizes = ["rollout.group_size=4", "rollout.groups_per_step=2", "rollout.steps=2", "steps=1", f"out={tmp_path}"]
+    settings = {"filter": "off", "timesteps_per_image": 1}
+    open_trainer(load_config("toy", ["+preserve", f"algorithm={settings | {'name': algorithm}}", *sizes])).train()
+    (row,) = rows_of(tmp_path)
+    assert 0 < row["reward_parts"]["kept"] < 1 and not any(row["parts_unscored"].values())
+    assert row["outside"]["psnr"] == pytest.approx(10 + 30 * row["reward_parts"]["kept"], abs=1e-3)
 
 
 def test_the_weights_do_not_depend_on_what_is_measured(tiny_editor_path: Path, tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ DOCS = HERE.parent / "docs"
 ABLATIONS, PAGE, PLOTS = HERE / "ablations", DOCS / "results.md", DOCS / "figures"
 MAIN = "algorithm"  # the grid that the README shows
 HACKING = "kl"  # the grid in which the judge's score and the oracle's part
+PRESERVING = "preserve"  # what the names of grids begin with that tell what is done and what is preserved apart
+PARTS = ("done", "preserved")
 Entry = Mapping[str, Any]
 Ablations = Mapping[str, Entry]
 """The contents of benchmarks/ablations by grid."""
@@ -177,6 +179,7 @@ def page(claims: list[Claim], ablations: Ablations) -> str:
         else {},
         main=MAIN,
         hacking=HACKING,
+        preserving=PRESERVING,
     )
 
 
@@ -184,7 +187,7 @@ def sheet_of(ablation: Entry) -> dict[str, Any]:
     """A grid for the page: a row per variant with its figures by both measures, all at one place."""
     rows = []
     for name, each in ablation["variants"].items():
-        figures = {measure: figure_here(ablation, name, measure) for measure in ("oracle", "judge")}
+        figures = {measure: figure_here(ablation, name, measure) for measure in ("oracle", "judge", *PARTS)}
         rows.append({"name": name, "settings": each["settings"], "timed": each["timed"], **figures})
     seeds = max((row["oracle"]["seeds"] for row in rows if row["oracle"]), default=0)
     timed = any(row["timed"] for row in rows)

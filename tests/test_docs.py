@@ -43,15 +43,21 @@ def test_line_of_data_is_one_that_the_dataset_reads(tmp_path: Path) -> None:
     assert len(JsonlDataset(tmp_path)) == 1
 
 
+def headings(page: Path) -> set[str]:
+    """What may follow a "#" in a link to a page; nothing may always."""
+    lines = page.read_text(encoding="utf-8").splitlines() if page.suffix == ".md" else []
+    return {"", *(line.lstrip("# ").lower().replace(" ", "-") for line in lines if line.startswith("#"))}
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_links_and_named_paths_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"(?<!!)\[[^\]]*\]\(([^)]+)\)", text) if not link.startswith("https://")]
     paths = re.findall(r"`((?:src|tests|docs|benchmarks|examples)/[\w/.]+)`", text)
     links = [link for link in links if not link.startswith("reference/")]  # pages that the site makes, and checks
-    headings = {f"#{line.lstrip('# ').lower().replace(' ', '-')}" for line in text.splitlines() if line.startswith("#")}
-    links = [link for link in links if link not in headings]
-    assert [link for link in links if not ((ROOT / name).parent / link).exists()] == []
+    split = (link.partition("#") for link in links)
+    places = [((ROOT / name).parent / page if page else ROOT / name, place) for page, _, place in split]
+    assert [(page, place) for page, place in places if not page.exists() or place not in headings(page)] == []
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 

@@ -22,12 +22,11 @@ import torch
 
 from editr1.ablation.grid import read_grid
 from editr1.cli.demo import EVAL_STEPS
-from editr1.config.rewards import TOY_JUDGE, JudgeConfig
 from editr1.data.seeds import item_seed
 from editr1.editors.open import open_named_editor
 from editr1.files import write_file
 from editr1.judges.base import JudgeRequest
-from editr1.judges.open import open_judge
+from editr1.judges.open import open_judge, parse_judge
 from editr1.toy.oracle import OracleScore, score
 from editr1.toy.world import ToyDataset
 
@@ -42,7 +41,7 @@ FAILED = 0.2
 def measure() -> dict[str, np.ndarray]:
     """Of the untrained editor's edits, [items, edits]: the oracle's score and its parts, and the judge's reward."""
     editor = open_named_editor(EDITOR, None, device=torch.device("cpu"))
-    judge, data = open_judge(JudgeConfig(**TOY_JUDGE)), ToyDataset("heldout", ITEMS)
+    judge, data = open_judge(parse_judge("toy")), ToyDataset("heldout", ITEMS)
     scores: list[list[OracleScore]] = []
     rewards: list[list[float]] = []
     for index in range(ITEMS):

@@ -21,14 +21,14 @@ import results
 import torch
 from masks import EDITORS, EDITS, STEPS, is_local
 
-from editr1.config.rewards import TOY_JUDGE, JudgeConfig, PreservationConfig
+from editr1.config.rewards import PreservationConfig
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_named_editor
 from editr1.evaluation.paired import bootstrap_ci
 from editr1.evaluation.rank import spearman
 from editr1.files import write_file
 from editr1.judges.base import Judge, JudgeRequest
-from editr1.judges.open import open_judge, open_reward
+from editr1.judges.open import open_judge, open_reward, parse_judge
 from editr1.toy.oracle import score
 from editr1.toy.world import ToyDataset
 
@@ -51,7 +51,7 @@ def open_rewards() -> dict[str, Judge]:
     """The rewards by name."""
     masks = {name: PreservationConfig(masks=name) for name in REWARDS if name != "judge"}  # type: ignore[arg-type]
     measured = {name: open_reward(settings, "cpu", torch.float32) for name, settings in masks.items()}
-    return {"judge": open_judge(JudgeConfig(**TOY_JUDGE)), **measured}
+    return {"judge": open_judge(parse_judge("toy")), **measured}
 
 
 def measure(editor: Editor, rewards: Mapping[str, Judge]) -> dict[str, dict[str, Correlations]]:

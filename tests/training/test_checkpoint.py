@@ -254,15 +254,23 @@ def test_a_run_may_go_on_with_pictures_elsewhere_as_their_contents_are_compared(
 
 
 def test_a_run_of_an_earlier_version_whose_rewards_hold_the_nulls_of_other_kinds_may_go_on() -> None:
-    config = load_config("toy", ["rewards={kept: {kind: preservation}, mine: {kind: function, path: 'm:f'}}"])
+    config = load_config("toy", ["rewards={text: {kind: ocr}, mine: {kind: function, path: 'm:f'}}"])
     tree = config.model_dump(mode="json")
-    kept = {"weight": 1.0, "weight_by_task": {}, "kind": "preservation", "optional": True}
-    assert tree["rewards"]["kept"] == kept
+    assert tree["rewards"]["text"] == {"weight": 1.0, "weight_by_task": {}, "kind": "ocr", "optional": True}
     nulls = {"path": None, "lora": None, "judge": None}
     for reward in tree["rewards"].values():
         del reward["optional"], reward["weight_by_task"]  # which are newer
     tree["rewards"] = {name: {**nulls, **reward} for name, reward in tree["rewards"].items()}
     assert checkpoint.changed_settings(tree, config) == "" and Config.model_validate(tree) == config
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_the_preservation_reward_that_it_had() -> None:
+    tree = load_config("toy", ["rewards.kept={kind: preservation}"]).model_dump(mode="json")
+    del tree["rewards"]["kept"]["masks"], tree["rewards"]["kept"]["whole_tasks"]  # which are newer
+    same = load_config("toy", ["rewards.kept={kind: preservation, masks: edit}"])
+    other = load_config("toy", ["rewards.kept={kind: preservation}"])
+    assert checkpoint.changed_settings(tree, same) == ""
+    assert checkpoint.changed_settings(tree, other) == "rewards.kept.masks: edit there, either here"
 
 
 def test_the_settings_that_pin_what_was_measured_tell_algorithms_and_kinds_of_rewards_apart() -> None:

@@ -267,17 +267,28 @@ def refuse_changes(out: Path, before: dict[str, Any], config: Config) -> None:
 def changed_settings(before: dict[str, Any], config: Config) -> str:
     """What keeps `config` from continuing a run with the settings `before`, a JSON tree: "key: was, is"; "" if nothing.
 
-    Settings that are newer than the run have their defaults in it. An algorithm that only the run names is not loaded.
+    Settings that are newer than the run have their defaults in it, or what they stand for in earlier versions: a reward
+    of kind preservation knew no masks. An algorithm that only the run names is not loaded.
     """
     if (own := own_algorithm(before)) not in (None, config.algorithm.name):
         return f"algorithm.name: {own} there, {config.algorithm.name} here"
     try:
-        old = Config.model_validate(before).model_dump(mode="json")
+        old = Config.model_validate(_with_masks(before)).model_dump(mode="json")
     except ValidationError as error:
         return f"they cannot be read: {first_problem(error)}"
     was, now = (dict(_leaves(_trained_on(tree))) for tree in (old, config.model_dump(mode="json")))
     changed = [key for key in {**was, **now} if not _is_free(key) and was.get(key) != now.get(key)]
     return "; ".join(f"{key}: {was.get(key)} there, {now.get(key)} here" for key in changed)
+
+
+def _with_masks(tree: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with what a reward of kind preservation measured before it had `masks`."""
+    match tree:
+        case {"rewards": dict(rewards)}:
+            old = {name: each for name, each in rewards.items() if isinstance(each, dict)}
+            kept = {name: {"masks": "edit", **each} for name, each in old.items() if each.get("kind") == "preservation"}
+            return {**tree, "rewards": {**rewards, **kept}}
+    return tree
 
 
 def fixed_settings(config: Config) -> dict[str, Any]:

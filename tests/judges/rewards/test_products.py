@@ -134,23 +134,25 @@ def test_a_missing_factor_is_missing_for_measures_too_unless_it_is_optional() ->
 def test_a_run_opens_its_products_and_its_weights_by_task() -> None:
     with service([(200, json.dumps({"score": 0.5}).encode())]) as (url, bodies):
         rewards = (
-            "rewards={done: {kind: http, path: '%s'}, kept: {kind: preservation}, "
+            "rewards={done: {kind: http, path: '%s'}, kept: {kind: preservation, masks: data}, "
             "gated: {kind: product, formula: done * (0.6 + 0.4 * kept), weight: 2, weight_by_task: {style: 0}}, "
             "plain: {kind: product, formula: done, weight: 0, weight_by_task: {style: 1}}}"
         )
         config = load_config("toy", ["judge=null", rewards % url])
         judge = open_config_judge(config)
         try:
-            edit = PICTURE.copy()
-            edit.paste("blue", (0, 0, 2, 2))
+            source, mask = PICTURE.resize((64, 64)), Image.new("L", (64, 64))
+            mask.paste(255, (0, 0, 32, 32))
+            edit = source.copy()
+            edit.paste("blue", (0, 0, 34, 34))
             same, styled = judge.score([
-                JudgeRequest(EditSample("", PICTURE.resize((64, 64)), "edit it", "", task), edit.resize((64, 64)))
+                JudgeRequest(EditSample("", source, "edit it", "", task, mask=mask), edit)
                 for task in ("add", "style")
             ])  # fmt: skip
         finally:
             judge.close()  # type: ignore[attr-defined]
     kept = same.parts["kept"].value
-    assert kept is not None and same.value == pytest.approx(0.5 * (0.6 + 0.4 * kept))
+    assert kept is not None and 0 < kept < 1 and same.value == pytest.approx(0.5 * (0.6 + 0.4 * kept))
     assert styled.value == 0.5 and styled.parts["kept"] is UNASKED and len(bodies) == 2
     assert config.optional_rewards == {"kept"}
 

@@ -180,6 +180,7 @@ def page(claims: list[Claim], ablations: Ablations) -> str:
         main=MAIN,
         hacking=HACKING,
         preserving=PRESERVING,
+        parts=PARTS,
     )
 
 

@@ -3,7 +3,8 @@
 Reinforcement makes the better ones of an editor's edits more likely; it shows it none that it cannot make. So the best
 of 12 edits of the untrained editor is what to aim at: by the oracle, which no training may ask, and by the judge that
 training does ask. Beside it stands the editor after training: the runs of "nft" of the grid "algorithm", whose
-measurements are kept (kept_runs.py). All of them are of the same 144 held-out items, made as `editr1 demo` makes them.
+measurements are kept (kept_runs.py), of the first edit of each item; and that edit before training. All of them are of
+the same 144 held-out items, made as `editr1 demo` makes them.
 
 Writes benchmarks/headroom.json, and prints the table of docs/bench.md.
 """
@@ -11,7 +12,7 @@ Writes benchmarks/headroom.json, and prints the table of docs/bench.md.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,19 @@ def figures(score_of: np.ndarray, done: np.ndarray, preserved: np.ndarray) -> di
     return {name: round(float(values.mean()), 4) for name, values in means.items()}
 
 
-def trained(grid: str = "algorithm", variant: str = "nft") -> list[dict[str, float]]:
-    """The same of each kept run of a variant, at its last measurement."""
+def kept(grid: str = "algorithm", variant: str = "nft") -> tuple[dict[str, float], list[dict[str, float]]]:
+    """The same of the kept start of the runs of a variant, and of each run at its last measurement."""
     whole = read_grid(HERE / "grids" / f"{grid}.yaml")
     own = whole.model_copy(update={"variants": {variant: whole.variants[variant]}})
-    files = [path for path, _ in kept_runs.places(own, Path("runs"), kept_runs.KEPT) if ".start" not in path.name]
-    lasts: Iterator[Mapping[str, Sequence[float]]] = (json.loads(path.read_text())["rows"][-1] for path in files)
-    return [figures(*(np.array(last[name]) for name in ("oracle", "done", "preserved"))) for last in lasts]
+    files = {path: path.name.endswith(".start.json") for path, _ in kept_runs.places(own, Path("runs"), kept_runs.KEPT)}
+    (start,) = (last_figures(path) for path, starts in files.items() if starts)
+    return start, [last_figures(path) for path, starts in files.items() if not starts]
+
+
+def last_figures(path: Path) -> dict[str, float]:
+    """The same of the last measurement in a kept file."""
+    last = json.loads(path.read_text())["rows"][-1]
+    return figures(*(np.array(last[name]) for name in ("oracle", "done", "preserved")))
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -85,7 +92,8 @@ def table(found: Mapping[str, Any]) -> str:
         "untrained, all edits": found["untrained"],
         f"untrained, best of {EDITS} by the judge": found["best_by_judge"],
         f"untrained, best of {EDITS} by the oracle": found["best_by_oracle"],
-        f"trained for 10 steps, mean of {len(runs)} seeds": after,
+        "untrained, first edit": found["untrained_first"],
+        f"trained for 10 steps, first edit, mean of {len(runs)} seeds": after,
     }
     lines = ["| Edits | oracle | `done` | `preserved` | not done |", "| --- | ---: | ---: | ---: | ---: |"]
     lines += [
@@ -98,12 +106,13 @@ def table(found: Mapping[str, Any]) -> str:
 def main() -> int:
     """Measure, and write the results."""
     torch.set_num_threads(1)
-    edits = measure()
+    edits, (start, runs) = measure(), kept()
     found = {
         "untrained": choose(edits, None),
         "best_by_judge": choose(edits, "judge"),
         "best_by_oracle": choose(edits, "score"),
-        "trained": trained(),
+        "untrained_first": start,
+        "trained": runs,
         "made": results.origin(COMMAND),
     }
     write_file(RESULTS, (json.dumps(found, indent=1) + "\n").encode())

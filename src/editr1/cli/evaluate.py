@@ -161,8 +161,9 @@ def data(
     with _world(out, check) as (world, console):
         world.meet("the end of the checks")
         with progress(console, "items", len(dataset)) as done:
-            how: dict[str, Any] = {"edits": edits, "features": features, "on_items": done, "world": world}
-            result = evaluate_data(dataset, record, settings, judge, out, **how)
+            result = evaluate_data(
+                dataset, record, settings, judge, out, edits=edits, features=features, on_items=done, world=world
+            )
         _finish(result, out, console, world)
 
 

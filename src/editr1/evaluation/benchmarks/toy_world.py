@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from editr1.config.data import Level
 from editr1.evaluation.benchmarks.edits import EditSettings
@@ -42,5 +41,14 @@ def evaluate_toy(
     """Edit and measure; the same call resumes a stopped one. A UserError if OUT holds other edits."""
     dataset, judge_config = ToyDataset("heldout", toy.items, level=toy.level), parse_judge(judge)
     made_with = record_of(settings, judge_config, toy.edits, benchmark="toy", items=toy.items, level=toy.level)
-    how: dict[str, Any] = {"oracle": toy_oracle, "features": features, "on_items": on_items, "world": world}
-    return measure_dataset(dataset, settings, judge_config, made_with, out, **how)
+    return measure_dataset(
+        dataset,
+        settings,
+        judge_config,
+        made_with,
+        out,
+        oracle=toy_oracle,
+        features=features,
+        on_items=on_items,
+        world=world,
+    )

@@ -59,6 +59,12 @@ def test_a_change_of_brightness_as_of_a_vae_is_no_edit(tint: float) -> None:
     assert iou(derive_mask(picture(scene()), [edited(BOX, tint=tint)] * 4)) > 0.8
 
 
+@pytest.mark.parametrize(("tint", "shift"), [(0.02, (0, 1)), (-0.03, (2, 2)), (0.03, (-1, 2))])
+def test_a_shift_is_found_where_the_brightness_has_changed_too(tint: float, shift: tuple[int, int]) -> None:
+    assert derive_mask(picture(scene()), [edited(tint=tint, shift=shift)] * 4) == FEW
+    assert iou(derive_mask(picture(scene()), [edited(BOX, tint=tint, shift=shift)] * 4)) > 0.75
+
+
 def test_noise_and_lost_detail_are_no_edit() -> None:
     rng = np.random.default_rng(0)
     noisy = [picture(scene() + rng.normal(0, 0.04, (SIZE, SIZE, 3))) for _ in range(4)]

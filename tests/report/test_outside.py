@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from editr1.cli.measured import kept_outside
+from editr1.config.loading import load_config
 from editr1.evaluation.heldout.rows import EditRow
 from editr1.evaluation.paired import summarise
-from editr1.report.outside import outside_charts, task_charts
+from editr1.report.outside import outside_charts, task_charts, trained_words
 from editr1.report.run import score_tables, write_report
 from tests.report.synthetic import write_demo, write_metrics
 
@@ -68,3 +69,12 @@ def test_held_out_edits_are_compared_over_the_items_whose_edits_are_all_measured
     assert kept_outside(results) == "PSNR outside of the masks: 21.00 dB before, 22.50 after (+1.50 [+1.50, +1.50])."
     plain = [replace(row, outside={}) for row in held_out(0.0)]
     assert "psnr" not in (bare := summarise(plain, plain, seed=0, train_seconds=1.0)) and kept_outside(bare) == ""
+
+
+def test_the_page_says_what_of_the_training_sees_the_outside() -> None:
+    assert trained_words(load_config("toy", []).model_dump(mode="json")) == "Nothing is trained on it."
+    mixed = load_config("toy", ["+preserve"]).model_dump(mode="json")
+    assert trained_words(mixed) == "Trained on it: the reward of kind preservation (kept)."
+    changes = ["+preserve", "preservation={masks: either, weight: 1, advantages: region}"]
+    words = trained_words(load_config("toy", changes).model_dump(mode="json"))
+    assert words.endswith("(kept), the loss by preservation.weight, the advantages by region.")

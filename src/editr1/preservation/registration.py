@@ -42,6 +42,7 @@ def shift_of(before: Floats, after: Floats, where: Places | None = None) -> tupl
     compared = np.ones(grey.shape, bool) if where is None else where[inner]
     if not compared.any():
         return 0, 0
+    whole -= np.median((whole[inner] - grey)[compared])  # another brightness, as of a VAE, is no shift and hides none
     height, width = grey.shape
     errors = {
         (y, x): _error(whole[SHIFT + y : SHIFT + y + height, SHIFT + x : SHIFT + x + width] - grey, compared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -30,6 +31,19 @@ def outside_charts(rows: list[dict[str, Any]]) -> Charts:
     line = Line("measured", _column(rows, "measured"), "quiet")
     charts.append((MEASURED, line_chart(MEASURED, _steps(rows), [line], (0, 1)), words))
     return [each for each in charts if each[1]] if any(_column(rows, "psnr")) else []
+
+
+def trained_words(config: Mapping[str, Any]) -> str:
+    """What of the run's training sees the outside, by its configuration."""
+    kept = config.get("preservation") or {}
+    names = [name for name, reward in (config.get("rewards") or {}).items() if reward["kind"] == "preservation"]
+    found = {
+        f"the reward of kind preservation ({', '.join(names)})": bool(names),
+        "the loss by preservation.weight": bool(kept.get("weight")),
+        "the advantages by region": kept.get("advantages") == "region",
+    }
+    told = [words for words, is_there in found.items() if is_there]
+    return f"Trained on it: {', '.join(told)}." if told else "Nothing is trained on it."
 
 
 def task_charts(rows: list[dict[str, Any]]) -> Charts:

@@ -22,7 +22,7 @@ from editr1.evaluation.paired import FEW
 from editr1.preservation.measure import NAMES
 from editr1.report.best import best_words
 from editr1.report.environment import write_page
-from editr1.report.outside import outside_charts, task_charts
+from editr1.report.outside import outside_charts, task_charts, trained_words
 from editr1.report.records import shown
 from editr1.report.run_folder import BeforeAfter, Run, read_run
 from editr1.report.svg import Line, interval_bar, interval_chart, line_chart, stack_chart
@@ -73,6 +73,7 @@ def write_report(run_dir: str | Path) -> Path:
         parts=part_figures(run),
         by_task=task_figures(run),
         outside=[Figure(*each) for each in outside_charts(run.metrics)],
+        outside_words=trained_words(run.config),
         outside_by_task=[Figure(*each) for each in task_charts(run.metrics)],
         drift={} if is_stored(run) else single_figures(run, DRIFT, "drift"),
         judge_words=judge_words(run),

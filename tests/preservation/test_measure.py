@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
 
 from editr1.preservation.measure import (
@@ -10,10 +10,12 @@ from editr1.preservation.measure import (
     NO_OUTSIDE,
     PSNR_MAX,
     TOO_SMALL,
+    WHOLE_TASK,
     mask_of,
     measure_outside,
     outside_of,
 )
+from editr1.preservation.region import EVERYTHING
 
 SIZE = 48
 
@@ -113,7 +115,17 @@ def test_what_is_not_measured_has_a_reason_and_no_number() -> None:
     assert [each.reason for each in measure_outside(source, [source] * 2, None)] == [NO_MASK] * 2
     assert measure_outside(source, [source], everything)[0].reason == NO_OUTSIDE
     assert measure_outside(source, [source.resize((10, 20))], square())[0].reason == TOO_SMALL
-    assert all(not each.measures for each in measure_outside(source, [source], everything))
+    assert not measure_outside(source, [source], None)[0].measures
+
+
+def test_an_edit_of_the_whole_picture_has_its_structure_measured_beside_that_of_the_round_trip() -> None:
+    source, everything = picture(scene()), Image.new("L", (SIZE, SIZE), 255)
+    edits = [ImageOps.invert(source), Image.new("RGB", source.size, "grey")]
+    for mask, missing in ((everything, NO_MASK), (None, WHOLE_TASK), (None, EVERYTHING)):
+        restyled, gone = measure_outside(source, edits, mask, source, missing)
+        assert restyled.reason == gone.reason == (NO_OUTSIDE if mask else missing)
+        assert restyled.measures == {"structure": pytest.approx(1, abs=1e-6), "ceiling_structure": pytest.approx(1)}
+        assert gone.measures["structure"] == 0
 
 
 def test_the_ceiling_is_the_round_trip_measured_alike_and_stands_beside_each_edit() -> None:

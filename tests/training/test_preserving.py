@@ -16,6 +16,7 @@ from editr1.editors.open import open_named_editor
 from editr1.editors.round_trip import round_trip
 from editr1.preservation.measure import measure_outside
 from editr1.preservation.region import derive_mask
+from editr1.preservation.structure import structure
 from editr1.toy.world import ToyDataset
 from editr1.training.group import Group
 from editr1.training.open import open_trainer
@@ -94,7 +95,9 @@ def test_a_mask_is_derived_where_the_item_has_none_or_the_settings_say_so(editor
         expected = [each.measures["psnr"] for each in measure_outside(SAMPLE.source, images, derived)]
         assert told["outside/psnr"] == expected
     whole = replace(SAMPLE, mask=None, task="style")
-    assert watch_outside(editor, KeptConfig())(group_of(whole, images)) == {"outside/measured": [0.0] * 4}
+    told = watch_outside(editor, KeptConfig())(group_of(whole, images))
+    assert told["outside/measured"] == [0.0] * 4 and told["outside/structure"] == [structure(SAMPLE.source, edit)] * 4
+    assert {*told} == {"outside/measured", "outside/structure", "outside/ceiling_structure"}
 
 
 def test_the_parts_of_a_group_that_two_ranks_made_give_the_row_of_the_whole_group(editor: Any) -> None:

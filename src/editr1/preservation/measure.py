@@ -7,8 +7,9 @@ back first. PSNR is over the outside's pixels alone. For SSIM the inside of the 
 that no window sees the edit, and the mean of the map is over the outside. The source's round trip through the VAE is
 measured alike, as the ceiling: what is lost without any edit. An edit rarely keeps more.
 
-Without a mask, or if that leaves less than `OUTSIDE_MIN` of the picture, nothing is measured, and the reason is told:
-an edit of the whole picture, such as a style, has no outside, and a number for its structure would mean something else.
+Without a mask, or if that leaves less than `OUTSIDE_MIN` of the picture, none of it is measured, and the reason is
+told. An edit of the whole picture, such as a style, has no outside. What it keeps is measured as its "structure"
+(`structure.py`) and under that name alone, as the number means something else than the others.
 
 Letters: H W height and width.
 """
@@ -16,18 +17,22 @@ Letters: H W height and width.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from PIL.Image import Image, Resampling
 
 from editr1.preservation.features import Likeness
+from editr1.preservation.region import EVERYTHING
 from editr1.preservation.registration import Floats, Places, known_after, moved_back, pixels_of, shift_of
+from editr1.preservation.structure import structure
 
 Measures = dict[str, float]
-"""By name: "psnr" in dB, at most `PSNR_MAX`; "ssim" and "features" at most 1; all are higher for a better edit."""
-NAMES = ("psnr", "ssim", "features")
+"""By name: "psnr" in dB, at most `PSNR_MAX`; the others at most 1. More is kept where they are higher.
+
+"psnr", "ssim" and "features" are of the outside, "structure" is of an edit of the whole picture."""
+NAMES = ("psnr", "ssim", "features", "structure")
 CEILING = "ceiling_"
 """What begins the names of the ceiling's measures."""
 PSNR_MAX = 60.0
@@ -41,6 +46,8 @@ NO_MASK = "the item has no mask"
 WHOLE_TASK = "its task type is of the whole picture"
 NO_OUTSIDE = "the mask leaves nothing outside"
 TOO_SMALL = f"a picture of less than {SIDE_MIN} pixels a side"
+OF_THE_WHOLE = frozenset({WHOLE_TASK, NO_OUTSIDE, EVERYTHING})
+"""The reasons of an edit of the whole picture."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Outside:
 
     Attributes:
         measures: By name, the ceiling's too if there is a round trip; empty if nothing was measured.
-        reason: Why nothing was; None if it was.
+        reason: Why nothing was of the outside; None if it was.
     """
 
     measures: Measures = field(default_factory=dict)
@@ -74,19 +81,25 @@ def measure_outside(
         missing: Why there is no mask.
         likeness: Gives "features"; None leaves it out.
     """
-    if mask is None:
-        return [Outside(reason=missing) for _ in edits]
-    ceiling = outside_of(source, round_trip, mask, likeness).measures if round_trip is not None else {}
-    beside = {CEILING + name: value for name, value in ceiling.items()}
-    measured = [outside_of(source, edit, mask, likeness) for edit in edits]
-    return [each if each.reason else Outside(each.measures | beside) for each in measured]
+    measured = [outside_of(source, edit, mask, likeness, missing) for edit in edits]
+    if round_trip is None:
+        return measured
+    ceiling = outside_of(source, round_trip, mask, likeness, missing).measures
+    return [replace(each, measures=each.measures | _beside(each.measures, ceiling)) for each in measured]
 
 
-def outside_of(source: Image, edit: Image, mask: Image, likeness: Likeness | None = None) -> Outside:
-    """The measures of one edit, or why there are none; arguments as of `measure_outside`."""
-    view = view_of(source, edit, mask)
+def _beside(measures: Measures, ceiling: Measures) -> Measures:
+    return {CEILING + name: ceiling[name] for name in measures if name in ceiling}
+
+
+def outside_of(
+    source: Image, edit: Image, mask: Image | None, likeness: Likeness | None = None, missing: str = NO_MASK
+) -> Outside:
+    """The measures of one edit, or why there are none of the outside; arguments as of `measure_outside`."""
+    view = missing if mask is None else view_of(source, edit, mask)
     if isinstance(view, str):
-        return Outside(reason=view)
+        kept = structure(source, edit) if view in OF_THE_WHOLE else None
+        return Outside({} if kept is None else {"structure": kept}, view)
     features = {} if likeness is None else {"features": likeness(view.before, view.merged)}
     return Outside({"psnr": psnr(view), "ssim": ssim(view), **features})
 

@@ -51,7 +51,7 @@ EVERYTHING = "the edits of the group change the whole picture"
 
 def derive_mask(source: Image, edits: Sequence[Image]) -> Image | str:
     """The mask of G edits of one size, in mode "L" at the size of the source; or why there is none."""
-    size = _working_size(edits[0].size)
+    size = working_size(edits[0].size)
     before = pixels_of(source, size)
     changed = np.stack([differs(before, pixels_of(edit, size)) for edit in edits])  # G H W
     voters = changed[changed.mean(axis=(1, 2)) >= SOME]
@@ -92,7 +92,8 @@ def _cleaned(region: Places) -> Places:
     return np.asarray(picture)[HOLE:-HOLE, HOLE:-HOLE] > 0
 
 
-def _working_size(size: tuple[int, int]) -> tuple[int, int]:
+def working_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The width and height at which pictures of a size are compared."""
     scale = min(1.0, SIDE / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 

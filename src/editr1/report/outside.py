@@ -14,6 +14,7 @@ TITLES = {
     "psnr": "PSNR outside of the masks (dB)",
     "ssim": "SSIM outside of the masks",
     "features": "Likeness of features outside of the masks",
+    "structure": "Structure of edits of the whole picture",
 }
 NOTE = "The ceiling is the source's round trip through the editor's VAE, without any edit; an edit rarely keeps more."
 MEASURED = "Share of the edits that are measured"
@@ -30,7 +31,7 @@ def outside_charts(rows: list[dict[str, Any]]) -> Charts:
     words = "Others have no mask, or one that leaves nothing outside."
     line = Line("measured", _column(rows, "measured"), "quiet")
     charts.append((MEASURED, line_chart(MEASURED, _steps(rows), [line], (0, 1)), words))
-    return [each for each in charts if each[1]] if any(_column(rows, "psnr")) else []
+    return [each for each in charts if each[1]] if any(any(_column(rows, name)) for name in TITLES) else []
 
 
 def trained_words(config: Mapping[str, Any]) -> str:

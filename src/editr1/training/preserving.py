@@ -13,7 +13,7 @@ from editr1.editors.editor import Editor
 from editr1.editors.round_trip import round_trip
 from editr1.preservation.features import Likeness, open_likeness
 from editr1.preservation.masks import find_mask
-from editr1.preservation.measure import Outside, measure_outside
+from editr1.preservation.measure import NO_MASK, OF_THE_WHOLE, Outside, measure_outside
 from editr1.training.group import Group
 from editr1.training.step_row import Watch
 
@@ -24,7 +24,7 @@ Measure = Callable[[EditSample, Sequence[Image], Image | str], list[Outside]]
 
 
 def watch_outside(editor: Editor, settings: KeptConfig) -> Watch:
-    """The measures of each edit that has a mask, and "measured": 1 for one that has, 0 for another."""
+    """The measures of each edit, and "measured": 1 for one that has a mask and an outside, 0 for another."""
     measure = open_measure(editor, settings.features)
 
     def watch(group: Group) -> dict[str, list[float]]:
@@ -48,10 +48,11 @@ def open_measure(editor: Editor, features: str | None = None) -> Measure:
 def _measure(
     editor: Editor, likeness: Likeness | None, sample: EditSample, images: Sequence[Image], mask: Image | str
 ) -> list[Outside]:
-    if isinstance(mask, str):
+    if isinstance(mask, str) and mask not in OF_THE_WHOLE:
         return measure_outside(sample.source, images, None, missing=mask)
+    given, missing = (None, mask) if isinstance(mask, str) else (mask, NO_MASK)
     trip = round_trip(editor.pipe, sample.source, images[0].size)
-    return measure_outside(sample.source, images, mask, trip, likeness=likeness)
+    return measure_outside(sample.source, images, given, trip, missing, likeness)
 
 
 def in_columns(measured: Sequence[Outside]) -> dict[str, list[float]]:

@@ -74,16 +74,17 @@ def test_edits_with_a_mask_are_measured_and_the_others_count_in_no_mean(tmp_path
 def test_toy_items_are_measured_by_their_true_masks_beside_the_oracle(tmp_path: Path, dino: Path) -> None:
     said = run("toy", "--out", tmp_path, "--items", "9", "--edits", "1", "--steps", "2", "--features", dino)
     result, world = read_result(tmp_path), ToyDataset("heldout", 9)
-    assert result.metrics == ("oracle", "judge", "done", "preserved", "psnr", "ssim", "features")
+    assert result.metrics == ("oracle", "judge", "done", "preserved", "psnr", "ssim", "features", "structure")
     assert ", features " in said, "the ceiling is told"
     for index, row in enumerate(result.items):
         mask = world[index].mask
         assert mask is not None
         if row.task == "style":
             assert row.scores["psnr"] is None, "nothing is outside of it"
+            assert 0 <= (row.scores["structure"] or -1) <= 1 and (row.scores["ceiling_structure"] or 0) > 0.8
         else:
             expected = outside_of(world[index].source, opened(tmp_path / row.edit), mask).measures["psnr"]
-            assert row.scores["psnr"] == pytest.approx(expected)
+            assert row.scores["psnr"] == pytest.approx(expected) and row.scores["structure"] is None
             assert -1 <= (row.scores["features"] or -2) <= 1
     assert outside_line(result) is not None
 

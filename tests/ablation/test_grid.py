@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from editr1.ablation.grid import config_of, read_grid
+from editr1.algorithms.ema import EMA
 from editr1.errors import UserError
 from editr1.training.checkpoint import fixed_settings
 
@@ -28,6 +29,16 @@ def test_every_shipped_grid_has_settings_that_hold(path: Path, tmp_path: Path) -
     assert len({config.model_dump_json() for config in configs}) == len(configs)
     pinned = {json.dumps(fixed_settings(config)) for config in configs}
     assert len(pinned) == len(configs)  # else the runs of one variant could be taken for those of another
+
+
+@pytest.mark.parametrize("path", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_averages_of_different_settings_differ_within_the_steps_of_a_shipped_grid(path: Path, tmp_path: Path) -> None:
+    grid = read_grid(path)
+    configs = [config_of(grid, variant, 0, tmp_path) for variant in grid.variants]
+    settings = {(config.ema, config.ema_warmup) for config in configs}
+    averages = [EMA([], *each) for each in settings]
+    decays = {tuple(average.decay_after(step) for step in range(grid.steps)) for average in averages}
+    assert len(decays) == len(settings)
 
 
 def test_a_variant_is_the_base_with_its_settings_and_a_seed_and_folder_of_its_own(tmp_path: Path) -> None:

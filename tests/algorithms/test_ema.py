@@ -50,6 +50,24 @@ def test_untrained_start_fades_as_in_the_released_code() -> None:
     assert weights[0] == 0.1 and weights[79] < 0.9 == weights[80]
 
 
+def test_without_warm_up_the_untrained_start_fades_by_the_rate_alone() -> None:
+    """theta = 1 from the first step on: the start's weight after n steps is 0.99^n, with warm-up nearly none."""
+    theta = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    plain, warm = EMA([("theta", theta)], decay=0.99, warmup=False), EMA([("theta", theta)], decay=0.99)
+    theta.data.fill_(1.0)
+    for step in range(10):
+        plain.update(step)
+        warm.update(step)
+        assert float(plain.state_dict()["theta"]) == pytest.approx(1 - 0.99 ** (step + 1), abs=1e-12)
+    assert float(plain.state_dict()["theta"]) < 0.1 and float(warm.state_dict()["theta"]) > 0.99
+
+
+def test_with_warm_up_a_higher_rate_is_the_same_for_81_steps() -> None:
+    lower, higher = (EMA([], decay=decay) for decay in (0.9, 0.99))
+    same = [lower.decay_after(step) == higher.decay_after(step) for step in range(90)]
+    assert same == [True] * 81 + [False] * 9
+
+
 def test_swap_shows_the_average_inside_and_the_trained_values_after_even_a_failure() -> None:
     layer = _layer()
     ema = EMA(layer.named_parameters(), decay=0.5)

@@ -242,6 +242,14 @@ def test_settings_that_a_later_version_adds_do_not_keep_a_run_from_going_on() ->
     assert changed == "data.ban_solved: False there, True here"
 
 
+def test_a_run_keeps_the_warm_up_of_its_average_which_one_of_an_earlier_version_has() -> None:
+    config, plain = load_config("toy"), load_config("toy", ["ema_warmup=false"])
+    tree = config.model_dump(mode="json")
+    del tree["ema_warmup"]
+    assert checkpoint.changed_settings(tree, config) == ""
+    assert checkpoint.changed_settings(tree, plain) == "ema_warmup: True there, False here"
+
+
 def test_the_code_of_another_runs_algorithm_is_not_loaded_to_compare_settings() -> None:
     config = load_config("toy")
     tree = {**config.model_dump(mode="json"), "algorithm": {"name": "tests.no_such_module:Loss"}}

@@ -492,6 +492,11 @@ def test_what_a_callback_raises_costs_no_step(make: Make, straight: Path, tmp_pa
     assert_same_run(tmp_path / "out", straight)
 
 
+def test_the_average_has_the_rate_and_the_warm_up_of_the_settings(make: Make) -> None:
+    warm, plain = make(ema=0.99).ema, make(ema=0.99, ema_warmup=False, out="plain").ema
+    assert [each.decay_after(0) for each in (warm, plain)] == [0.1, 0.99]
+
+
 def test_diffusers_loads_policy_and_average_and_edits_alike(make: Make, tiny_editor_path: Path) -> None:
     trainer = make(steps=2, optim__lr=0.05, save_every=1)
     folder = trainer.train()

@@ -205,7 +205,10 @@ class Config(Section):
     evaluation: EvaluationConfig | None = None
     """Held-out items to measure the run on; null for none."""
     ema: Decay = 0.9
-    """Decay rate of the averaged weights, which evaluation uses; after step s (from 0) at most (1 + s) / (10 + s)."""
+    """Decay rate of the averaged weights, which evaluation uses."""
+    ema_warmup: bool = True
+    """After step s (from 0) the rate is at most (1 + s) / (10 + s), so that the untrained start is soon forgotten;
+    false: it is `ema` from the first step, and the start counts ema^n after n steps."""
     steps: int = Field(default=1000, gt=0, le=1_000_000_000)
     """Optimiser steps."""
     save_every: int = Field(default=10, gt=0)

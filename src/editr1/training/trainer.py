@@ -100,7 +100,7 @@ class Trainer:
         self.names, self.params = map(list, zip(*editor.policies.parameters(), strict=True))
         optim = config.optim
         self.optimizer = torch.optim.AdamW(self.params, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
-        self.ema = EMA(zip(self.names, self.params, strict=True), config.ema)
+        self.ema = EMA(zip(self.names, self.params, strict=True), config.ema, config.ema_warmup)
         self._weights = editor.policies, self.ema, self.optimizer, self.names
         self.collector = collector_of(config, judge, dataset, world, editor, self.out)
         self.step, self.seconds, self._step_seconds = 0, 0.0, 0.0

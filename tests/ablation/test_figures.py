@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
 from editr1.ablation.figures import Curve, compare, curve_of, gain_at, interval, summarise
 from editr1.ablation.grid import Grid
-from editr1.ablation.page import markdown
+from editr1.ablation.page import charts, markdown, unjudged
 from editr1.ablation.runs import Measured
 from editr1.errors import UserError
 
@@ -87,6 +90,42 @@ def test_equal_time_gives_a_fast_variant_more_steps_and_equal_images_a_thrifty_o
     assert "| fast | 2 | +0.108 [+0.072, +0.144] | +0.054 [+0.036, +0.072] |" in page
     too_far = {**seconds, "fast": {"seconds": 4.0, "ratio": 0.4}}  # 90 of 80 steps
     assert summarise(grid, curves, too_far)["fast"]["seconds"][360.0]["oracle"] is None
+
+
+def test_at_equal_time_the_first_variant_is_as_good_as_itself_whatever_its_timing_says() -> None:
+    grid = GRID.model_copy(update={"seconds": (360.0,)})
+    seconds = {"usual": {"seconds": 10.0, "ratio": 1.02}}
+    (entry,) = summarise(grid, {"usual": {0: curve(0.001)}}, seconds)["usual"]["seconds"].values()
+    assert entry["oracle"]["gain"] == pytest.approx(0.036 * 1.5)
+    assert (entry["oracle"]["more"], entry["oracle"]["more_ci95"]) == (0, [0, 0])
+
+
+def test_a_judge_that_scores_no_edit_has_no_curve_and_no_figures_and_the_reason_is_told() -> None:
+    usual = curve_of(Measured(0, 0, [0.5, 0.5], [0.1, 0.2]), [Measured(80, 800, [0.75, 0.5], [0.3, 0.2])])
+    ranked = curve_of(Measured(0, 0, [None, None], [0.1, 0.2]), [Measured(80, 800, [None, None], [0.3, 0.4])])
+    grid = GRID.model_copy(update={"variants": {"usual": (), "ranking": ()}, "measured": ()})
+    curves = {"usual": {0: usual}, "ranking": {0: ranked}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = summarise(grid, curves, {})
+        (drawn,) = charts(curves["ranking"], curves["usual"])
+    assert {*found["ranking"]["steps"][80]} == {"oracle"} and {*found["usual"]["steps"][80]} == {"oracle", "judge"}
+    names = [words.text for words in ElementTree.fromstring(drawn).iter("text")]
+    assert "oracle" in names and "judge" not in names and "nan" not in drawn
+    said = unjudged(grid, curves)
+    assert "by the judge of ranking: " in said and "needs edits: 2 or more" in said
+    assert unjudged(grid, {"usual": {0: usual}}) == ""
+    assert "nor a comparison of the others" in unjudged(grid.model_copy(update={"variants": {"ranking": ()}}), curves)
+
+
+def test_a_step_at_which_the_judge_scored_no_edit_is_left_out_of_its_curve() -> None:
+    start = Measured(0, 0, [0.5], [])
+    own = {0: curve_of(start, [Measured(20, 200, [None], []), Measured(40, 400, [0.75], [])])}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (drawn,) = charts(own, own)
+    paths = [path.get("d") for path in ElementTree.fromstring(drawn).iter("path")]
+    assert len(paths) == 4 and all(path and path.count(" ") == 3 and "nan" not in path for path in paths)  # two points
 
 
 def test_without_a_run_of_the_first_variant_there_is_nothing_to_compare_with() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,20 @@ def test_the_report_holds_the_tables_and_the_page(whole: Path, monkeypatch: pyte
     assert content["variants"]["scouts"]["timed"]["ratio"] == 2
     assert set(content["variants"]["scouts"]["steps"]) == {"1", "3"}
     assert "| scouts | 1 |" in (whole / "ablation.md").read_text()
+
+
+def test_a_judge_that_ranks_leaves_its_column_out_where_an_item_has_one_edit_and_the_page_says_why(
+    tmp_path: Path,
+) -> None:
+    ranking = "judge={path: 'toy:judge', method: ranking, batch_size: 48}"
+    grid = GRID.model_copy(update={"variants": {"ranking": (ranking,)}, "steps": 1, "measured": (), "seconds": ()})
+    list(train_all(grid, tmp_path, ["ranking"]))
+    page = write_ablation(grid, tmp_path).read_text()
+    assert (
+        "No gain by the judge of ranking" in page and "No gain by the judge" in (tmp_path / "ablation.md").read_text()
+    )
+    assert "the judge&#39;s score" not in page and "the oracle&#39;s score" in page and ">nan" not in page
+    assert "nan" not in "".join(re.findall(r' d="([^"]*)"', page))
 
 
 def test_steps_of_a_variant_and_of_the_first_one_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,8 +33,8 @@ class Curve:
     Attributes:
         steps: Steps after which it was measured, from 0.
         images: Edits that it had made by then.
-        gains: By measure, one row of [I] per measured step, NaN for an edit without a reward; no row of a measure that
-            there is not.
+        gains: By measure, one row of [I] per measured step, NaN for an edit without a reward; a measure that gave no
+            edit a gain is left out.
     """
 
     steps: list[int]
@@ -63,7 +63,8 @@ def curve_of(start: Measured, rows: Sequence[Measured]) -> Curve:
     }
     arrays = {name: np.array(each, dtype=np.float64) for name, each in values.items() if all(each)}
     gains = {name: array - array[0] for name, array in arrays.items()}
-    return Curve([row.step for row in points], [row.images for row in points], gains)
+    known = {name: gain for name, gain in gains.items() if not np.isnan(gain[1:]).all()}
+    return Curve([row.step for row in points], [row.images for row in points], known)
 
 
 def gain_at(curve: Curve, measure: str, step: float) -> Floats | None:
@@ -116,7 +117,9 @@ def compare(
 
 
 def summarise(grid: Grid, curves: Mapping[str, Mapping[int, Curve]], seconds: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of every variant: {"settings", "ratio", "steps", "images", "seconds": {at: {measure: figures}}}.
+    """What is known of every variant: {"settings", "timed", "steps", "images", "seconds": {at: {measure: figures}}}.
+
+    At equal time the first variant's steps take exactly as long as its own, whatever the noise of its timing.
 
     Raises:
         UserError: The first variant has no run.
@@ -124,11 +127,12 @@ def summarise(grid: Grid, curves: Mapping[str, Mapping[int, Curve]], seconds: Ma
     if grid.first not in curves:
         raise UserError(f"no run of {grid.first!r} is measured, with which the others are compared; train it first")
     usual = seconds.get(grid.first, {}).get("seconds")
+    ratios = {**{name: timed["ratio"] for name, timed in seconds.items()}, grid.first: 1.0}
     return {
         name: {
             "settings": grid.variants[name],
             "timed": seconds.get(name),
-            **_tables(grid, own, curves[grid.first], seconds.get(name, {}).get("ratio"), usual),
+            **_tables(grid, own, curves[grid.first], ratios.get(name), usual),
         }
         for name, own in curves.items()
     }

@@ -33,15 +33,17 @@ UNITS = {"seconds": "{:g} s", "steps": "step {}", "images": "{:,} images"}
 def write_ablation(grid: Grid, out: Path) -> Path:
     """Write the figures of what the runs have measured so far; returns the page's path."""
     curves = read_curves(grid, out)
-    found = summarise(grid, curves, read_seconds(out))
+    found, missing = summarise(grid, curves, read_seconds(out)), unjudged(grid, curves)
     content = {"grid": grid.model_dump(mode="json"), "variants": found}
+    text = markdown(grid, found) + (f"\n{missing}\n" if missing else "")
     write_file(out / f"{NAME}.json", json.dumps(content, indent=1).encode() + b"\n")
-    write_file(out / f"{NAME}.md", markdown(grid, found).encode())
+    write_file(out / f"{NAME}.md", text.encode())
     return write_page(
         out / f"{NAME}.html",
         "ablation.html.j2",
         grid=grid,
         variants=found,
+        missing=missing,
         tables=list(tables(grid, found)),
         charts=[(name, list(charts(own, curves[grid.first]))) for name, own in curves.items()],
         timed=[(name, each["timed"]) for name, each in found.items() if each["timed"]],
@@ -60,6 +62,19 @@ def markdown(grid: Grid, found: Mapping[str, Mapping[str, Any]]) -> str:
         for name, seeds, cells in table["rows"]:
             lines.append(f"| {name} | {seeds} | {' | '.join(f'{gain} | {more}' for gain, more, _ in cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def unjudged(grid: Grid, curves: Mapping[str, Mapping[int, Curve]]) -> str:
+    """Which variants have no gain by the judge, and why, in words; empty if all have one."""
+    names = [name for name, own in curves.items() if any("judge" not in curve.gains for curve in own.values())]
+    if not names:
+        return ""
+    others = ", nor a comparison of the others with it" if grid.first in names else ""
+    cure = "; one that ranks the edits of an item needs edits: 2 or more" if grid.edits == 1 else ""
+    return (
+        f"No gain by the judge of {', '.join(names)}{others}: the judge scored no edit both before and after "
+        f"training{cure}."
+    )
 
 
 def tables(grid: Grid, found: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -85,8 +100,8 @@ def tables(grid: Grid, found: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[
 
 def charts(own: Mapping[int, Curve], first: Mapping[int, Curve]) -> Iterator[Markup]:
     """Gains over steps, the mean of all seeds: oracle and judge, and the oracle (or judge) of the first variant."""
-    mine = {name: _mean(own, name) for name in TONES if all(name in curve.gains for curve in own.values())}
-    if mine:
+    means = {name: _mean(own, name) for name in TONES if all(name in curve.gains for curve in own.values())}
+    if mine := {name: mean for name, mean in means.items() if mean}:
         leading = next(iter(mine))
         theirs = _mean(first, leading) if all(leading in curve.gains for curve in first.values()) else {}
         steps = sorted({*mine[leading], *theirs})
@@ -95,10 +110,10 @@ def charts(own: Mapping[int, Curve], first: Mapping[int, Curve]) -> Iterator[Mar
 
 
 def _mean(curves: Mapping[int, Curve], measure: str) -> dict[int, float]:
-    """Mean gain by step, of the steps that all seeds have."""
+    """Mean gain by step, of the steps that all seeds have; none of a step at which no edit has a gain."""
     steps = set.intersection(*(set(curve.steps) for curve in curves.values()))
     rows = {step: [curve.gains[measure][curve.steps.index(step)] for curve in curves.values()] for step in steps}
-    return {step: float(np.nanmean(rows[step])) for step in sorted(steps)}
+    return {step: float(np.nanmean(rows[step])) for step in sorted(steps) if not np.isnan(rows[step]).all()}
 
 
 def _cell(entry: Mapping[str, Any] | None, is_first: bool, reach: float) -> tuple[str, str, Markup]:

@@ -29,7 +29,7 @@ def by_the_formula(rows: Rows, velocities: Policies, target: Array, dpo: DPO) ->
     kl = float(((velocities["default"] - velocities["reference"]).numpy() ** 2).mean())
     preference = sum(lost) / len(lost) / dpo.beta
     decided = sum(value < 0 for value in inside) / len(inside)
-    return {"loss": preference + dpo.kl * kl, "preference": preference, "decided": decided, "kl": kl * (dpo.kl > 0)}
+    return {"loss": preference + dpo.kl * kl, "preference": preference, "decided": decided, "kl": kl}
 
 
 def loss_gradient(dpo: DPO, rows: Rows, velocities: Policies) -> Tensor:

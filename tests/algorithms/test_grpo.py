@@ -232,6 +232,17 @@ def test_the_window_is_all_steps_but_the_last_or_drawn_or_moves_on() -> None:
     [
         ({}, None),
         ({"window": 5}, None),
+        ({"window": 4, "shift_every": 3}, None),
+        (
+            {"shift_every": 3},
+            "algorithm.shift_every=3: all steps with noise are in the window, which has nowhere to move; give a "
+            "smaller algorithm.window, or leave shift_every out",
+        ),
+        (
+            {"window": 5, "shift_every": 3},
+            "algorithm.shift_every=3: all steps with noise are in the window, which has nowhere to move; give a "
+            "smaller algorithm.window, or leave shift_every out",
+        ),
         ({"window": 6}, "algorithm.window=6: the last of rollout.steps=6 has no noise; give at most 5"),
         (
             {"window": 3, "timesteps_per_image": 4},

@@ -227,6 +227,11 @@ class Algorithm(BaseModel, ABC):
         """Whether `credit` needs the rewards of all groups of a step at once; if not, it takes any of them."""
         return self.std == "global"
 
+    @property
+    def tells_distance(self) -> bool:
+        """Whether the loss's part `kl` is |v - v_ref|^2 itself, the mean over rows that count alike."""
+        return "kl" in self.parts and "reference" in self.asks(0)
+
     def credit(
         self,
         rewards: Sequence[Tensor],

@@ -51,6 +51,11 @@ class CRD(Algorithm):
         """The old policy, and the reference if the distance to it has a weight."""
         return ("old", "reference") if self.kl > 0 else ("old",)
 
+    @property
+    def tells_distance(self) -> bool:
+        """Only if all edits count alike."""
+        return super().tells_distance and not self.adaptive_kl
+
     def kl_weights(self, advantages: Tensor, generator: torch.Generator) -> Tensor | None:
         """Those of the drawn rows, times the optimality of their edits."""
         weights = super().kl_weights(advantages, generator)

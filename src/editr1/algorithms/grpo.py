@@ -43,9 +43,10 @@ class GRPO(Algorithm):
     parts: ClassVar = {
         "policy": "Policy loss",
         "clipped": "Share of clipped ratios",
-        "kl": "Distance to the untrained editor (KL)",
+        "kl": "KL divergence of steps from the untrained editor's",
     }
     scheduler: ClassVar[SchedulerName | None] = "euler"
+    tells_distance: ClassVar = False
     keeps_trajectory: ClassVar = True
 
     name: Literal["grpo"] = "grpo"
@@ -57,7 +58,7 @@ class GRPO(Algorithm):
     window: int | None = Field(default=None, gt=0)
     """Sampler steps with noise, in a row; null for all but the last."""
     shift_every: int | None = Field(default=None, gt=0)
-    """Optimiser steps after which the window moves on by one, as in MixGRPO; null draws its place for each group."""
+    """Optimiser steps after which `window` moves on by one, as in MixGRPO; null draws its place for each group."""
     timesteps: Literal["sampler"] = "sampler"
     """Edits are trained at the steps of their rollout."""
     timesteps_per_image: int | None = Field(default=None, gt=0)
@@ -84,11 +85,16 @@ class GRPO(Algorithm):
         return StepNoise(self.noise_kind, self.noise_level, range(start, start + size))
 
     def fault(self, visited: int) -> str | None:
-        """A window, or levels per edit, that are more than there are steps with noise."""
-        most, levels = self.window or visited - 1, self.timesteps_per_image
+        """A window, or levels per edit, that are more than there are steps with noise; a window that cannot move."""
+        most, levels, shift = self.window or visited - 1, self.timesteps_per_image, self.shift_every
         if most >= visited:
             return (
                 f"algorithm.window={most}: the last of rollout.steps={visited} has no noise; give at most {visited - 1}"
+            )
+        if shift is not None and most == visited - 1:
+            return (
+                f"algorithm.shift_every={shift}: all steps with noise are in the window, which has nowhere to move; "
+                "give a smaller algorithm.window, or leave shift_every out"
             )
         if levels is not None and levels > most:
             return (

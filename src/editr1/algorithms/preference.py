@@ -43,11 +43,12 @@ class Preference(Algorithm):
         return ("reference",)
 
     def loss(self, rows: Rows, velocities: Velocities) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of the module's formula; its part `kl` is the bare distance."""
+        """The loss of the module's formula; its part `kl` is the bare distance, told without a weight too."""
         v, v_ref = (velocities[name].to(rows.x0.dtype) for name in ("default", "reference"))
         likelier = rows.error(v_ref.detach()) - rows.error(v)  # B
         margins = (self.weights(rows).to(likelier) * likelier).reshape(-1, rows.unit).mean(dim=1)  # B/n
         preference = -logsigmoid(self.beta * margins).mean() / self.beta
         decided = (margins > 0).to(preference.dtype).mean()
-        loss, kl = self.add_distance(preference, rows, velocities)
+        kl = rows.distance(velocities)
+        loss = preference + self.kl * kl if self.kl > 0 else preference
         return loss, {"preference": preference.detach(), "decided": decided, "kl": kl.detach()}

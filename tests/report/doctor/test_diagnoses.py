@@ -236,6 +236,35 @@ def test_a_velocity_that_has_hardly_moved_is_told_after_enough_updates() -> None
     assert unseen_change(Case(rows, config("algorithm.kl=0"))) is None  # then it is not measured
 
 
+def algorithm(*settings: str) -> dict[str, Any]:
+    """The settings of a run by another algorithm, with its own defaults."""
+    name, *more = settings
+    return config(f"algorithm={{name: {name}, {', '.join(more)}}}")
+
+
+@pytest.mark.parametrize(
+    "settings", [("awm",), ("rft",), ("dgpo",), ("dpo",), ("dpo", "kl: 0.1"), ("crd", "adaptive_kl: false")]
+)
+def test_the_part_kl_is_read_as_a_distance_of_velocities_where_it_is_one(settings: tuple[str, ...]) -> None:
+    case = Case([{**row, "kl": 1e-6} for row in healthy()], algorithm(*settings))
+    words = text(unseen_change, case)
+    assert "differs from the untrained editor's by 1.0e-03" in words
+    assert ("lower algorithm.kl" in words) == (settings != ("dpo",))  # which has no weight to lower
+
+
+@pytest.mark.parametrize("settings", [("grpo",), ("crd",), ("awm", "kl: 0"), ("rft", "kl: 0")])
+def test_the_part_kl_is_not_read_as_a_distance_of_velocities_where_it_is_another_number(
+    settings: tuple[str, ...],
+) -> None:
+    """A KL divergence scaled by the noise of a step; a distance that counts by reward; none."""
+    assert unseen_change(Case([{**row, "kl": 1e-6} for row in healthy()], algorithm(*settings))) is None
+
+
+def test_the_part_kl_of_a_loss_of_ones_own_is_not_read() -> None:
+    own = {**CONFIG, "algorithm": {**CONFIG["algorithm"], "name": "mine:Loss"}}
+    assert unseen_change(Case([{**row, "kl": 1e-6} for row in healthy()], own)) is None
+
+
 def test_modules_without_a_gradient_are_named() -> None:
     check = {"steps": 5, "modules": 5, "silent": ["blocks.0.q", "blocks.0.k"], "dead_ends": []}
     assert "2 (blocks.0.k, blocks.0.q) of the 5 trained modules" in text(silent_modules, Case([], CONFIG, None, check))

@@ -181,18 +181,26 @@ def lost_updates(case: Case) -> Finding | None:
 
 
 def unseen_change(case: Case) -> Finding | None:
-    """The velocity has not moved away from that of the untrained editor by more than rounding."""
+    """The velocity has not moved away from that of the untrained editor by more than rounding.
+
+    It speaks where the part `kl` of the loss is the squared distance of the two, which an algorithm says of itself.
+    """
+    settings = case.config["algorithm"]
+    kind = find_algorithms().get(settings.get("name"))
     updates = [row for row in case.rows if row.get("grad_norm")]
     distances = values_of(updates[-WINDOW:], "kl")
-    if len(updates) < UPDATES or not case.config["algorithm"].get("kl") or not distances:
+    if kind is None or not kind.model_construct(**settings).tells_distance:
+        return None
+    if len(updates) < UPDATES or not distances:
         return None
     if (distance := math.sqrt(max(fmean(distances), 0.0))) >= SEEN:
         return None
+    weaker = ", or lower algorithm.kl" if settings["kl"] else ""
     return Finding(
         "change too small to see",
         f"After {len(updates)} updates the velocity differs from the untrained editor's by {distance:.1e} (root mean "
         f"square), which bfloat16 does not show beside numbers near 1 (spacing {SPACING['bfloat16']:.1e}). Raise "
-        f"optim.lr (now {case.config['optim']['lr']:g}) or adapter.alpha, or lower algorithm.kl.",
+        f"optim.lr (now {case.config['optim']['lr']:g}) or adapter.alpha{weaker}.",
     )
 
 

@@ -279,7 +279,7 @@ def test_toy_names_the_shipped_models_with_their_own_area_and_words(file: Path) 
         ),
         (
             ["name=dpo", "informative=0.5"],
-            "algorithm.informative=0.5 makes no sense with algorithm 'dpo': it trains on two",
+            "algorithm.informative=0.5 makes no sense with algorithm 'dpo': it compares a whole",
         ),
         (["name=rft", "rescaled=true"], "algorithm.rescaled=True makes no sense with algorithm 'rft': its loss has no"),
     ],

@@ -82,7 +82,7 @@ def test_a_variant_of_a_shipped_algorithm_does_not_take_its_place() -> None:
     ("name", "words"),
     [
         ("own_maths:number", "is no subclass of editr1.Algorithm"),
-        ("own_maths:Bare", "the class lacks asks, loss, parts; add them"),
+        ("own_maths:Bare", "the class lacks loss, parts; add them"),
         ("own_maths:Nameless", "write `name: str` into it"),
         ("own_maths:none", "cannot be loaded: it raises AttributeError"),
         ("nowhere:A", "cannot be loaded: it raises ModuleNotFoundError"),

@@ -11,6 +11,9 @@ of A_i |v - (eps - x0)|^2: flow matching weighted by the advantage.
 
 While the sampling policy is the trained one, v_old is v, detached: the loop makes no call for it.
 
+Ours is the division of A by A_max: the trainer of Flow-Factory (X-GenGroup) clips A alone, so the same `kl` and
+`kl_old` weigh A_max times as much here.
+
 Left out of the published code: its other weights of noise levels (w = t, t^2) and its robust error ("ghuber"), ratios
 of means over levels, several optimiser steps on one set of rollouts.
 
@@ -45,10 +48,6 @@ class AWM(Algorithm):
     """c: ratios outside [1 - c, 1 + c] get no gradient that leads further out."""
     kl_old: float = Field(default=1.0, ge=0)
     """Weight of the distance to the sampling policy, on the velocity."""
-
-    def asks(self, step: int) -> tuple[str, ...]:
-        """The old policy, and the reference if the distance to it has a weight."""
-        return ("old", "reference") if self.kl > 0 else ("old",)
 
     def loss(self, rows: Rows, velocities: Velocities) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the module's formula; its parts `kl` and `kl_old` are the bare distances."""

@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from editr1.algorithms.advantages import Filter, Std, filter_groups, is_solved, normalise
-from editr1.algorithms.mixing import Shares, mix
+from editr1.algorithms.mixing import Rewards, Shares, mix
 from editr1.algorithms.noise import StepNoise
 from editr1.algorithms.thrift import (
     draw_levels,
@@ -232,12 +232,7 @@ class Algorithm(BaseModel, ABC):
         """Whether the loss's part `kl` is |v - v_ref|^2 itself, the mean over rows that count alike."""
         return "kl" in self.parts and "reference" in self.asks(0)
 
-    def credit(
-        self,
-        rewards: Sequence[Tensor],
-        parts: Mapping[str, Sequence[Tensor]] | None = None,
-        weights: Shares | None = None,
-    ) -> Credit:
+    def credit(self, rewards: Sequence[Tensor], parts: Rewards | None = None, weights: Shares | None = None) -> Credit:
         """Advantages within groups, and the groups that are not worth training on.
 
         Args:
@@ -338,9 +333,12 @@ class Algorithm(BaseModel, ABC):
         distance = rows.distance(velocities)
         return loss + self.kl * distance, distance
 
-    @abstractmethod
     def asks(self, step: int) -> tuple[str, ...]:
-        """The policies besides "default" whose velocities the loss needs at `step` (from 0)."""
+        """The policies besides "default" whose velocities the loss needs at `step` (from 0).
+
+        Those of most algorithms: the old policy, and the reference if the distance to it has a weight.
+        """
+        return ("old", "reference") if self.kl > 0 else ("old",)
 
     @abstractmethod
     def loss(self, rows: Rows, velocities: Velocities) -> tuple[Tensor, dict[str, Tensor]]:

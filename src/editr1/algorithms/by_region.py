@@ -15,18 +15,18 @@ C channels.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
 
 from editr1.algorithms.advantages import Std
-from editr1.algorithms.mixing import Shares, mix
+from editr1.algorithms.mixing import Rewards, Shares, mix
 
 
 def region_advantages(
     mixed: Sequence[Tensor],
-    parts: Mapping[str, Sequence[Tensor]],
+    parts: Rewards,
     weights: Shares,
     outside: Collection[str],
     std: Std = "global",
@@ -35,7 +35,7 @@ def region_advantages(
 
     Args:
         mixed: Advantages by all rewards, [G] per group; NaN for an edit without any.
-        parts: By reward, one tensor [G] per group, in [0, 1] or NaN; some are of the outside and some are not.
+        parts: The rewards; some are of the outside and some are not.
         weights: Weights of the rewards.
         outside: Names of those that judge the outside.
         std: As for `normalise`.

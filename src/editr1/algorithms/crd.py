@@ -47,10 +47,6 @@ class CRD(Algorithm):
     adaptive_kl: bool = True
     """The distance to the untrained editor counts by an edit's optimality, so that bad edits are free to change."""
 
-    def asks(self, step: int) -> tuple[str, ...]:
-        """The old policy, and the reference if the distance to it has a weight."""
-        return ("old", "reference") if self.kl > 0 else ("old",)
-
     @property
     def tells_distance(self) -> bool:
         """Only if all edits count alike."""

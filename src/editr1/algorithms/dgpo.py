@@ -32,11 +32,6 @@ class DGPO(Preference):
     """Direct Group Preference Optimization (arXiv 2510.08425)."""
 
     title: ClassVar = "DGPO"
-    senseless: ClassVar = {
-        **Preference.senseless,
-        "informative": "the advantages of a whole group sum to 0, those of some of its edits do not; leave it at 1",
-        "rescaled": "it trains on whole groups; leave it at false",
-    }
 
     name: Literal["dgpo"] = "dgpo"
     """Which algorithm."""

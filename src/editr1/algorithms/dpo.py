@@ -32,11 +32,6 @@ class DPO(Preference):
     """Online Diffusion-DPO (arXiv 2311.12908) on the best and the worst edit of a group."""
 
     title: ClassVar = "Diffusion-DPO"
-    senseless: ClassVar = {
-        **Preference.senseless,
-        "informative": "it trains on two edits of a group; leave it at 1",
-        "rescaled": "its loss has no advantages; leave it at false",
-    }
 
     name: Literal["dpo"] = "dpo"
     """Which algorithm."""

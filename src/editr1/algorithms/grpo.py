@@ -72,10 +72,6 @@ class GRPO(Algorithm):
     old_rate: float = Field(default=0.0, ge=0)
     """Decay of the sampling policy after step s is min(old_rate * s, old_cap); 0 samples by the trained policy."""
 
-    def asks(self, step: int) -> tuple[str, ...]:
-        """The old policy, and the reference if the distance to it has a weight."""
-        return ("old", "reference") if self.kl > 0 else ("old",)
-
     def noise(self, step: int, visited: int, generator: torch.Generator) -> StepNoise:
         """Noise in the window of a group."""
         size = self.window or visited - 1

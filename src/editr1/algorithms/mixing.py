@@ -12,18 +12,20 @@ from torch import Tensor
 
 from editr1.algorithms.advantages import Std, normalise
 
+Rewards = Mapping[str, Sequence[Tensor]]
+"""Rewards by name: one tensor [G] per group, in [0, 1], or NaN where one is missing."""
 Shares = Mapping[str, float | Sequence[float]]
 """Weights of rewards by name: one number above 0, or one per group, where 0 leaves the reward out."""
 
 
-def mix(parts: Mapping[str, Sequence[Tensor]], weights: Shares, std: Std = "global") -> list[Tensor]:
+def mix(parts: Rewards, weights: Shares, std: Std = "global") -> list[Tensor]:
     """A_i = normalise(sum_k w_k A_k,i / sum_k w_k) over the rewards k that edit i has, A_k = normalise(R_k).
 
     The mix is normalised once more, so that the clip A_max means the same for one reward as for several; a single
     reward is normalised once. Where its weight is 0, a reward is as missing: no std counts it.
 
     Args:
-        parts: By reward, one tensor [G] per group, in [0, 1], or NaN if it is missing.
+        parts: The rewards.
         weights: Weights of the rewards.
         std: As for `normalise`.
 

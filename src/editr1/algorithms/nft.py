@@ -52,10 +52,6 @@ class NFT(Algorithm):
     form: Form = "x0"
     """Self-normalised loss on the clean estimate, or the plain one on the velocity."""
 
-    def asks(self, step: int) -> tuple[str, ...]:
-        """The old policy, and the reference if the distance to it has a weight."""
-        return ("old", "reference") if self.kl > 0 else ("old",)
-
     def loss(self, rows: Rows, velocities: Velocities) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the module's formula; its parts are `loss_pos`, `loss_neg` and `kl`, the bare distance."""
         dtype, beta = rows.x0.dtype, self.beta

@@ -29,7 +29,11 @@ class Preference(Algorithm):
         "kl": "Distance to the untrained editor (KL)",
     }
     compares: ClassVar = True
-    senseless: ClassVar = {"kl_share": "its loss needs the untrained editor on every row; leave it at 1"}
+    senseless: ClassVar = {
+        "kl_share": "its loss needs the untrained editor on every row; leave it at 1",
+        "informative": "it compares a whole group, or the best edit and the worst; leave it at 1",
+        "rescaled": "that goes with algorithm.informative; leave it at false",
+    }
 
     beta: float = Field(gt=0)
     """How soon a comparison counts as decided: the larger, the nearer the policy stays to the untrained editor."""

@@ -10,7 +10,7 @@ Letters: B rows, N tokens, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from editr1.algorithms.base import Credit
-from editr1.algorithms.mixing import Shares
+from editr1.algorithms.mixing import Rewards, Shares
 from editr1.algorithms.rft import RFT
 
 
@@ -36,11 +36,6 @@ class SFT(RFT):
     timesteps: Literal["sampler", "uniform"] = "uniform"
     """Edits are noised to any levels in (0, 1), or to those that a sampler of rollout.steps visits."""
 
-    def credit(
-        self,
-        rewards: Sequence[Tensor],
-        parts: Mapping[str, Sequence[Tensor]] | None = None,
-        weights: Shares | None = None,
-    ) -> Credit:
+    def credit(self, rewards: Sequence[Tensor], parts: Rewards | None = None, weights: Shares | None = None) -> Credit:
         """All edits are worth the same, with a reward or without."""
         return Credit([torch.ones_like(group) for group in rewards], [None] * len(rewards))

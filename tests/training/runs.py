@@ -103,3 +103,13 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert first.keys() == second.keys()
     different = [name for name in first if not torch.equal(first[name], second[name])]
     assert not different
+
+
+def assert_stops_and_goes_on_exactly(folder: Path, trainer_in: Callable[[Path], Trainer]) -> Trainer:
+    """A run that stops after a step and goes on is the one that never stopped, whose trainer this is, bit for bit."""
+    whole = trainer_in(folder / "whole")
+    whole.train()
+    trainer_in(folder / "parts").train(until=1)
+    trainer_in(folder / "parts").train()
+    assert_same_run(folder / "whole", folder / "parts")
+    return whole

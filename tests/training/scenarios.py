@@ -27,7 +27,7 @@ from editr1.training.distributed import ALONE, World, open_world
 from editr1.training.preserving import watch_outside
 from editr1.training.process_end import run_and_exit
 from editr1.training.trainer import Trainer
-from tests.training.runs import Colours, RedJudge, assert_same_run, redness, settings
+from tests.training.runs import Colours, RedJudge, assert_stops_and_goes_on_exactly, redness, settings
 from tests.training.stored import Edited, stored_settings, write_groups
 
 FIRST = 0  # the item of the first group of the first step, for seed 0 and two groups
@@ -273,10 +273,7 @@ def trainer_of(name: str, out: Path, editor: Path, world: World = ALONE, shard: 
 
 def assert_goes_on_exactly(name: str, folder: Path, editor: Path) -> None:
     """A scenario that stops after a step and goes on is the run that never stopped, which is left in `folder`/whole."""
-    trainer_of(name, folder / "whole", editor).train()
-    trainer_of(name, folder / "parts", editor).train(until=1)
-    trainer_of(name, folder / "parts", editor).train()
-    assert_same_run(folder / "whole", folder / "parts")
+    assert_stops_and_goes_on_exactly(folder, lambda out: trainer_of(name, out, editor))
 
 
 def main() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,13 +12,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from editr1.cli.main import app
-from editr1.data.pictures import png, read_picture
+from editr1.data.pictures import read_picture
 from editr1.errors import UserError
-from editr1.evaluation.benchmarks.base import Line
+from editr1.evaluation.benchmarks.base import Item, Line
 from editr1.evaluation.benchmarks.compare import compare
 from editr1.evaluation.benchmarks.gedit import GEdit
 from editr1.evaluation.benchmarks.imgedit import ImgEdit
-from editr1.evaluation.benchmarks.outside import find_masks, outside_line, with_outside
+from editr1.evaluation.benchmarks.outside import check_masks, find_masks, outside_line, with_outside
 from editr1.evaluation.benchmarks.results import ItemRow, Result, read_result, write_result
 from editr1.preservation.measure import outside_of
 from editr1.report.tables import grids
@@ -122,7 +124,7 @@ def test_features_without_masks_and_a_folder_without_a_model_are_one_line_before
     result = CliRunner().invoke(app, ["eval", *map(str, words)])
     assert result.exit_code == 2
     assert "--features measures outside of masks: give --masks FOLDER too" in result.output
-    (tmp_path / "1000.png").write_bytes(png(Image.new("L", (64, 64))))
+    Image.new("L", (64, 64), 255).save(tmp_path / "1000.png")
     result = CliRunner().invoke(app, ["eval", *map(str, words), "--masks", str(tmp_path)])
     assert result.exit_code == 2 and "give the folder of a model saved with save_pretrained" in result.output
     assert not (tmp_path / "out" / "answers.jsonl").exists()
@@ -135,6 +137,59 @@ def test_a_folder_without_a_mask_of_any_item_is_one_line(tmp_path: Path) -> None
         find_masks(benchmark.items, tmp_path / "masks")
     (tmp_path / "masks/1001.jpg").write_bytes(b"")
     assert find_masks(benchmark.items, tmp_path / "masks") == {"1001": tmp_path / "masks/1001.jpg"}
+
+
+def test_masks_that_cannot_be_used_end_the_command_before_any_edit_with_a_line_each(tmp_path: Path) -> None:
+    data, masks, out = imgedit_folder(tmp_path / "data", 4), tmp_path / "masks", tmp_path / "out"
+    masks.mkdir()
+    (masks / "1000.png").write_bytes(b"no picture")
+    Image.new("L", (64, 48), 255).save(masks / "1001.png")
+    Image.new("L", (64, 64), 1).save(masks / "1002.png")
+    Image.new("L", (128, 128), 255).save(masks / "1003.png")
+    words = ["imgedit", "--data", data, "--editor", "toy", "--judge", "toy", "--out", out, "--masks", masks]
+    result = CliRunner().invoke(app, ["eval", *map(str, words)])
+    assert result.exit_code == 2
+    first, second, third = (line for line in result.output.splitlines() if "mask /" in line)
+    assert "1000.png: cannot read a picture" in first and first.endswith("replace it or leave it out")
+    assert second.endswith("1001.png: it has 64x48 pixels, its source 64x64; make it in the source's shape")
+    assert "1002.png: it is black all over; make white what the edit may change" in third
+    assert not list(out.glob("*.png")) and not (out / "answers.jsonl").exists()
+    (masks / "1003.webp").write_bytes(b"")
+    with pytest.raises(UserError, match=r"holds 1003\.png and 1003\.webp; leave one of them$"):
+        find_masks(ImgEdit(data).items, masks)
+
+
+def item_of(*sizes: tuple[int, int]) -> Item:
+    """An item whose source the judge sees in the first size, and the editor gets in the last."""
+    source, original = (partial(Image.new, "RGB", size) for size in (sizes[0], sizes[-1]))
+    return Item("k", "add", "go", source, "k.png", "s.png", original=original)
+
+
+@pytest.mark.parametrize(
+    ("mask", "sizes", "fits"),
+    [
+        ((1500, 1000), [(1500, 1000)], True),
+        ((375, 250), [(1500, 1000)], True),
+        ((512, 341), [(1500, 1000)], True),  # 341.33 rounded
+        ((512, 320), [(1500, 1000)], False),
+        ((1000, 1500), [(1500, 1000)], False),
+        ((512, 512), [(1500, 1000)], False),
+        ((1248, 848), [(1248, 848), (1500, 1000)], True),
+        ((750, 500), [(1248, 848), (1500, 1000)], True),
+    ],
+)
+def test_a_mask_has_the_shape_of_its_source_as_the_editor_or_the_judge_sees_it_at_any_size(
+    mask: tuple[int, int], sizes: list[tuple[int, int]], fits: bool, tmp_path: Path
+) -> None:
+    Image.new("L", mask, 255).save(tmp_path / "k.png")
+    with nullcontext() if fits else pytest.raises(UserError, match="make it in the source's shape"):
+        check_masks([item_of(*sizes)], {"k": tmp_path / "k.png"})
+
+
+def test_an_item_whose_source_cannot_be_read_is_no_fault_of_its_mask(tmp_path: Path) -> None:
+    Image.new("L", (8, 8), 255).save(tmp_path / "k.png")
+    broken = partial(read_picture, tmp_path / "none.png", "broken")
+    check_masks([replace(item_of((8, 8)), source=broken, original=None)], {"k": tmp_path / "k.png"})
 
 
 def test_the_masks_of_gedit_are_in_the_folders_of_its_keys(tmp_path: Path) -> None:

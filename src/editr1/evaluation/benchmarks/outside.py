@@ -1,19 +1,22 @@
 """What the edits of a benchmark keep outside of masks: PSNR, SSIM and more beside the scores of its own rule.
 
 Masks are a folder of the user's, as `KEY.png` (a key may have folders in it), white where the edit may change
-something. Items without one are not measured, and count in no mean.
+something, in the shape of the source at any size. Items without one are not measured, and count in no mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from editr1.data.masks import whiten
-from editr1.data.pictures import SUFFIXES, inside, open_picture
+from PIL.Image import Image
+
+from editr1.data.masks import Size, whiten
+from editr1.data.pictures import SUFFIXES, inside, read_picture
 from editr1.devices import pick_device
-from editr1.errors import UserError
+from editr1.errors import UserError, collect
 from editr1.evaluation.benchmarks.base import Benchmark, Item, Line, Tables
 from editr1.evaluation.benchmarks.edits import EditSettings, open_edit, open_editor
 from editr1.evaluation.benchmarks.lines import OVERALL, mean
@@ -21,20 +24,79 @@ from editr1.evaluation.benchmarks.results import ItemRow, Result
 from editr1.preservation.measure import CEILING, Measures, names_of
 from editr1.training.preserving import open_measure
 
+FAULTS_SHOWN = 20
+
 
 def find_masks(items: Sequence[Item], folder: Path) -> dict[str, Path]:
     """The file of each item's mask, by key.
 
     Raises:
-        UserError: There is none of any item.
+        UserError: There is none of any item, or there are two of one.
     """
     files = {
         item.key: [inside(folder, f"{item.key}{suffix}", str(folder)) for suffix in sorted(SUFFIXES)] for item in items
     }
-    masks = {key: file for key, some in files.items() for file in some if file.is_file()}
-    if not masks:
+    there = {key: found for key, some in files.items() if (found := [file for file in some if file.is_file()])}
+    if not there:
         raise UserError(f"--masks {folder} holds no mask of an item; the first one is {items[0].key}.png there")
-    return masks
+    if twice := next((found for found in there.values() if len(found) > 1), None):
+        raise UserError(f"--masks {folder} holds {twice[0].name} and {twice[1].name}; leave one of them")
+    return {key: file for key, (file,) in there.items()}
+
+
+def check_masks(
+    items: Sequence[Item], masks: Mapping[str, Path], on_mask: Callable[[], object] = lambda: None
+) -> None:
+    """Open every mask beside its source, so that none ends a run whose edits are made already.
+
+    Raises:
+        UserError: A line for each of the first masks that cannot be read, are black all over, or have another shape
+            than their source.
+    """
+    faults: list[str] = []
+    for item in items:
+        if item.key in masks:
+            with collect(faults):
+                _check_shape(masks[item.key], _open_mask(masks[item.key]).size, [*_sizes(item)])
+            on_mask()
+    if faults:
+        more = len(faults) - FAULTS_SHOWN
+        raise UserError(*faults[:FAULTS_SHOWN], *([f"{more} more masks cannot be used"] if more > 0 else []))
+
+
+def digest_of_masks(masks: Mapping[str, Path]) -> str:
+    """What tells two sets of masks apart, wherever they are."""
+    value = 0
+    for key, file in sorted(masks.items()):
+        value = zlib.crc32(file.read_bytes(), zlib.crc32(key.encode(), value))
+    return f"{len(masks)} masks, {value:08x}"
+
+
+def _open_mask(file: Path) -> Image:
+    mask = whiten(read_picture(file, f"mask {file}: cannot read a picture", "; replace it or leave it out"))
+    if mask.getbbox() is None:
+        raise UserError(f"mask {file}: it is black all over; make white what the edit may change, or leave it out")
+    return mask
+
+
+def _sizes(item: Item) -> Iterator[Size]:
+    """Those of the source, as the editor gets it and as the judge sees it; none of what cannot be read or edited."""
+    for source in filter(None, (item.original, item.source)):
+        with collect([]):  # that the item has no edit is told when it is made
+            yield source().size
+
+
+def _check_shape(file: Path, size: Size, sources: Sequence[Size]) -> None:
+    if sources and not any(_same_shape(size, source) for source in sources):
+        words = " pixels, its source ".join(f"{width}x{height}" for width, height in (size, sources[0]))
+        raise UserError(f"mask {file}: it has {words}; make it in the source's shape")
+
+
+def _same_shape(one: Size, other: Size) -> bool:
+    """Whether one is the other at another scale, whose sides are whole pixels."""
+    (width, height), (other_width, other_height) = one, other
+    narrowest, widest = (width - 1) * other_height, (width + 1) * other_height
+    return narrowest < (height + 1) * other_width and widest > (height - 1) * other_width
 
 
 def measure_edits(
@@ -46,8 +108,7 @@ def measure_edits(
     for item in benchmark.items:
         if item.key in masks and (out / item.edit_file).is_file():
             sample = item.sample((item.original or item.source)())
-            mask = whiten(open_picture(masks[item.key], str(masks[item.key].parent)))
-            (measured,) = measure(sample, [open_edit(out / item.edit_file)], mask)
+            (measured,) = measure(sample, [open_edit(out / item.edit_file)], _open_mask(masks[item.key]))
             measures[item.key] = measured.measures
     return measures
 

@@ -7,7 +7,7 @@ The result of every arrow is in OUT and is never made twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from editr1.evaluation.benchmarks.asking import (
 from editr1.evaluation.benchmarks.base import Benchmark, Item, ItemResult
 from editr1.evaluation.benchmarks.edits import EditSettings, Open
 from editr1.evaluation.benchmarks.flight import shared
-from editr1.evaluation.benchmarks.outside import find_masks, measure_edits, with_outside
+from editr1.evaluation.benchmarks.outside import check_masks, find_masks, measure_edits, with_outside
 from editr1.evaluation.benchmarks.results import Result, rows_of
 from editr1.evaluation.progress import progress
 from editr1.files import write_file
@@ -82,7 +82,7 @@ def run_benchmark(
     """Run a benchmark into `out`, or resume it; a UserError if `out` holds a run with other settings.
 
     With a folder of masks, it is measured what the edits keep outside of them; by the vision model in the folder
-    `features` too, if there is one.
+    `features` too, if there is one. All masks are looked at before the first edit is made.
     """
     if world.size > 1 and processes > 1:
         raise UserError(f"--processes {processes}: torchrun starts the processes already; leave it out")
@@ -90,6 +90,8 @@ def run_benchmark(
     found = {} if masks is None else find_masks(benchmark.items, masks)
     if features is not None:
         check_files(Path(features))  # before hours of edits, as for the judge
+    if found and world.is_main:
+        _check_masks(benchmark, found, console)
     judge = parse_judge(asked.judge)
     reward = None if asked.reward is None else parse_judge(asked.reward)
     made_with = {"benchmark": benchmark.name, "data": benchmark.digest, **edits.settings_dict(settings)}
@@ -118,6 +120,12 @@ def run_benchmark(
     if found and world.is_main:
         return with_outside(result, measure_edits(benchmark, settings, found, out, features))
     return result
+
+
+def _check_masks(benchmark: Benchmark, masks: Mapping[str, Path], console: Console) -> None:
+    console.print(f"{len(masks)} of {len(benchmark.items)} items have a mask.", highlight=False)
+    with progress(console, "masks", len(masks)) as done:
+        check_masks(benchmark.items, masks, done)
 
 
 def _choose(

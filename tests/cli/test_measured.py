@@ -405,3 +405,27 @@ def test_a_run_whose_items_are_all_solved_is_measured_where_it_ends_and_again_by
     assert "Measuring again after step 3:" in said[0] and calls[1] == 0  # five items, two in a step
     assert results[0] == results[1] and results[0]["results"]["step"] == 3
     assert sorted(path.name for path in (tmp_path / "out" / "evaluation").iterdir()) == ["after", "before"]
+
+
+def test_a_run_that_goes_on_with_preservation_measures_the_edits_of_all_its_evaluations(
+    tiny_editor_path: Path, data: Path, tmp_path: Path
+) -> None:
+    masked = tmp_path / "data"
+    masked.mkdir()
+    lines = read_lines(data / "data.jsonl")
+    for line in lines:
+        Image.effect_noise((32, 32), 60).convert("RGB").save(masked / line["source"])
+        line["mask"] = {"unit": "share", "boxes": [[0, 0, 0.5, 1]]}
+    (masked / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    watched = {"preservation": {"masks": "data"}}
+    for name, first in (("late", {}), ("always", watched)):
+        Run(tiny_editor_path, masked, tmp_path / name, steps=3, **first).go()
+        said = Run(tiny_editor_path, masked, tmp_path / name, **watched).go()
+        assert said.count("keep outside of their masks") == (2 if name == "late" else 0), "after steps 2 and 3"
+        assert "PSNR outside of the masks" in said
+    late, always = evaluation_of(tmp_path / "late"), evaluation_of(tmp_path / "always")
+    assert late == always
+    assert [point["step"] for point in late["results"]["curve"] if point["psnr"]["ci95"]] == [2, 3, 4, 5]
+    write_report(tmp_path / "late")
+    bare = Run(tiny_editor_path, masked, tmp_path / "late")
+    assert "PSNR" not in bare.go(), "what is not asked for now is not told"

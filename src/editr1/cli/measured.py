@@ -24,10 +24,12 @@ from editr1.editors.policies import START
 from editr1.errors import UserError, collect, tell
 from editr1.evaluation.best import find_best
 from editr1.evaluation.heldout.measure import EvalSettings, Oracle, measure_edits, toy_oracle
+from editr1.evaluation.heldout.outside import measure_again, wanted_of
+from editr1.evaluation.heldout.rows import FILE as ROWS
 from editr1.evaluation.heldout.rows import EditRow, RowStore, move_aside, read_rows
 from editr1.evaluation.paired import FEW, change, same_edits, summarise
 from editr1.evaluation.progress import progress
-from editr1.files import write_file
+from editr1.files import read_lines, write_file
 from editr1.report.best import best_words
 from editr1.report.run import write_report
 from editr1.report.text import number, signed
@@ -38,7 +40,7 @@ from editr1.training.datasets import open_datasets
 from editr1.training.distributed import ALONE, World
 from editr1.training.interrupts import Interrupts
 from editr1.training.open import open_trainer
-from editr1.training.preserving import open_measure
+from editr1.training.preserving import Measure, open_measure
 from editr1.training.run_files import AFTER, BEFORE, BETWEEN, CHECKPOINTS, RESULTS
 from editr1.training.trainer import Trainer
 
@@ -99,6 +101,7 @@ def train_measured(trainer: Trainer, heldout: HeldOut, console: Console) -> str:
     say(console, f"Measuring the editor as it is on {len(heldout.items)} held-out items ...")
     _move_aside(trainer, AFTER, f"step_{steps:06d}")  # of a run that ended earlier: a point of the curve now
     before = measure_base(trainer, heldout, console)
+    measure_between(trainer, heldout, console)
     if not _has_best(trainer):  # a run of an older version, or one whose best checkpoint is damaged
         mark_best(trainer, before, _rows_between(trainer.out, until=trainer.step + 1), console)
     for leg in legs(trainer.step, steps, every):
@@ -137,6 +140,18 @@ def measure_base(trainer: Trainer, heldout: HeldOut, console: Console) -> list[E
     policies = trainer.editor.policies
     with policies.using(START if START in policies.weights else "reference"):
         return _measure(trainer, heldout, BEFORE, BASE, pins, console)
+
+
+def measure_between(trainer: Trainer, heldout: HeldOut, console: Console) -> None:
+    """Measure what the edits of earlier evaluations keep outside of the masks, if a session did not ask for it."""
+    if (measure := _outside(trainer)) is None or not (folders := [*_folders_between(trainer.out).values()]):
+        return
+    wanted = wanted_of(heldout.items, measure)
+    for folder in folders:
+        head = read_lines(folder / ROWS)[0]
+        store = RowStore(folder, head, writes=trainer.world.is_main)
+        if items := measure_again(store, heldout.items, wanted, measure, trainer.world):
+            say(console, f"Measured what the edits of {items} items in {folder} keep outside of their masks.")
 
 
 def measure_average(trainer: Trainer, heldout: HeldOut, name: str, console: Console) -> list[EditRow]:
@@ -191,8 +206,11 @@ def _has_best(trainer: Trainer) -> bool:
 
 def _rows_between(out: Path, until: int) -> dict[int, list[EditRow]]:
     """The rows of the evaluations before step `until`, by step."""
-    folders = {int(path.name[5:]): path for path in (out / BETWEEN).glob("step_*") if path.name[5:].isdigit()}
-    return {step: read_rows(folder) for step, folder in folders.items() if step < until}
+    return {step: read_rows(folder) for step, folder in _folders_between(out).items() if step < until}
+
+
+def _folders_between(out: Path) -> dict[int, Path]:
+    return {int(path.name[5:]): path for path in sorted((out / BETWEEN).glob("step_*")) if path.name[5:].isdigit()}
 
 
 def table(results: dict[str, Any]) -> Table:
@@ -246,7 +264,6 @@ def _measure(
     Raises:
         UserError: No edit has a reward, or the folder holds rows of other settings.
     """
-    kept = trainer.config.preservation
     folder, settings = trainer.out / name, _eval_settings(heldout.settings, weights, pins if heldout.pinned else {})
     if (old := _move_aside(trainer, name, weights)) is not None:
         say(console, f"The weights have moved on; what was measured before is now in {old}.")
@@ -258,7 +275,7 @@ def _measure(
             out=folder,
             settings=settings,
             oracle=heldout.oracle,
-            outside=None if kept is None else open_measure(trainer.editor, kept.features),
+            outside=_outside(trainer),
             on_items=done,
             world=trainer.world,
         )
@@ -268,6 +285,12 @@ def _measure(
             "then run the same command again"
         )
     return rows
+
+
+def _outside(trainer: Trainer) -> Measure | None:
+    """What measures how held-out edits keep what is outside of masks; None if the run does not ask for it."""
+    kept = trainer.config.preservation
+    return None if kept is None else open_measure(trainer.editor, kept.features)
 
 
 def _eval_settings(own: EvaluationConfig, weights: str, pins: dict[str, Any]) -> EvalSettings:

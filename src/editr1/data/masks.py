@@ -7,6 +7,7 @@ that is all white says that the edit is of the whole picture.
 from __future__ import annotations
 
 import math
+import zlib
 from typing import Annotated, Any, Literal
 
 from PIL import Image as Images
@@ -99,3 +100,8 @@ def open_mask(mask: Picture | Boxes, size: Size, key: str) -> Image:
 def whiten(picture: Image) -> Image:
     """A mask's picture as a mask: white from middle grey on, black below."""
     return picture.convert("L").point(lambda grey: WHITE if grey >= HALF else BLACK)
+
+
+def digest_of(mask: Image) -> str:
+    """What tells two masks apart: 8 hexadecimal digits."""
+    return f"{zlib.crc32(mask.tobytes(), zlib.crc32(str(mask.size).encode())):08x}"

@@ -131,7 +131,8 @@ def _measures(before: Sequence[EditRow], after: Sequence[EditRow]) -> dict[str, 
     measures = {"judge": _paired(before, after, lambda row: row.judge)}
     if all(row.oracle for row in before):
         measures = {"oracle": _paired(before, after, lambda row: row.oracle["score"]), **measures}
-    for name in names_of(row.outside for row in (*before, *after)):
+    first, second = (names_of(row.outside for row in rows) for rows in (before, after))
+    for name in (name for name in first if name in second):
         measures[name] = _paired(before, after, lambda row, name=name: row.outside.get(name))  # type: ignore[misc]
     return measures
 

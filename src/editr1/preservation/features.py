@@ -9,6 +9,7 @@ Letters: H W height and width, D embedding.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from editr1.errors import UserError, first_line
+from editr1.errors import UserError, first_line, read_json
+from editr1.model_files import weight_files
 from editr1.preservation.registration import Floats
 
 Likeness = Callable[[Floats, Floats], float]
@@ -58,3 +60,19 @@ def open_likeness(folder: str, device: torch.device) -> Likeness:
         return float(cosine_similarity(embeddings[0].flatten().double(), embeddings[1].flatten().double(), dim=0))
 
     return likeness
+
+
+@cache
+def model_name(folder: str) -> str:
+    """What tells a vision model from others, wherever its folder is: its kind, and a checksum of its files.
+
+    Raises:
+        UserError: The folder holds no whole model.
+    """
+    files = [*sorted(Path(folder).glob("*config.json")), *weight_files(Path(folder))]
+    value = 0
+    for file in files:
+        with file.open("rb") as content:
+            while piece := content.read(2**20):
+                value = zlib.crc32(piece, value)
+    return f"{read_json(Path(folder) / 'config.json').get('model_type', 'model')}, {value:08x}"

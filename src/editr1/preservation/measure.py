@@ -32,7 +32,8 @@ Measures = dict[str, float]
 """By name: "psnr" in dB, at most `PSNR_MAX`; the others at most 1. More is kept where they are higher.
 
 "psnr", "ssim" and "features" are of the outside, "structure" is of an edit of the whole picture."""
-NAMES = ("psnr", "ssim", "features", "structure")
+FEATURES = "features"
+NAMES = ("psnr", "ssim", FEATURES, "structure")
 CEILING = "ceiling_"
 """What begins the names of the ceiling's measures."""
 PSNR_MAX = 60.0
@@ -100,7 +101,7 @@ def outside_of(
     if isinstance(view, str):
         kept = structure(source, edit) if view in OF_THE_WHOLE else None
         return Outside({} if kept is None else {"structure": kept}, view)
-    features = {} if likeness is None else {"features": likeness(view.before, view.merged)}
+    features = {} if likeness is None else {FEATURES: likeness(view.before, view.merged)}
     return Outside({"psnr": psnr(view), "ssim": ssim(view), **features})
 
 

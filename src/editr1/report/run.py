@@ -262,7 +262,7 @@ def heldout_figures(run: Run) -> list[Figure]:
             f"Held-out items, {name}", interval_chart(name, steps, *_curve([p[name] for p in points]), certain), note
         )
         for name in names
-        if all(point[name]["ci95"] for point in points)
+        if all((point.get(name) or {}).get("ci95") for point in points)
     ]
 
 

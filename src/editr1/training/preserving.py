@@ -2,25 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from PIL.Image import Image
 
 from editr1.config.watching import KeptConfig
+from editr1.data.masks import digest_of
 from editr1.data.samples import EditSample
 from editr1.editors.editor import Editor
 from editr1.editors.round_trip import round_trip
-from editr1.preservation.features import Likeness, open_likeness
+from editr1.preservation.features import Likeness, model_name, open_likeness
 from editr1.preservation.masks import find_mask
-from editr1.preservation.measure import NO_MASK, OF_THE_WHOLE, Outside, measure_outside
+from editr1.preservation.measure import (
+    CEILING,
+    FEATURES,
+    NAMES,
+    NO_MASK,
+    OF_THE_WHOLE,
+    Outside,
+    measure_outside,
+)
 from editr1.training.group import Group
 from editr1.training.step_row import Watch
 
 OUTSIDE = "outside"
 """The part of a step's row with these measures."""
-Measure = Callable[[EditSample, Sequence[Image], Image | str], list[Outside]]
-"""The measures of edits of one sample, by its mask or the reason why there is none."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Measures edits of one sample beside the round trip of their editor's VAE.
+
+    Attributes:
+        editor: The editor.
+        likeness: Gives "features"; None leaves it out.
+        model: Name of the vision model that it is of.
+    """
+
+    editor: Editor
+    likeness: Likeness | None = None
+    model: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of what is measured, the ceiling's too."""
+        own = [name for name in NAMES if name != FEATURES or self.likeness is not None]
+        return (*own, *(CEILING + name for name in own))
+
+    def record(self, mask: Image | None) -> dict[str, str]:
+        """What measures depend on besides source and edit; empty without a mask."""
+        if mask is None:
+            return {}
+        return {"mask": digest_of(mask), **({} if self.model is None else {FEATURES: self.model})}
+
+    def __call__(self, sample: EditSample, images: Sequence[Image], mask: Image | str) -> list[Outside]:
+        """The measures of each edit, by its mask or the reason why there is none."""
+        if isinstance(mask, str) and mask not in OF_THE_WHOLE:
+            return measure_outside(sample.source, images, None, missing=mask)
+        given, missing = (None, mask) if isinstance(mask, str) else (mask, NO_MASK)
+        trip = round_trip(self.editor.pipe, sample.source, images[0].size)
+        return measure_outside(sample.source, images, given, trip, missing, self.likeness)
 
 
 def watch_outside(editor: Editor, settings: KeptConfig) -> Watch:
@@ -41,18 +84,9 @@ def open_measure(editor: Editor, features: str | None = None) -> Measure:
     Raises:
         UserError: There is no such model.
     """
-    likeness = None if features is None else open_likeness(features, editor.pipe.vae.device)
-    return partial(_measure, editor, likeness)
-
-
-def _measure(
-    editor: Editor, likeness: Likeness | None, sample: EditSample, images: Sequence[Image], mask: Image | str
-) -> list[Outside]:
-    if isinstance(mask, str) and mask not in OF_THE_WHOLE:
-        return measure_outside(sample.source, images, None, missing=mask)
-    given, missing = (None, mask) if isinstance(mask, str) else (mask, NO_MASK)
-    trip = round_trip(editor.pipe, sample.source, images[0].size)
-    return measure_outside(sample.source, images, given, trip, missing, likeness)
+    if features is None:
+        return Measure(editor)
+    return Measure(editor, open_likeness(features, editor.pipe.vae.device), model_name(features))
 
 
 def in_columns(measured: Sequence[Outside]) -> dict[str, list[float]]:

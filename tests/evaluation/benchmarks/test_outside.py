@@ -20,6 +20,7 @@ from editr1.evaluation.benchmarks.gedit import GEdit
 from editr1.evaluation.benchmarks.imgedit import ImgEdit
 from editr1.evaluation.benchmarks.outside import check_masks, find_masks, outside_line, with_outside
 from editr1.evaluation.benchmarks.results import ItemRow, Result, read_result, write_result
+from editr1.preservation.features import model_name
 from editr1.preservation.measure import outside_of
 from editr1.report.tables import grids
 from editr1.toy.world import ToyDataset
@@ -66,18 +67,30 @@ def test_edits_with_a_mask_are_measured_and_the_others_count_in_no_mean(tmp_path
     assert "2 of 3 items are measured; the round trip of the VAE" in said
     assert "2 of 3 items are measured" in (out / "index.html").read_text()
     run(*words, out, "--masks", masks)  # again, from the edits that are there
-    assert read_result(out).tables == result.tables
+    again = read_result(out)
+    assert (again.tables, again.made_with) == (result.tables, result.made_with)
+    assert result.made_with["masks"].startswith("2 masks, ") and "features" not in result.made_with
     both = compare([tmp_path / "plain", out])
     assert both.first.metrics == ("score",) and set(both.changes["out"]["all"]) == {"score"}
+    assert "Not all results have psnr, ssim, so that is left out." in both.notes
+    assert not any("masks differs" in note for note in both.notes)
     assert set(compare([out, tmp_path / "plain"]).changes["plain"]["all"]) == {"score"}
 
 
 @pytest.mark.long
 def test_toy_items_are_measured_by_their_true_masks_beside_the_oracle(tmp_path: Path, dino: Path) -> None:
-    said = run("toy", "--out", tmp_path, "--items", "9", "--edits", "1", "--steps", "2", "--features", dino)
+    words = ["toy", "--out", tmp_path, "--items", "9", "--edits", "1", "--steps", "2"]
+    run(*words)
+    bare = read_result(tmp_path)
+    said = run(*words, "--features", dino)  # of the edits that are there
     result, world = read_result(tmp_path), ToyDataset("heldout", 9)
     assert result.metrics == ("oracle", "judge", "done", "preserved", "psnr", "ssim", "features", "structure")
     assert ", features " in said, "the ceiling is told"
+    assert [row.scores | bare_row.scores for row, bare_row in zip(result.items, bare.items, strict=True)] == [
+        row.scores for row in result.items
+    ]
+    assert bare.made_with["masks"] == result.made_with["masks"] == f"9 masks, {result.made_with['masks'][-8:]}"
+    assert result.made_with["features"] == model_name(str(dino)) and "features" not in bare.made_with
     for index, row in enumerate(result.items):
         mask = world[index].mask
         assert mask is not None
@@ -116,6 +129,34 @@ def test_changes_of_what_is_kept_have_an_interval_of_the_items_that_both_have(tm
         write_result(with_outside(plain, measures), tmp_path / name)
     change = compare([tmp_path / "before", tmp_path / "after"]).changes["after"]["all"]["psnr"]
     assert (change["a"].delta, change["a"].items) == (1.5, 2) and "b" not in change
+
+
+def test_results_of_other_masks_or_vision_models_are_said_to_be_not_comparable(tmp_path: Path) -> None:
+    plain = result_of({"1": ("a", 3.0), "2": ("b", 2.0)})
+    every: dict[str, dict[str, str]] = {
+        "one": {"masks": "2 masks, 11111111", "features": "dinov2, 11111111"},
+        "same": {"masks": "2 masks, 11111111", "features": "dinov2, 11111111"},
+        "other": {"masks": "2 masks, 22222222", "features": "clip, 22222222"},
+        "old": {},  # of a version that recorded neither
+    }
+    for name, record in every.items():
+        measures = {key: {"psnr": 30.0, "ssim": 0.9, "features": 0.9} for key in ("1", "2")}
+        write_result(replace(with_outside(plain, measures), made_with=record), tmp_path / name)
+    masks = "What is kept outside of masks (psnr, ssim, features) is not comparable, masks differs"
+    features = "What is kept outside of masks (features) is not comparable, features differs"
+
+    def notes(*names: str) -> list[str]:
+        told = compare([tmp_path / name for name in names]).notes
+        return [note for note in told if note.startswith("What is kept")]
+
+    assert notes("one", "same") == []
+    assert notes("one", "other") == [
+        f"{masks} (one: 2 masks, 11111111, other: 2 masks, 22222222).",
+        f"{features} (one: dinov2, 11111111, other: clip, 22222222).",
+    ]
+    assert notes("old", "one")[0] == f"{masks} (old: unknown, one: 2 masks, 11111111)."
+    write_result(plain, tmp_path / "bare")
+    assert notes("bare", "other") == []
 
 
 def test_features_without_masks_and_a_folder_without_a_model_are_one_line_before_any_edit(tmp_path: Path) -> None:

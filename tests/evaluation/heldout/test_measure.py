@@ -17,7 +17,8 @@ from PIL.Image import Image
 
 from editr1.data.samples import EditSample
 from editr1.errors import UserError
-from editr1.evaluation.heldout.measure import CHUNK, EvalSettings, measure_edits, toy_oracle
+from editr1.evaluation.heldout.measure import EvalSettings, measure_edits, toy_oracle
+from editr1.evaluation.heldout.outside import CHUNK
 from editr1.evaluation.heldout.rows import EditRow, image_name, move_aside, open_image, read_rows
 from editr1.judges.base import JudgeRequest, Score
 from editr1.toy.scene import draw, to_image

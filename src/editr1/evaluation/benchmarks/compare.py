@@ -89,12 +89,15 @@ def compare(paths: Sequence[Path]) -> Comparison:
     for name, other in others:
         if set(first.metrics) - {*other.metrics, *NAMES}:
             raise UserError(f"{name} lacks scores of the first result ({', '.join(first.metrics)}): give results alike")
+    every = dict.fromkeys(metric for result in results.values() for metric in result.metrics)
     shared = [metric for metric in first.metrics if all(metric in result.metrics for result in results.values())]
+    left_out = [metric for metric in every if metric in NAMES and metric not in shared]
     results = {name: replace(result, metrics=tuple(shared)) for name, result in results.items()}
     (_, first), *others = results.items()
     changes = {name: changes_of(first, other) for name, other in others}
     papers = published(first.benchmark)
-    return Comparison(results, folders, changes, papers, tuple(notes(results, papers)))
+    more = (f"Not all results have {', '.join(left_out)}, so that is left out.",) if left_out else ()
+    return Comparison(results, folders, changes, papers, (*notes(results, papers), *more))
 
 
 def changes_of(first: Result, other: Result) -> dict[str, dict[str, dict[str, Change]]]:

@@ -11,9 +11,12 @@ from typing import Any
 from editr1.evaluation.benchmarks.edits import with_lora_scale
 from editr1.evaluation.benchmarks.published import Published, Sampling
 from editr1.evaluation.benchmarks.results import Result
+from editr1.preservation.measure import FEATURES
 
 ASKED = ("judge", "asked", "prompts", "judge_settings")  # what must be equal for numbers to be comparable
 WEIGHTS = ("editor", "editor_crc32", "lora", "lora_crc32", "lora_scale")
+MASKED = {"masks": ("psnr", "ssim", FEATURES), FEATURES: (FEATURES,)}
+"""What must be equal for what is kept outside of masks to be comparable: the measures that it is of."""
 DATA = ("data", "data_crc32", "items", "level")
 USED = ("prompt_tokens", "completion_tokens")  # what a run cost; no setting
 EXPECTED: dict[str, Any] = {"scheduler": "euler", "best_of": 1, "pixels": None}
@@ -36,9 +39,15 @@ def differences(results: Mapping[str, Result]) -> dict[str, Values]:
 
 
 def notes(results: Mapping[str, Result], papers: Published | None) -> Iterator[str]:
-    """In words for people: differences of the judge, the weights, the data, the edits, and from the published rows."""
+    """In words for people: differences of the judge, the weights, the data, the edits, and from the published rows.
+
+    Where results do not share what is kept outside of masks, it does not matter which masks they are.
+    """
     other = sorted(differences(results).items(), key=lambda item: (item[0] not in ASKED, item[0] not in WEIGHTS))
+    metrics = next(iter(results.values())).metrics
     for key, values in other:
+        if key in MASKED and not set(MASKED[key]) & set(metrics):
+            continue
         yield _note(key, ", ".join(f"{name}: {_word(value)}" for name, value in values.items()))
     keys = [{row.key for row in result.items} for result in results.values()]
     if any(items != keys[0] for items in keys):
@@ -50,6 +59,8 @@ def notes(results: Mapping[str, Result], papers: Published | None) -> Iterator[s
 def _note(key: str, words: str) -> str:
     if key in ASKED:
         return f"Not comparable with each other, {key} differs ({words})."
+    if key in MASKED:
+        return f"What is kept outside of masks ({', '.join(MASKED[key])}) is not comparable, {key} differs ({words})."
     if key in WEIGHTS:
         return f"What is compared: {key} differs ({words})."
     if key in DATA:

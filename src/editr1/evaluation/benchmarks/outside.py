@@ -6,6 +6,7 @@ something, in the shape of the source at any size. Items without one are not mea
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from editr1.evaluation.benchmarks.base import Benchmark, Item, Line, Tables
 from editr1.evaluation.benchmarks.edits import EditSettings, open_edit, open_editor
 from editr1.evaluation.benchmarks.lines import OVERALL, mean
 from editr1.evaluation.benchmarks.results import ItemRow, Result
-from editr1.preservation.measure import CEILING, Measures, names_of
+from editr1.preservation.measure import CEILING, FEATURES, Measures, names_of
 from editr1.training.preserving import open_measure
 
 FAULTS_SHOWN = 20
@@ -44,9 +45,7 @@ def find_masks(items: Sequence[Item], folder: Path) -> dict[str, Path]:
     return {key: file for key, (file,) in there.items()}
 
 
-def check_masks(
-    items: Sequence[Item], masks: Mapping[str, Path], on_mask: Callable[[], object] = lambda: None
-) -> None:
+def check_masks(items: Sequence[Item], masks: Mapping[str, Path], on_mask: Callable[[], object] = lambda: None) -> None:
     """Open every mask beside its source, so that none ends a run whose edits are made already.
 
     Raises:
@@ -64,12 +63,13 @@ def check_masks(
         raise UserError(*faults[:FAULTS_SHOWN], *([f"{more} more masks cannot be used"] if more > 0 else []))
 
 
-def digest_of_masks(masks: Mapping[str, Path]) -> str:
-    """What tells two sets of masks apart, wherever they are."""
-    value = 0
-    for key, file in sorted(masks.items()):
-        value = zlib.crc32(file.read_bytes(), zlib.crc32(key.encode(), value))
-    return f"{len(masks)} masks, {value:08x}"
+def record_of_masks(records: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """What items were measured by, as a result records it; `records` are those of `Measure.record`, by key."""
+    masks = {key: record["mask"] for key, record in sorted(records.items()) if record}
+    if not masks:
+        return {}
+    models = {name: model for record in records.values() for name, model in record.items() if name == FEATURES}
+    return {"masks": f"{len(masks)} masks, {zlib.crc32(json.dumps(masks).encode()):08x}", **models}
 
 
 def _open_mask(file: Path) -> Image:
@@ -101,16 +101,21 @@ def _same_shape(one: Size, other: Size) -> bool:
 
 def measure_edits(
     benchmark: Benchmark, settings: EditSettings, masks: Mapping[str, Path], out: Path, features: str | None = None
-) -> dict[str, Measures]:
-    """The measures of each edit that has a mask, by key; the editor is opened for its VAE's round trip."""
+) -> tuple[dict[str, Measures], dict[str, str]]:
+    """The measures of each edit that has a mask, by key; the editor is opened for its VAE's round trip.
+
+    Returns:
+        The measures, and the record of what they were measured by.
+    """
     measure = open_measure(open_editor(replace(settings, lora=None), pick_device("auto")), features)
-    measures = {}
+    measures, records = {}, {}
     for item in benchmark.items:
         if item.key in masks and (out / item.edit_file).is_file():
             sample = item.sample((item.original or item.source)())
-            (measured,) = measure(sample, [open_edit(out / item.edit_file)], _open_mask(masks[item.key]))
-            measures[item.key] = measured.measures
-    return measures
+            mask = _open_mask(masks[item.key])
+            (measured,) = measure(sample, [open_edit(out / item.edit_file)], mask)
+            measures[item.key], records[item.key] = measured.measures, measure.record(mask)
+    return measures, record_of_masks(records)
 
 
 def with_outside(result: Result, measures: Mapping[str, Measures]) -> Result:

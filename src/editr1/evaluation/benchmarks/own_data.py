@@ -17,7 +17,7 @@ from editr1.data.samples import EditDataset, StoredDataset
 from editr1.devices import pick_device
 from editr1.evaluation.benchmarks.edits import EditSettings, open_editor, prepare, settings_dict
 from editr1.evaluation.benchmarks.lines import OVERALL, line
-from editr1.evaluation.benchmarks.outside import with_outside
+from editr1.evaluation.benchmarks.outside import record_of_masks, with_outside
 from editr1.evaluation.benchmarks.results import ItemRow, Result
 from editr1.evaluation.heldout.measure import EvalSettings, Oracle, measure_edits
 from editr1.evaluation.heldout.rows import EDITS, EditRow
@@ -105,7 +105,8 @@ def measure_dataset(
         on_items=on_items,
         world=world,
     )
-    return result_of(rows, made_with)
+    record = record_of_masks({row.key: row.measured_by for row in rows})
+    return result_of(rows, {**made_with, **record})
 
 
 def result_of(rows: Sequence[EditRow], made_with: dict[str, Any]) -> Result:

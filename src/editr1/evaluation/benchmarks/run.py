@@ -8,7 +8,7 @@ The result of every arrow is in OUT and is never made twice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +117,10 @@ def run_benchmark(
     world.meet("the end of the benchmark")
     tables, rows = benchmark.finish(results, out) if world.is_main else {}, rows_of(results, out)
     result = Result(benchmark.name, tuple(benchmark.metrics), benchmark.best, "types", made_with, tables, rows)
-    if found and world.is_main:
-        return with_outside(result, measure_edits(benchmark, settings, found, out, features))
-    return result
+    if not found or not world.is_main:
+        return result
+    measures, record = measure_edits(benchmark, settings, found, out, features)
+    return with_outside(replace(result, made_with={**made_with, **record}), measures)
 
 
 def _check_masks(benchmark: Benchmark, masks: Mapping[str, Path], console: Console) -> None:

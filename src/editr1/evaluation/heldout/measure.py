@@ -7,8 +7,7 @@ only by the editor's weights and are compared edit by edit. No two items share t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from editr1.config.settings import SchedulerName
 from editr1.data.samples import EditDataset, EditSample
 from editr1.data.seeds import item_seed
 from editr1.editors.editor import Editor
+from editr1.evaluation.heldout.outside import as_asked, measure_again, turns, wanted_of, with_outside
 from editr1.evaluation.heldout.rows import SOURCE, EditRow, RowStore
 from editr1.judges.base import Judge, JudgeRequest, complete_scores
-from editr1.preservation.measure import NO_MASK
 from editr1.toy.oracle import score
 from editr1.toy.world import item_from_key
 from editr1.training.distributed import ALONE, World
@@ -28,8 +27,6 @@ from editr1.training.preserving import Measure
 
 Oracle = Callable[[str, Image], Mapping[str, float]]
 """Scores of an edit by an item's key, "score" among them, that no training reads."""
-
-CHUNK = 8  # items that are edited, judged in one batch, and written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +82,8 @@ def measure_edits(
         out: Folder of rows and pictures; items whose edits all have a reward are not made again.
         settings: Sampler, noise, and the name of the weights.
         oracle: Measures the edits too; None without one.
-        outside: Measures what edits keep outside of the items' masks; None for no such measure.
+        outside: Measures what edits keep outside of the items' masks; None for no such measure. Edits that are there
+            and were not measured so are measured now, from their pictures.
         on_items: Callback with the number of further items that are done.
         world: The processes that share the items; each judges its own, and the main one writes the rows.
 
@@ -93,28 +91,26 @@ def measure_edits(
         `settings.edits_per_item` rows per item, in the order of the dataset.
 
     Raises:
-        UserError: The rows in `out` have other settings.
+        UserError: The rows in `out` have other settings, or a picture is gone that must be measured.
     """
-    keys = [dataset[index].key for index in range(len(dataset))]  # and no picture more than a chunk's stays in memory
+    wanted = wanted_of(dataset, outside)
+    keys = list(wanted)
     store = RowStore(out, settings.head(keys), writes=world.is_main)
     done = store.keep_items(settings.edits_per_item)
     world.meet("the start of an evaluation")  # every rank has read what is done before the main one adds to it
-    on_items(len(done))
-    left = [index for index, key in enumerate(keys) if key not in done]
-    chunks = [left[start : start + CHUNK] for start in range(0, len(left), CHUNK)]
-    for start in range(0, len(chunks), world.workers):
-        turn = chunks[start : start + world.workers]
+    on_items(len(done) - measure_again(store, dataset, wanted, outside, world, on_items))
+    for turn in turns([index for index, key in enumerate(keys) if key not in done], world):
         own = [dataset[index] for index in turn[world.worker]] if world.worker < len(turn) else []
         edits = _edits(editor, own, settings)
         if editor.is_sharded:  # all ranks make as many calls of the pipeline as the first one
             _edits(editor, [dataset[index] for index in turn[0][len(own) :]], settings)
         rows = _measure(judge, oracle, own, edits, store) if own and world.speaks else []
-        rows = _with_outside(rows, outside, own, edits) if outside and rows else rows
+        rows = with_outside(rows, outside, own, edits) if outside and rows else rows
         gathered = world.gather([asdict(row) for row in rows], "the rows of an evaluation")
         store.add([EditRow(**row) for some in gathered for row in some])
         on_items(sum(map(len, turn)))
     order = {key: index for index, key in enumerate(keys)}
-    return sorted(store.rows, key=lambda row: (order[row.key], row.index))
+    return sorted(as_asked(store.rows, outside), key=lambda row: (order[row.key], row.index))
 
 
 def _edits(editor: Editor, samples: Sequence[EditSample], settings: EvalSettings) -> list[list[Image]]:
@@ -125,15 +121,6 @@ def _edits(editor: Editor, samples: Sequence[EditSample], settings: EvalSettings
         editor.rollout(sample, count, steps=steps, seed=seed, scheduler=scheduler).images
         for sample, seed in zip(samples, seeds, strict=True)
     ]
-
-
-def _with_outside(
-    rows: Sequence[EditRow], measure: Measure, samples: Sequence[EditSample], edits: list[list[Image]]
-) -> list[EditRow]:
-    """The rows of several items, with what their edits keep outside of the masks."""
-    pairs = zip(samples, edits, strict=True)
-    every = [measure(sample, images, sample.mask or NO_MASK) for sample, images in pairs]
-    return [replace(row, outside=each.measures) for row, each in zip(rows, chain(*every), strict=True)]
 
 
 def _measure(

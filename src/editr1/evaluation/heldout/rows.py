@@ -41,6 +41,8 @@ class EditRow:
         image: file name of the edit in the folder of the rows.
         outside: what the edit keeps outside of the item's mask, as `preservation/measure.py` names it; empty if it was
             not measured.
+        measured_by: what `outside` depends on besides source and edit: the "mask" and the model of "features"; empty
+            if nobody tried to measure it, or in a row of an earlier version.
     """
 
     key: str
@@ -52,6 +54,7 @@ class EditRow:
     oracle: dict[str, Share]
     image: str
     outside: dict[str, Annotated[float, Field(ge=-1000, le=1000)]] = field(default_factory=dict)
+    measured_by: dict[str, str] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -88,6 +91,12 @@ class RowStore:
         self.rows = [row for row in self.rows if row.key in whole]
         self._lines.replace(map(_to_line, self.rows))
         return whole
+
+    def replace(self, rows: Sequence[EditRow]) -> None:
+        """Put rows in the place of those of the same edits."""
+        new = {(row.key, row.index): row for row in rows}
+        self.rows = [new.get((row.key, row.index), row) for row in self.rows]
+        self._lines.replace(map(_to_line, self.rows))
 
     def save_image(self, key: str, which: int | str, image: Image) -> str:
         """Write one picture; returns its file name."""
@@ -142,7 +151,7 @@ def open_image(folder: Path, name: str) -> Image:
 def _to_line(row: EditRow) -> dict[str, Any]:
     """The row as the file has it; there, the index is called "seed"."""
     line = {"seed" if name == "index" else name: value for name, value in asdict(row).items()}
-    return line if row.outside else {name: value for name, value in line.items() if name != "outside"}
+    return {name: value for name, value in line.items() if value or name not in ("outside", "measured_by")}
 
 
 def _from_line(*, seed: int, **fields: Any) -> EditRow:

@@ -248,7 +248,10 @@ def kept_outside(results: dict[str, Any]) -> str:
     if not (psnr := results.get("psnr")) or psnr["ci95"] is None:
         return ""
     change = f"{signed(psnr['delta'])} [{signed(psnr['ci95'][0])}, {signed(psnr['ci95'][1])}]"
-    return f"PSNR outside of the masks: {number(psnr['before'])} dB before, {number(psnr['after'])} after ({change})."
+    words = f"PSNR outside of the masks: {number(psnr['before'])} dB before, {number(psnr['after'])} after ({change})"
+    if psnr.get("ceiling") is None:
+        return f"{words}."
+    return f"{words}; the round trip of the VAE, which is the ceiling, has {number(psnr['ceiling'])}."
 
 
 def say(console: Console, text: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editr1.evaluation.heldout.rows import EditRow
-from editr1.preservation.measure import names_of
+from editr1.preservation.measure import CEILING, names_of
 
 Floats = NDArray[np.float64]
 RESAMPLES = 10_000
@@ -75,6 +75,7 @@ def mean_of_shares(sums: Floats, counts: Floats) -> float:
 def summarise(before: Sequence[EditRow], after: Sequence[EditRow], seed: int, train_seconds: float) -> dict[str, Any]:
     """The content of `results.json`.
 
+    What is kept outside of masks has the "ceiling" of the same items beside it, the VAE's round trip before training.
     An item with an edit without a reward, before or after, is left out of the judge's figures and counted in
     "judge_left_out"; it stays in the oracle's. Items without an oracle have no "oracle".
 
@@ -83,10 +84,10 @@ def summarise(before: Sequence[EditRow], after: Sequence[EditRow], seed: int, tr
     """
     if not same_edits(before, after):
         raise ValueError("the rows before and after training are not of the same items and seeds")
-    tasks, measures = {row.key: row.task for row in before}, _measures(before, after)
+    tasks, measures, ceilings = {row.key: row.task for row in before}, _measures(before, after), _ceilings(before)
 
     def each(keys: Sequence[str]) -> dict[str, Any]:
-        return {name: _figures_of(paired, keys, seed) for name, paired in measures.items()}
+        return _every(measures, ceilings, keys, seed)
 
     groups = {task: [key for key in tasks if tasks[key] == task] for task in sorted(set(tasks.values()))}
     return {
@@ -102,7 +103,7 @@ def summarise(before: Sequence[EditRow], after: Sequence[EditRow], seed: int, tr
 def change(before: Sequence[EditRow], after: Sequence[EditRow], seed: int) -> dict[str, Any]:
     """{"judge": {"before", "after", "delta", "ci95"}} of all items, with "oracle" if they have one."""
     keys = list(dict.fromkeys(row.key for row in before))
-    return {name: _figures_of(paired, keys, seed) for name, paired in _measures(before, after).items()}
+    return _every(_measures(before, after), _ceilings(before), keys, seed)
 
 
 class Gain(NamedTuple):
@@ -133,8 +134,33 @@ def _measures(before: Sequence[EditRow], after: Sequence[EditRow]) -> dict[str, 
         measures = {"oracle": _paired(before, after, lambda row: row.oracle["score"]), **measures}
     first, second = (names_of(row.outside for row in rows) for rows in (before, after))
     for name in (name for name in first if name in second):
-        measures[name] = _paired(before, after, lambda row, name=name: row.outside.get(name))  # type: ignore[misc]
+        measures[name] = _paired(before, after, _outside(name))
     return measures
+
+
+def _ceilings(rows: Sequence[EditRow]) -> dict[str, dict[str, float]]:
+    """Item means of what the VAE's round trip keeps, by the measure whose ceiling it is, and by key."""
+    names = names_of(row.outside for row in rows)
+    means = {name: _item_means(rows, _outside(CEILING + name)) for name in names}
+    return {name: each for name, each in means.items() if each}
+
+
+def _outside(name: str) -> Callable[[EditRow], float | None]:
+    return lambda row: row.outside.get(name)
+
+
+def _every(
+    measures: Mapping[str, Mapping[str, tuple[float, float]]],
+    ceilings: Mapping[str, Mapping[str, float]],
+    keys: Sequence[str],
+    seed: int,
+) -> dict[str, Any]:
+    """The figures of each measure over the items of these keys, with its ceiling over those that it has of them."""
+    every = {name: _figures_of(paired, keys, seed) for name, paired in measures.items()}
+    for name in ceilings.keys() & measures.keys():
+        values = [ceilings[name][key] for key in keys if key in measures[name] and key in ceilings[name]]
+        every[name]["ceiling"] = sum(values) / len(values) if values else None
+    return every
 
 
 def _paired(

@@ -75,6 +75,7 @@ class _Figures(_Record):
     after: Number | None
     delta: Number | None
     ci95: Annotated[list[Number], Field(min_length=2, max_length=2)] | None
+    ceiling: Number | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> _Figures:

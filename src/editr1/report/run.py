@@ -22,10 +22,12 @@ from editr1.evaluation.paired import FEW
 from editr1.preservation.measure import NAMES
 from editr1.report.best import best_words
 from editr1.report.environment import write_page
+from editr1.report.outside import NOTE as CEILING_NOTE
 from editr1.report.outside import outside_charts, task_charts, trained_words
 from editr1.report.records import shown
 from editr1.report.run_folder import BeforeAfter, Run, read_run
 from editr1.report.svg import Line, interval_bar, interval_chart, line_chart, stack_chart
+from editr1.report.text import number
 from editr1.report.thumbnails import picture_url
 from editr1.training.alarms import WINDOW, Heard, item_noise, sounded
 from editr1.training.log import duration
@@ -79,6 +81,7 @@ def write_report(run_dir: str | Path) -> Path:
         judge_words=judge_words(run),
         optimiser=single_figures(run, optimiser_titles(run)),
         tables=score_tables(run.results) if run.results else [],
+        ceiling_note=CEILING_NOTE,
         heldout=heldout_figures(run),
         gallery=[(title, note, [pair_card(run, pair) for pair in pairs]) for title, note, pairs in pair_gallery(run)],
         grids=[(path.stem.replace("_", " "), png_data_url(open_image(path.parent, path.name))) for path in grids],
@@ -240,7 +243,9 @@ def score_tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         intervals = [figures["ci95"] for _, _, figures in lines if figures["ci95"]]
         reach = max((abs(end) for interval in intervals for end in interval), default=1.0)
         bars = [interval_bar(f["delta"], f["ci95"], reach, n >= FEW) if f["ci95"] else "" for _, n, f in lines]
-        tables.append({"name": name, "lines": [(*line, bar) for line, bar in zip(lines, bars, strict=True)]})
+        ceiling = any(figures.get("ceiling") is not None for _, _, figures in lines)
+        rows = [(*line, bar) for line, bar in zip(lines, bars, strict=True)]
+        tables.append({"name": name, "lines": rows, "ceiling": ceiling})
     return tables
 
 
@@ -256,14 +261,20 @@ def heldout_figures(run: Run) -> list[Figure]:
     if len(points) < 2:
         return []
     names, steps = measures_of(points[0]), [0, *(point["step"] for point in points)]
-    note = "Same items and noise each time. Bars: 95% interval of the change since the start."
+    note, last = "Same items and noise each time. Bars: 95% interval of the change since the start.", points[-1]
     return [
         Figure(
-            f"Held-out items, {name}", interval_chart(name, steps, *_curve([p[name] for p in points]), certain), note
+            f"Held-out items, {name}",
+            interval_chart(name, steps, *_curve([p[name] for p in points]), certain),
+            note + _ceiling(last[name]),
         )
         for name in names
         if all((point.get(name) or {}).get("ci95") for point in points)
     ]
+
+
+def _ceiling(figures: Mapping[str, Any]) -> str:
+    return "" if figures.get("ceiling") is None else f" Ceiling, the VAE's round trip: {number(figures['ceiling'])}."
 
 
 def _curve(points: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[tuple[float, float]]]:

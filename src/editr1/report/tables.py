@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from editr1.evaluation.benchmarks.lines import OVERALL
+from editr1.evaluation.benchmarks.outside import ceilings_of
 from editr1.evaluation.benchmarks.published import Published, rows_in
 from editr1.evaluation.benchmarks.results import Result
 from editr1.files import write_file
@@ -16,6 +17,8 @@ from editr1.preservation.measure import NAMES
 from editr1.report.text import MISSING, number
 
 SCORE = "scored by"
+CEILING_WORDS = "the VAE's ceiling"
+"""The line of what a source keeps outside of the masks after a round trip through the editor's VAE."""
 Grid = tuple[str, list[str], list[list[str]]]  # title, column names, lines
 
 
@@ -51,10 +54,14 @@ def own_metrics(result: Result) -> list[str]:
 
 
 def overall_lines(results: Mapping[str, Result], papers: Published | None, subset: str) -> list[list[str]]:
-    """A line per editor with all its overall scores; published editors come first."""
+    """A line per editor with all its overall scores, and one with its ceilings; published editors come first."""
     metrics = next(iter(results.values())).metrics
     printed = {name: [row.get((m, OVERALL)) for m in metrics] for name, row in rows_in(papers, subset).items()}
-    own = {name: [result.means(subset, m).get(OVERALL) for m in metrics] for name, result in results.items()}
+    own: dict[str, list[float | None]] = {}
+    for name, result in results.items():
+        own[name] = [result.means(subset, metric).get(OVERALL) for metric in metrics]
+        if ceilings := _ceilings(result, subset):
+            own[f"{name}: {CEILING_WORDS}"] = [ceilings.get(metric, {}).get(OVERALL) for metric in metrics]
     return [[name, *map(number, values)] for rows in (printed, own) for name, values in rows.items()]
 
 
@@ -106,16 +113,30 @@ def _terminal_table(result: Result, subset: str) -> Table:
         values = [line.means[metric] for metric in result.metrics] + ([line.careful] if careful else [])
         style = "bold" if line.name == OVERALL else None
         table.add_row(line.name, str(line.items), str(line.dropped), *map(number, values), style=style)
+    if ceilings := _ceilings(result, subset):
+        values = [ceilings.get(metric, {}).get(OVERALL) for metric in result.metrics]
+        table.add_row(CEILING_WORDS, "", "", *("" if v is None else number(v) for v in values), style="dim")
     return table
 
 
 def _lines(name: str, result: Result, subset: str, columns: Sequence[str]) -> list[list[str]]:
-    """A line per score of a result; one more with the careful reader's scores if an item was dropped."""
+    """A line per score of a result, its ceiling below it; the careful reader's scores if an item was dropped."""
     table = {line.name: line for line in result.tables.get(subset, ())}
-    values = {metric: [table[c].means[metric] if c in table else None for c in columns] for metric in result.metrics}
+    values, ceilings = {}, _ceilings(result, subset)
+    for metric in result.metrics:
+        values[metric] = [table[c].means[metric] if c in table else None for c in columns]
+        if metric in ceilings:
+            values[f"{metric}, ceiling"] = [ceilings[metric].get(c) for c in columns]
     if table and any(line.dropped for line in table.values()):
         values["careful"] = [table[c].careful if c in table else None for c in columns]
     return [[name, metric, *map(number, cells)] for metric, cells in values.items()]
+
+
+def _ceilings(result: Result, subset: str) -> dict[str, dict[str, float | None]]:
+    """The ceilings of what is kept outside of masks, if the result has any."""
+    names = [metric for metric in result.metrics if metric in NAMES]
+    ceilings = ceilings_of(result, names, subset)
+    return {name: means for name, means in ceilings.items() if means[OVERALL] is not None}
 
 
 def _latex_text(text: str) -> str:

@@ -22,7 +22,8 @@ from editr1.evaluation.benchmarks.outside import check_masks, find_masks, outsid
 from editr1.evaluation.benchmarks.results import ItemRow, Result, read_result, write_result
 from editr1.preservation.features import model_name
 from editr1.preservation.measure import outside_of
-from editr1.report.tables import grids
+from editr1.report.comparison import compare_tables
+from editr1.report.tables import grids, terminal_tables
 from editr1.toy.world import ToyDataset
 from tests.evaluation.benchmarks.folders import gedit_folder, imgedit_folder
 
@@ -120,6 +121,29 @@ def test_the_overall_is_the_mean_of_the_types_where_that_of_the_benchmark_is() -
     assert with_outside(plain, {"1": {}}) == plain and outside_line(plain) is None
     (_, _, lines), *more = grids({"mine": result})
     assert [line[1] for line in lines] == ["score", "psnr", "ssim"] and not more, "one table, as without masks"
+
+
+def test_the_ceiling_stands_below_its_measure_in_each_table_and_is_the_mean_that_the_overall_is(
+    tmp_path: Path,
+) -> None:
+    plain = result_of({"1": ("a", 3.0), "2": ("a", 4.0), "3": ("b", 2.0)})
+    ceilings = (("1", 30.0), ("2", 40.0), ("3", 50.0))
+    measures = {key: {"psnr": 20.0, "ssim": 0.5, "ceiling_psnr": value} for key, value in ceilings}
+    result = with_outside(plain, measures)
+    (_, _, lines), *_ = grids({"mine": result})
+    assert [line[1] for line in lines] == ["score", "psnr", "psnr, ceiling", "ssim"]
+    assert lines[2] == ["mine", "psnr, ceiling", "35.00", "50.00", "42.50"]
+    assert "the ceiling, has psnr 42.50." in (outside_line(result) or "")
+    by_items = with_outside(replace(plain, overall="items"), measures)
+    assert "the ceiling, has psnr 40.00." in (outside_line(by_items) or "")
+    (table,) = terminal_tables(by_items)
+    assert [[*column.cells][-1] for column in table.columns] == ["the VAE's ceiling", "", "", "", "40.00", ""]
+    for name in ("one", "two"):
+        write_result(result, tmp_path / name)
+    _overall, *_ = compare_tables(compare([tmp_path / "one", tmp_path / "two"]))
+    names, psnr = ([*map(str, column.cells)] for column in (_overall.columns[0], _overall.columns[2]))
+    at = names.index("one: the VAE's ceiling")
+    assert names[at - 1] == "one" and psnr[at - 1 : at + 1] == ["20.00", "42.50"]
 
 
 def test_changes_of_what_is_kept_have_an_interval_of_the_items_that_both_have(tmp_path: Path) -> None:

@@ -137,12 +137,28 @@ def outside_line(result: Result) -> str | None:
     if not rows:
         return None
     names = [name for name in result.metrics if rows[0].get(CEILING + name) is not None]
-    ceiling = {name: mean([row.get(CEILING + name) for row in rows]) for name in names}
+    ceiling = ceilings_of(result, names)
     line = f"Outside of the masks: {len(rows)} of {len(result.items)} items are measured"
-    words = ", ".join(f"{name} {value:.2f}" for name, value in ceiling.items() if value is not None)
+    means = {name: ceiling[name][OVERALL] for name in names}
+    words = ", ".join(f"{name} {value:.2f}" for name, value in means.items() if value is not None)
     if not words:
         return f"{line}."
     return f"{line}; the round trip of the VAE, which is the ceiling, has {words}."
+
+
+def ceilings_of(result: Result, names: Sequence[str], subset: str | None = None) -> dict[str, dict[str, float | None]]:
+    """What the VAE's round trip keeps outside of the same masks, by measure and line: of a table, or of all items.
+
+    The overall is the mean that the result's own is.
+    """
+    rows = [row for row in result.items if subset is None or subset in row.subsets]
+    tasks = dict.fromkeys(row.task for row in rows)
+    ceilings = {}
+    for name in names:
+        lines = {task: mean([row.scores.get(CEILING + name) for row in rows if row.task == task]) for task in tasks}
+        whole = [*lines.values()] if result.overall == "types" else [row.scores.get(CEILING + name) for row in rows]
+        ceilings[name] = {**lines, OVERALL: mean(whole)}
+    return ceilings
 
 
 def _with_scores(row: ItemRow, measures: Measures, names: Sequence[str]) -> ItemRow:

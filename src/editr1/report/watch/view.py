@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from editr1.preservation.measure import CEILING
 from editr1.report.best import best_words
 from editr1.report.environment import environment
+from editr1.report.outside import MEASURED, TITLES
 from editr1.report.records import shown
 from editr1.report.run import DRIFT, Figure, alarm_words, optimiser_titles
 from editr1.report.run_folder import Run
 from editr1.report.svg import Line, line_chart
 from editr1.report.watch.following import Followed
 from editr1.training.log import duration
+from editr1.training.preserving import OUTSIDE
 from editr1.training.step_row import groups_made
 
 TONES = ("a", "b", "c", "d", "e", "f")
@@ -116,6 +119,22 @@ def sections(runs: Sequence[Run], names: Sequence[str]) -> Iterator[tuple[str, l
             *(figure(runs, names, f"Watched: {name}", _of(name, "watched")) for name in _keys(runs, "watched")),
         ],
     )
+    yield (
+        "What must not change",
+        [
+            *(
+                figure(
+                    runs,
+                    names,
+                    f"{title}; grey: the VAE's ceiling",
+                    _of(key, OUTSIDE),
+                    ceiling=_of(CEILING + key, OUTSIDE),
+                )
+                for key, title in TITLES.items()
+            ),
+            figure(runs, names, MEASURED, _of("measured", OUTSIDE), (0, 1)),
+        ],
+    )
     yield "Optimiser", [figure(runs, names, title, _of(key)) for title, key in titles.items()]
     yield "Drift from the first step", [figure(runs, names, title, _of(key, "drift")) for key, title in DRIFT.items()]
     yield (
@@ -136,17 +155,32 @@ def sections(runs: Sequence[Run], names: Sequence[str]) -> Iterator[tuple[str, l
 
 
 def figure(
-    runs: Sequence[Run], names: Sequence[str], title: str, value: Value, span: tuple[float, float] | None = None
+    runs: Sequence[Run],
+    names: Sequence[str],
+    title: str,
+    value: Value,
+    span: tuple[float, float] | None = None,
+    ceiling: Value | None = None,
 ) -> Figure:
-    """One chart with a line per run over the steps of all of them; its chart is empty if no row has a value."""
-    columns = [{row["step"]: shown(value(row)) for row in run.metrics} for run in runs]
-    steps = sorted({step for column in columns for step in column})
-    lines = [
-        Line(name, [column.get(step) for step in steps], tone)
-        for name, column, tone in zip(names, columns, TONES, strict=False)
-        if any(value is not None for value in column.values())
-    ]
+    """One chart with a line per run over the steps of all of them; its chart is empty if no row has a value.
+
+    With a `ceiling`, that of each run is a quiet line.
+    """
+    steps = sorted({row["step"] for run in runs for row in run.metrics})
+    lines = [*_lines(runs, names, steps, value, TONES)]
+    if ceiling is not None:
+        lines += _lines(runs, [f"{name}: ceiling" for name in names], steps, ceiling, ["quiet"] * len(runs))
     return Figure(title, line_chart(title, steps, lines, span if lines else None, named=False))
+
+
+def _lines(
+    runs: Sequence[Run], names: Sequence[str], steps: Sequence[int], value: Value, tones: Sequence[str]
+) -> Iterator[Line]:
+    """The line of each run that has a value."""
+    for run, name, tone in zip(runs, names, tones, strict=False):
+        column = {row["step"]: shown(value(row)) for row in run.metrics}
+        if any(value is not None for value in column.values()):
+            yield Line(name, [column.get(step) for step in steps], tone)
 
 
 def groups_of(run: Followed) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from editr1.errors import UserError
 
 NAMES = ("judge", "kept", "a_1")
 ATOMS = st.sampled_from([*NAMES, "0.6", "0.4", "1", "0.25"])
+EXPONENTS = st.sampled_from(["0.2", "0.5", "1", "2", "3.5", "100"])
 SPACE = st.sampled_from(["", " ", "\n  "])
 
 
@@ -22,6 +24,8 @@ def formulas(draw: Any, depth: int = 3) -> str:
     """A text that Python reads as we do."""
     if depth == 0 or draw(st.booleans()):
         return str(draw(ATOMS))
+    if draw(st.integers(0, 3)) == 0:
+        return f"({draw(formulas(depth - 1))}){draw(SPACE)}**{draw(SPACE)}{draw(EXPONENTS)}"
     sign, left, right = draw(st.sampled_from("+*")), draw(formulas(depth - 1)), draw(formulas(depth - 1))
     whole = f"{left}{draw(SPACE)}{sign}{draw(SPACE)}{right}"
     return f"({whole})" if draw(st.booleans()) else whole
@@ -42,11 +46,11 @@ def test_a_formula_is_what_python_computes_and_rises_in_every_name(
             parse_formula(text)
         return
     formula = parse_formula(text)
-    assert formula.value(values) == min(python(values), 1.0)
+    assert formula.value(values) == min(python(values), 1.0) and 0 <= formula.value(values) <= 1
     assert set(formula.names) == {name for name in NAMES if name in text}
     for name in formula.names:
         more = values | {name: data.draw(st.floats(values[name], 1))}
-        assert formula.value(more) >= formula.value(values)
+        assert formula.value(more) >= formula.value(values) - 1e-12  # a power is rounded
 
 
 def test_the_gated_reward_of_firm_is_its_closed_form() -> None:
@@ -72,7 +76,18 @@ def test_products_bind_closer_than_sums() -> None:
         ("", "its end where a name or a number"),
         ("a - b", "has '-', which it may not"),
         ("a / b", "has '/', which"),
-        ("a ** b", r"has \* where a name"),
+        ("a ** b", "has b where an exponent should be, a number above 0"),
+        ("a ** (2)", r"has \( where an exponent"),
+        ("a ** 0", "has 0 where an exponent"),
+        ("a **", "has its end where an exponent"),
+        ("a ** -1", "has '-', which"),
+        ("a ** 2 ** 2", r"has '\*\*' where \+ or \* should be"),
+        ("a * * b", r"has \* where a name"),
+        ("** a", r"has \*\* where a name"),
+        ("2 ** 0.5 * a", "reaches 1.41421, and a reward is at most 1"),
+        ("a * 0 * " + "9" * 400, "reaches nan"),
+        ("0 * (" + "9" * 300 + " * a) ** 2", "reaches nan"),
+        ("(" + "9" * 300 + " * a) ** 2", "reaches inf"),
         ("a b", r"has 'b' where \+ or \* should be"),
         ("2a", "has 'a' where"),
         ("0.5 * (a + b", r"lacks a \)"),
@@ -97,13 +112,27 @@ def test_what_is_no_formula_is_refused_with_its_place(text: str, problem: str) -
         parse_formula(text)
 
 
-@given(st.text(st.sampled_from("ab01. +*()\n-_"), max_size=40))
-def test_any_text_is_a_formula_in_range_or_refused(text: str) -> None:
+@given(st.text(st.sampled_from("ab01. +*()\n-_"), max_size=40), st.floats(0, 1))
+def test_any_text_is_a_formula_in_range_or_refused(text: str, at: float) -> None:
     try:
         formula = parse_formula(text)
     except ValueError:
         return
-    assert 0 <= formula.value(dict.fromkeys(formula.names, 0.5)) <= 1
+    assert 0 <= formula.value(dict.fromkeys(formula.names, at)) <= 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=2), st.floats(0.05, 0.95))
+def test_exponents_that_add_up_to_one_make_the_geometric_mean(at: list[float], share: float) -> None:
+    share = round(share, 3)
+    value = parse_formula(f"a ** {share} * b ** {1 - share:.3f}").value(dict(zip("ab", at, strict=True)))
+    expected = 0.0 if min(at) == 0 else math.exp(share * math.log(at[0]) + (1 - share) * math.log(at[1]))
+    assert value == pytest.approx(expected, rel=1e-9)
+    assert min(at) * (1 - 1e-9) <= value <= max(at) * (1 + 1e-9)
+
+
+def test_a_power_binds_closer_than_a_product() -> None:
+    assert parse_formula("a * b ** 2").value({"a": 0.5, "b": 0.5}) == 0.125
+    assert parse_formula("(a * b) ** 2").value({"a": 0.5, "b": 0.5}) == 0.0625
 
 
 GATED = 'rewards={kept: {kind: preservation}, gated: {kind: product, formula: "%s"}}'

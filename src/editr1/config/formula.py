@@ -1,25 +1,37 @@
-"""A reward that is made of others by a formula of names, numbers, +, * and parentheses.
+"""A reward that is made of others by a formula of names, numbers, +, *, ** and parentheses.
 
     execution * (0.6 + 0.4 * consistency)
 
 is the gated reward of FIRM (arXiv 2603.12247): what an edit keeps counts as far as it does what was asked. There is no
-minus and no division, so a formula rises in every name, and its value is between those at all zeros and all ones.
+minus and no division, and an exponent is a number above 0, so a formula rises in every name, and its value is between
+those at all zeros and all ones.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 LONGEST, DEEPEST = 1000, 50
-TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|[A-Za-z_][A-Za-z0-9_]*|[+*()])", re.ASCII)
+TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|[A-Za-z_][A-Za-z0-9_]*|\*\*|[+*()])", re.ASCII)
 SLACK = 1e-9
 """What numbers that should add up to 1 may be above it."""
 
 Node = float | str | tuple[str, "Node", "Node"]
 """A number, a name, or a sign between two nodes."""
+
+
+def _power(base: float, exponent: float) -> float:
+    try:
+        return math.pow(base, exponent)
+    except OverflowError:
+        return math.inf
+
+
+OPERATIONS = {"+": operator.add, "*": operator.mul, "**": _power}
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ def parse_formula(text: str) -> Formula:
     tree = _Parser(text).whole()
     names = tuple(dict.fromkeys(_names(tree)))
     least, greatest = (_value(tree, dict.fromkeys(names, bound)) for bound in (0.0, 1.0))
-    if greatest > 1 + SLACK:
+    if not greatest <= 1 + SLACK:  # not a number, if numbers on the way are too large for one
         raise ValueError(f"the formula {text!r} reaches {greatest:g}, and a reward is at most 1; lower its numbers")
     if greatest == least:
         raise ValueError(f"the formula {text!r} is always {least:g}; name the rewards that it is made of")
@@ -84,10 +96,19 @@ class _Parser:
         return node
 
     def _product(self) -> Node:
-        node = self._factor()
+        node = self._power()
         while self._takes("*"):
-            node = ("*", node, self._factor())
+            node = ("*", node, self._power())
         return node
+
+    def _power(self) -> Node:
+        node = self._factor()
+        if not self._takes("**"):
+            return node
+        exponent = self.tokens.pop() if self.tokens else "its end"
+        if not exponent[0].isdigit() or float(exponent) == 0:
+            raise self._fault(f"has {exponent} where an exponent should be, a number above 0")
+        return ("**", node, float(exponent))
 
     def _factor(self) -> Node:
         if self._takes("("):
@@ -98,7 +119,7 @@ class _Parser:
         token = self.tokens.pop() if self.tokens else "its end"
         if token[0].isdigit():
             return float(token)
-        if token in (*"+*()", "its end"):
+        if token in ("**", *"+*()", "its end"):
             raise self._fault(f"has {token} where a name or a number should be")
         return token
 
@@ -110,14 +131,14 @@ class _Parser:
         return found
 
     def _fault(self, what: str) -> ValueError:
-        return ValueError(f"the formula {self.text!r} {what}; it is made of names, numbers, +, * and parentheses")
+        return ValueError(f"the formula {self.text!r} {what}; it is made of names, numbers, +, *, ** and parentheses")
 
 
 def _value(node: Node, values: Mapping[str, float]) -> float:
     if isinstance(node, tuple):
         sign, *sides = node
-        both = [_value(side, values) for side in sides]
-        return sum(both) if sign == "+" else math.prod(both)
+        one, other = (_value(side, values) for side in sides)
+        return OPERATIONS[sign](one, other)
     return values[node] if isinstance(node, str) else node
 
 

@@ -267,7 +267,8 @@ class ProductConfig(_Reward):
     kind: Literal["product"] = "product"
     """Kind of reward."""
     formula: str
-    """Of names of rewards, "judge" among them, and numbers, with +, * and parentheses: "judge * (0.6 + 0.4 * kept)"."""
+    """Of names of rewards, "judge" among them, and numbers, with +, *, ** (a number above 0) and parentheses:
+    "judge * (0.6 + 0.4 * kept)"."""
 
 
 MeasuredConfig = (

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
 
@@ -107,6 +111,32 @@ def test_a_mask_covers_every_pixel_that_it_has_a_part_in_at_any_size() -> None:
     assert mask_of(mask, (3, 3)).tolist() == [[False] * 3, [False, True, False], [False] * 3]
     grown = mask_of(mask, (18, 18))
     assert grown[8:10, 8:10].all() and not grown[:6].any()
+
+
+@given(st.integers(1, 1024), st.integers(1, 1024), st.integers(1, 16), st.integers(1, 16), st.data())
+def test_one_white_pixel_is_in_every_place_of_a_coarse_mask_that_it_has_a_part_in(
+    width: int, height: int, columns: int, rows: int, data: st.DataObject
+) -> None:
+    columns, rows = min(columns, width), min(rows, height)
+    x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    mask = Image.new("L", (width, height))
+    mask.putpixel((x, y), 255)
+
+    def overlaps(place: int, places: int, pixel: int, pixels: int) -> bool:
+        start, end = Fraction(place * pixels, places), Fraction((place + 1) * pixels, places)
+        return start < pixel + 1 and end > pixel
+
+    expected = [
+        [overlaps(j, columns, x, width) and overlaps(i, rows, y, height) for j in range(columns)] for i in range(rows)
+    ]
+    assert mask_of(mask, (columns, rows)).tolist() == expected
+
+
+def test_a_mask_may_be_grown_one_way_and_shrunk_the_other() -> None:
+    mask = Image.new("L", (4, 64))
+    mask.putpixel((1, 9), 255)
+    places = mask_of(mask, (8, 4))
+    assert places.shape == (4, 8) and places[0, 2:4].all() and not places[1:].any() and not places[0, 6:].any()
 
 
 def test_what_is_not_measured_has_a_reason_and_no_number() -> None:

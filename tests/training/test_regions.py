@@ -62,6 +62,13 @@ def test_tokens_stay_that_are_no_neighbours_of_the_mask() -> None:
         divide(mask, (64, 32), 100)
 
 
+def test_a_token_is_inside_if_the_mask_has_one_of_its_pixels() -> None:
+    mask = Image.new("L", (1024, 1024))
+    mask.putpixel((700, 300), 255)
+    masked, outside = divide(mask, (1024, 1024), 16 * 16)
+    assert np.argwhere(masked).tolist() == [[300 // 64, 700 // 64]] and (~outside).sum() == 9
+
+
 def test_the_tokens_of_a_group_are_divided_if_it_has_a_mask() -> None:
     made = rollout_of("toy:qwen-image-edit")
     n = made.latents.shape[1]

@@ -151,9 +151,19 @@ def ssim(view: View) -> float:
 
 def mask_of(mask: Image, size: tuple[int, int]) -> Places:
     """A mask at a size (width, height), [H, W]: true wherever white has a part, so that no edge counts as outside."""
-    if mask.size != size:
-        mask = mask.resize(size, Resampling.BOX if size[0] < mask.width else Resampling.BILINEAR)
-    return np.asarray(mask.convert("L")) > 0
+    grown = max(size[0], mask.width), max(size[1], mask.height)
+    if mask.size != grown:
+        mask = mask.resize(grown, Resampling.BILINEAR)
+    places = np.asarray(mask.convert("L")) > 0
+    return _fewer(_fewer(places, size[1]).T, size[0]).T
+
+
+def _fewer(rows: Places, count: int) -> Places:
+    """So many rows of the same height, no more than there are: true wherever a true one has a part."""
+    edges = np.arange(count + 1) * len(rows)
+    before = np.pad(np.cumsum(rows, axis=0), ((1, 0), (0, 0)))  # how many are true above each row
+    fewer: Places = before[-(-edges[1:] // count)] > before[edges[:-1] // count]
+    return fewer
 
 
 def names_of(measured: Iterable[Measures]) -> tuple[str, ...]:

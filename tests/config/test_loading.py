@@ -70,6 +70,22 @@ def test_an_addition_keeps_what_else_its_sections_hold() -> None:
     assert config.preservation is not None and config.preservation.features == "models/dino"
 
 
+def test_an_addition_overwrites_nothing_that_is_there_already(tmp_path: Path) -> None:
+    own = yaml.safe_load(read_preset("toy"))
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({**own, "rewards": {"kept": {"kind": "ocr"}}}))
+    with pytest.raises(UserError) as caught:
+        load_config(tmp_path / "own.yaml", ["+preserve"])
+    assert str(caught.value) == (
+        f"+preserve sets rewards.kept to {{'kind': 'preservation', 'weight': 0.5}}, but {tmp_path}/own.yaml has "
+        "{'kind': 'ocr'}; leave one of them out (what comes after +preserve may change it)"
+    )
+    told = r"^\+preserve sets preservation\.masks to 'either', but override preservation=\{masks: data\} has 'data'; "
+    with pytest.raises(UserError, match=told):
+        load_config("toy", ["preservation={masks: data}", "+preserve"])
+    assert load_config("toy", ["+preserve", "+preserve"]) == load_config("toy", ["+preserve"])
+    assert load_config("toy", ["rewards=null", "preservation=null", "+preserve"]) == load_config("toy", ["+preserve"])
+
+
 def test_an_addition_that_is_not_there_is_one_line_with_those_that_are() -> None:
     with pytest.raises(UserError, match=r"^there is no '\+presrve'; shipped additions: \+preserve$"):
         load_config("toy", ["+presrve"])

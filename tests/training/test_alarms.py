@@ -61,6 +61,7 @@ def test_less_that_is_kept_outside_of_the_masks_is_told_once_it_is_clear() -> No
 
     (alarm,) = sounding(rows(2.5), CLIP)
     assert alarm.name == "more is changed than was asked" and "fallen by 2.5 dB" in alarm.text
+    assert "+preserve" in alarm.text
     assert names(rows(0.8)) == names(rows(2.5, noise=4.0)) == names(rows(-3.0)) == []
     unmeasured = [{**row, "outside": {"measured": 0.0}} for row in healthy()]
     assert names(unmeasured) == [], "what is not measured is no zero"

@@ -46,6 +46,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     origins: dict[str, str] = {}
     for override in overrides:
         for key, value in _settings_of(override):
+            if override.startswith("+"):
+                _refuse_other(tree, key, value, override, _origin(key, origins, name))
             origins[key] = f"override {override}"
             _set(tree, key, value, origins[key])
     return _checked(tree, origins, name)
@@ -78,6 +80,17 @@ def _settings_of(override: str) -> Iterator[tuple[str, Any]]:
         raise UserError(f"there is no {override!r}; shipped additions: {', '.join(additions())}")
     for section, settings in parse_yaml(read_preset(override), override).items():
         yield from ((f"{section}.{key}", value) for key, value in settings.items())
+
+
+def _refuse_other(tree: dict[str, Any], key: str, value: Any, addition: str, origin: str) -> None:
+    """Refuse an addition in whose place there is another value already: neither may be lost silently."""
+    section, _, last = key.partition(".")
+    there = tree.get(section)
+    if isinstance(there, dict) and there.get(last) not in (None, value):
+        raise UserError(
+            f"{addition} sets {key} to {value!r}, but {origin} has {there[last]!r}; leave one of them out (what comes "
+            f"after {addition} may change it)"
+        )
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -161,7 +174,7 @@ def _set(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
 
 def _explain(detail: ErrorDetails, origins: dict[str, str], name: str, algorithm: str | None) -> str:
     key, keys = _place(detail["loc"], algorithm)
-    origin = next((where for branch, where in origins.items() if _same_branch(key, branch)), name)
+    origin = _origin(key, origins, name)
     if detail["type"] == "extra_forbidden":
         return f"{origin}: unknown key {key}; did you mean {nearest_key(key, keys)}?"
     if detail["type"] == "missing":
@@ -184,6 +197,11 @@ def _place(loc: tuple[int | str, ...], algorithm: str | None) -> tuple[str, Iter
         return ".".join(map(str, loc)), known_keys(algorithm=algorithm)
     reward = f"rewards.{loc[1]}"
     return ".".join([reward, *map(str, loc[3:])]), known_keys(KINDS[str(loc[2])], f"{reward}.")
+
+
+def _origin(key: str, origins: dict[str, str], name: str) -> str:
+    """What set a key: an override, or else what is called `name`."""
+    return next((where for branch, where in origins.items() if _same_branch(key, branch)), name)
 
 
 def _same_branch(one: str, other: str) -> bool:

@@ -158,8 +158,8 @@ def wearing(start: Rows, recent: Rows) -> Alarm | None:
         return None
     return Alarm(
         "more is changed than was asked",
-        f"PSNR outside of the masks has fallen by {-fall:.1f} dB since the start. Look at the samples; mix a reward of "
-        "kind preservation into the reward (rewards) or raise algorithm.kl.",
+        f"PSNR outside of the masks has fallen by {-fall:.1f} dB since the start. Look at the samples; reward what is "
+        "kept with +preserve (with a larger rewards.kept.weight if it is there), or raise algorithm.kl.",
     )
 
 

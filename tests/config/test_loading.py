@@ -86,6 +86,30 @@ def test_an_addition_overwrites_nothing_that_is_there_already(tmp_path: Path) ->
     assert load_config("toy", ["rewards=null", "preservation=null", "+preserve"]) == load_config("toy", ["+preserve"])
 
 
+UNTOUCHED = ": an edit that changes nothing gets the most; give a judge or a reward that wants the edit done too"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "names"),
+    [
+        (["+preserve"], "rewards.kept"),
+        (["rewards={a: {kind: preservation}, b: {kind: clip_image, path: x}}"], "rewards.a, rewards.b"),
+        (["rewards={a: {kind: preservation}, f: {kind: product, formula: a * a}}"], "rewards.a, rewards.f"),
+    ],
+)
+def test_rewards_that_an_untouched_source_wins_need_another_one(overrides: list[str], names: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config("toy", ["judge=null", *overrides])
+    assert str(caught.value) == f"preset toy: {names}{UNTOUCHED}"
+    assert load_config("toy", overrides).judge is not None
+    assert load_config("toy", ["judge=null", *overrides, "rewards.text={kind: ocr}"]).judge is None
+
+
+def test_stored_edits_may_be_measured_by_what_they_keep_alone() -> None:
+    stored = ["data={kind: pairs, path: x}", "algorithm={name: sft}", "evaluation={data: y}"]
+    assert load_config("toy", ["judge=null", "rewards={kept: {kind: preservation}}", *stored]).judge is None
+
+
 def test_an_addition_that_is_not_there_is_one_line_with_those_that_are() -> None:
     with pytest.raises(UserError, match=r"^there is no '\+presrve'; shipped additions: \+preserve$"):
         load_config("toy", ["+presrve"])

@@ -216,7 +216,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     },
     "by region": {
         "preservation": {"masks": "data", "advantages": "region", "weight": 0.5},
-        "rewards": {"other": {"kind": "preservation"}},
+        "rewards": {"other": {"kind": "preservation", "masks": "data"}},
         "editor__pixels": 4096,
         "dataset": Masked(),
         "judge": opposed,

@@ -103,7 +103,7 @@ def test_what_is_only_measured_may_change_when_a_run_goes_on_and_what_is_trained
         settings(preservation__margin=1.0)
 
 
-JUDGED: dict[str, Any] = {"judge": {"path": "toy"}, "rewards": {"kept": {"kind": "preservation"}}}
+JUDGED: dict[str, Any] = {"judge": {"path": "toy"}, "rewards": {"kept": {"kind": "preservation", "masks": "data"}}}
 BY_REGION: dict[str, Any] = {"preservation": {"masks": "data", "advantages": "region"}}
 NO_OUTSIDE = "needs a reward of kind preservation, beside those of a formula; add one to rewards, or set"
 
@@ -113,7 +113,18 @@ NO_OUTSIDE = "needs a reward of kind preservation, beside those of a formula; ad
     [
         ({"rewards": {}}, NO_OUTSIDE),
         ({"rewards": {**JUDGED["rewards"], "gated": {"kind": "product", "formula": "judge * kept"}}}, NO_OUTSIDE),
-        ({"judge": None}, "needs a reward of another kind for the inside; give a judge or one in rewards, or set"),
+        (
+            {"rewards": {"kept": {"kind": "preservation"}}},
+            'rewards.kept.masks="either" and preservation.masks="data" are not the same regions; set both alike, '
+            "or set",
+        ),
+        (
+            {
+                "rewards": {"kept": {"kind": "preservation", "whole_tasks": ["style"]}},
+                "preservation": {"masks": "either", "advantages": "region"},
+            },
+            "rewards.kept.whole_tasks differs from preservation.whole_tasks; set both alike, or set",
+        ),
         ({"algorithm": {"name": "awm"}}, "algorithm 'awm' takes one advantage per edit; use \"nft\", or set"),
         ({"algorithm": {"name": "crd"}}, "algorithm 'crd' takes one advantage per edit; use \"nft\", or set"),
         (
@@ -128,6 +139,13 @@ def test_advantages_by_region_are_refused_in_one_line_where_they_make_no_sense(
     with pytest.raises(ValueError, match=re.escape(told) + ' preservation.advantages to "edit"') as error:
         settings(**{**JUDGED, **BY_REGION, **changes})
     assert str(error.value).count('preservation.advantages="region"') == 1
+
+
+def test_whole_tasks_in_another_order_are_the_same() -> None:
+    tasks = {"masks": "group", "whole_tasks": ["style", "season"]}
+    kept = {"kind": "preservation", "masks": "group", "whole_tasks": ["season", "style"]}
+    preservation = {"advantages": "region", **tasks}
+    assert settings(**{**JUDGED, "rewards": {"kept": kept}}, preservation=preservation).outside_rewards == {"kept"}
 
 
 def test_rewards_of_kind_preservation_count_outside_alone_and_the_setting_is_of_the_run() -> None:

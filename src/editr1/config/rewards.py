@@ -284,6 +284,18 @@ KINDS: dict[str, type[_Reward]] = {
 }
 
 
+UNTOUCHED = ("preservation", "clip_image")
+"""Kinds of rewards that an untouched source wins."""
+
+
+def fault_of_kinds(judge: JudgeConfig | None, rewards: Mapping[str, RewardConfig]) -> str | None:
+    """What is wrong if all rewards of a run are for leaving the source as it is, in words; None otherwise."""
+    if judge is not None or any(own.kind not in (*UNTOUCHED, "product") for own in rewards.values()):
+        return None
+    names = ", ".join(f"rewards.{name}" for name in rewards)
+    return f"{names}: an edit that changes nothing gets the most; give a judge or a reward that wants the edit done too"
+
+
 def mixed_of(judge: JudgeConfig | None, rewards: Mapping[str, RewardConfig]) -> dict[str, JudgeConfig | RewardConfig]:
     """The settings of all rewards of a run, by name; that of its judge is "judge"."""
     return {**({"judge": judge} if judge else {}), **rewards}

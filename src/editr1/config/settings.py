@@ -14,7 +14,7 @@ from editr1.algorithms.nft import NFT
 from editr1.algorithms.noise import StepNoise as StepNoise
 from editr1.config.data import STORED, DataConfig, EvaluationConfig, Seed
 from editr1.config.own_code import load_algorithm
-from editr1.config.rewards import JudgeConfig, JudgeRewardConfig, RewardConfig, products_of
+from editr1.config.rewards import JudgeConfig, JudgeRewardConfig, RewardConfig, fault_of_kinds, products_of
 from editr1.config.section import Section, as_meant, is_toy
 from editr1.config.watching import FailureConfig, KeptConfig, WatchConfig, fault_by_region
 
@@ -249,12 +249,14 @@ class Config(Section):
         if self.judge is not None and "judge" in self.rewards:
             raise ValueError("rewards.judge: the name belongs to the judge itself; choose another one")
         products_of(self.judge, self.rewards)
+        if self.rewards and not self.data.is_stored and (fault := fault_of_kinds(self.judge, self.rewards)):
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")
     def _advantages_by_region(self) -> Config:
-        divided = self.preservation is not None and self.preservation.advantages == "region"
-        if divided and (fault := fault_by_region(self.algorithm, self.judge, self.rewards)):
+        kept = self.preservation
+        if kept is not None and (fault := fault_by_region(kept, self.algorithm, self.judge, self.rewards)):
             raise ValueError(fault)
         return self
 

@@ -14,7 +14,6 @@ from editr1.config.rewards import (
     MaskSource,
     PreservationConfig,
     RewardConfig,
-    mixed_of,
     products_of,
 )
 from editr1.config.section import Section
@@ -76,18 +75,28 @@ class KeptConfig(Section):
         return self
 
 
-def fault_by_region(algorithm: Algorithm, judge: JudgeConfig | None, rewards: Mapping[str, RewardConfig]) -> str | None:
-    """What keeps a run from advantages by region, in words; None if nothing."""
+def fault_by_region(
+    kept: KeptConfig, algorithm: Algorithm, judge: JudgeConfig | None, rewards: Mapping[str, RewardConfig]
+) -> str | None:
+    """What keeps a run from its advantages by region, in words; None if nothing, or if it has none."""
+    if kept.advantages != "region":
+        return None
     setting, remedy = 'preservation.advantages="region"', 'or set preservation.advantages to "edit"'
     if not algorithm.weighs_regions:
         return f'{setting}: algorithm {algorithm.name!r} takes one advantage per edit; use "nft", {remedy}'
     if algorithm.rescaled:
         return f"{setting}: algorithm.rescaled scales the one advantage of an edit; leave it at false, {remedy}"
     factors = {name for formula in products_of(judge, rewards).values() for name in formula.names}
-    mixed = {name: own for name, own in mixed_of(judge, rewards).items() if name not in factors}
-    outside = [name for name, own in mixed.items() if isinstance(own, PreservationConfig)]
+    outside = {
+        name: own for name, own in rewards.items() if isinstance(own, PreservationConfig) and name not in factors
+    }
     if not outside:
         return f"{setting} needs a reward of kind preservation, beside those of a formula; add one to rewards, {remedy}"
-    if len(outside) == len(mixed):
-        return f"{setting} needs a reward of another kind for the inside; give a judge or one in rewards, {remedy}"
+    for name, own in outside.items():
+        if own.masks != kept.masks:
+            there = f'rewards.{name}.masks="{own.masks}" and preservation.masks="{kept.masks}"'
+            return f"{setting}: {there} are not the same regions; set both alike, {remedy}"
+        if kept.masks != "data" and {*own.whole_tasks} != {*kept.whole_tasks}:
+            there = f"rewards.{name}.whole_tasks differs from preservation.whole_tasks"
+            return f"{setting}: {there}; set both alike, {remedy}"
     return None

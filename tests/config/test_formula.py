@@ -143,7 +143,9 @@ GATED = 'rewards={kept: {kind: preservation}, gated: {kind: product, formula: "%
     [
         (['judge.formula="execution *"'], "judge.formula: the formula 'execution .' has its end where"),
         (['judge.formula="a"', "judge.criteria={a: 1}"], "judge.formula names its criteria itself"),
-        (['judge.formula="a"', "judge.criteria_by_task={style: {a: 1}}"], "judge.formula names its criteria itself"),
+        (["judge.criteria_by_task={style: a *}"], "judge.criteria_by_task.style: the formula 'a .' has its end where"),
+        (["judge.criteria_by_task={style: {a: -1}}"], "judge.criteria_by_task.style.a: Input should be greater"),
+        (["judge.criteria_by_task={style: [a]}"], "judge.criteria_by_task.style: Input should be a valid dictionary"),
         (["judge.criteria_by_task={style: {}}"], "criteria_by_task: a task has no criteria"),
         (["judge.method=ranking", 'judge.formula="a"'], "judge.formula: method ranking .* leave formula out"),
         (["judge.method=template", "judge.scale=[1, 5]"], "judge.scale: method template has words"),

@@ -153,6 +153,31 @@ def test_criteria_differ_by_task_and_those_that_are_left_out_are_not_missing(tmp
     assert set(usual.parts) == set(style.parts) == {"execution", "natural"}
 
 
+def test_the_gate_differs_by_task(tmp_path: Path) -> None:
+    model = Scripted(lambda ask: writes("Score: 2.5" if "Natural?" in ask.parts else '{"score": [5, 20]}')(ask))
+    by_task = {"style": {"execution": 1}, "add": "execution * (0.1 + 0.9 * consistency)", "extract": "natural ** 2"}
+    judge = assemble(
+        settings(template(tmp_path), formula=CME, criteria_by_task=by_task), load_critic(template(tmp_path)), model
+    )
+    tasks = {"text": 0.2 * (0.6 + 0.4 * 0.8), "style": 0.2, "add": 0.2 * (0.1 + 0.9 * 0.8), "extract": 0.25}
+    scores = judge.score([replace(REQUEST, sample=replace(REQUEST.sample, task=task)) for task in tasks])
+    assert [score.value for score in scores] == pytest.approx([*tasks.values()])
+    told = [{name for name, part in score.parts.items() if part.value is not None} for score in scores]
+    assert told == [{"execution", "consistency"}, {"execution"}, {"execution", "consistency"}, {"natural"}]
+    assert {*scores[0].parts} == {"execution", "consistency", "natural"}
+
+
+def test_a_formula_for_one_task_lies_beside_the_mean_for_the_others(tmp_path: Path) -> None:
+    model = Scripted(writes("Score: 2.5"))
+    own = {"criteria": {"natural": 2}, "criteria_by_task": {"style": "0.5 * natural"}}
+    asked = settings(template(tmp_path), **own)
+    judge = assemble(asked, load_critic(template(tmp_path)), model)
+    styled = replace(REQUEST, sample=replace(REQUEST.sample, task="style"))
+    assert [score.value for score in judge.score([REQUEST, styled])] == [0.5, 0.25]
+    assert "criteria_by_task={'style': '0.5 * natural'}" in (asked.own_settings or "")
+    assert JudgeConfig.model_validate(asked.model_dump(mode="json")) == asked
+
+
 def test_references_are_shown_where_the_message_says(tmp_path: Path) -> None:
     message = [{"image": "references"}, "Source:", {"image": "source"}, {"image": "edit"}]
     file = template(tmp_path, questions=[{**WORDS["questions"][0], "message": message}])
@@ -227,7 +252,8 @@ def test_a_broken_template_is_refused_in_one_line(tmp_path: Path, changes: dict[
     [
         ({"criteria": {"overall": 1}}, "criteria: the template critic-1-.* has no 'overall'; it has execution, cons"),
         ({"formula": "execution * kept"}, "formula: the template critic-1-.* has no 'kept'"),
-        ({"criteria_by_task": {"style": {"x": 1}}, "criteria": {"natural": 1}}, "has no 'x'"),
+        ({"criteria_by_task": {"style": {"x": 1}}, "criteria": {"natural": 1}}, "criteria_by_task: .* has no 'x'"),
+        ({"criteria_by_task": {"style": "natural * x"}, "formula": CME}, "criteria_by_task: .* has no 'x'"),
         ({"method": "score_logit"}, 'set judge.method to "template"'),
         ({"template": "full"}, 'judge.method "template" needs a file of yours'),
     ],

@@ -36,6 +36,9 @@ ELSEWHERE = {
 """Names that other trainers have for a setting."""
 
 
+BY_TASK = "criteria_by_task"
+
+
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read a YAML file, or a shipped preset by name, and apply overrides such as "optim.lr=1e-3" or "+preserve" to it.
 
@@ -192,7 +195,10 @@ def _explain(detail: ErrorDetails, origins: dict[str, str], name: str, algorithm
 
 
 def _place(loc: tuple[int | str, ...], algorithm: str | None) -> tuple[str, Iterable[str]]:
-    """The dotted key of a problem, and the known keys there; pydantic's place of a reward's key holds its kind too."""
+    """The dotted key of a problem, and the known keys there; pydantic's place may hold the kind of a value too."""
+    if BY_TASK in loc:  # a task follows, and which of two forms it has
+        form = loc.index(BY_TASK) + 2
+        loc = loc[:form] + loc[form + 1 :]
     if loc[:1] != ("rewards",) or len(loc) < 3:
         return ".".join(map(str, loc)), known_keys(algorithm=algorithm)
     reward = f"rewards.{loc[1]}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from editr1.config.formula import Formula, parse_formula
 from editr1.config.section import Section
@@ -17,6 +17,11 @@ Scale = tuple[int, int]
 HIGHEST = 1000
 """The highest score that a scale may have."""
 Weight = Annotated[float, Field(gt=0, le=1e6)]
+Counted = Annotated[
+    Annotated[dict[str, Weight], Tag("weights")] | Annotated[str, Tag("formula")],
+    Discriminator(lambda value: "formula" if isinstance(value, str) else "weights"),
+]
+"""What counts of an edit: the weighted mean of criteria, or a formula of them."""
 MixWeight = Annotated[float, Field(ge=0, le=1e6)]
 ClipKind = Literal["clip_image", "clip_direction"]
 
@@ -43,8 +48,9 @@ class JudgeConfig(Section):
     """Lowest and highest score that the model may give."""
     criteria: dict[str, Weight] = Field(default_factory=lambda: {"overall": 1.0}, min_length=1)
     """Weight of each criterion of the template: overall, instruction, preservation, quality, execution, consistency."""
-    criteria_by_task: dict[str, dict[str, Weight]] = Field(default_factory=dict)
-    """Criteria and weights, in place of those, for the items of a task: {style: {execution: 1}}."""
+    criteria_by_task: dict[str, Counted] = Field(default_factory=dict)
+    """For the items of a task, in place of criteria or formula: criteria and weights ({style: {execution: 1}}), or a
+    formula ({text: execution * (0.2 + 0.8 * consistency)})."""
     formula: str | None = None
     """Of criteria, in place of their weighted mean: "execution * (0.6 + 0.4 * consistency)"; null for the mean."""
     samples: int = Field(default=1, gt=0, le=1000)
@@ -87,12 +93,17 @@ class JudgeConfig(Section):
         return self.model or str(self.path)
 
     @property
+    def named(self) -> Iterator[tuple[str, str]]:
+        """The criteria that an edit may be asked about, each after a setting that names it; some are there twice."""
+        usual = ("criteria", self.criteria) if self.formula is None else ("formula", self.formula)
+        for place, counted in (usual, *(("criteria_by_task", each) for each in self.criteria_by_task.values())):
+            names = parse_formula(counted).names if isinstance(counted, str) else counted
+            yield from ((place, name) for name in names)
+
+    @property
     def asked(self) -> tuple[str, ...]:
         """The criteria that an edit may be asked about."""
-        if self.formula is not None:
-            return parse_formula(self.formula).names
-        every = (self.criteria, *self.criteria_by_task.values())
-        return tuple(dict.fromkeys(name for criteria in every for name in criteria))
+        return tuple(dict.fromkeys(name for _, name in self.named))
 
     @property
     def own_settings(self) -> str | None:
@@ -124,15 +135,20 @@ class JudgeConfig(Section):
         _check_weight(self.weight, self.weight_by_task, "judge")
         if any(not criteria for criteria in self.criteria_by_task.values()):
             raise ValueError("judge.criteria_by_task: a task has no criteria; name one, or leave the task out")
-        if self.formula is None:
-            return self
-        try:
-            parse_formula(self.formula)
-        except ValueError as error:
-            raise ValueError(f"judge.formula: {error}") from None
-        if self.criteria != JUDGE_DEFAULTS.criteria or self.criteria_by_task:
-            raise ValueError("judge.formula names its criteria itself; leave judge.criteria and criteria_by_task out")
+        formulas = {f"criteria_by_task.{task}": each for task, each in self.criteria_by_task.items()}
+        for place, formula in {"formula": self.formula, **formulas}.items():
+            if isinstance(formula, str):
+                _formula_of(f"judge.{place}", formula)
+        if self.formula is not None and self.criteria != JUDGE_DEFAULTS.criteria:
+            raise ValueError("judge.formula names its criteria itself; leave judge.criteria out")
         return self
+
+
+def _formula_of(place: str, text: str) -> Formula:
+    try:
+        return parse_formula(text)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
 
 
 def _check_weight(weight: float, by_task: Mapping[str, float], place: str) -> None:
@@ -311,10 +327,7 @@ def products_of(judge: JudgeConfig | None, rewards: Mapping[str, RewardConfig]) 
     products = {name: own.formula for name, own in rewards.items() if isinstance(own, ProductConfig)}
     known, formulas = [name for name in mixed if name not in products], dict[str, Formula]()
     for name, text in products.items():
-        try:
-            formulas[name] = parse_formula(text)
-        except ValueError as error:
-            raise ValueError(f"rewards.{name}.formula: {error}") from None
+        formulas[name] = _formula_of(f"rewards.{name}.formula", text)
         for factor in formulas[name].names:
             if factor in products:
                 raise ValueError(f"rewards.{name}.formula: {factor!r} is a formula itself; write it out")

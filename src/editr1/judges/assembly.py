@@ -20,8 +20,12 @@ def assemble(settings: JudgeConfig, words: Words, model: MLLM) -> Judge:
     """The judge that asks `model` in these words."""
     if words is None:
         return RankingJudge(model, source_size=settings.source_size)
-    own = {name: getattr(settings, name) for name in ("criteria", "criteria_by_task", "samples", "source_size")}
+    own = {name: getattr(settings, name) for name in ("criteria", "samples", "source_size")}
     own["formula"] = None if settings.formula is None else parse_formula(settings.formula)
+    own["criteria_by_task"] = {
+        task: parse_formula(counted) if isinstance(counted, str) else counted
+        for task, counted in settings.criteria_by_task.items()
+    }
     if isinstance(words, CriticPrompt):
         return CriticJudge(model, words, **own)
     assert settings.method in METHODS, "the others have other words"
@@ -39,9 +43,8 @@ def open_words(settings: JudgeConfig) -> Words:
     else:
         words = load_prompt(settings.template, settings.order)
         name, known = words.name, [*words.template.criteria]
-    for criterion in settings.asked:
+    for place, criterion in settings.named:
         if criterion not in known:
-            place = "criteria" if settings.formula is None else "formula"
             raise UserError(f"judge.{place}: the template {name} has no {criterion!r}; it has {', '.join(known)}")
     return words
 

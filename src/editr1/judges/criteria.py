@@ -12,17 +12,22 @@ from editr1.config.formula import Formula
 from editr1.config.rewards import JUDGE_DEFAULTS, SourceSize
 from editr1.judges.base import MLLM, UNASKED, Answer, Ask, JudgeRequest, ModelJudge, Score, at_edit_size
 
+Counted = Mapping[str, float] | Formula
+"""What counts of an edit: criteria and weights, or a formula of criteria."""
+
 
 class CriteriaJudge(ModelJudge, ABC):
     """Scores edits by the answers of a multimodal model; see `editr1.judges.base.Judge`.
 
     A score is the weighted mean over the criteria, or the formula of them, each the mean over its samples. An edit has
-    no score if a criterion has none, and a criterion has none if more than half of its samples cannot be read.
+    no score if a criterion of its task has none, and a criterion has none if more than half of its samples cannot be
+    read.
 
     Args:
         model: The model that answers.
         version: Name and version of the words, as recorded with every score.
-        criteria, criteria_by_task, samples, source_size: See `JudgeConfig`.
+        criteria, samples, source_size: See `JudgeConfig`.
+        criteria_by_task: Criteria and weights, or a formula, in place of the usual, by task.
         formula: Of the criteria, in place of their weighted mean.
     """
 
@@ -37,16 +42,18 @@ class CriteriaJudge(ModelJudge, ABC):
         version: str,
         *,
         criteria: Mapping[str, float] = JUDGE_DEFAULTS.criteria,
-        criteria_by_task: Mapping[str, Mapping[str, float]] = JUDGE_DEFAULTS.criteria_by_task,
+        criteria_by_task: Mapping[str, Counted] | None = None,
         formula: Formula | None = None,
         samples: int = JUDGE_DEFAULTS.samples,
         source_size: SourceSize = JUDGE_DEFAULTS.source_size,
     ) -> None:
         super().__init__(model)
         self.version, self.formula = version, formula
-        self.criteria = dict(criteria) if formula is None else dict.fromkeys(formula.names, 1.0)
-        self.criteria_by_task = criteria_by_task
-        self.every = dict.fromkeys(name for each in (self.criteria, *criteria_by_task.values()) for name in each)
+        by_task = criteria_by_task or {}
+        self.formulas = {task: counted for task, counted in by_task.items() if isinstance(counted, Formula)}
+        self.criteria = _weights(criteria if formula is None else formula)
+        self.criteria_by_task = {task: _weights(counted) for task, counted in by_task.items()}
+        self.every = dict.fromkeys(name for each in (self.criteria, *self.criteria_by_task.values()) for name in each)
         self.samples = samples if self.sampled else 1
         self.source_size = source_size
 
@@ -60,7 +67,7 @@ class CriteriaJudge(ModelJudge, ABC):
     @property
     def tells_criteria(self) -> bool:
         """Whether a score has its criteria as parts: if it is not that of the only one."""
-        return len(self.every) > 1 or self.formula is not None
+        return len(self.every) > 1 or self.formula is not None or bool(self.formulas)
 
     def score(self, requests: Sequence[JudgeRequest]) -> list[Score]:
         """One score per request, in their order; all questions are asked at once."""
@@ -85,6 +92,10 @@ class CriteriaJudge(ModelJudge, ABC):
     def weights(self, task: str) -> Mapping[str, float]:
         """Criteria and weights for the items of a task."""
         return self.criteria_by_task.get(task, self.criteria)
+
+    def formula_of(self, task: str) -> Formula | None:
+        """The formula for the items of a task; None for the weighted mean."""
+        return self.formulas.get(task) if task in self.criteria_by_task else self.formula
 
     def questions(self, task: str) -> list[tuple[str, ...]]:
         """The criteria that each question about an item of a task asks for."""
@@ -118,12 +129,12 @@ class CriteriaJudge(ModelJudge, ABC):
     def _value(self, task: str, scores: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
         """Weighted mean or formula of criteria, and its bound, from the value and bound of each."""
         values = {name: value for name, (value, _) in scores.items()}
-        if self.formula is not None:  # it rises in every criterion
+        if (formula := self.formula_of(task)) is not None:  # it rises in every criterion
             least, greatest = (
-                self.formula.value({name: min(max(v + end * bound, 0.0), 1.0) for name, (v, bound) in scores.items()})
+                formula.value({name: min(max(v + end * bound, 0.0), 1.0) for name, (v, bound) in scores.items()})
                 for end in (-1, 1)
             )
-            value = self.formula.value(values)
+            value = formula.value(values)
             return value, max(greatest - value, value - least)
         weights = self.weights(task)
         mean = sum(weight * values[name] for name, weight in weights.items()) / sum(weights.values())
@@ -142,3 +153,8 @@ class CriteriaJudge(ModelJudge, ABC):
         tokens = sum(answer.prompt_tokens + answer.completion_tokens for answer in answers) if first else 0
         seconds = sum(answer.seconds for answer in answers) if first else 0.0
         return replace(score, prompt=self.version, tokens=tokens, seconds=seconds)
+
+
+def _weights(counted: Counted) -> dict[str, float]:
+    """The criteria that are asked about, with their weights; those of a formula have none, and get 1."""
+    return dict.fromkeys(counted.names, 1.0) if isinstance(counted, Formula) else dict(counted)

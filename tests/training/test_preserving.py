@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from editr1.config.watching import KeptConfig
 from editr1.data.samples import EditSample
 from editr1.editors.open import open_named_editor
 from editr1.editors.round_trip import round_trip
-from editr1.preservation.measure import measure_outside
+from editr1.preservation.measure import Outside, measure_outside
 from editr1.preservation.region import derive_mask
 from editr1.preservation.structure import structure
 from editr1.toy.world import ToyDataset
 from editr1.training.group import Group
 from editr1.training.open import open_trainer
-from editr1.training.preserving import joined_watch, watch_outside
+from editr1.training.preserving import Measure, joined_watch, watch_outside
+from editr1.training.regions import divide
 from editr1.training.step_row import GroupMeasures, joined, watched_means
 from tests.training.runs import rows_of
 from tests.training.scenarios import assert_goes_on_exactly, trainer_of
@@ -146,3 +148,77 @@ def test_the_weights_do_not_depend_on_what_is_measured(tiny_editor_path: Path, t
     one, other = (rows_of(tmp_path / name) for name in ("masks", "references"))
     assert "outside" in one[0] and "outside" not in other[0]
     assert [{k: v for k, v in row.items() if not k.startswith("outside")} for row in one] == other
+
+
+WIDE, TALL = (96, 32), (32, 96)
+
+
+def shapes_folder(folder: Path) -> Path:
+    """Two shapes of sources, each with a mask as a picture, in pixels, and in shares: the left or upper half."""
+    folder.mkdir()
+    lines = []
+    for number, size in enumerate((WIDE, TALL)):
+        (width, height), name = size, ("wide", "tall")[number]
+        noise = np.random.default_rng(number).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(folder / f"{name}.png")
+        half = (width // 2, height) if size == WIDE else (width, height // 2)
+        mask = Image.new("L", size)
+        mask.paste(255, (0, 0, *half))
+        mask.save(folder / f"{name}_mask.png")
+        boxes = {"pixels": [0, 0, *half], "share": [0, 0, half[0] / width, half[1] / height]}
+        masks: dict[str, Any] = {unit: {"unit": unit, "boxes": [box]} for unit, box in boxes.items()}
+        for kind, given in {"picture": f"{name}_mask.png", **masks}.items():
+            line = {"source": f"{name}.png", "instruction": "Add a cat.", "task": "add", "key": f"{name}-{kind}"}
+            lines.append(json.dumps({**line, "mask": given}))
+    (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_masks_of_several_shapes_are_measured_rewarded_and_trained_by_in_one_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, grids = dict[str, Any](), dict[tuple[int, ...], Any]()
+
+    def measured(measure: Measure, sample: EditSample, images: list[Image.Image], mask: Image.Image) -> list[Outside]:
+        told[sample.key] = (sample, images, mask, ask(measure, sample, images, mask))
+        return told[sample.key][-1]
+
+    def divided(mask: Image.Image, size: tuple[int, int], tokens: int) -> Any:
+        parts = divide(mask, size, tokens)
+        assert np.array_equal(grids.setdefault(size, parts), parts), "one shape, whatever form the mask has"
+        return parts
+
+    ask = Measure.__call__
+    monkeypatch.setattr(Measure, "__call__", measured)
+    monkeypatch.setattr("editr1.training.regions.divide", divided)
+    sizes = [
+        "rollout.group_size=3",
+        "rollout.groups_per_step=6",
+        "rollout.steps=2",
+        "steps=1",
+        f"out={tmp_path / 'run'}",
+    ]
+    data = [f"data={{kind: jsonl, path: {shapes_folder(tmp_path / 'data')}}}", "algorithm.filter=off"]
+    kept = "preservation={masks: data, weight: 0.5, margin: 0.0, advantages: region}"
+    open_trainer(load_config("toy", ["+preserve", kept, *data, *sizes])).train()
+    (row,) = rows_of(tmp_path / "run")
+
+    assert sorted(told) == [f"{name}-{kind}" for name in ("tall", "wide") for kind in ("picture", "pixels", "share")]
+    decibels = []
+    for key, (sample, images, mask, outsides) in told.items():
+        size = WIDE if key.startswith("wide") else TALL
+        assert {sample.source.size, mask.size, *(image.size for image in images)} == {size}
+        rest = np.s_[:, 48:] if size == WIDE else np.s_[48:]  # outside of the mask
+        before = np.asarray(sample.source, np.float64)[rest] / 255
+        for image, outside in zip(images, outsides, strict=True):
+            error = np.square(np.asarray(image, np.float64)[rest] / 255 - before).mean()
+            decibels.append(-10 * np.log10(error))
+            assert outside.measures["psnr"] == pytest.approx(decibels[-1], abs=1e-3)
+    assert row["outside"]["measured"] == 1 and row["outside"]["psnr"] == pytest.approx(np.mean(decibels), abs=1e-3)
+    rewards = np.clip((np.array(decibels) - 10) / 30, 0, 1)
+    assert row["reward_parts"]["kept"] == pytest.approx(rewards.mean(), abs=1e-4) and rewards.std() > 0
+    assert row["groups_kept"] == 6 and row["grad_norm"] > 0
+    for size, (masked, outside) in grids.items():  # six tokens by two, the third of the six next to the fourth
+        places = np.tile(np.arange(6), (2, 1)) if size == WIDE else np.tile(np.arange(6), (2, 1)).T
+        assert np.array_equal(masked, places < 3) and np.array_equal(outside, places > 3)
+    assert set(grids) == {WIDE, TALL}

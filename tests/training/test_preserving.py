@@ -177,7 +177,7 @@ def shapes_folder(folder: Path) -> Path:
 def test_masks_of_several_shapes_are_measured_rewarded_and_trained_by_in_one_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, grids = dict[str, Any](), dict[tuple[int, ...], Any]()
+    told, grids = dict[str, Any](), dict[tuple[int, int], Any]()
 
     def measured(measure: Measure, sample: EditSample, images: list[Image.Image], mask: Image.Image) -> list[Outside]:
         told[sample.key] = (sample, images, mask, ask(measure, sample, images, mask))

@@ -155,6 +155,14 @@ GATED = 'rewards={kept: {kind: preservation}, gated: {kind: product, formula: "%
         ([GATED % "judge +"], "rewards.gated.formula: the formula 'judge .' has"),
         ([GATED % "judge * kept", "judge.weight=2"], "judge: it counts in rewards.gated alone; leave weight"),
         ([GATED % "judge * kept", "rewards.kept.weight=2"], "rewards.kept: it counts in rewards.gated alone"),
+        (
+            [GATED % "judge * kept", "rewards.gated.missing={keep: 1}"],
+            "rewards.gated.missing: 'keep' is not in its formula",
+        ),
+        (
+            [GATED % "judge * kept", "rewards.gated.missing={kept: 2}"],
+            "rewards.gated.missing.kept: .* less than or equal",
+        ),
         (["rewards={f: {kind: product}}"], "`formula` belongs to kind .product."),
         (["rewards={f: {kind: ocr, formula: a}}"], "`formula` belongs to kind .product."),
     ],

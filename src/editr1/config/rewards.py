@@ -22,6 +22,7 @@ Counted = Annotated[
     Discriminator(lambda value: "formula" if isinstance(value, str) else "weights"),
 ]
 """What counts of an edit: the weighted mean of criteria, or a formula of them."""
+Share = Annotated[float, Field(ge=0, le=1)]
 MixWeight = Annotated[float, Field(ge=0, le=1e6)]
 ClipKind = Literal["clip_image", "clip_direction"]
 
@@ -285,6 +286,9 @@ class ProductConfig(_Reward):
     formula: str
     """Of names of rewards, "judge" among them, and numbers, with +, *, ** (a number above 0) and parentheses:
     "judge * (0.6 + 0.4 * kept)"."""
+    missing: dict[str, Share] = Field(default_factory=dict)
+    """What stands for a reward of the formula that does not apply to an item, as `kept` without a mask: {kept: 1}. With
+    none, the product is missing there. One that is missing for another reason, such as a failure, is never replaced."""
 
 
 MeasuredConfig = (
@@ -321,13 +325,17 @@ def products_of(judge: JudgeConfig | None, rewards: Mapping[str, RewardConfig]) 
     """The formulas among the rewards of a run, by name.
 
     Raises:
-        ValueError: One is none, or names what is no reward of the run, a product, or a reward with a weight of its own.
+        ValueError: One is none, or names what is no reward of the run, a product, or a reward with a weight of its own;
+            or its `missing` names what is not in it.
     """
     mixed = mixed_of(judge, rewards)
-    products = {name: own.formula for name, own in rewards.items() if isinstance(own, ProductConfig)}
+    products = {name: own for name, own in rewards.items() if isinstance(own, ProductConfig)}
     known, formulas = [name for name in mixed if name not in products], dict[str, Formula]()
-    for name, text in products.items():
-        formulas[name] = _formula_of(f"rewards.{name}.formula", text)
+    for name, product in products.items():
+        formulas[name] = _formula_of(f"rewards.{name}.formula", product.formula)
+        if strange := [each for each in product.missing if each not in formulas[name].names]:
+            there = ", ".join(formulas[name].names)
+            raise ValueError(f"rewards.{name}.missing: {strange[0]!r} is not in its formula; there are {there}")
         for factor in formulas[name].names:
             if factor in products:
                 raise ValueError(f"rewards.{name}.formula: {factor!r} is a formula itself; write it out")

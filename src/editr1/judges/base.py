@@ -35,6 +35,8 @@ class Score:
     Attributes:
         value: The reward.
         reason: Why there is no reward.
+        applies: Whether there could be one at all; false if the item or its whole group has none, as without a mask.
+            What follows from a single edit, or from a judge that fails, is no such case.
         probs: Probability of each score token, if the method reads logits.
         bound: Largest error of the value, if a server leaves out the probability of a score token.
         text: The model's answer, if it is more than the score token.
@@ -46,6 +48,7 @@ class Score:
 
     value: float | None
     reason: str | None = None
+    applies: bool = field(default=True, kw_only=True)
     probs: tuple[float, ...] | None = None
     bound: float = 0.0
     text: str | None = None

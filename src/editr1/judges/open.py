@@ -60,6 +60,7 @@ def open_config_judge(config: Config) -> Judge:
         config.optional_rewards,
         by_task={name: own.weight_by_task for name, own in mixed.items() if own.weight_by_task},
         products={name: (formula, mixed[name].weight) for name, formula in products.items()},
+        missing={name: own.missing for name, own in config.rewards.items() if isinstance(own, ProductConfig)},
     )
 
 

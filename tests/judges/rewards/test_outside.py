@@ -10,11 +10,11 @@ from PIL import Image, ImageDraw
 
 from editr1.config.rewards import PreservationConfig
 from editr1.data.samples import EditSample
-from editr1.judges.base import JudgeRequest, compares
+from editr1.judges.base import JudgeRequest, Score, compares
 from editr1.judges.open import open_reward
 from editr1.judges.rewards.outside import OutsideReward, value_of
 from editr1.judges.rewards.preservation import PreservationReward
-from editr1.preservation.measure import NO_MASK, NO_OUTSIDE, WHOLE_TASK, outside_of
+from editr1.preservation.measure import NO_MASK, NO_OUTSIDE, TOO_SMALL, WHOLE_TASK, outside_of
 from editr1.preservation.region import FEW, derive_mask
 
 INSIDE, OUTSIDE = (8, 8, 23, 23), (36, 36, 51, 51)
@@ -86,6 +86,16 @@ def test_a_group_keeps_its_scores_among_others_in_any_order() -> None:
 )
 def test_what_has_no_outside_has_no_score_and_says_why(masks: str, sample: EditSample, reason: str) -> None:
     assert scores(OutsideReward(masks), sample, EDITS) == [reason] * 6  # type: ignore[arg-type]
+    given = OutsideReward(masks).score([JudgeRequest(sample, each) for each in EDITS])  # type: ignore[arg-type]
+    assert not any(score.applies for score in given)
+
+
+def test_what_follows_from_a_single_edit_does_not_mean_that_the_reward_does_not_apply() -> None:
+    (tiny,) = OutsideReward("data").score([JudgeRequest(MASKED, SOURCE.resize((8, 8)))])
+    assert tiny == Score(None, TOO_SMALL) and tiny.applies
+    whole = Image.fromarray(255 - np.asarray(SOURCE.point(lambda level: 0)))
+    (styled,) = PreservationReward().score([JudgeRequest(BARE, whole)])
+    assert styled.value is None and styled.applies, "an editor could earn it by changing everything"
 
 
 def test_one_edit_alone_derives_no_mask() -> None:

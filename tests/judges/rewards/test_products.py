@@ -20,6 +20,7 @@ from editr1.judges.mllm import MLLMJudge
 from editr1.judges.open import open_config_judge
 from editr1.judges.prompts import load_prompt
 from editr1.judges.rewards.mixed import MixedJudge
+from editr1.preservation.measure import NO_OUTSIDE, WHOLE_TASK
 from tests.judges.service import service
 from tests.judges.test_mllm import Scripted, sure_of
 
@@ -64,6 +65,29 @@ def test_a_product_is_one_reward_and_is_missing_if_a_factor_is(
         assert (score.value, score.reason, score.parts["gated"].reason) == (None, f"gated: {reason}", reason)
     else:
         assert score.value == score.parts["gated"].value == pytest.approx(judge * (0.6 + 0.4 * kept), abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("judge", "kept", "value"),
+    [
+        (Score(0.5), Score(None, "no mask", applies=False), 0.5 * (0.6 + 0.4 * 0.25)),
+        (Score(0.5), Score(None, "deaf"), None),
+        (Score(None, "deaf"), Score(None, "no mask", applies=False), None),
+        (Score(None, "not for it", applies=False), Score(0.5), None),
+        (Score(0.5), Score(0.75), 0.5 * (0.6 + 0.4 * 0.75)),
+    ],
+)
+def test_a_number_stands_for_a_factor_that_does_not_apply_and_never_for_one_that_failed(
+    judge: Score, kept: Score, value: float | None
+) -> None:
+    parts = {"judge": (By(lambda task: judge), 1.0), "kept": (By(lambda task: kept), 1.0)}
+    mixed = MixedJudge(parts, {"kept"}, products={"gated": (CME, 1.0)}, missing={"gated": {"kept": 0.25}})
+    (score,) = mixed.score([request()])
+    assert score.value == (None if value is None else pytest.approx(value))
+    assert (score.parts["gated"].reason is None) == (value is not None)
+    assert score.parts["kept"] == kept, "it is told as it is"
+    (strict,) = MixedJudge(parts, {"kept"}, products={"gated": (CME, 1.0)}).score([request()])
+    assert (strict.value is None) == (judge.value is None or kept.value is None)
 
 
 def test_a_product_is_mixed_with_other_rewards_by_its_weight() -> None:
@@ -155,6 +179,21 @@ def test_a_run_opens_its_products_and_its_weights_by_task() -> None:
     assert kept is not None and 0 < kept < 1 and same.value == pytest.approx(0.5 * (0.6 + 0.4 * kept))
     assert styled.value == 0.5 and styled.parts["kept"] is UNASKED and len(bodies) == 2
     assert config.optional_rewards == {"kept"}
+
+
+def test_a_gate_of_a_run_counts_items_without_a_mask_as_it_says() -> None:
+    gated = "gated: {kind: product, formula: done * (0.6 + 0.4 * kept), missing: {kept: 1}}"
+    rewards = "rewards={done: {kind: http, path: '%s'}, kept: {kind: preservation}, " + gated + "}"
+    with service([(200, json.dumps({"score": 0.5}).encode())]) as (url, _):
+        judge = open_config_judge(load_config("toy", ["judge=null", rewards % url]))
+        try:
+            white = Image.new("L", PICTURE.size, 255)
+            samples = [EditSample("", PICTURE, "edit it", "", "style"), EditSample("", PICTURE, "x", mask=white)]
+            scores = judge.score([JudgeRequest(sample, PICTURE.resize((16, 16))) for sample in samples])
+        finally:
+            judge.close()  # type: ignore[attr-defined]
+    assert [score.value for score in scores] == [0.5, 0.5]
+    assert [score.parts["kept"].reason for score in scores] == [WHOLE_TASK, NO_OUTSIDE]
 
 
 def test_parts_of_many_tasks_keep_their_places() -> None:

@@ -26,6 +26,7 @@ class MixedJudge:
         optional: Names of the parts that may be missing.
         by_task: Weights by name and task, where they differ.
         products: Formula and weight of each product, by name; missing if a part in it is.
+        missing: What stands for parts that do not apply to an item, by product and part; others are missing.
     """
 
     def __init__(
@@ -35,8 +36,9 @@ class MixedJudge:
         *,
         by_task: Mapping[str, Mapping[str, float]] | None = None,
         products: Mapping[str, tuple[Formula, float]] | None = None,
+        missing: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
-        self.optional, self.by_task = optional, by_task or {}
+        self.optional, self.by_task, self.missing = optional, by_task or {}, missing or {}
         self.judges = {name: judge for name, (judge, _) in parts.items()}
         self.products = {name: formula for name, (formula, _) in (products or {}).items()}
         factors = {name for formula in self.products.values() for name in formula.names}
@@ -101,7 +103,8 @@ class MixedJudge:
 
     def _mix(self, scores: Mapping[str, Score], counted: Mapping[str, float]) -> Score:
         products = {
-            name: product(formula, scores) if name in counted else UNASKED for name, formula in self.products.items()
+            name: product(formula, scores, self.missing.get(name, {})) if name in counted else UNASKED
+            for name, formula in self.products.items()
         }
         parts = {**scores, **products, **self._criteria, **_criteria(scores)}
         values = {name: value for name in counted if (value := parts[name].value) is not None}
@@ -116,12 +119,16 @@ class MixedJudge:
         return replace(mixed, value=sum(counted[name] * value for name, value in values.items()) / total)
 
 
-def product(formula: Formula, scores: Mapping[str, Score]) -> Score:
-    """The formula of scores; it is missing, with their reasons, if any of them is."""
+def product(formula: Formula, scores: Mapping[str, Score], missing: Mapping[str, float]) -> Score:
+    """The formula of scores; it is missing, with their reasons, if any of them is.
+
+    One that does not apply counts as what `missing` has for it, if that has anything; one that failed never does.
+    """
     values = {name: value for name in formula.names if (value := scores[name].value) is not None}
+    values |= {name: value for name, value in missing.items() if name not in values and not scores[name].applies}
     if len(values) < len(formula.names):
-        missing = [f"{name}: {scores[name].reason}" for name in formula.names if name not in values]
-        return Score(None, "; ".join(missing))
+        reasons = [f"{name}: {scores[name].reason}" for name in formula.names if name not in values]
+        return Score(None, "; ".join(reasons))
     return Score(formula.value(values))
 
 

@@ -30,7 +30,7 @@ class OcrReward(SingleJudge):
     def score_one(self, request: JudgeRequest) -> Score:
         targets = quoted(request.sample.requirement) or quoted(request.sample.instruction)[-1:]
         if not targets:
-            return Score(None, "neither instruction nor requirement quotes a text")
+            return Score(None, "neither instruction nor requirement quotes a text", applies=False)
         listing, _ = self._read(np.asarray(request.edit.convert("RGB"))[..., ::-1])  # it takes BGR
         lines = [line[1] for line in listing or []]
         readings = [*lines, " ".join(lines)]

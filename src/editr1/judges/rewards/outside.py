@@ -2,7 +2,7 @@
 
 The mask is that of the item, or where the edits of the group agree to differ from their source. So the damage of single
 edits lies outside and costs them. An edit that changes nothing gets 1: this reward must be mixed with one that wants
-the edit done. An edit without a mask, or whose mask leaves nothing outside, has no score.
+the edit done. An edit without a mask, or whose mask leaves nothing outside, has no score, as none applies to it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from editr1.config.rewards import WHOLE_TASKS, MaskSource
 from editr1.judges.base import JudgeRequest, Score, groups_of
 from editr1.preservation.masks import find_mask
-from editr1.preservation.measure import psnr, view_of
+from editr1.preservation.measure import NO_OUTSIDE, psnr, view_of
 
 NOTHING, ALL = 10.0, 40.0  # dB: as little as unrelated pictures have in common; no difference that is seen
 
@@ -46,9 +46,12 @@ class OutsideReward:
         sample, edits = requests[0].sample, [request.edit.convert("RGB") for request in requests]
         mask = find_mask(sample, edits, self.masks, self.whole_tasks)
         if isinstance(mask, str):
-            return [Score(None, mask)] * len(edits)
+            return [Score(None, mask, applies=False)] * len(edits)
         views = [view_of(sample.source, edit, mask) for edit in edits]
-        return [Score(None, view) if isinstance(view, str) else Score(value_of(psnr(view))) for view in views]
+        return [
+            Score(None, view, applies=view != NO_OUTSIDE) if isinstance(view, str) else Score(value_of(psnr(view)))
+            for view in views
+        ]
 
 
 def value_of(decibels: float) -> float:

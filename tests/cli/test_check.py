@@ -23,7 +23,7 @@ from editr1.cli import check as checks
 from editr1.cli import main as cli
 from editr1.config.loading import load_config
 from editr1.config.settings import Config
-from editr1.data.samples import JsonlDataset
+from editr1.data.samples import ItemLine, JsonlDataset
 from editr1.editors.check import component_weights
 from editr1.errors import UserError
 from editr1.model_files import parameters
@@ -31,6 +31,7 @@ from editr1.toy.assets import WEIGHTS
 from editr1.training import preflight
 from editr1.training.checkpoint import resolve
 from editr1.training.data_record import read_record
+from editr1.training.mask_check import Masks, faults_of_masks, masks_in
 from editr1.training.run_files import DATA
 from editr1.training.seal import STATE
 
@@ -288,11 +289,81 @@ def test_weights_that_do_not_fit_are_told(run: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_task_that_no_item_has_is_a_warning(run: Path) -> None:
     rewards = "rewards={kept: {kind: preservation, weight_by_task: {edit: 2, stlye: 0}}}"
-    code, _, error = invoke("check", str(run), rewards, "judge.criteria_by_task={remoev: {instruction: 1}}")
+    more = ["judge.criteria_by_task={remoev: {instruction: 1}}", "rollout.group_size=3"]
+    code, _, error = invoke("check", str(run), rewards, *more)
     assert code == 0
     assert "rewards.kept.weight_by_task: no item has the task 'stlye'; they have edit" in error
     assert "judge.criteria_by_task: no item has the task 'remoev'" in error
     assert "the task" not in invoke("check", str(run), "judge.criteria_by_task={edit: {instruction: 1}}")[2]
+
+
+def test_a_whole_task_that_no_item_has_is_a_warning_unless_it_is_the_default(run: Path) -> None:
+    whole = ["rewards={kept: {kind: preservation, whole_tasks: [style, edit, seasn]}}", "rollout.group_size=3"]
+    code, _, error = invoke("check", str(run), *whole, "preservation={whole_tasks: [stlye]}")
+    assert code == 0 and error.splitlines() == [
+        "editr1: warning: rewards.kept.whole_tasks: no item has the task 'seasn'; they have edit",
+        "editr1: warning: preservation.whole_tasks: no item has the task 'stlye'; they have edit",
+    ]
+
+
+FEW = "is derived from 3 edits or more, and rollout.group_size=2; raise it, or"
+GROUP = f'masks="group": a mask {FEW} set masks to "data"'
+EITHER = f'masks="either": a mask for items without one {FEW} give all items masks'
+NONE = 'masks="data": none of 5 items has a mask; give masks in the data, or set it to "either"'
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize(
+    ("masks", "size", "given", "told"),
+    [
+        ("data", 3, 0, NONE),
+        ("data", 2, 1, ""),
+        ("group", 2, 5, GROUP),
+        ("group", 3, 0, ""),
+        ("either", 2, 0, EITHER),
+        ("either", 2, 4, f"warning: {EITHER}"),
+        ("either", 2, 5, ""),
+        ("edit", 2, 0, ""),
+    ],
+)
+def test_masks_that_no_item_can_have_are_refused_and_those_that_some_lack_are_told(
+    run: Path, masks: str, size: int, given: int, told: str
+) -> None:
+    file = run.parent / "data" / "data.jsonl"
+    box = {"unit": "share", "boxes": [[0, 0, 0.5, 0.5]]}
+    items = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("\n".join(json.dumps(item | ({"mask": box} if i < given else {})) for i, item in enumerate(items)))
+    warned = told.startswith("warning: ")
+    users = {"rewards": f"{{kept: {{kind: preservation, masks: {masks}}}}}", "preservation": f"{{masks: {masks}}}"}
+    if masks == "edit":
+        users.pop("preservation")
+    code, _, error = invoke("check", str(run), f"rollout.group_size={size}", *(f"{k}={v}" for k, v in users.items()))
+    assert code == (2 if told and not warned else 0)
+    places = ["rewards.kept", "preservation"]
+    lines = [f"editr1: {'warning: ' * warned}{place}.{told.removeprefix('warning: ')}" for place in places]
+    assert error.splitlines() == (lines if told else [])
+    if told and not warned:
+        code, _, error = invoke("train", str(run), f"rollout.group_size={size}", f"rewards={users['rewards']}")
+        assert (code, error) == (2, lines[0] + "\n")
+
+
+def test_a_part_of_a_long_file_without_masks_is_a_warning() -> None:
+    config = load_config("toy", ["preservation={masks: data}"])
+    lines = [ItemLine(source="a", instruction="b")] * 2
+    assert [*faults_of_masks(config, masks_in(lines, 3))] == [
+        (
+            'preservation.masks="data": no item looked at has a mask; give masks in the data, or set it to "either"',
+            False,
+        )
+    ]
+    assert [*faults_of_masks(config, Masks())] == []
+
+
+def test_the_items_of_the_toy_have_masks(tmp_path: Path) -> None:
+    small = [f"out={tmp_path / 'toy'}", "rollout.group_size=2", "+preserve"]
+    assert invoke("check", "toy", *small)[::2] == (0, "")
+    code, _, error = invoke("check", "toy", *small, "preservation.masks=group")
+    assert code == 2 and error == f"editr1: preservation.{GROUP}\n"
 
 
 def test_repeated_items_are_a_warning(run: Path) -> None:

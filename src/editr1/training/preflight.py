@@ -18,7 +18,7 @@ import torch
 from PIL import Image as Images
 from PIL.Image import Image
 
-from editr1.config.rewards import mixed_of
+from editr1.config.rewards import WHOLE_TASKS, mixed_of
 from editr1.config.settings import Config, TrackerName
 from editr1.data.forms import open_stored
 from editr1.data.samples import EditDataset, EditSample, ItemLine, StoredDataset
@@ -35,6 +35,7 @@ from editr1.training import checkpoint, run_files
 from editr1.training.data_check import PictureCheck, describe, headers_of, repetitions
 from editr1.training.data_record import DataRecord
 from editr1.training.datasets import KINDS, open_dataset, open_datasets
+from editr1.training.mask_check import Masks, faults_of_masks, mask_users, masks_in
 from editr1.training.seal import read_state
 
 GB = 1e9
@@ -98,6 +99,7 @@ def check_run(config: Config, findings: Findings, most: int | None = None) -> No
     dataset = _check_data(config, findings, most)
     _check_machine(config, findings)
     find_strange_tasks(config, findings)
+    _check_masks(config, findings)
     requests = sample_requests(dataset)
     if config.judge is not None:
         findings.facts["judge"] = f"{config.judge.name}, {config.judge.method}"
@@ -233,10 +235,23 @@ def find_strange_tasks(config: Config, findings: Findings) -> None:
         named["judge.weight_by_task" if name == "judge" else f"rewards.{name}.weight_by_task"] = {
             *reward.weight_by_task
         }
+    for name, own in mask_users(config).items():
+        named[f"{name}.whole_tasks"] = {*own.whole_tasks} - {*WHOLE_TASKS}
     for place, tasks in named.items():
         if strange := sorted(tasks - known):
             there = ", ".join(sorted(known)[:20])
             findings.warnings.append(f"{place}: no item has the task {strange[0]!r}; they have {there}")
+
+
+def _check_masks(config: Config, findings: Findings) -> None:
+    """Refuse masks that no item can have, and warn of those that some cannot have; stored edits need none."""
+    if config.data.is_stored:
+        return
+    masks = Masks(1, 1, complete=True) if config.data.kind == "toy" else Masks()  # each item of the toy has one
+    if "data" in findings.data:
+        masks = masks_in(findings.data["data"].lines, len(findings.data["data"]))
+    for text, sure in faults_of_masks(config, masks):
+        (findings.faults if sure else findings.warnings).append(text)
 
 
 def _check_lines(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -16,15 +16,18 @@ from typer.testing import CliRunner
 
 from editr1.cli.main import app
 from editr1.config.loading import load_config
+from editr1.config.rewards import KINDS as KINDS_OF_REWARD
+from editr1.config.settings import Config
 from editr1.errors import UserError
 from editr1.planning.blocks import cuts
-from editr1.planning.gpus import KINDS, parse_gpus
+from editr1.planning.gpus import KINDS, Gpus, Kind, parse_gpus
 from editr1.planning.judging import judge_cost
 from editr1.planning.pipelines import blueprint_of, shipped
 from editr1.planning.plan import Planner, rehearsed
 from editr1.planning.ranks import Spread
 from editr1.planning.rehearsal import Step
 from editr1.planning.shadow import Work
+from editr1.planning.uncounted import COSTS, uncounted
 from editr1.planning.workload import Pace, calls_of, load_of
 from editr1.training.distributed import World
 
@@ -139,6 +142,30 @@ def test_weights_are_spread_over_a_node_before_they_are_quantised_which_cannot_b
     assert planner("flux2_klein", "1xRTX4090-24G").ways(config) == [quantised]
 
 
+@pytest.mark.parametrize(("algorithm", "fewest"), [("nft", 1), ("dpo", 2), ("crd", 6)])
+def test_the_smallest_micro_batch_that_the_algorithm_allows_is_tried(algorithm: str, fewest: int) -> None:
+    """Of dpo it is a pair of edits, and of crd the whole group: with fewer, a config is refused."""
+    settings = f"algorithm.name={algorithm}", "rollout.group_size=6"
+    ways = planner("toy", "H100-80G", *settings).ways(load_config("toy", [*settings]))
+    assert all(f"optim.micro_batch={fewest}" in changes for changes in ways)
+    assert load_config("toy", [*settings, f"optim.micro_batch={fewest}"]).optim.micro_batch == fewest
+
+
+def test_a_change_that_a_run_refuses_does_not_end_the_search() -> None:
+    settings = "algorithm.name=crd", "rollout.group_size=4", "rollout.steps=3", "optim.micro_batch=4"
+
+    def refusing(more: Sequence[str]) -> Config:
+        if "memory.gradient_checkpointing=true" in more:
+            raise UserError("not here")
+        return load_config("toy", [*settings, *more])
+
+    run = Planner(refusing, Gpus(Kind("small", 0.08, 100, 50, 50, 50), 1))
+    plan = run.plan()
+    changes, changed = run.fit(plan)
+    assert not plan.fits and changed.fits
+    assert changes == ["memory.offload=true", "memory.cache=cache"]
+
+
 @pytest.mark.long
 def test_flux2_klein_can_be_trained_on_quantised_weights() -> None:
     """Its layers have no biases: the first weights in a number format of their own would be those of the LoRA."""
@@ -199,6 +226,52 @@ def test_small_shares_are_widened_but_the_judge_is_asked_about_each_edit_once() 
     assert calls == [[(4, 1)]] * 288
 
 
+@pytest.mark.parametrize(
+    "kept",
+    ["preservation={}", "preservation={masks: group}", "rewards={kept: {kind: preservation}}", "judge.method=ranking"],
+)
+def test_groups_that_are_judged_as_a_whole_are_not_split(kept: str) -> None:
+    calls = calls_of(load_config("qwen_image_edit_2509", [kept]), 48)
+    assert sorted(calls) == [[]] * 24 + [[(12, 12)]] * 24
+
+
+def test_masks_of_the_data_leave_groups_to_be_split() -> None:
+    calls = calls_of(load_config("qwen_image_edit_2509", ["preservation={masks: data}"]), 48)
+    assert calls == [[(6, 6)]] * 48
+
+
+SEVEN, SERVED = "{path: m/Qwen2.5-VL-7B-Instruct}", "{endpoints: ['http://h/v1'], model: own}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (f"rewards={{a: {{kind: judge, judge: {SEVEN}}}}}", "rewards.a (judge): about 16.8 GB and the time of m/Qwen"),
+        (f"rewards={{a: {{kind: judge, judge: {SERVED}}}}}", "rewards.a (judge): own on GPUs of its own"),
+        ("rewards={a: {kind: clip_image, path: m}}", "rewards.a (clip_image): time and memory of a model in each"),
+        ("rewards={a: {kind: ocr}}", "rewards.a (ocr): its time on the CPU"),
+        (f"watch={{judge: {SERVED}, every: 6}}", "watch.judge, for one of 6 edits: own on GPUs of its own"),
+        ("watch={judge: {path: mine}}", "watch.judge, for one of 4 edits: memory and time of mine in each"),
+        ("preservation={features: dino, masks: data}", "preservation.features: time and memory of a model"),
+        ("judge.source_size=original", "judge.source_size=original: the judge's sources are counted at"),
+        ("algorithm.std=group", "algorithm.std=group: one process trains on a group while later ones are judged"),
+    ],
+)
+def test_a_setting_that_is_not_counted_has_a_line(setting: str, words: str) -> None:
+    lines = uncounted(load_config("qwen_image_edit_2509", [setting]), "elsewhere", 1)
+    assert lines[-1].startswith(words)
+
+
+def test_every_kind_of_reward_has_its_words() -> None:
+    assert COSTS.keys() | {"judge", "product"} == KINDS_OF_REWARD.keys()
+
+
+def test_a_plain_run_has_nothing_that_is_not_counted() -> None:
+    config = load_config("qwen_image_edit_2509")
+    assert uncounted(config, "elsewhere", 1) == []
+    assert uncounted(config, "none", 1) == ["judge Qwen/Qwen2.5-VL-32B-Instruct: left out by --judge none"]
+
+
 def test_a_question_takes_two_operations_per_parameter_and_token() -> None:
     cost = judge_cost(load_config("qwen_image_edit_2509"))
     assert cost is not None
@@ -253,12 +326,26 @@ def test_klein_fits_on_24_gb_by_the_changes_that_are_named() -> None:
     assert facts["judge"]["replicas"] >= 1
     assert facts["seconds_per_step"] >= sum(facts["seconds"].values())
     assert facts["images_per_gpu_second"] == pytest.approx(288 / facts["seconds_per_step"])
-    gpus = 1 + facts["judge"]["gpus"]
-    assert facts["cost"] == pytest.approx(0.5 * gpus * 1000 * facts["seconds_per_step"] / 3600)
+    gpus, better = 1 + facts["judge"]["gpus"], facts["changed"]
+    assert better["cost"] == pytest.approx(0.5 * gpus * 1000 * better["seconds_per_step"] / 3600)
+
+
+@pytest.mark.slow
+def test_qwen_is_planned_on_24_gb_with_what_makes_it_fit() -> None:
+    result = CliRunner().invoke(app, ["plan", "qwen_image_edit_2509", "--gpus", "1xRTX4090-24G"])
+    assert result.exit_code == 0, result.output
+    head, _, rest = result.output.partition("fits with  ")
+    assert ": does not fit" in head and "hours" not in head  # what cannot run takes no hours
+    assert {"memory.offload=true", "memory.quantize=nf4"} <= set(rest.partition("\n")[0].split())
+    assert ": fits" in rest and " of 24 per GPU" in rest and "hours" in rest
 
 
 def test_a_toy_is_planned_and_told_in_lines() -> None:
-    result = CliRunner().invoke(app, ["plan", "toy", "--gpus", "H100-80G", "--judge", "none"])
+    """Its reward is no judge: none is said to be beside the trainers, and what the reward takes is named."""
+    other = "judge=null", "rewards={kept: {kind: preservation}}"
+    result = CliRunner().invoke(app, ["plan", "toy", "--gpus", "H100-80G", *other])
     assert result.exit_code == 0, result.output
-    assert "0.01 billion parameters" in result.output and ": fits" in result.output
+    assert "0.01 billion parameters" in result.output and ": fits, leaving aside what is not counted" in result.output
+    assert "judge      none\n" in result.output
+    assert "NOT COUNTED: rewards.kept (preservation): its time on the CPU" in result.output
     assert "planned, not measured" in result.output

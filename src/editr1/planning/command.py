@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from editr1.config.settings import Config
 from editr1.errors import UserError
 from editr1.planning.forecast import Place, forecast, scaling
 from editr1.planning.gpus import Gpus
 from editr1.planning.judging import judge_cost
 from editr1.planning.plan import EFFICIENCY, Planner, Settings
+from editr1.planning.uncounted import uncounted
 from editr1.planning.words import as_json, as_text
 
-PLACES = {"none": "none", "beside": "beside each trainer, in its memory and time"}
+
+def place_of(config: Config, place: Place | None) -> Place:
+    """Where the judge of a run computes: at `place`, by default where its settings say; nowhere without a judge."""
+    if config.judge is None:
+        return "none"
+    return place or ("elsewhere" if config.judge.endpoints else "beside")
 
 
 def plan_run(
@@ -39,7 +46,7 @@ def plan_run(
     config = settings(())
     if config.data.is_stored:
         raise UserError(f'data.kind "{config.data.kind}": a plan is for runs that make and judge their edits')
-    place = place or ("elsewhere" if config.judge and config.judge.endpoints else "beside")
+    place = place_of(config, place)
     judge = None if place == "none" else judge_cost(config)
     extra = judge.bytes if judge and place == "beside" else 0.0
     planner = Planner(settings, gpus, extra, efficiency, remote=place != "beside")
@@ -49,5 +56,7 @@ def plan_run(
     if not plan.fits:
         changes, changed = planner.fit(plan)
         better = changes, changed, forecast(changed, judge, place, gpus, replicas)
-    facts = as_json(plan, ahead, better, judge, scaling(plan, judge, place), price)
-    return facts, list(as_text(facts, config.steps, gpus.kind.memory, PLACES.get(place, "none")))
+    usable = plan if better is None else better[1]
+    facts = as_json(plan, ahead, better, judge, scaling(usable, judge, place), price)
+    facts["judge"]["place"], facts["not_counted"] = place, uncounted(config, place, gpus.total)
+    return facts, list(as_text(facts, config.steps, gpus.kind.memory))

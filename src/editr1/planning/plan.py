@@ -18,7 +18,7 @@ from editr1.planning.gpus import Gpus
 from editr1.planning.pipelines import blueprint_of
 from editr1.planning.ranks import Spread, refuse_rest
 from editr1.planning.rehearsal import Stage, Step
-from editr1.planning.workload import Load, Pace, extrapolate, load_of, peaks, seconds, times
+from editr1.planning.workload import Load, Pace, extrapolate, load_of, peaks, seconds, times, unit_of
 from editr1.toy.assets import locate
 
 EFFICIENCY = 0.4
@@ -184,32 +184,35 @@ class Planner:
 
     def _search(self, plan: Plan, changes: Sequence[str]) -> tuple[list[str], Plan]:
         """The changes out of these that help, tried in order, twice."""
-        adopted: list[str] = []
+        adopted, first = list[str](), plan
         for change in [*changes, *changes]:
             if plan.fits:
                 break
             if change in adopted or not helps(change, plan):
                 continue
             trial = [*adopted, change]
-            if self.weights(trial) > self.gpus.kind.memory:  # it cannot fit yet
-                if self.weights(trial) < self.weights(adopted):
-                    adopted = trial
-                continue
             try:
-                better = self.plan(trial)
-            except UserError:  # the editor cannot be trained so
+                size = self.weights(trial)
+                better = self.plan(trial) if size <= self.gpus.kind.memory else None
+            except UserError:  # the run refuses the change, or the editor cannot be trained so
                 continue
-            if better.peak < plan.peak:
+            if better is None:  # it cannot fit yet
+                adopted = trial if size < self.weights(adopted) else adopted
+            elif better.peak < plan.peak:
                 adopted, plan = trial, better
         if plan.config != self._settings(adopted):  # its weights alone do not fit
-            plan = self.plan(adopted)
+            try:
+                plan = self.plan(adopted)
+            except UserError:
+                return [], first
         return self._cached(adopted, plan)
 
     def ways(self, config: Config) -> list[list[str]]:
         """What may save memory, in the order in which it is tried: that which costs the least time first."""
         memory, shard, is_lora = config.memory, config.parallel.shard, config.adapter.mode == "lora"
+        fewest = unit_of(config)
         changes = {
-            "optim.micro_batch=1": config.optim.micro_batch > 1,
+            f"optim.micro_batch={fewest}": config.optim.micro_batch > fewest,
             f"parallel.shard={self.gpus.count}": shard == 1 < self.gpus.count and memory.quantize is None,
             "memory.gradient_checkpointing=true": not memory.gradient_checkpointing,
             "memory.offload=true": not memory.offload,

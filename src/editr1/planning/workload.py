@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from editr1.config.rewards import PreservationConfig
 from editr1.config.settings import Config
 from editr1.planning.blocks import Blocks, extrapolated
 from editr1.planning.rehearsal import Step
@@ -76,8 +77,21 @@ def calls_of(config: Config, ranks: int) -> list[list[tuple[int, int]]]:
     """The calls of the pipeline that each worker makes in a step: edits that are made, and those that are kept."""
     rollout, workers = config.rollout, ranks // config.parallel.context
     size, sharded = rollout.group_size, config.parallel.shard > 1
-    shares = share_edits(rollout.groups_per_step, size, workers, equal=sharded)
+    shares = share_edits(rollout.groups_per_step, size, workers, whole=judges_whole_groups(config), equal=sharded)
     return [[(widened(share, size).count, share.count) for share in own] for own in shares]
+
+
+def judges_whole_groups(config: Config) -> bool:
+    """Whether no group may be split: a judge ranks its edits, or a mask is of all of them."""
+    masks = [own.masks for own in config.rewards.values() if isinstance(own, PreservationConfig)]
+    masks += [] if config.preservation is None else [config.preservation.masks]
+    ranks = any(judge.method == "ranking" for judge in config.judges.values())
+    return ranks or any(mask in ("group", "either") for mask in masks)
+
+
+def unit_of(config: Config) -> int:
+    """Rows that the loss compares, and that one call must hold: the least `optim.micro_batch`."""
+    return config.algorithm.unit(torch.linspace(-1, 1, config.rollout.group_size))
 
 
 def load_of(config: Config, ranks: int, remote: bool = True) -> Load:
@@ -86,8 +100,7 @@ def load_of(config: Config, ranks: int, remote: bool = True) -> Load:
     edits = [sum(made for made, _ in own) for own in calls]
     busiest = edits.index(max(edits))
     count = full_rows(config.algorithm, rollout)
-    unit = config.algorithm.unit(torch.linspace(-1, 1, rollout.group_size))
-    counts = [(index, count, unit) for index in range(rollout.groups_per_step)]
+    counts = [(index, count, unit_of(config)) for index in range(rollout.groups_per_step)]
     rows = share_rows(counts, len(calls), config.optim.micro_batch if config.parallel.shard > 1 else None)
     return Load(
         calls=len(calls[busiest]),

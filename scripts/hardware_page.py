@@ -1,14 +1,16 @@
-"""The planned table and plot of docs/hardware.md: `python scripts/hardware_page.py docs`.
+"""The table and the plot of docs/hardware.md: `python scripts/hardware_page.py docs`.
 
-Every cell is what `editr1 plan PRESET --gpus GPUS --judge elsewhere|beside SETTINGS` says. The page keeps its words:
-what is between the two marks is written again, and nodes.png beside it.
+A cell is what `editr1 plan PRESET --gpus GPUS --judge elsewhere|beside SETTINGS` says, unless a file that
+`benchmarks/gpu.py` wrote into benchmarks/gpu_results has its editor, settings and card: then it has what was measured,
+and is marked so. The page keeps its words: what is between the two marks is written again, and nodes.png beside it.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -16,11 +18,12 @@ from typing import get_args
 from matplotlib.figure import Figure
 
 from editr1.config.loading import load_config
-from editr1.config.settings import Config
-from editr1.planning.forecast import NODES, Forecast, Place, forecast, last_that_pays, scaling
-from editr1.planning.gpus import Gpus, parse_gpus
+from editr1.config.settings import Config, ParallelConfig, RolloutConfig
+from editr1.planning.forecast import HOUR, NODES, Forecast, Place, forecast, last_that_pays, scaling
+from editr1.planning.gpus import KINDS, Gpus, parse_gpus
 from editr1.planning.judging import judge_cost
-from editr1.planning.plan import Plan, Planner
+from editr1.planning.pipelines import shipped
+from editr1.planning.plan import GB, Plan, Planner
 from editr1.planning.workload import load_of
 
 FRUGAL = ("memory.offload=true", "memory.cache=cache")
@@ -36,6 +39,11 @@ PRESET = "as the preset"
 GPUS = ("RTX4090-24G", "L40S-48G", "H100-80G", "H200-141G", "8xH100-80G")
 JUDGE = "judge.model=Qwen/Qwen2.5-VL-7B-Instruct"
 STEPS = 250
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "gpu_results"
+SAME = {"tiny": False, "side": 512, "edits": RolloutConfig().group_size, "steps": RolloutConfig().steps}
+"""What `benchmarks/gpu.py` must have measured for a row of the table: a group of the presets."""
+NEAR = 0.15
+"""By how much a card's memory may differ from that in the name of its kind."""
 BEGIN, END = "<!-- planned: begin -->", "<!-- planned: end -->"
 
 
@@ -53,24 +61,105 @@ def on(plan: Plan, gpus: Gpus, place: Place) -> tuple[Plan, Forecast]:
     return moved, forecast(moved, judge, place, gpus)
 
 
-def cell(plan: Plan, gpus: Gpus) -> str:
+@dataclass(frozen=True)
+class Measured:
+    """A step of one group on a card.
+
+    Attributes:
+        card: Its name.
+        date: Of the measurement.
+        seconds: Of the step; None if the card's memory did not do.
+        peak: GB at most.
+    """
+
+    card: str
+    date: str
+    seconds: float | None
+    peak: float = 0.0
+
+
+Measurements = Mapping[tuple[str, str, str], Measured]
+"""By editor, setting and kind of GPU, as `editr1.planning.pipelines.EDITORS`, `setting_of` and `KINDS` name them."""
+
+
+def read_measurements(folder: Path = RESULTS) -> Measurements:
+    """What the files of `benchmarks/gpu.py` have for the table."""
+    measured: dict[tuple[str, str, str], Measured] = {}
+    for file in sorted(folder.glob("*.json")):
+        for editor, rows in json.loads(file.read_text(encoding="utf-8"))["editors"].items():
+            for setting, row in rows.items():
+                made = row["measured_with"]
+                kind = kind_of(made["card"], made["memory_bytes"])
+                is_told = row.get("failed") in (None, "out of memory")  # else it says nothing of the card
+                if kind is None or not is_told or any(made[name] != value for name, value in SAME.items()):
+                    continue
+                own = made["card"], made["date"]
+                if "failed" in row:
+                    measured[editor, setting, kind] = Measured(*own, None)
+                else:
+                    peak = max(row["peak_bytes"].values()) / GB
+                    measured[editor, setting, kind] = Measured(*own, row["seconds"]["step"], peak)
+    return measured
+
+
+def kind_of(card: str, memory: float) -> str | None:
+    """The kind of a card with this name and so many bytes; None if the planner does not know it."""
+    for kind in KINDS.values():
+        has_name = kind.name.partition("-")[0] in card.replace(" ", "")
+        if has_name and abs(memory / GB / kind.memory - 1) < NEAR:
+            return kind.name
+    return None
+
+
+def setting_of(config: Config) -> str | None:
+    """The name that `benchmarks/gpu.py` has for such a run; None if it measures none."""
+    memory = config.memory
+    if memory.offload or memory.vae_tiling or memory.attention or config.parallel != ParallelConfig():
+        return None
+    switches = {
+        "checkpointing": memory.gradient_checkpointing,
+        "compile": memory.compile,
+        "cache": memory.cache is not None,
+        "autocast": config.adapter.autocast,
+        "tf32": memory.tf32,
+    }
+    switched = [name for name, is_on in switches.items() if is_on]
+    return " ".join([memory.quantize or "bf16", *switched, f"micro_batch={config.optim.micro_batch}"])
+
+
+def cell(plan: Plan, gpus: Gpus, measurements: Measurements) -> str:
     """Peak and hours with the judge elsewhere, and beside; nothing where there are too few GPUs."""
     if gpus.total % plan.config.parallel.shard:
         return ""
-    words, places = [], get_args(Place)[:2]
-    for place in places:
-        moved, ahead = on(plan, gpus, place)
-        peak = f"{moved.peak:.1f} GB"
-        words.append(f"{ahead.hours(STEPS):.0f} h, {peak}" if moved.fits else f"no, {peak}")
-    return " / ".join(words)
+    places = get_args(Place)[:2]
+    elsewhere, beside = (planned(*on(plan, gpus, place)) for place in places)
+    own = shipped().get(plan.config.editor.path), setting_of(plan.config), gpus.kind.name
+    measured = measurements.get((str(own[0]), str(own[1]), own[2])) if gpus.total == 1 else None
+    if measured is None:
+        return f"planned: {elsewhere} / {beside}"
+    return f"measured ({measured.card}, {measured.date}): {told(measured, plan.config)} / planned: {beside}"
 
 
-def table(plans: Mapping[tuple[str, str], Plan]) -> Iterator[str]:
+def planned(plan: Plan, ahead: Forecast) -> str:
+    """Hours, or that it does not fit, and the peak of memory."""
+    return f"{ahead.hours(STEPS):.0f} h, {plan.peak:.1f} GB" if plan.fits else f"no, {plan.peak:.1f} GB"
+
+
+def told(measured: Measured, config: Config) -> str:
+    """The same of a measured group: a step has `groups_per_step` of them."""
+    if measured.seconds is None:
+        return "no"
+    hours = measured.seconds * config.rollout.groups_per_step * STEPS / HOUR
+    return f"{hours:.0f} h, {measured.peak:.1f} GB"
+
+
+def table(plans: Mapping[tuple[str, str], Plan], measurements: Measurements) -> Iterator[str]:
     """The rows of the table."""
     yield f"| Editor | Settings | {' | '.join(GPUS)} |"
     yield "| --- " * (len(GPUS) + 2) + "|"
     for (editor, settings), plan in plans.items():
-        yield f"| {editor} | {settings} | {' | '.join(cell(plan, parse_gpus(gpus)) for gpus in GPUS)} |"
+        cells = [cell(plan, parse_gpus(gpus), measurements) for gpus in GPUS]
+        yield f"| {editor} | {settings} | {' | '.join(cells)} |"
 
 
 def draw_nodes(plans: Mapping[str, Plan], path: Path) -> dict[str, int | None]:
@@ -107,7 +196,7 @@ def main(folder: Path) -> None:
     after = rest.partition(END)[2]
     told = ", ".join(f"{editor} {nodes or f'{NODES[-1]} and more'}" for editor, nodes in paying.items())
     words = f"Nodes of 8 H100 up to which twice as many make a step at least 1.5 times as fast: {told}."
-    content = "\n".join([BEGIN, *table(plans), "", words, END])
+    content = "\n".join([BEGIN, *table(plans, read_measurements()), "", words, END])
     page.write_text(before + content + after, encoding="utf-8")
 
 

@@ -2,8 +2,8 @@
 
 The denoisers are built on torch's meta device from diffusers' default configs, which are those of Qwen-Image-Edit and
 FLUX.1 Kontext. Their parameters are counted, and the operations of one call (torch's flop counter) at 512x512 with one
-source: forward, and backward through frozen weights. A step of the defaults makes 24 x 12 edits of 6 calls, and trains
-each at 5 levels: one call with gradient, one of the old policy, one of the reference.
+source and 512 tokens of text: forward, and backward through frozen weights. A step of the defaults makes 24 x 12 edits
+of 6 calls, and trains each at 5 levels: one call with gradient, one of the old policy, one of the reference.
 
 The times assume that a GPU does 40 % of an H100's dense bfloat16 peak (989 teraflops, by its data sheet). That share is
 an assumption, not a measurement; text encoder, VAE and judge come on top.

@@ -84,7 +84,8 @@ def add(name: str, out: Path, folder: Path = ABLATIONS) -> Path:
         raise UserError(f"{path} holds {found['grid']['title']!r}, not {grid.title!r}; give its own NAME")
     made = results.origin(f"editr1 ablate benchmarks/grids/{name}.yaml --out {out.name}")
     ran = grid.model_copy(update={"seeds": found["grid"]["seeds"]})
-    made["runs"] = kept_runs.keep(ran, out, made, folder / kept_runs.KEPT.name)
+    if kept_runs.can_keep(ran):
+        made["runs"] = kept_runs.keep(ran, out, made, folder / kept_runs.KEPT.name)
     place = folder / f"{name}.json"
     write_file(place, json.dumps({**found, "made": made}, indent=1).encode() + b"\n")
     return place

@@ -18,13 +18,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from editr1.ablation.grid import Grid
+from editr1.ablation.grid import Grid, config_of
 from editr1.ablation.runs import Measured, run_of, start_of
 from editr1.ablation.timing import SECONDS
-from editr1.errors import parse_json, text_of
+from editr1.errors import UserError, parse_json, text_of
 from editr1.files import JsonLines, write_file
 
 KEPT = Path(__file__).parent / "ablations" / "runs"
+
+
+def can_keep(grid: Grid) -> bool:
+    """Whether all editors of a grid are those of the package."""
+    configs = [config_of(grid, variant, 0, Path()) for variant in grid.variants]
+    return all(config.editor.path.startswith("toy:") for config in configs)
 
 
 def places(grid: Grid, out: Path, folder: Path) -> Iterator[tuple[Path, JsonLines[Measured]]]:
@@ -41,7 +47,14 @@ def keep(grid: Grid, out: Path, origin: Mapping[str, Any], folder: Path = KEPT) 
     """Keep the measurements in OUT that are not kept yet; returns when and where the grid's were kept, and how many.
 
     A run that has more measurements than what is kept of it replaces it. `origin` is that of `results.origin`.
+
+    Raises:
+        UserError: An editor of the grid is not of the package.
     """
+    if not can_keep(grid):
+        raise UserError(
+            f"{grid.title}: its editor is made by a script, so its runs are not kept; add the grid when it is done"
+        )
     makers: Counter[str] = Counter()
     made = {key: origin[key] for key in ("commit", "date", "machine")}
     for path, lines in dict(places(grid, out, folder)).items():

@@ -21,7 +21,12 @@ def curve(slope: float, per_step: int = 10) -> Curve:
     """Two edits, of which the second gains twice as much a step."""
     steps = [0, 20, 40, 80]
     gains = np.array([[slope * step, 2 * slope * step] for step in steps])
-    return Curve(steps, [per_step * step for step in steps], {"oracle": gains, "judge": gains / 2})
+    return Curve(
+        steps,
+        [per_step * step for step in steps],
+        dict.fromkeys(("oracle", "judge"), np.full(gains.shape[1], 0.5)),
+        {"oracle": gains, "judge": gains / 2},
+    )
 
 
 def test_a_gain_is_over_the_start_and_an_edit_without_a_reward_has_none() -> None:
@@ -48,7 +53,7 @@ def test_what_an_earlier_version_did_not_measure_has_no_gain_and_is_not_compared
 
 
 def test_a_gain_between_two_measurements_is_interpolated_and_one_beyond_them_is_not_known() -> None:
-    one = Curve([0, 10, 20], [0, 1, 2], {"oracle": np.array([[0, 0], [0.1, 0.3], [0.2, 0.3]])})
+    one = Curve([0, 10, 20], [0, 1, 2], {}, {"oracle": np.array([[0, 0], [0.1, 0.3], [0.2, 0.3]])})
     for step, values in ((10, [0.1, 0.3]), (12.5, [0.125, 0.3]), (2, [0.02, 0.06]), (20, [0.2, 0.3])):
         found = gain_at(one, "oracle", step)
         assert found is not None
@@ -64,11 +69,12 @@ def test_the_interval_is_that_of_resampling_seeds_and_items_one_by_one() -> None
 
 
 def test_a_difference_is_paired_and_leaves_out_edits_that_one_side_has_no_reward_of() -> None:
-    first = {0: Curve([0, 1], [0, 1], {"judge": np.array([[0, 0, 0], [0.1, 0.2, np.nan]])})}
-    own = {0: Curve([0, 1], [0, 1], {"judge": np.array([[0, 0, 0], [0.3, np.nan, 0.9]])})}
+    start = {"judge": np.array([0.2, 0.3, 0.4])}
+    first = {0: Curve([0, 1], [0, 1], start, {"judge": np.array([[0, 0, 0], [0.1, 0.2, np.nan]])})}
+    own = {0: Curve([0, 1], [0, 1], start, {"judge": np.array([[0, 0, 0], [0.3, np.nan, 0.9]])})}
     found = compare(own, first, "judge", {0: (1, 1)})
     assert found is not None
-    assert (found["edits"], found["seeds"]) == (1, 1)
+    assert (found["edits"], found["seeds"], found["before"]) == (1, 1, 0.2), "of the edits that are compared"
     assert found["gain"] == pytest.approx(0.3) and found["more"] == pytest.approx(0.2)
     assert found["more_ci95"] == pytest.approx([0.2, 0.2])
 

@@ -10,8 +10,10 @@ from types import ModuleType
 
 import pytest
 
+from editr1.ablation.figures import read_curves
 from editr1.ablation.grid import Grid
 from editr1.ablation.runs import Measured, run_of, start_of
+from editr1.errors import UserError
 from tests.benchmarks.scripts import script
 
 BY = {"commit": "0123456", "date": "2026-01-01", "machine": "a machine"}
@@ -67,6 +69,18 @@ def test_runs_of_equal_settings_are_shared_by_grids_and_others_are_not(kept_runs
     assert found == {"kl_01": 2, "kl_0": 0}
     assert kept_runs.take(OTHER.model_copy(update={"items": 9}), tmp_path / "fewer", {}, tmp_path / "kept") == 0
     assert not (tmp_path / "fewer").exists()
+
+
+def test_a_run_that_went_on_for_another_grid_counts_up_to_the_last_step_of_this_one(tmp_path: Path) -> None:
+    fill(GRID, tmp_path, "usual", 0, 2, 4, 8)
+    assert read_curves(GRID, tmp_path)["usual"][0].steps == [0, 2, 4]
+
+
+def test_runs_of_an_editor_that_is_not_of_the_package_are_not_kept(kept_runs: ModuleType, tmp_path: Path) -> None:
+    made_here = GRID.model_copy(update={"overrides": ("editor.path=runs/worsened/qwen-image-edit",)})
+    assert kept_runs.can_keep(GRID) and not kept_runs.can_keep(made_here)
+    with pytest.raises(UserError, match="made by a script, so its runs are not kept"):
+        kept_runs.keep(made_here, tmp_path / "grid", BY, tmp_path / "kept")
 
 
 def test_only_a_run_with_more_measurements_replaces_what_is_kept_and_each_has_its_maker(

@@ -33,24 +33,29 @@ class Curve:
     Attributes:
         steps: Steps after which it was measured, from 0.
         images: Edits that it had made by then.
+        starts: By measure, the scores of the untrained editor, [I]; NaN as in `gains`.
         gains: By measure, one row of [I] per measured step, NaN for an edit without a reward; a measure that gave no
             edit a gain is left out.
     """
 
     steps: list[int]
     images: list[int]
+    starts: dict[str, Floats]
     gains: dict[str, Floats]
 
 
 def read_curves(grid: Grid, out: Path) -> dict[str, dict[int, Curve]]:
-    """The curves of the runs that have begun, by variant and seed."""
+    """The curves of the runs that have begun, by variant and seed, up to the grid's last step.
+
+    A run may be there that went further, for another grid.
+    """
     curves: dict[str, dict[int, Curve]] = {}
     for variant in grid.variants:
         for seed in range(grid.seeds):
             config, lines = run_of(grid, variant, seed, out)
-            if lines.rows:
+            if rows := [row for row in lines.rows if row.step <= grid.steps]:
                 start = start_of(grid, config, out).rows[0]
-                curves.setdefault(variant, {})[seed] = curve_of(start, lines.rows)
+                curves.setdefault(variant, {})[seed] = curve_of(start, rows)
     return curves
 
 
@@ -64,7 +69,8 @@ def curve_of(start: Measured, rows: Sequence[Measured]) -> Curve:
     arrays = {name: np.array(each, dtype=np.float64) for name, each in values.items() if all(each)}
     gains = {name: array - array[0] for name, array in arrays.items()}
     known = {name: gain for name, gain in gains.items() if not np.isnan(gain[1:]).all()}
-    return Curve([row.step for row in points], [row.images for row in points], known)
+    starts = {name: arrays[name][0] for name in known}
+    return Curve([row.step for row in points], [row.images for row in points], starts, known)
 
 
 def gain_at(curve: Curve, measure: str, step: float) -> Floats | None:
@@ -89,7 +95,9 @@ def interval(values: Floats, seed: int = 0) -> list[float]:
 def compare(
     own: Mapping[int, Curve], first: Mapping[int, Curve], measure: str, steps: Mapping[int, tuple[float, float]]
 ) -> dict[str, Any] | None:
-    """Gain of a variant and its difference to the first one, of the seeds of both; None if they are not that far.
+    """Score before training, gain, and its difference to the first variant's, of the seeds of both.
+
+    None if they are not that far.
 
     Args:
         own: Curves of the variant by seed.
@@ -106,9 +114,11 @@ def compare(
     if not scored.any():
         return None
     gains, more = gains[:, scored], (gains - bases)[:, scored]
+    starts = np.stack([own[seed].starts[measure] for seed in steps])[:, scored]
     return {
         "seeds": len(found),
         "edits": int(scored.sum()),
+        "before": float(starts.mean()),
         "gain": float(gains.mean()),
         "ci95": interval(gains),
         "more": float(more.mean()),

@@ -251,9 +251,11 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 }
 
 
-def trainer_of(name: str, out: Path, editor: Path, world: World = ALONE, shard: int = 1) -> Trainer:
-    """The trainer of a scenario; its editor's weights are spread over `shard` ranks."""
-    changes = dict(SCENARIOS[name])
+def trainer_of(
+    name: str, out: Path, editor: Path, world: World = ALONE, shard: int = 1, pixels: int | None = None
+) -> Trainer:
+    """The trainer of a scenario; its editor's weights are spread over `shard` ranks, edits have `pixels` if given."""
+    changes = {**SCENARIOS[name], **({"editor__pixels": pixels} if pixels else {})}
     judge, dataset = changes.pop("judge", None) or RedJudge(), changes.pop("dataset", None) or Colours()
     dataset = dataset(out.parent / f"{name} of rank {world.rank}") if callable(dataset) else dataset
     if changes.get("memory__cache"):
@@ -279,12 +281,13 @@ def assert_goes_on_exactly(name: str, folder: Path, editor: Path) -> None:
 def main() -> None:
     options = dict(word[2:].split("=") for word in sys.argv[1:] if word.startswith("--"))
     until, context, shard = (int(options.get(*each)) for each in (("until", STEPS), ("context", 1), ("shard", 1)))
+    pixels = int(options["pixels"]) if "pixels" in options else None
     folder, editor, *names = [word for word in sys.argv[1:] if not word.startswith("--")]
     sharding.LARGE = 0  # where weights are spread, those of the tiny text encoder are too
     with open_world(60) as world:
         for name in names:
             own = replace(world, context=context)
-            trainer = trainer_of(name, Path(folder) / name, Path(editor), own, shard)
+            trainer = trainer_of(name, Path(folder) / name, Path(editor), own, shard, pixels)
             assert trainer.editor.is_sharded == (shard > 1)
             trainer.train(until=until)
 

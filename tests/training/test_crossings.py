@@ -6,11 +6,13 @@ On two ranks: `scenarios.py`. With held-out items of the run's own data: `tests/
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from editr1.editors.memory import compile_blocks
 from editr1.editors.open import open_editor
@@ -38,6 +40,25 @@ SAVINGS: dict[str, dict[str, Any]] = {
     "all, of a whole step": {**THRIFTY, **OTHERS, **SCOUTS, **SOLVED, "algorithm__std": "global"},
 }
 QUICK = ("autocast", "solved items", "all", "all, of a whole step")
+THRIFT = ("algorithm__kl_share", "algorithm__informative", "algorithm__rescaled")
+REFUSED = {"dgpo": THRIFT, "dpo": THRIFT, "rft": THRIFT[2:], "grpo": tuple(SCOUTS)}
+"""Settings that an algorithm does not go with."""
+
+
+def refused_in(saving: str, algorithm: str) -> set[str]:
+    """The settings of a saving that an algorithm refuses."""
+    return SAVINGS[saving].keys() & {*REFUSED.get(algorithm, ())}
+
+
+def crossed() -> list[Any]:
+    """Every saving with every algorithm that it goes with; of all at once, those that do."""
+    pairs = [
+        (saving, algorithm)
+        for saving, algorithm in product(SAVINGS, ONLINE)
+        if saving.startswith("all") or not refused_in(saving, algorithm)
+    ]
+    quick = {(saving, "nft") for saving in QUICK}
+    return [pytest.param(*pair, marks=() if pair in quick else pytest.mark.slow) for pair in pairs]
 
 
 def some_missing(item: int, request: JudgeRequest) -> Score:
@@ -76,17 +97,29 @@ def assert_goes_on_exactly(editor: Path, folder: Path, judges: Any = rewards, **
     return read_lines(folder / "whole" / "metrics.jsonl")
 
 
-@pytest.mark.parametrize(
-    "saving", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SAVINGS]
-)
+@pytest.mark.parametrize(("saving", "algorithm"), crossed())
 def test_a_run_that_saves_work_goes_on_exactly_with_mixed_and_missing_rewards(
-    tiny_editor_path: Path, tmp_path: Path, saving: str
+    tiny_editor_path: Path, tmp_path: Path, saving: str, algorithm: str
 ) -> None:
-    rows = assert_goes_on_exactly(tiny_editor_path, tmp_path, **SAVINGS[saving])
+    changes = {key: value for key, value in SAVINGS[saving].items() if key not in refused_in(saving, algorithm)}
+    rows = assert_goes_on_exactly(tiny_editor_path, tmp_path, algorithm__name=algorithm, **changes)
     assert sum(row["unscored"] for row in rows) > 0 < sum(row["parts_unscored"]["other"] for row in rows)
     assert any(row["update_norm"] > 0 for row in rows)
     if SOLVED.items() <= SAVINGS[saving].items():
         assert rows[-1]["banned"] == 1
+
+
+@pytest.mark.parametrize(("algorithm", "setting"), [(name, each) for name in REFUSED for each in REFUSED[name]])
+def test_a_saving_that_an_algorithm_does_not_go_with_is_refused_in_words(algorithm: str, setting: str) -> None:
+    changes = SCOUTS if setting in SCOUTS else {setting: THRIFTY[setting]}
+    words = {
+        **dict.fromkeys(THRIFT, f"{setting.replace('__', '.')}=.* makes no sense with algorithm '{algorithm}': "),
+        **dict.fromkeys(
+            SCOUTS, f"rollout.scouts=6 needs edits that follow .*, but algorithm '{algorithm}' draws noise"
+        ),
+    }
+    with pytest.raises(ValidationError, match=words[setting]):
+        settings(algorithm__name=algorithm, **changes)
 
 
 def test_a_judge_that_compares_edits_ranks_scouts_and_then_those_that_are_made_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from editr1.files import read_lines
 from editr1.training.checkpoint import latest
 from editr1.training.groups import GroupDataset
+from tests.editors.conftest import pipeline_path as pipeline_path
 from tests.ranks import torchrun
 from tests.training.scenarios import SCENARIOS, trainer_of
 
@@ -28,6 +30,12 @@ FIRST = (
     "scout_order",
     "outside",
     "outside_by_task",
+)
+LAYOUTS = (
+    "FluxKontextPipeline",  # the source behind the edit in one sequence of packed latents
+    "QwenImageEditPipeline",  # the source goes to the text encoder too
+    "Kandinsky5I2IPipeline",  # the source beside the edit in its channels
+    "OmniGenPipeline",  # text and pictures in one transformer
 )
 ON_FOUR = ("lora", "full", "one group", "some dropped", "a judge that compares")
 
@@ -101,10 +109,8 @@ def weights(out: Path, name: str = "policy") -> torch.Tensor:
     return torch.cat([each[key].double().flatten() for each in tensors for key in sorted(each)])
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_ranks_make_the_run_of_one_process(alone: Path, together: Path, name: str) -> None:
-    if not (together / name).exists():
-        pytest.skip("made on two ranks")
+def assert_ranks_made_the_run_of_one(alone: Path, together: Path, name: str) -> None:
+    """The same edits and decisions, and nearly the same weights, in `alone`/name and `together`/name."""
     one, several = (read_lines(folder / name / "metrics.jsonl") for folder in (alone, together))
     assert len(one) == len(several) == 3
     for key in FIRST:  # the edits of the first step are equal bit for bit, so are their rewards
@@ -121,3 +127,25 @@ def test_ranks_make_the_run_of_one_process(alone: Path, together: Path, name: st
     for policy in ("policy", "old", "ema"):
         expected = weights(alone / name, policy)
         assert (weights(together / name, policy) - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_ranks_make_the_run_of_one_process(alone: Path, together: Path, name: str) -> None:
+    if not (together / name).exists():
+        pytest.skip("made on two ranks")
+    assert_ranks_made_the_run_of_one(alone, together, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("editor", LAYOUTS)
+def test_two_ranks_make_the_run_of_one_process_with_editors_of_other_layouts(
+    editor: str, pipeline_path: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder, pixels, names = pipeline_path(editor), 64 * 96, ("lora", "grpo", "dpo")
+    for name in names:
+        trainer_of(name, tmp_path / "alone" / name, folder, pixels=pixels).train()
+    words = (f"--pixels={pixels}", str(tmp_path / "ranks"), str(folder), *names)
+    result = torchrun(2, "tests.training.scenarios", *words)
+    assert result.returncode == 0, result.stderr[-3000:]
+    for name in names:
+        assert_ranks_made_the_run_of_one(tmp_path / "alone", tmp_path / "ranks", name)

@@ -52,6 +52,8 @@ class Claim(BaseModel):
 
     claim: str
     source: str
+    note: str = ""
+    """What the verdict does not say."""
     grid: str
     variant: str
     """Compared with the grid's first one."""

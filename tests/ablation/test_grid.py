@@ -41,6 +41,16 @@ def test_averages_of_different_settings_differ_within_the_steps_of_a_shipped_gri
     assert len(decays) == len(settings)
 
 
+@pytest.mark.parametrize("variant", ["nft_published", "grpo_published", "grpo_window_published"])
+def test_published_algorithms_have_their_own_constants_and_not_those_tuned_for_the_toy(
+    tmp_path: Path, variant: str
+) -> None:
+    algorithm = config_of(read_grid(GRIDS / "algorithm.yaml"), variant, 0, tmp_path).algorithm
+    told = {"std": "group", "adv_clip": 2.0, "timesteps_per_image": 2}
+    told |= {"name": algorithm.name} | ({"window": 2} if "window" in variant else {})
+    assert algorithm.model_dump() == type(algorithm).model_validate(told).model_dump()
+
+
 def test_a_variant_is_the_base_with_its_settings_and_a_seed_and_folder_of_its_own(tmp_path: Path) -> None:
     grid = read_grid(grid_file(tmp_path))
     config = config_of(grid, "other", 2, tmp_path / "run")

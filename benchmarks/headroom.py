@@ -70,18 +70,18 @@ def figures(score_of: np.ndarray, done: np.ndarray, preserved: np.ndarray) -> di
 
 
 def kept(grid: str = "algorithm", variant: str = "nft") -> tuple[dict[str, float], list[dict[str, float]]]:
-    """The same of the kept start of the runs of a variant, and of each run at its last measurement."""
+    """The same of the kept start of the runs of a variant, and of each run at the grid's last step."""
     whole = read_grid(HERE / "grids" / f"{grid}.yaml")
     own = whole.model_copy(update={"variants": {variant: whole.variants[variant]}})
     files = {path: path.name.endswith(".start.json") for path, _ in kept_runs.places(own, Path("runs"), kept_runs.KEPT)}
-    (start,) = (last_figures(path) for path, starts in files.items() if starts)
-    return start, [last_figures(path) for path, starts in files.items() if not starts]
+    (start,) = (figures_at(path, 0) for path, starts in files.items() if starts)
+    return start, [figures_at(path, whole.steps) for path, starts in files.items() if not starts]
 
 
-def last_figures(path: Path) -> dict[str, float]:
-    """The same of the last measurement in a kept file."""
-    last = json.loads(path.read_text())["rows"][-1]
-    return figures(*(np.array(last[name]) for name in ("oracle", "done", "preserved")))
+def figures_at(path: Path, step: int) -> dict[str, float]:
+    """The same of the measurement after `step` steps in a kept file, whose run may have gone on for another grid."""
+    (row,) = (row for row in json.loads(path.read_text())["rows"] if row["step"] == step)
+    return figures(*(np.array(row[name]) for name in ("oracle", "done", "preserved")))
 
 
 def table(found: Mapping[str, Any]) -> str:

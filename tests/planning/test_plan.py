@@ -342,10 +342,10 @@ def test_qwen_is_planned_on_24_gb_with_what_makes_it_fit() -> None:
 
 def test_a_toy_is_planned_and_told_in_lines() -> None:
     """Its reward is no judge: none is said to be beside the trainers, and what the reward takes is named."""
-    other = "judge=null", "rewards={kept: {kind: preservation}}"
+    other = "judge=null", "rewards={text: {kind: ocr}}"
     result = CliRunner().invoke(app, ["plan", "toy", "--gpus", "H100-80G", *other])
     assert result.exit_code == 0, result.output
     assert "0.01 billion parameters" in result.output and ": fits, leaving aside what is not counted" in result.output
     assert "judge      none\n" in result.output
-    assert "NOT COUNTED: rewards.kept (preservation): its time on the CPU" in result.output
+    assert "NOT COUNTED: rewards.text (ocr): its time on the CPU" in result.output
     assert "planned, not measured" in result.output

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude
 
-from editr1.preservation.structure import structure
+from editr1.preservation.registration import pixels_of
+from editr1.preservation.structure import WIDTH, edges, structure
 
 
 def scene(moved: int = 0, seed: int = 0) -> Image.Image:
@@ -57,3 +58,9 @@ def test_strokes_that_are_added_cost_little_beside_edges_that_are_lost() -> None
 
 def test_a_source_without_edges_has_no_structure() -> None:
     assert structure(Image.new("RGB", (96, 96), "grey"), scene()) is None
+
+
+def test_edges_are_the_gaussian_gradients_of_scipy() -> None:
+    picture = pixels_of(scene(), (96, 96))
+    expected = np.sqrt(np.mean([gaussian_gradient_magnitude(picture[..., c], WIDTH) ** 2 for c in range(3)], axis=0))
+    assert edges(picture) == pytest.approx(expected, abs=1e-6)

@@ -140,7 +140,11 @@ def test_charts_of_the_loss_are_those_of_the_algorithm_of_the_run(
 ) -> None:
     write_metrics(tmp_path, algorithm=name)
     page = write_report(tmp_path).read_text(encoding="utf-8")
-    parts = ["Policy loss", "Share of clipped ratios", "Distance to the untrained editor (KL)"]
+    distance = {
+        "awm": "Distance to the untrained editor (KL)",
+        "grpo": "KL divergence of steps from the untrained editor&#x27;s",
+    }
+    parts = ["Policy loss", "Share of clipped ratios", distance[name]]
     parts += ["Distance to the sampling policy"] * more
     assert chart_titles(page)[-6 - more :] == ["Loss", *parts, "Gradient norm", "Update norm"]
     assert f"{title}, KL 1, filter “paper”" in page and "DiffusionNFT" not in page

@@ -200,7 +200,8 @@ def test_masks_of_several_shapes_are_measured_rewarded_and_trained_by_in_one_ste
     ]
     data = [f"data={{kind: jsonl, path: {shapes_folder(tmp_path / 'data')}}}", "algorithm.filter=off"]
     kept = "preservation={masks: data, weight: 0.5, margin: 0.0, advantages: region}"
-    open_trainer(load_config("toy", ["+preserve", kept, *data, *sizes])).train()
+    changes = ["+preserve", "rewards.kept.masks=data", kept, *data, *sizes]
+    open_trainer(load_config("toy", changes)).train()
     (row,) = rows_of(tmp_path / "run")
 
     assert sorted(told) == [f"{name}-{kind}" for name in ("tall", "wide") for kind in ("picture", "pixels", "share")]

@@ -16,11 +16,11 @@ KEPT = "What must not change"
 def test_what_is_kept_outside_of_masks_has_a_line_per_run_and_a_quiet_one_for_its_ceiling(tmp_path: Path) -> None:
     write_metrics(tmp_path / "plain")
     runs = [read_run(measured_run(tmp_path / "masked")), read_run(tmp_path / "plain")]
-    psnr, ssim, features, measured = dict(sections(runs, ["one", "two"]))[KEPT]
+    psnr, ssim, features, structure, measured = dict(sections(runs, ["one", "two"]))[KEPT]
     assert psnr.title.startswith("PSNR outside of the masks (dB)")
     assert "one: ceiling: 27.5 at first, 27.5 at last" in psnr.chart and "one: 23.95 at first" in psnr.chart
     assert "one: ceiling: 0.91" in ssim.chart and "two" not in psnr.chart + ssim.chart
-    assert not features.chart and "one: 0.8 at first" in measured.chart
+    assert not features.chart and not structure.chart and "one: 0.8 at first" in measured.chart
 
 
 def test_a_run_that_measures_nothing_outside_has_no_such_chart(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from editr1.cli.measured import kept_outside
 from editr1.config.loading import load_config
 from editr1.evaluation.heldout.rows import EditRow
 from editr1.evaluation.paired import change, summarise
-from editr1.report.outside import outside_charts, task_charts, trained_words
+from editr1.preservation.measure import NAMES
+from editr1.report.outside import TITLES, outside_charts, task_charts, trained_words
 from editr1.report.run import score_tables, write_report
 from tests.report.synthetic import write_demo, write_metrics
 
@@ -102,3 +103,11 @@ def test_the_ceiling_beside_held_out_edits_is_of_the_items_that_the_figures_are_
     page = write_report(tmp_path).read_text()
     assert page.count(">Ceiling</th>") == 1 and '<td class="num">35.00</td>' in page
     assert "Ceiling, the VAE&#39;s round trip: 35.00." in page
+
+
+def test_the_table_of_every_measure_has_a_caption(tmp_path: Path) -> None:
+    write_demo(tmp_path)
+    rows = [replace(with_ceiling(key, "style", 20, 30), outside=dict.fromkeys(NAMES, 0.5)) for key in "ab"]
+    (tmp_path / "results.json").write_text(json.dumps(summarise(rows, rows, seed=0, train_seconds=1.0)))
+    page = write_report(tmp_path).read_text()
+    assert [name for name in NAMES if f"<caption>{TITLES[name]}</caption>" not in page] == []

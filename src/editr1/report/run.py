@@ -23,7 +23,7 @@ from editr1.preservation.measure import NAMES
 from editr1.report.best import best_words
 from editr1.report.environment import write_page
 from editr1.report.outside import NOTE as CEILING_NOTE
-from editr1.report.outside import outside_charts, task_charts, trained_words
+from editr1.report.outside import TITLES, outside_charts, task_charts, trained_words
 from editr1.report.records import shown
 from editr1.report.run_folder import BeforeAfter, Run, read_run
 from editr1.report.svg import Line, interval_bar, interval_chart, line_chart, stack_chart
@@ -79,6 +79,7 @@ def write_report(run_dir: str | Path) -> Path:
         outside_by_task=[Figure(*each) for each in task_charts(run.metrics)],
         drift={} if is_stored(run) else single_figures(run, DRIFT, "drift"),
         judge_words=judge_words(run),
+        captions={"oracle": "Oracle: measured, never trained on", "judge": f"Judge: {judge_words(run)}", **TITLES},
         optimiser=single_figures(run, optimiser_titles(run)),
         tables=score_tables(run.results) if run.results else [],
         ceiling_note=CEILING_NOTE,

@@ -166,7 +166,7 @@ def test_results_of_other_masks_or_vision_models_are_said_to_be_not_comparable(t
     for name, record in every.items():
         measures = {key: {"psnr": 30.0, "ssim": 0.9, "features": 0.9} for key in ("1", "2")}
         write_result(replace(with_outside(plain, measures), made_with=record), tmp_path / name)
-    masks = "What is kept outside of masks (psnr, ssim, features) is not comparable, masks differs"
+    masks = "What is kept outside of masks (psnr, ssim, features, structure) is not comparable, masks differs"
     features = "What is kept outside of masks (features) is not comparable, features differs"
 
     def notes(*names: str) -> list[str]:

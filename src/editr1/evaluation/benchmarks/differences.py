@@ -11,11 +11,11 @@ from typing import Any
 from editr1.evaluation.benchmarks.edits import with_lora_scale
 from editr1.evaluation.benchmarks.published import Published, Sampling
 from editr1.evaluation.benchmarks.results import Result
-from editr1.preservation.measure import FEATURES
+from editr1.preservation.measure import FEATURES, NAMES
 
 ASKED = ("judge", "asked", "prompts", "judge_settings")  # what must be equal for numbers to be comparable
 WEIGHTS = ("editor", "editor_crc32", "lora", "lora_crc32", "lora_scale")
-MASKED = {"masks": ("psnr", "ssim", FEATURES), FEATURES: (FEATURES,)}
+MASKED = {"masks": NAMES, FEATURES: (FEATURES,)}
 """What must be equal for what is kept outside of masks to be comparable: the measures that it is of."""
 DATA = ("data", "data_crc32", "items", "level")
 USED = ("prompt_tokens", "completion_tokens")  # what a run cost; no setting

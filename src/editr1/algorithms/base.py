@@ -327,11 +327,11 @@ class Algorithm(BaseModel, ABC):
         return draw_levels(visited, total, count, generator)[places]
 
     def add_distance(self, loss: Tensor, rows: Rows, velocities: Velocities) -> tuple[Tensor, Tensor]:
-        """The loss plus `kl` times the distance to the untrained editor, and the bare distance; 0 without a weight."""
-        if self.kl == 0:
+        """The loss plus `kl` times the distance to the untrained editor, and the bare distance; 0 if not known."""
+        if "reference" not in velocities:
             return loss, torch.zeros_like(loss)
         distance = rows.distance(velocities)
-        return loss + self.kl * distance, distance
+        return (loss + self.kl * distance if self.kl > 0 else loss), distance
 
     def asks(self, step: int) -> tuple[str, ...]:
         """The policies besides "default" whose velocities the loss needs at `step` (from 0).

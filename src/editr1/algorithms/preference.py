@@ -53,6 +53,5 @@ class Preference(Algorithm):
         margins = (self.weights(rows).to(likelier) * likelier).reshape(-1, rows.unit).mean(dim=1)  # B/n
         preference = -logsigmoid(self.beta * margins).mean() / self.beta
         decided = (margins > 0).to(preference.dtype).mean()
-        kl = rows.distance(velocities)
-        loss = preference + self.kl * kl if self.kl > 0 else preference
+        loss, kl = self.add_distance(preference, rows, velocities)
         return loss, {"preference": preference.detach(), "decided": decided, "kl": kl.detach()}

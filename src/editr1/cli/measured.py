@@ -144,7 +144,8 @@ def measure_base(trainer: Trainer, heldout: HeldOut, console: Console) -> list[E
 
 def measure_between(trainer: Trainer, heldout: HeldOut, console: Console) -> None:
     """Measure what the edits of earlier evaluations keep outside of the masks, if a session did not ask for it."""
-    if (measure := _outside(trainer)) is None or not (folders := [*_folders_between(trainer.out).values()]):
+    folders = [*_folders_between(trainer.out).values()]
+    if not folders or (measure := _outside(trainer)) is None:  # which may open a vision model
         return
     wanted = wanted_of(heldout.items, measure)
     for folder in folders:

@@ -12,7 +12,8 @@ Writes benchmarks/seen_damage.json, and prints the table of docs/preservation.md
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ REWARDS = {
 TRUTHS = ("preserved", "done")
 Correlations = list[float | None]
 """Of each group; None where a reward cannot be ranked."""
+Measure = Callable[[Editor], Mapping[str, Mapping[str, Correlations]]]
+"""The correlations on an editor's edits, by what is ranked and by truth."""
 
 
 def open_rewards() -> dict[str, Judge]:
@@ -82,12 +85,12 @@ def mean_of(correlations: Correlations) -> dict[str, Any]:
     return {"mean": float(values.mean()), "ci95": list(bootstrap_ci(values)), "groups": len(values)}
 
 
-def table(found: Mapping[str, Any]) -> str:
-    """The table of the docs."""
-    head = [f"{name.removeprefix('toy:')}, `{truth}`" for name in EDITORS for truth in TRUTHS]
-    lines = ["| Reward | " + " | ".join(head) + " |", "| --- |" + " ---: |" * len(head)]
-    for reward, words in REWARDS.items():
-        cells = [cell(found["editors"][name][reward][truth]) for name in EDITORS for truth in TRUTHS]
+def table(found: Mapping[str, Any], head: str = "Reward", rows: Mapping[str, str] = REWARDS) -> str:
+    """The table of the docs; `rows` are the names of what was ranked in it, by that in the results."""
+    columns = [f"{name.removeprefix('toy:')}, `{truth}`" for name in EDITORS for truth in TRUTHS]
+    lines = [f"| {head} | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
+    for row, words in rows.items():
+        cells = [cell(found["editors"][name][row][truth]) for name in EDITORS for truth in TRUTHS]
         lines.append(f"| {words} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -98,19 +101,21 @@ def cell(figures: Mapping[str, Any]) -> str:
     return f"{figures['mean']:+.2f} [{low:+.2f}, {high:+.2f}], {figures['groups']}"
 
 
-def main() -> int:
-    """Measure both editors, and write the results."""
+def measured_on_both(measure: Measure, path: Path, items: int, command: str) -> dict[str, Any]:
+    """The means of the correlations on both editors, also written to `path`."""
     torch.set_num_threads(1)
-    rewards = open_rewards()
     editors = {}
     for name in EDITORS:
-        found = measure(open_named_editor(name, None, device=torch.device("cpu")), rewards)
-        editors[name] = {
-            reward: {truth: mean_of(each) for truth, each in truths.items()} for reward, truths in found.items()
-        }
-    figures = {"items": ITEMS, "edits": EDITS, "editors": editors, "made": results.origin(COMMAND)}
-    write_file(RESULTS, (json.dumps(figures, indent=1) + "\n").encode())
-    print(table(figures))
+        found = measure(open_named_editor(name, None, device=torch.device("cpu")))
+        editors[name] = {row: {truth: mean_of(each) for truth, each in truths.items()} for row, truths in found.items()}
+    figures = {"items": items, "edits": EDITS, "editors": editors, "made": results.origin(command)}
+    write_file(path, (json.dumps(figures, indent=1) + "\n").encode())
+    return figures
+
+
+def main() -> int:
+    """Measure both editors, and write the results."""
+    print(table(measured_on_both(partial(measure, rewards=open_rewards()), RESULTS, ITEMS, COMMAND)))
     return 0
 
 

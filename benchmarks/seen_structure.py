@@ -9,19 +9,16 @@ Writes benchmarks/seen_structure.json, and prints the table of docs/preservation
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import results
-import torch
-from masks import EDITORS, EDITS, STEPS
-from seen_damage import TRUTHS, Correlations, cell, correlation, mean_of
+import seen_damage
+from masks import EDITS, STEPS
+from seen_damage import TRUTHS, Correlations, correlation
 
 from editr1.editors.editor import Editor
-from editr1.editors.open import open_named_editor
-from editr1.files import write_file
 from editr1.preservation.structure import structure
 from editr1.toy.oracle import score
 from editr1.toy.world import ToyDataset
@@ -32,7 +29,12 @@ COMMAND = "python benchmarks/seen_structure.py"
 RESULTS = Path(__file__).parent / "seen_structure.json"
 
 
-def measure(editor: Editor, task: str) -> dict[str, Correlations]:
+def measure(editor: Editor) -> dict[str, dict[str, Correlations]]:
+    """The correlations of `structure` with each truth, by task."""
+    return {task: measure_task(editor, task) for task in TASKS}
+
+
+def measure_task(editor: Editor, task: str) -> dict[str, Correlations]:
     """The correlation of `structure` with each truth in each group of a task."""
     data = ToyDataset("rl", DRAWN)
     found: dict[str, Correlations] = {truth: [] for truth in TRUTHS}
@@ -48,27 +50,12 @@ def measure(editor: Editor, task: str) -> dict[str, Correlations]:
 
 def table(found: Mapping[str, Any]) -> str:
     """The table of the docs."""
-    head = [f"{name.removeprefix('toy:')}, `{truth}`" for name in EDITORS for truth in TRUTHS]
-    lines = ["| Task | " + " | ".join(head) + " |", "| --- |" + " ---: |" * len(head)]
-    for task in TASKS:
-        cells = [cell(found["editors"][name][task][truth]) for name in EDITORS for truth in TRUTHS]
-        lines.append(f"| {task} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return seen_damage.table(found, "Task", {task: task for task in TASKS})
 
 
 def main() -> int:
     """Measure both editors, and write the results."""
-    torch.set_num_threads(1)
-    editors: dict[str, Any] = {}
-    for name in EDITORS:
-        editor = open_named_editor(name, None, device=torch.device("cpu"))
-        measured = {task: measure(editor, task) for task in TASKS}
-        editors[name] = {
-            task: {truth: mean_of(each) for truth, each in truths.items()} for task, truths in measured.items()
-        }
-    figures = {"items": ITEMS, "edits": EDITS, "editors": editors, "made": results.origin(COMMAND)}
-    write_file(RESULTS, (json.dumps(figures, indent=1) + "\n").encode())
-    print(table(figures))
+    print(table(seen_damage.measured_on_both(measure, RESULTS, ITEMS, COMMAND)))
     return 0
 
 

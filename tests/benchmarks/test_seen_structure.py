@@ -31,6 +31,7 @@ def test_structure_is_measured_on_groups_of_a_real_editor(seen: Any, monkeypatch
 
     monkeypatch.setattr(seen, "ITEMS", 2)
     editor = open_named_editor("toy:qwen-image-edit", None, device=torch.device("cpu"))
-    found = seen.measure(editor, "style")
-    assert all(len(values) == 2 for values in found.values())
-    assert all(value is not None and -1 <= value <= 1 for value in found["preserved"])
+    found = seen.measure(editor)
+    assert [*found] == [*seen.TASKS]
+    assert all(len(values) == 2 for truths in found.values() for values in truths.values())
+    assert all(value is not None and -1 <= value <= 1 for value in found["style"]["preserved"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +13,10 @@ import pytest
 import yaml
 
 from editr1.ablation import figures, timing
+from editr1.config.presets import read_preset
 from editr1.errors import UserError
 from tests.benchmarks.scripts import BENCHMARKS, script
+from tests.documents import read
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,22 @@ def test_committed_figures_are_those_of_the_kept_measurements(
             assert sum(by["runs"] for by in found["made"]["runs"]) == sum(map(len, curves.values()))
             again = figures.summarise(grid, curves, timing.read_seconds(tmp_path / name))
             assert means(json.loads(json.dumps(again))) == means(found["variants"])
+
+
+def test_the_docs_weigh_the_reward_for_what_is_kept_as_measured_and_the_addition_takes_their_weight(
+    claims: ModuleType,
+) -> None:
+    longer, told = claims.read_ablations()["preserve_longer"], read("docs/preservation.md")
+    kept = "rewards.kept={kind: preservation, weight: %s}"
+    for name in [*longer["variants"]][1:]:
+        done, preserved = (claims.figure_here(longer, name, part) for part in claims.PARTS)
+        share = done["gain"] / claims.figure_here(longer, "default", "done")["gain"]
+        [weight] = re.findall(r"weight: ([0-9.]+)", longer["variants"][name]["settings"][0])
+        assert longer["variants"][name]["settings"] == [kept % weight]
+        mark = " (`+preserve`)" if name == "mixed_third" else ""
+        assert f"| {weight}{mark} | {share:.0%} | {claims.words(preserved, 'more')} |" in told
+    addition = yaml.safe_load(read_preset("+preserve"))["rewards"]["kept"]
+    assert longer["variants"]["mixed_third"]["settings"] == [kept % addition["weight"]]
 
 
 def means(figures: Any) -> Any:

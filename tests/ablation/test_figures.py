@@ -134,6 +134,33 @@ def test_a_step_at_which_the_judge_scored_no_edit_is_left_out_of_its_curve() -> 
     assert len(paths) == 4 and all(path and path.count(" ") == 3 and "nan" not in path for path in paths)  # two points
 
 
+def test_what_the_later_steps_change_is_the_difference_of_the_gains_with_an_interval_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    curves = {"usual": {seed: curve_of(*noisy_run(rng)) for seed in (0, 1, 2)}}
+    found = summarise(GRID, curves, {})["usual"]
+    assert {*found["rest"]} == {20, 40}, "of the last step nothing is left"
+    for measure in ("oracle", "judge"):
+        gains = {step: found["steps"][step][measure]["gain"] for step in (40, 80)}
+        entry = found["rest"][40][measure]
+        assert entry["change"] == pytest.approx(gains[80] - gains[40])
+        pairs = np.stack([own.gains[measure][3] - own.gains[measure][2] for own in curves["usual"].values()])
+        draws = [pairs[rng.integers(0, 3, 3)][:, rng.integers(0, 60, 60)].mean() for _ in range(4_000)]
+        np.testing.assert_allclose(entry["ci95"], np.quantile(draws, [0.025, 0.975]), atol=0.01)
+
+
+def noisy_run(rng: np.random.Generator) -> tuple[Measured, list[Measured]]:
+    """The start and the measurements of a run of 60 edits."""
+    rows = [Measured(step, step, rng.random(60).tolist(), rng.random(60).tolist()) for step in (0, 20, 40, 80)]
+    return rows[0], rows[1:]
+
+
+def test_runs_that_are_not_at_the_last_step_yet_have_no_later_change_and_alarms_are_those_of_their_last_row() -> None:
+    start, early = Measured(0, 0, [0.5], [0.1]), Measured(20, 9, [0.5], [0.2], alarms={})
+    curves = {"usual": {0: curve_of(start, [Measured(40, 9, [0.5], [0.2], alarms={"drift": 22}), early])}}
+    found = summarise(GRID, curves, {})["usual"]
+    assert found["rest"] == {} and found["alarms"] == {0: {"drift": 22}}
+
+
 def test_without_a_run_of_the_first_variant_there_is_nothing_to_compare_with() -> None:
     with pytest.raises(UserError, match="no run of 'usual' is measured"):
         summarise(GRID, {"fast": {0: curve(0.001)}}, {})

@@ -144,3 +144,22 @@ def test_steps_of_a_variant_and_of_the_first_one_take_turns(monkeypatch: pytest.
     monkeypatch.setattr(timing, "_stepper", stepper)
     timed = timing.time_variant(GRID, "scouts", rounds=2)
     assert order == ["own", "first"] * 4 and timed["ratio"] == 1
+
+
+def test_the_alarms_of_a_run_are_kept_with_the_step_at_which_each_first_sounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "flat_reward.py").write_text(
+        "def same(source, edit, instruction, requirement, task):\n    return 0.5\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    flat = ("judge=null", "rewards.same={kind: function, path: 'flat_reward:same'}")
+    grid = GRID.model_copy(update={"variants": {"flat": flat}, "steps": 4, "measured": (2,), "seconds": ()})
+    list(train_all(grid, tmp_path, ["flat"]))
+    _, lines = run_of(grid, "flat", 0, tmp_path)
+    assert [row.alarms for row in lines.rows] == [{}, {"constant reward": 3}]  # it needs three such steps
+    page = write_ablation(grid, tmp_path).read_text()
+    assert "<li>flat, seed 0: constant reward at step 3</li>" in page
+    assert "- flat, seed 0: constant reward at step 3\n" in (tmp_path / "ablation.md").read_text()
+    content = json.loads((tmp_path / "ablation.json").read_text())
+    assert content["variants"]["flat"]["alarms"] == {"0": {"constant reward": 3}}

@@ -24,6 +24,7 @@ from editr1.errors import UserError
 Floats = NDArray[np.float64]
 RESAMPLES = 10_000
 MEASURES = (*ORACLES, "judge")
+CURVES = ("oracle", "judge")  # measures that may part
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Curve:
         starts: By measure, the scores of the untrained editor, [I]; NaN as in `gains`.
         gains: By measure, one row of [I] per measured step, NaN for an edit without a reward; a measure that gave no
             edit a gain is left out.
+        alarms: Of the alarms that sounded, the step at which each first did, by name; None where that is not known.
     """
 
     steps: list[int]
     images: list[int]
     starts: dict[str, Floats]
     gains: dict[str, Floats]
+    alarms: Mapping[str, int] | None = None
 
 
 def read_curves(grid: Grid, out: Path) -> dict[str, dict[int, Curve]]:
@@ -70,7 +73,8 @@ def curve_of(start: Measured, rows: Sequence[Measured]) -> Curve:
     gains = {name: array - array[0] for name, array in arrays.items()}
     known = {name: gain for name, gain in gains.items() if not np.isnan(gain[1:]).all()}
     starts = {name: arrays[name][0] for name in known}
-    return Curve([row.step for row in points], [row.images for row in points], starts, known)
+    steps, images = ([getattr(row, name) for row in points] for name in ("step", "images"))
+    return Curve(steps, images, starts, known, points[-1].alarms)
 
 
 def gain_at(curve: Curve, measure: str, step: float) -> Floats | None:
@@ -129,7 +133,8 @@ def compare(
 def summarise(grid: Grid, curves: Mapping[str, Mapping[int, Curve]], seconds: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of every variant: {"settings", "timed", "steps", "images", "seconds": {at: {measure: figures}}}.
 
-    At equal time the first variant's steps take exactly as long as its own, whatever the noise of its timing.
+    "rest" holds the changes from each measured step to the last one, "alarms" those of each run by seed. At equal time
+    the first variant's steps take exactly as long as its own, whatever the noise of its timing.
 
     Raises:
         UserError: The first variant has no run.
@@ -143,6 +148,8 @@ def summarise(grid: Grid, curves: Mapping[str, Mapping[int, Curve]], seconds: Ma
             "settings": grid.variants[name],
             "timed": seconds.get(name),
             **_tables(grid, own, curves[grid.first], ratios.get(name), usual),
+            "rest": _rest(grid, own, sorted(own.keys() & curves[grid.first].keys())),
+            "alarms": {seed: curve.alarms for seed, curve in own.items()},
         }
         for name, own in curves.items()
     }
@@ -167,6 +174,29 @@ def _tables(
         kind: {at: {name: compare(own, first, name, pairs) for name in measures} for at, pairs in places.items()}
         for kind, places in kinds.items()
     }
+
+
+def _rest(grid: Grid, own: Mapping[int, Curve], seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Changes of oracle and judge from each measured step to the last one: {step: {measure: change}}."""
+    found: dict[int, dict[str, Any]] = {}
+    for step in grid.measured:
+        for measure in (name for name in CURVES if all(name in own[seed].gains for seed in seeds)):
+            if change := change_to(own, seeds, measure, step, grid.steps):
+                found.setdefault(step, {})[measure] = change
+    return found
+
+
+def change_to(
+    own: Mapping[int, Curve], seeds: Sequence[int], measure: str, step: float, last: float
+) -> dict[str, Any] | None:
+    """Change of a score from one step to a later one, with its interval; None if a run is not that far."""
+    pairs = [(gain_at(own[seed], measure, step), gain_at(own[seed], measure, last)) for seed in seeds]
+    changes = [late - early for early, late in pairs if early is not None and late is not None]
+    if not changes or len(changes) < len(pairs):
+        return None
+    values = np.stack(changes)
+    values = values[:, ~np.isnan(values).any(axis=0)]
+    return {"change": float(values.mean()), "ci95": interval(values)} if values.size else None
 
 
 def _step_of(curve: Curve, images: float) -> float:

@@ -35,7 +35,9 @@ def write_ablation(grid: Grid, out: Path) -> Path:
     curves = read_curves(grid, out)
     found, missing = summarise(grid, curves, read_seconds(out)), unjudged(grid, curves)
     content = {"grid": grid.model_dump(mode="json"), "variants": found}
+    alarms = list(alarm_lines(curves))
     text = markdown(grid, found) + (f"\n{missing}\n" if missing else "")
+    text += "".join(["\nAlarms:\n\n", *(f"- {line}\n" for line in alarms)]) if alarms else ""
     write_file(out / f"{NAME}.json", json.dumps(content, indent=1).encode() + b"\n")
     write_file(out / f"{NAME}.md", text.encode())
     return write_page(
@@ -44,6 +46,7 @@ def write_ablation(grid: Grid, out: Path) -> Path:
         grid=grid,
         variants=found,
         missing=missing,
+        alarms=alarms,
         tables=list(tables(grid, found)),
         charts=[(name, list(charts(own, curves[grid.first]))) for name, own in curves.items()],
         timed=[(name, each["timed"]) for name, each in found.items() if each["timed"]],
@@ -75,6 +78,15 @@ def unjudged(grid: Grid, curves: Mapping[str, Mapping[int, Curve]]) -> str:
         f"No gain by the judge of {', '.join(names)}{others}: the judge scored no edit both before and after "
         f"training{cure}."
     )
+
+
+def alarm_lines(curves: Mapping[str, Mapping[int, Curve]]) -> Iterator[str]:
+    """The alarms that sounded in each run, in words."""
+    for variant, own in curves.items():
+        for seed, curve in own.items():
+            if curve.alarms:
+                steps = ", ".join(f"{name} at step {step}" for name, step in curve.alarms.items())
+                yield f"{variant}, seed {seed}: {steps}"
 
 
 def tables(grid: Grid, found: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -29,12 +29,13 @@ from editr1.evaluation.heldout.measure import EvalSettings, measure_edits, toy_o
 from editr1.evaluation.heldout.rows import EditRow
 from editr1.files import JsonLines, in_turn, loader, locked, read_lines
 from editr1.toy.world import ToyDataset
+from editr1.training.alarms import sounded
 from editr1.training.checkpoint import fixed_settings
 from editr1.training.datasets import open_datasets
 from editr1.training.log import StepProgress
 from editr1.training.open import open_trainer
 from editr1.training.run_files import AFTER, BETWEEN, LOCK, METRICS
-from editr1.training.step_row import groups_made
+from editr1.training.step_row import StepRow, groups_made
 from editr1.training.trainer import Trainer
 
 GAINS, UNTRAINED = "gains.jsonl", "untrained"
@@ -56,6 +57,8 @@ class Measured:
         oracle: The oracle's score of each, in the same order; empty for items that have no oracle.
         done: How far each does what was asked, by the oracle; empty without one, or where an earlier version measured.
         preserved: How far each leaves the rest as it was; likewise.
+        alarms: By the name of each alarm that has sounded so far, the step at which it first did; None where an earlier
+            version measured.
     """
 
     step: int
@@ -64,6 +67,7 @@ class Measured:
     oracle: list[float]
     done: list[float] = field(default_factory=list)
     preserved: list[float] = field(default_factory=list)
+    alarms: dict[str, int] | None = None
 
 
 def measurements(grid: Grid, folder: Path, settings: Mapping[str, Any]) -> JsonLines[Measured]:
@@ -151,18 +155,25 @@ def _measure(grid: Grid, trainer: Trainer, items: EditDataset, folder: Path, ste
     oracle = toy_oracle if trainer.config.data.kind == "toy" else None
     rows = measure_edits(trainer.editor, trainer.judge, items, out=folder, settings=settings, oracle=oracle)
     oracles = {name: _oracles(rows, key) for name, key in ORACLES.items()}
-    return Measured(step, _images(trainer.config), [row.judge for row in rows], **oracles)
+    steps = _steps(trainer.config)
+    alarms = {alarm.name: first for first, _, alarm in sounded(steps, trainer.config.optim.grad_clip)}
+    judge = [row.judge for row in rows]
+    return Measured(step, _images(trainer.config, steps), judge, **oracles, alarms=alarms)
 
 
 def _oracles(rows: Sequence[EditRow], key: str) -> list[float]:
     return [row.oracle[key] for row in rows if row.oracle]
 
 
-def _images(config: Config) -> int:
-    """Edits that the steps of a run have made: of all groups, dropped ones too."""
-    path, per_group = config.out / METRICS, config.rollout.group_size + (config.rollout.scouts or 0)
-    rows = read_lines(path) if path.exists() else []
-    return per_group * sum(map(groups_made, rows))
+def _steps(config: Config) -> list[StepRow]:
+    """The rows of the steps that a run has made."""
+    path = config.out / METRICS
+    return read_lines(path) if path.exists() else []
+
+
+def _images(config: Config, steps: Sequence[StepRow]) -> int:
+    """Edits that these steps have made: of all groups, dropped ones too."""
+    return (config.rollout.group_size + (config.rollout.scouts or 0)) * sum(map(groups_made, steps))
 
 
 def _toy_items(grid: Grid, config: Config) -> ToyDataset:

@@ -8,16 +8,20 @@ out. Then the editor is trained on these files as benchmarks/offline.yaml says, 
 averaged weights, 144 items, the same noise before and after, paired bootstrap. With --split rl it is measured on other
 items of the split that is trained on, as is right while settings are chosen.
 
-Writes benchmarks/offline.json, one entry per --name, with the settings that differ from benchmarks/offline.yaml.
+Writes benchmarks/offline.json, one entry per --name, with the settings that differ from benchmarks/offline.yaml, and
+the command, commit and machine that made it. Of older entries only the commit that added them is known ("added").
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import results
 import torch
 
 from editr1.cli.demo import show
@@ -77,17 +81,24 @@ def main() -> None:
     judge = open_judge(parse_judge("toy"))
     trainer = Trainer(config, open_config_editor(config), judge, open_dataset(config.data))
     seed = 0 if arguments.split == "heldout" else TUNED
-    results = show(trainer, ToyDataset(arguments.split, HELD_OUT, seed), None, open_console())
+    shown = show(trainer, ToyDataset(arguments.split, HELD_OUT, seed), None, open_console())
     if arguments.split == "heldout":
-        entry: dict[str, Any] = {
-            "overrides": arguments.overrides,
-            "items": results["items"],
-            "steps": results["step"],
-            "train_seconds": results["train_seconds"],
-            **{name: results[name] for name in ("oracle", "judge")},
-        }
-        known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-        write_file(RESULT, json.dumps({**known, arguments.name: entry}, indent=1).encode() + b"\n")
+        keep(arguments.name, arguments.overrides, shown)
+
+
+def keep(name: str, overrides: Sequence[str], shown: Mapping[str, Any]) -> None:
+    """Write the figures that `show` returned as the entry of this name, and say how they were made."""
+    command = shlex.join(["python", "benchmarks/offline.py", "--name", name, *overrides])
+    entry: dict[str, Any] = {
+        "overrides": list(overrides),
+        "items": shown["items"],
+        "steps": shown["step"],
+        "train_seconds": shown["train_seconds"],
+        **{measure: shown[measure] for measure in ("oracle", "judge")},
+        "made": results.origin(command),
+    }
+    known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    write_file(RESULT, json.dumps({**known, name: entry}, indent=1).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@
 "take" lays the measurements of runs that are kept (kept_runs.py) in OUT; without it, all runs are trained. "keep" keeps
 those in OUT, also of a grid that is not finished. "add" does so too, copies OUT/ablation.json to
 benchmarks/ablations/NAME.json, with command, date, commit, machine and versions, and writes the page again.
+"picture NAME OUT VARIANT" draws the edits of its first seed whose judge's score has risen most beyond the oracle's, for
+the page; OUT must hold the edits, so the run was trained there.
 `claims.yaml` holds what others have claimed and which difference of which grid speaks for it; whether the toy agrees is
 computed: the claimed sign, an interval without 0, at equal time if steps were timed, else at equal steps.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,24 +25,28 @@ from typing import Any, Literal
 
 import kept_runs
 import matplotlib as mpl
+import parting
 import results
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from editr1.ablation.grid import Grid, read_grid
+from editr1.ablation.runs import run_of, start_of
 from editr1.errors import UserError, parse_json, text_of
 from editr1.files import write_file
+from editr1.training.run_files import AFTER
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 ABLATIONS, PAGE, PLOTS = HERE / "ablations", DOCS / "results.md", DOCS / "figures"
 MAIN = "algorithm"  # the grid that the README shows
-HACKING = "kl"  # the grid in which the judge's score and the oracle's part
+STOPPED = "hacking"  # the grid that tells what stopping early does, beside its variants
 PRESERVING = "preserve"  # what the names of grids begin with that tell what is done and what is preserved apart
 PARTS = ("done", "preserved")
+FOOLED = "_fooled_"  # between grid and variant in the name of a picture
+INTERVALS = {"gain": "ci95", "more": "more_ci95", "change": "ci95"}
 Entry = Mapping[str, Any]
 Ablations = Mapping[str, Entry]
 """The contents of benchmarks/ablations by grid."""
@@ -56,9 +63,17 @@ class Claim(BaseModel):
     """What the verdict does not say."""
     grid: str
     variant: str
-    """Compared with the grid's first one."""
+    against: Literal["first", "untrained"] = "first"
+    """What it is compared with: the grid's first variant, or the editor before training."""
+    measure: Literal["oracle", "done", "preserved"] = "oracle"
+    """What is compared: the oracle's score, or one of its parts."""
     expected: Literal["less", "more"]
     """Its gain, if the claim holds."""
+
+    @property
+    def key(self) -> Literal["gain", "more"]:
+        """The figure that speaks for it."""
+        return "gain" if self.against == "untrained" else "more"
 
 
 def read_claims(folder: Path = HERE) -> list[Claim]:
@@ -139,30 +154,19 @@ def figure_here(ablation: Entry, variant: str, measure: str = "oracle") -> Entry
 def judged(claims: list[Claim], ablations: Ablations) -> Iterator[dict[str, Any]]:
     """Each claim with the toy's figures; without them where its grid was not run."""
     for claim in claims:
-        found = figure_of(ablations[claim.grid], claim.variant) if claim.grid in ablations else None
-        at, entry = found or (None, None)
-        said = verdict(claim.expected, entry["more_ci95"]) if entry else "not run"
+        ablation = ablations.get(claim.grid)
+        at, entry = (ablation and figure_of(ablation, claim.variant, claim.measure)) or (None, None)
+        if ablation and at:
+            other = "the untrained editor" if claim.against == "untrained" else next(iter(ablation["variants"]))
+            at = f"{at}, with {other}"
+        said = verdict(claim.expected, entry[INTERVALS[claim.key]]) if entry else "not run"
         yield {"claim": claim, "at": at, "entry": entry, "verdict": said}
 
 
-def parting(ablation: Entry, variant: str) -> dict[str, Any] | None:
-    """Where a variant's oracle is at its best, and what its last step changed from there, for judge and oracle.
-
-    None without a later step.
-    """
-    steps = {int(at): each for at, each in ablation["variants"][variant]["steps"].items() if each.get("oracle")}
-    best = max(steps, key=lambda at: steps[at]["oracle"]["gain"])
-    last = max(steps)
-    if best == last:
-        return None
-    change = {name: steps[last][name]["gain"] - steps[best][name]["gain"] for name in ("oracle", "judge")}
-    return {"best": best, "last": last, **change}
-
-
 def words(entry: Entry, key: str) -> str:
-    """A gain, or how much more than the first variant's, with its interval."""
-    low, high = entry[{"gain": "ci95", "more": "more_ci95"}[key]]
-    return f"{signed(entry[key])} [{signed(low)}, {signed(high)}]"
+    """A gain, how much more than the first variant's, or a change, with its interval if that is known."""
+    interval = entry[INTERVALS[key]]
+    return signed(entry[key]) + (f" [{signed(interval[0])}, {signed(interval[1])}]" if interval else "")
 
 
 def signed(value: float) -> str:
@@ -176,30 +180,56 @@ def page(claims: list[Claim], ablations: Ablations) -> str:
     loader.filters |= {"figures": words, "signed": signed}
     return loader.get_template("results.md.j2").render(
         claims=list(judged(claims, ablations)),
-        grids={name: sheet_of(each) for name, each in ablations.items()},
-        partings={name: parting(ablations[HACKING], name) for name in ablations[HACKING]["variants"]}
-        if HACKING in ablations
-        else {},
+        grids={name: sheet_of(name, each) for name, each in ablations.items()},
         main=MAIN,
-        hacking=HACKING,
         preserving=PRESERVING,
         parts=PARTS,
     )
 
 
-def sheet_of(ablation: Entry) -> dict[str, Any]:
+def sheet_of(name: str, ablation: Entry) -> dict[str, Any]:
     """A grid for the page: a row per variant with its figures by both measures, all at one place."""
+    measures = ("oracle", "judge", *PARTS)
     rows = []
-    for name, each in ablation["variants"].items():
-        figures = {measure: figure_here(ablation, name, measure) for measure in ("oracle", "judge", *PARTS)}
-        rows.append({"name": name, "settings": each["settings"], "timed": each["timed"], **figures})
+    for variant, each in ablation["variants"].items():
+        figures = {measure: figure_here(ablation, variant, measure) for measure in measures}
+        rows.append({"name": variant, "settings": each["settings"], "timed": each["timed"], **figures})
     seeds = max((row["oracle"]["seeds"] for row in rows if row["oracle"]), default=0)
     timed = any(row["timed"] for row in rows)
-    return {**ablation, "rows": rows, "at": place_of(ablation), "seeds": seeds, "timed": timed}
+    stopped = parting.stopped_early(ablation) if name == STOPPED else None
+    if stopped:
+        words = f"{rows[0]['name']}, stopped at step {stopped['step']}"
+        rows.append({**dict.fromkeys(measures), "name": words, "settings": [], "timed": None, **stopped})
+    pictures = {path.stem.partition(FOOLED)[2]: path.name for path in sorted(PLOTS.glob(f"{name}{FOOLED}*.png"))}
+    more = {"partings": parting.partings_of(ablation), "pictures": pictures}
+    return {**ablation, "rows": rows, "at": place_of(ablation), "seeds": seeds, "timed": timed, **more}
 
 
-def plot_gains(axes: Axes, ablation: Entry) -> None:
+def picture(name: str, out: Path, variant: str) -> Path:
+    """Draw the edits of a variant's first seed by which the judge is fooled most, before and after.
+
+    Raises:
+        UserError: The run's edits are not there, or there is nothing to draw.
+    """
+    grid = grid_of(name)
+    if variant not in grid.variants:
+        raise UserError(f"{variant!r} is no variant of {name}; it has {', '.join(grid.variants)}")
+    config, _ = run_of(grid, variant, 0, out)
+    before, after = start_of(grid, config, out).path.parent / "edits", config.out / AFTER
+    for folder in (before, after):
+        if not folder.is_dir():
+            again = f"editr1 ablate benchmarks/grids/{name}.yaml --only {variant} --seeds 1 --out OTHER"
+            raise UserError(f"{folder} is missing: kept measurements hold no edits; train the run: {again}")
+    path, script = PLOTS / f"{name}{FOOLED}{variant}.png", HERE.parent / "scripts" / "fooled_figure.py"
+    done = subprocess.run([sys.executable, script, before, after, path], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"no picture of {variant}: {done.stderr.strip()}")
+    return path
+
+
+def plot_gains(figure: Figure, ablation: Entry) -> None:
     """The oracle's gain of each variant with its interval, and the judge's beside it."""
+    axes = figure.add_subplot()
     names = [name for name in ablation["variants"] if figure_here(ablation, name)]
     for shift, measure, colour in ((-0.15, "oracle", "#2563eb"), (0.15, "judge", "#d97706")):
         for place, name in enumerate(names):
@@ -215,22 +245,11 @@ def plot_gains(axes: Axes, ablation: Entry) -> None:
     axes.legend(fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
 
 
-def plot_parting(axes: Axes, ablation: Entry) -> None:
-    """The judge's gain over steps, dashed, and the oracle's."""
-    for place, (name, each) in enumerate(ablation["variants"].items()):
-        for measure, style in (("oracle", "o-"), ("judge", "--")):
-            points = [(int(at), entry[measure]["gain"]) for at, entry in each["steps"].items() if entry.get(measure)]
-            label = name if measure == "oracle" else None
-            axes.plot(*zip((0, 0.0), *points, strict=True), style, ms=3, color=f"C{place}", label=label)
-    axes.set(title="Judge (dashed) and oracle", xlabel="step", ylabel="gain on held-out items")
-    axes.legend(fontsize=8)
-
-
 def draw(plot: Any, ablation: Entry, size: tuple[float, float]) -> bytes:
     """An SVG; the same bytes for the same figures."""
     with mpl.rc_context({"svg.hashsalt": "editr1", "font.size": 9}):
         figure = Figure(figsize=size, layout="constrained")
-        plot(figure.add_subplot(), ablation)
+        plot(figure, ablation)
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
@@ -240,13 +259,15 @@ def write() -> None:
     """Write the page and its plots."""
     ablations = read_ablations()
     write_file(PAGE, page(read_claims(), ablations).encode())
-    for name, plot in ((MAIN, plot_gains), (HACKING, plot_parting)):
-        if name in ablations:
-            write_file(PLOTS / f"{name}.svg", draw(plot, ablations[name], (7.5, 3.6)))
+    if MAIN in ablations:
+        write_file(PLOTS / f"{MAIN}.svg", draw(plot_gains, ablations[MAIN], (7.5, 3.6)))
+    for name, each in ablations.items():
+        if parting.measured_twice(each):
+            write_file(PLOTS / f"{name}_steps.svg", draw(parting.plot_curves, each, parting.size_of(each)))
 
 
 def main() -> int:
-    """Add a grid if one is named, and write the page."""
+    """Do what is asked with a grid, if one is named, and write the page."""
     match sys.argv[1:]:
         case []:
             pass
@@ -259,8 +280,11 @@ def main() -> int:
             return 0
         case ["add", name, out]:
             print(add(name, Path(out)))
+        case ["picture", name, out, variant]:
+            print(picture(name, Path(out), variant))
         case _:
-            raise UserError("usage: python benchmarks/claims.py [take NAME OUT | keep NAME OUT | add NAME OUT]")
+            ways = "take NAME OUT | keep NAME OUT | add NAME OUT | picture NAME OUT VARIANT"
+            raise UserError(f"usage: python benchmarks/claims.py [{ways}]")
     write()
     print(PAGE)
     return 0

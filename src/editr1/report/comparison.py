@@ -16,6 +16,7 @@ from editr1.evaluation.benchmarks.lines import OVERALL
 from editr1.evaluation.benchmarks.published import rows_in
 from editr1.evaluation.benchmarks.results import TITLES, ItemRow
 from editr1.report.environment import write_page
+from editr1.report.outside import NOTE as CEILING_NOTE
 from editr1.report.svg import interval_bar, radar, ranked_bars
 from editr1.report.tables import grids, overall_lines, write_tables
 from editr1.report.text import number, signed
@@ -41,6 +42,7 @@ def write_comparison_report(comparison: Comparison, out: Path) -> Path:
         changes=[(name, list(change_tables(comparison, name))) for name in comparison.changes],
         gallery=[(name, list(wins_and_losses(comparison, name))) for name in comparison.changes],
         metric=comparison.first.metrics[0],
+        ceiling_note=CEILING_NOTE,
     )
 
 
@@ -68,9 +70,14 @@ def change_tables(comparison: Comparison, name: str) -> Iterator[dict[str, Any]]
     for subset, metrics in comparison.changes[name].items():
         for metric, lines in metrics.items():
             reach = max((abs(end) for change in lines.values() for end in change.ci95), default=1.0)
-            rows = [(line, c, interval_bar(c.delta, c.ci95, reach)) for line, c in lines.items()]
+            rows = [(line, c, interval_bar(c.delta, c.ci95, reach), _ceiling(c)) for line, c in lines.items()]
             title = metric if len(comparison.changes[name]) == 1 else f"{subset}: {metric}"
-            yield {"title": title, "lines": rows}
+            yield {"title": title, "lines": rows, "ceiling": any(change.ceiling for change in lines.values())}
+
+
+def _ceiling(change: Change) -> str:
+    """What the VAE's round trip keeps: one number, or that of each result where their editors have other VAEs."""
+    return " / ".join(dict.fromkeys(map(number, change.ceiling or [None])))
 
 
 def wins_and_losses(comparison: Comparison, name: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -15,14 +16,14 @@ from editr1.cli.main import app
 from editr1.data.pictures import read_picture
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.base import Item, Line
-from editr1.evaluation.benchmarks.compare import compare
+from editr1.evaluation.benchmarks.compare import compare, write_comparison
 from editr1.evaluation.benchmarks.gedit import GEdit
 from editr1.evaluation.benchmarks.imgedit import ImgEdit
 from editr1.evaluation.benchmarks.outside import check_masks, find_masks, outside_line, with_outside
 from editr1.evaluation.benchmarks.results import ItemRow, Result, read_result, write_result
 from editr1.preservation.features import model_name
 from editr1.preservation.measure import outside_of
-from editr1.report.comparison import compare_tables
+from editr1.report.comparison import change_tables, compare_tables, write_comparison_report
 from editr1.report.tables import grids, terminal_tables
 from editr1.toy.world import ToyDataset
 from tests.evaluation.benchmarks.folders import gedit_folder, imgedit_folder
@@ -153,6 +154,31 @@ def test_changes_of_what_is_kept_have_an_interval_of_the_items_that_both_have(tm
         write_result(with_outside(plain, measures), tmp_path / name)
     change = compare([tmp_path / "before", tmp_path / "after"]).changes["after"]["all"]["psnr"]
     assert (change["a"].delta, change["a"].items) == (1.5, 2) and "b" not in change
+
+
+def test_changes_of_what_is_kept_have_the_ceiling_of_their_items_beside_them(tmp_path: Path) -> None:
+    plain = result_of({"1": ("a", 3.0), "2": ("a", 4.0), "3": ("b", 2.0), "4": ("b", 2.0)})
+    ceilings = {"1": 30.0, "2": 40.0, "3": 50.0, "4": 99.0}
+    for name, lost, keys in (("one", 0.0, "1234"), ("same", 0.0, "123"), ("vae", 2.0, "123")):
+        measures = {key: {"psnr": 20.0, "ssim": 0.5, "ceiling_psnr": ceilings[key] - lost} for key in keys}
+        write_result(with_outside(plain, measures), tmp_path / name)
+    found = compare([tmp_path / name for name in ("one", "same", "vae")])
+    psnr = found.changes["vae"]["all"]["psnr"]
+    assert {line: change.ceiling for line, change in psnr.items()} == {
+        "a": (35.0, 33.0),
+        "b": (50.0, 48.0),  # of 3 alone, which both have
+        "overall": (42.5, 40.5),
+    }
+    assert found.changes["vae"]["all"]["ssim"]["overall"].ceiling is None
+    assert found.changes["vae"]["all"]["score"]["overall"].ceiling is None
+    write_comparison(found, tmp_path)
+    told = json.loads((tmp_path / "compare.json").read_text())["changes"]["same"]["all"]
+    assert told["psnr"]["overall"]["ceiling"] == [42.5, 42.5]
+    tables = {table["title"]: table for table in change_tables(found, "vae")}
+    assert [table["ceiling"] for table in tables.values()] == [False, True, False]
+    page = write_comparison_report(found, tmp_path).read_text()
+    assert page.count('<th class="num">Ceiling</th>') == 2, "one of each result"
+    assert '<td class="num">42.50</td></tr>' in page and '<td class="num">42.50 / 40.50</td></tr>' in page
 
 
 def test_results_of_other_masks_or_vision_models_are_said_to_be_not_comparable(tmp_path: Path) -> None:

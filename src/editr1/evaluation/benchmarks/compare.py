@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.differences import notes
 from editr1.evaluation.benchmarks.lines import OVERALL
+from editr1.evaluation.benchmarks.outside import ceilings_of
 from editr1.evaluation.benchmarks.published import Published, published
 from editr1.evaluation.benchmarks.results import ItemRow, Result, read_result
 from editr1.evaluation.paired import figures, mean_of_types
@@ -32,7 +33,8 @@ Floats = NDArray[np.float64]
 class Change:
     """How a mean differs from the first result's: `delta` = after - before, with its interval, on `items` items.
 
-    Both results have scored these items; the score rose for `better` of them and fell for `worse`.
+    Both results have scored these items; the score rose for `better` of them and fell for `worse`. What is kept outside
+    of masks has its `ceiling`, what the source's round trip through each result's VAE keeps of the same items.
     """
 
     before: float
@@ -42,6 +44,7 @@ class Change:
     items: int
     better: int
     worse: int
+    ceiling: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,13 +105,8 @@ def compare(paths: Sequence[Path]) -> Comparison:
 
 def changes_of(first: Result, other: Result) -> dict[str, dict[str, dict[str, Change]]]:
     """Changes by subset, metric and line."""
-    theirs = {row.key: row for row in other.items}
     return {
-        subset: {
-            metric: _changes([row for row in first.items if subset in row.subsets], theirs, metric, first.overall)
-            for metric in first.metrics
-        }
-        for subset in first.tables
+        subset: {metric: _changes(first, other, subset, metric) for metric in first.metrics} for subset in first.tables
     }
 
 
@@ -124,22 +122,31 @@ def paired(
     ]
 
 
-def _changes(rows: Sequence[ItemRow], theirs: Mapping[str, ItemRow], metric: str, overall: str) -> dict[str, Change]:
-    both = paired(rows, theirs, metric)
+def _changes(first: Result, other: Result, subset: str, metric: str) -> dict[str, Change]:
+    rows = [row for row in first.items if subset in row.subsets]
+    both = paired(rows, {row.key: row for row in other.items}, metric)
     if not both:
         return {}
     pairs = np.array([(before, after) for _, _, before, after in both])
     tasks = np.array([row.task for row, _, _, _ in both])
     by_type = {task: pairs[tasks == task] for task in dict.fromkeys(row.task for row, _, _, _ in both)}
-    lines = {task: _change(part, figures(part[:, 0], part[:, 1])) for task, part in by_type.items()}
-    total = figures(pairs[:, 0], pairs[:, 1]) if overall == "items" else mean_of_types(list(by_type.values()))
-    return {**lines, OVERALL: _change(pairs, total)}
+    parts = {task: (part, figures(part[:, 0], part[:, 1])) for task, part in by_type.items()}
+    total = figures(pairs[:, 0], pairs[:, 1]) if first.overall == "items" else mean_of_types(list(by_type.values()))
+    before, after = (
+        ceilings_of(replace(first, items=tuple(items)), [metric])[metric]
+        for items in ([row for row, *_ in both], [replace(theirs, task=row.task) for row, theirs, *_ in both])
+    )
+    return {
+        line: _change(*part, (before[line], after[line])) for line, part in {**parts, OVERALL: (pairs, total)}.items()
+    }
 
 
-def _change(pairs: Floats, summary: Mapping[str, Any]) -> Change:
+def _change(pairs: Floats, summary: Mapping[str, Any], ceilings: tuple[float | None, float | None]) -> Change:
     delta = pairs[:, 1] - pairs[:, 0]
     counts = len(delta), int((delta > 0).sum()), int((delta < 0).sum())
-    return Change(summary["before"], summary["after"], summary["delta"], tuple(summary["ci95"]), *counts)
+    before, after = ceilings
+    ceiling = None if before is None or after is None else (before, after)
+    return Change(summary["before"], summary["after"], summary["delta"], tuple(summary["ci95"]), *counts, ceiling)
 
 
 def write_comparison(comparison: Comparison, out: Path) -> None:

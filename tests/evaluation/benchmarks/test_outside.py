@@ -13,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from editr1.cli.main import app
+from editr1.data.masks import digest_of
 from editr1.data.pictures import read_picture
 from editr1.errors import UserError
 from editr1.evaluation.benchmarks.base import Item, Line
@@ -60,8 +61,8 @@ def test_edits_with_a_mask_are_measured_and_the_others_count_in_no_mean(tmp_path
         row = rows[str(1000 + index)]
         expected = outside_of(world[index].source, opened(out / row.edit), mask).measures
         assert {name: row.scores[name] for name in expected} == expected
-        assert (row.scores["ceiling_psnr"] or 0) > 15
-    assert rows["1001"].scores["psnr"] is None
+        assert (row.scores["ceiling_psnr"] or 0) > 15 and row.mask == digest_of(mask)
+    assert rows["1001"].scores["psnr"] is rows["1001"].mask is None
     overall = result.tables["all"][-1].means
     assert overall["psnr"] == pytest.approx(
         ((rows["1000"].scores["psnr"] or 0) + (rows["1002"].scores["psnr"] or 0)) / 2
@@ -115,11 +116,11 @@ def result_of(scores: dict[str, tuple[str, float]]) -> Result:
 def test_the_overall_is_the_mean_of_the_types_where_that_of_the_benchmark_is() -> None:
     plain = result_of({"1": ("a", 3.0), "2": ("a", 4.0), "3": ("b", 2.0), "4": ("b", 2.0)})
     measures = {key: {"psnr": value, "ssim": 0.5} for key, value in (("1", 20.0), ("2", 30.0), ("3", 40.0))}
-    result = with_outside(plain, measures)
+    result = with_outside(plain, measures, {})
     assert [line.means["psnr"] for line in result.tables["all"]] == [25.0, 40.0, 32.5]
-    by_items = with_outside(replace(plain, overall="items"), measures)
+    by_items = with_outside(replace(plain, overall="items"), measures, {})
     assert by_items.tables["all"][-1].means["psnr"] == 30.0
-    assert with_outside(plain, {"1": {}}) == plain and outside_line(plain) is None
+    assert with_outside(plain, {"1": {}}, {}) == plain and outside_line(plain) is None
     (_, _, lines), *more = grids({"mine": result})
     assert [line[1] for line in lines] == ["score", "psnr", "ssim"] and not more, "one table, as without masks"
 
@@ -130,12 +131,12 @@ def test_the_ceiling_stands_below_its_measure_in_each_table_and_is_the_mean_that
     plain = result_of({"1": ("a", 3.0), "2": ("a", 4.0), "3": ("b", 2.0)})
     ceilings = (("1", 30.0), ("2", 40.0), ("3", 50.0))
     measures = {key: {"psnr": 20.0, "ssim": 0.5, "ceiling_psnr": value} for key, value in ceilings}
-    result = with_outside(plain, measures)
+    result = with_outside(plain, measures, {})
     (_, _, lines), *_ = grids({"mine": result})
     assert [line[1] for line in lines] == ["score", "psnr", "psnr, ceiling", "ssim"]
     assert lines[2] == ["mine", "psnr, ceiling", "35.00", "50.00", "42.50"]
     assert "the ceiling, has psnr 42.50." in (outside_line(result) or "")
-    by_items = with_outside(replace(plain, overall="items"), measures)
+    by_items = with_outside(replace(plain, overall="items"), measures, {})
     assert "the ceiling, has psnr 40.00." in (outside_line(by_items) or "")
     (table,) = terminal_tables(by_items)
     assert [[*column.cells][-1] for column in table.columns] == ["the VAE's ceiling", "", "", "", "40.00", ""]
@@ -151,7 +152,7 @@ def test_changes_of_what_is_kept_have_an_interval_of_the_items_that_both_have(tm
     plain = result_of({"1": ("a", 3.0), "2": ("a", 4.0), "3": ("b", 2.0)})
     for name, more in (("before", 0.0), ("after", 1.5)):
         measures = {key: {"psnr": 30 + more, "ssim": 0.9} for key in (("1", "2") if more else ("1", "2", "3"))}
-        write_result(with_outside(plain, measures), tmp_path / name)
+        write_result(with_outside(plain, measures, {}), tmp_path / name)
     change = compare([tmp_path / "before", tmp_path / "after"]).changes["after"]["all"]["psnr"]
     assert (change["a"].delta, change["a"].items) == (1.5, 2) and "b" not in change
 
@@ -161,7 +162,7 @@ def test_changes_of_what_is_kept_have_the_ceiling_of_their_items_beside_them(tmp
     ceilings = {"1": 30.0, "2": 40.0, "3": 50.0, "4": 99.0}
     for name, lost, keys in (("one", 0.0, "1234"), ("same", 0.0, "123"), ("vae", 2.0, "123")):
         measures = {key: {"psnr": 20.0, "ssim": 0.5, "ceiling_psnr": ceilings[key] - lost} for key in keys}
-        write_result(with_outside(plain, measures), tmp_path / name)
+        write_result(with_outside(plain, measures, {}), tmp_path / name)
     found = compare([tmp_path / name for name in ("one", "same", "vae")])
     psnr = found.changes["vae"]["all"]["psnr"]
     assert {line: change.ceiling for line, change in psnr.items()} == {
@@ -191,7 +192,7 @@ def test_results_of_other_masks_or_vision_models_are_said_to_be_not_comparable(t
     }
     for name, record in every.items():
         measures = {key: {"psnr": 30.0, "ssim": 0.9, "features": 0.9} for key in ("1", "2")}
-        write_result(replace(with_outside(plain, measures), made_with=record), tmp_path / name)
+        write_result(replace(with_outside(plain, measures, {}), made_with=record), tmp_path / name)
     masks = "What is kept outside of masks (psnr, ssim, features, structure) is not comparable, masks differs"
     features = "What is kept outside of masks (features) is not comparable, features differs"
 
@@ -207,6 +208,27 @@ def test_results_of_other_masks_or_vision_models_are_said_to_be_not_comparable(t
     assert notes("old", "one")[0] == f"{masks} (old: unknown, one: 2 masks, 11111111)."
     write_result(plain, tmp_path / "bare")
     assert notes("bare", "other") == []
+
+
+def test_masks_are_compared_by_the_items_that_results_share(tmp_path: Path) -> None:
+    for name, masks in {"all": "abc", "two": "ab", "other": "axc", "apart": "  c", "old": "ab"}.items():
+        records = {str(i): {"mask": digest} for i, digest in enumerate(masks) if digest != " "}
+        plain = result_of(dict.fromkeys(records, ("a", 3.0)))
+        result = with_outside(plain, {key: {"psnr": 30.0, "ssim": 0.9} for key in records}, records)
+        if name == "old":  # of a version that recorded the masks of all items alone
+            result = replace(result, items=tuple(replace(row, mask=None) for row in result.items))
+        write_result(result, tmp_path / name)
+
+    def notes(*names: str) -> list[str]:
+        told = compare([tmp_path / name for name in names]).notes
+        return [note.partition("not comparable, ")[2] for note in told if note.startswith("What is kept")]
+
+    assert notes("all", "two") == notes("two", "all") == notes("all", "two", "apart") == []
+    assert notes("two", "other") == ["masks differs for 1 of 2 shared items, such as 1."]
+    assert notes("apart", "all", "other") == []
+    assert notes("all", "apart", "other") == ["masks differs for 1 of 3 shared items, such as 1."]
+    assert notes("old", "two") == []
+    assert notes("old", "all")[0].startswith("masks differs (old: 2 masks, ")
 
 
 def test_features_without_masks_and_a_folder_without_a_model_are_one_line_before_any_edit(tmp_path: Path) -> None:

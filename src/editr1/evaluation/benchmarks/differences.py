@@ -48,12 +48,24 @@ def notes(results: Mapping[str, Result], papers: Published | None) -> Iterator[s
     for key, values in other:
         if key in MASKED and not set(MASKED[key]) & set(metrics):
             continue
+        masks = [{row.key: row.mask for row in result.items if row.mask} for result in results.values()]
+        if key == "masks" and all(masks):  # a result of an earlier version has none by item
+            yield from _mask_notes(*masks)
+            continue
         yield _note(key, ", ".join(f"{name}: {_word(value)}" for name, value in values.items()))
     keys = [{row.key for row in result.items} for result in results.values()]
     if any(items != keys[0] for items in keys):
         yield "The results are not of the same items; differences are of those that both have."
     if papers is not None:
         yield from _published_notes(results, papers)
+
+
+def _mask_notes(first: Mapping[str, str], *others: Mapping[str, str]) -> Iterator[str]:
+    """Of the masks' digests by item: those of items that the first result shares with another must be equal."""
+    shared = [key for key in first if any(key in masks for masks in others)]
+    if other := [key for key in shared if any(masks.get(key, first[key]) != first[key] for masks in others)]:
+        what = f"What is kept outside of masks ({', '.join(MASKED['masks'])}) is not comparable"
+        yield f"{what}, masks differs for {len(other)} of {len(shared)} shared items, such as {other[0]}."
 
 
 def _note(key: str, words: str) -> str:

@@ -26,6 +26,8 @@ from editr1.preservation.measure import CEILING, FEATURES, Measures, names_of
 from editr1.training.preserving import open_measure
 
 FAULTS_SHOWN = 20
+Records = Mapping[str, Mapping[str, str]]
+"""What edits were measured by (`Measure.record`), by an item's key."""
 
 
 def find_masks(items: Sequence[Item], folder: Path) -> dict[str, Path]:
@@ -63,8 +65,8 @@ def check_masks(items: Sequence[Item], masks: Mapping[str, Path], on_mask: Calla
         raise UserError(*faults[:FAULTS_SHOWN], *([f"{more} more masks cannot be used"] if more > 0 else []))
 
 
-def record_of_masks(records: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """What items were measured by, as a result records it; `records` are those of `Measure.record`, by key."""
+def _record_of_masks(records: Records) -> dict[str, str]:
+    """What items were measured by, as a result records it."""
     masks = {key: record["mask"] for key, record in sorted(records.items()) if record}
     if not masks:
         return {}
@@ -101,12 +103,8 @@ def _same_shape(one: Size, other: Size) -> bool:
 
 def measure_edits(
     benchmark: Benchmark, settings: EditSettings, masks: Mapping[str, Path], out: Path, features: str | None = None
-) -> tuple[dict[str, Measures], dict[str, str]]:
-    """The measures of each edit that has a mask, by key; the editor is opened for its VAE's round trip.
-
-    Returns:
-        The measures, and the record of what they were measured by.
-    """
+) -> tuple[dict[str, Measures], Records]:
+    """The measures of each edit that has a mask, by key; the editor is opened for its VAE's round trip."""
     measure = open_measure(open_editor(replace(settings, lora=None), pick_device("auto")), features)
     measures, records = {}, {}
     for item in benchmark.items:
@@ -115,11 +113,14 @@ def measure_edits(
             mask = _open_mask(masks[item.key])
             (measured,) = measure(sample, [open_edit(out / item.edit_file)], mask)
             measures[item.key], records[item.key] = measured.measures, measure.record(mask)
-    return measures, record_of_masks(records)
+    return measures, records
 
 
-def with_outside(result: Result, measures: Mapping[str, Measures]) -> Result:
-    """The result with what was measured, by an item's key; as it is if that is nothing."""
+def with_outside(result: Result, measures: Mapping[str, Measures], records: Records) -> Result:
+    """The result with what was measured, by an item's key, and by what; nothing may be."""
+    masks = {key: record["mask"] for key, record in records.items() if record}
+    items = tuple(replace(row, mask=masks.get(row.key)) for row in result.items)
+    result = replace(result, items=items, made_with={**result.made_with, **_record_of_masks(records)})
     names = names_of(measures.values())
     if not names:
         return result

@@ -17,7 +17,7 @@ from editr1.data.samples import EditDataset, StoredDataset
 from editr1.devices import pick_device
 from editr1.evaluation.benchmarks.edits import EditSettings, open_editor, prepare, settings_dict
 from editr1.evaluation.benchmarks.lines import OVERALL, line
-from editr1.evaluation.benchmarks.outside import record_of_masks, with_outside
+from editr1.evaluation.benchmarks.outside import with_outside
 from editr1.evaluation.benchmarks.results import ItemRow, Result
 from editr1.evaluation.heldout.measure import EvalSettings, Oracle, measure_edits
 from editr1.evaluation.heldout.rows import EDITS, EditRow
@@ -105,8 +105,7 @@ def measure_dataset(
         on_items=on_items,
         world=world,
     )
-    record = record_of_masks({row.key: row.measured_by for row in rows})
-    return result_of(rows, {**made_with, **record})
+    return result_of(rows, made_with)
 
 
 def result_of(rows: Sequence[EditRow], made_with: dict[str, Any]) -> Result:
@@ -121,7 +120,8 @@ def result_of(rows: Sequence[EditRow], made_with: dict[str, Any]) -> Result:
     lines = [line(task, [item for item in items if item.task == task], metrics, JUDGE) for task in tasks]
     tables = {"all": (*lines, line(OVERALL, items, metrics, JUDGE))}
     result = Result(made_with["benchmark"], metrics, 1.0, "items", made_with, tables, items)
-    return with_outside(result, {key: _outside(edits) for key, edits in by_item.items()})
+    measures = {key: _outside(edits) for key, edits in by_item.items()}
+    return with_outside(result, measures, {row.key: row.measured_by for row in rows})
 
 
 def _best(edits: Sequence[EditRow]) -> EditRow:

@@ -31,7 +31,10 @@ TITLES = {
 
 @dataclass(frozen=True)
 class ItemRow:
-    """One item of a result; paths of pictures are relative to the result's folder, or "" without a picture."""
+    """One item of a result; paths of pictures are relative to the result's folder, or "" without a picture.
+
+    `mask` is the digest of the mask that it was measured by; None without one, or in a result of an earlier version.
+    """
 
     key: str
     task: str
@@ -43,6 +46,7 @@ class ItemRow:
     careful: float | None = None
     answers: dict[str, str | None] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    mask: str | None = None
 
 
 @dataclass(frozen=True)

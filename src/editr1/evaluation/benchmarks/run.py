@@ -8,7 +8,7 @@ The result of every arrow is in OUT and is never made twice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +119,7 @@ def run_benchmark(
     result = Result(benchmark.name, tuple(benchmark.metrics), benchmark.best, "types", made_with, tables, rows)
     if not found or not world.is_main:
         return result
-    measures, record = measure_edits(benchmark, settings, found, out, features)
-    return with_outside(replace(result, made_with={**made_with, **record}), measures)
+    return with_outside(result, *measure_edits(benchmark, settings, found, out, features))
 
 
 def _check_masks(benchmark: Benchmark, masks: Mapping[str, Path], console: Console) -> None:

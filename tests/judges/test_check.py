@@ -151,7 +151,9 @@ def test_a_service_is_asked() -> None:
     with service([(200, b'{"score": 0.25}')]) as (url, bodies):
         assert reward(kind="http", path=url) == [] and len(bodies) == 3
     with service([(200, b'{"score": null, "reason": "no face"}')]) as (url, _):
-        assert "no face" in reward(kind="http", path=url)[0]
+        assert reward(kind="http", path=url) == [], "it applies to other items"
+    with service([(200, b'{"score": 7}')]) as (url, _):
+        assert "gave 7" in reward(kind="http", path=url)[0]
         assert reward(kind="http", path=url, optional=True) == []
     assert "ConnectError" in reward(kind="http", path="http://127.0.0.1:9/score")[0]
     assert "needs a URL" in reward(kind="http", path="nowhere")[0]

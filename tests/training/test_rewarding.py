@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 
 from editr1.algorithms.nft import NFT
+from editr1.config.formula import parse_formula
 from editr1.data.samples import EditSample
 from editr1.editors.editor import Rollout
 from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
-from editr1.judges.base import Judge, JudgeRequest, Score, SingleJudge, Weights, close
+from editr1.judges.base import Judge, JudgeRequest, Score, SingleJudge, Weights, close, complete_scores
 from editr1.judges.mllm import MLLMJudge
 from editr1.judges.prompts import load_prompt
 from editr1.judges.rewards.function import FunctionReward
@@ -24,7 +25,7 @@ from editr1.judges.rewards.http import HttpReward
 from editr1.judges.rewards.mixed import MixedJudge
 from editr1.judges.rewards.ranking import RankingJudge
 from editr1.training.group import Group
-from editr1.training.rewarding import FailureWatch, Rewarding, assign_advantages, assign_rewards
+from editr1.training.rewarding import FailureWatch, Rewarding, assign_advantages, assign_rewards, requests_of
 from editr1.training.step_row import measure, reward_statistics
 from tests.judges.client import remote_model
 from tests.judges.fault_server import BODY_FAULTS, WIRE_FAULTS, FaultServer, always, times
@@ -183,10 +184,6 @@ def test_whatever_fails_a_judge_stops_the_run_though_another_reward_goes_on(faul
     assert reason in str(caught.value)
 
 
-def silent(*_: object) -> None:
-    return None
-
-
 class Deaf(SingleJudge):
     """A judge in this process whose logits are not finite."""
 
@@ -198,16 +195,14 @@ REPLIES = {
     "503": (503, b""),
     "seven": (200, b'{"score": 7}'),
     "nan": (200, b'{"score": NaN}'),
-    "null": (200, b'{"score": null, "reason": "too dark"}'),
     "text": (200, b"fine"),
 }
 
 
-@pytest.mark.parametrize("part", ["function", "local", "ranking", *REPLIES])
+@pytest.mark.parametrize("part", ["local", "ranking", *REPLIES])
 def test_whatever_kind_of_part_fails_is_seen_and_stops_the_run(part: str) -> None:
     with service([REPLIES.get(part, (404, b""))]) as (url, _), FaultServer(always("http_403")) as dead:
         others: dict[str, Callable[[], Judge]] = {
-            "function": lambda: FunctionReward(f"{__name__}:silent"),
             "local": Deaf,
             "ranking": lambda: RankingJudge(remote_model(dead.url, model="m", tries=1, backoff=0.001)),
         }
@@ -223,6 +218,34 @@ def test_whatever_kind_of_part_fails_is_seen_and_stops_the_run(part: str) -> Non
     assert row["reward_mean"] == 0.5 and set(row["parts_reasons"]) == {"failing"}
     with pytest.raises(UserError, match=r"the reward 'failing' is missing for 2 of the last step's 2 edits"):
         FailureWatch(share=0.5, steps=1).check([measure(made)])
+
+
+def dark(source: Image.Image, edit: Image.Image, instruction: str, requirement: str, task: str) -> float | None:
+    return None if task == "add" else 0.0
+
+
+def test_a_function_that_returns_none_and_a_service_that_answers_null_do_not_apply_and_stop_no_run() -> None:
+    made = group(0)
+    with service([(200, b'{"score": null, "reason": "too dark"}')]) as (url, _):
+        parts: dict[str, tuple[Judge, float]] = {
+            "own": (FunctionReward(f"{__name__}:dark"), 1.0),
+            "ours": (HttpReward(url), 1.0),
+            "judge": (FunctionReward(f"{__name__}:constant"), 1.0),
+        }
+        gate = {"gated": (parse_formula("judge * own"), 1.0)}
+        mixed = MixedJudge(parts, products=gate, missing={"gated": {"own": 0.8}})
+        with Rewarding(mixed, 1) as rewarding:
+            rewarding.start(made)
+            finish(rewarding)
+        (measured, _) = complete_scores(mixed, requests_of(made))
+        close(mixed)
+    assert measured.value == pytest.approx(0.4), "an evaluation measures it"
+    row = reward_statistics([measure(made)])
+    assert row["reward_mean"] == pytest.approx(0.4), "of the product alone: none counts as 0"
+    assert (row["unscored"], row["parts_unscored"]) == (0, {"gated": 0, "judge": 0, "ours": 2, "own": 2})
+    assert row["parts_reasons"]["own"] == [f"2 x does not apply: {__name__}:dark: gave no score"]
+    assert row["parts_reasons"]["ours"][0].startswith("2 x does not apply: 127.0.0.1:")
+    FailureWatch(share=0.0, steps=1).check([measure(made)])
 
 
 def test_a_reward_that_is_optional_may_be_missing_in_every_step() -> None:

@@ -36,7 +36,8 @@ class Score:
         value: The reward.
         reason: Why there is no reward.
         applies: Whether there could be one at all; false if the item or its whole group has none, as without a mask.
-            What follows from a single edit, or from a judge that fails, is no such case.
+            What follows from a single edit, or from a judge that fails, is no such case: an edit could earn what a
+            product has in its place.
         probs: Probability of each score token, if the method reads logits.
         bound: Largest error of the value, if a server leaves out the probability of a score token.
         text: The model's answer, if it is more than the score token.
@@ -116,7 +117,7 @@ def scores_of(judge: Judge, requests: Sequence[JudgeRequest], name: str = "the j
 
 
 def complete_scores(judge: Judge, requests: Sequence[JudgeRequest]) -> list[Score]:
-    """As `scores_of`, for measuring: an edit that lacks a mixed score that is not optional has none.
+    """As `scores_of`, for measuring: an edit that lacks a mixed score has none, unless that is optional or not for it.
 
     The mean of fewer scores cannot be compared with that of all. An interrupt withdraws all questions.
     """
@@ -124,7 +125,7 @@ def complete_scores(judge: Judge, requests: Sequence[JudgeRequest]) -> list[Scor
 
     def complete(score: Score) -> Score:
         parts = {name: part for name, part in score.parts.items() if part is not UNASKED and name not in optional}
-        missing = [name for name, part in parts.items() if part.value is None]
+        missing = [name for name, part in parts.items() if part.value is None and part.applies]
         if score.value is None or not missing:
             return score
         return replace(score, value=None, reason="; ".join(f"{name}: {score.parts[name].reason}" for name in missing))

@@ -167,7 +167,7 @@ def _post(url: str, requests: Sequence[JudgeRequest], optional: bool) -> Iterato
     except UserError as error:
         yield str(error)
         return
-    if not optional and all(score.value is None for score in scores):
+    if not optional and all(score.value is None and score.applies for score in scores):
         yield f"{scores[0].reason}; mend the service, or set optional: true if edits may lack this reward"
 
 

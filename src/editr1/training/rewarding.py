@@ -25,7 +25,7 @@ from editr1.algorithms.mixing import Shares
 from editr1.errors import UserError
 from editr1.judges.base import Judge, JudgeRequest, Score, Weights, close, scores_of
 from editr1.training.group import Group
-from editr1.training.step_row import NOT_ASKED, GroupMeasures, parts_reasons_of, reasons_of
+from editr1.training.step_row import NOT_ASKED, NOT_FOR_IT, GroupMeasures, parts_reasons_of, reasons_of
 
 POLL = 1.0  # seconds
 
@@ -104,7 +104,7 @@ def assign_rewards(group: Group, scores: Sequence[Score]) -> None:
     absent = Score(None, NOT_ASKED)
     parts = {name: [score.parts.get(name, absent) for score in scores] for name in names}
     group.parts = {name: _values(some) for name, some in parts.items()}
-    group.parts_reasons = {name: [score.reason for score in some] for name, some in parts.items()}
+    group.parts_reasons = {name: [_why_missing(score) for score in some] for name, some in parts.items()}
 
 
 class Credited(Protocol):
@@ -152,6 +152,8 @@ def assign_advantages(
 class FailureWatch:
     """Counts the steps in a row in which too many edits are left without reward, or without one that is mixed into it.
 
+    An edit that one of the mixed rewards does not apply to does not lack that.
+
     Args:
         share: Of a step's edits; more of them unscored make a failing step.
         steps: Failing steps in a row that are too many.
@@ -169,7 +171,11 @@ class FailureWatch:
             UserError: It was one too many; says how many edits had no reward, and the commonest reason.
         """
         edits = sum(len(group.reasons) for group in groups)
-        required = {name: reasons for name, reasons in parts_reasons_of(groups).items() if name not in self.optional}
+        required = {
+            name: Counter({reason: count for reason, count in reasons.items() if not reason.startswith(NOT_FOR_IT)})
+            for name, reasons in parts_reasons_of(groups).items()
+            if name not in self.optional
+        }
         for name, reasons in {"": reasons_of(groups), **required}.items():
             self.failing[name] = self.failing[name] + 1 if sum(reasons.values()) > self.share * edits else 0
             if self.failing[name] >= self.steps:
@@ -198,6 +204,10 @@ def _part(group: Credited, name: str) -> Tensor:
     """One of the rewards that were mixed, [G]; NaN if the judge gave none of this name."""
     assert group.rewards is not None, "rewards come before advantages"
     return group.parts.get(name, torch.full_like(group.rewards, math.nan))
+
+
+def _why_missing(score: Score) -> str | None:
+    return score.reason if score.applies or score.reason is None else NOT_FOR_IT + score.reason
 
 
 def _values(scores: Sequence[Score]) -> Tensor:

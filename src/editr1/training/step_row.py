@@ -35,6 +35,8 @@ training. A name such as "outside/psnr" has a part of the row for itself."""
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 NOT_ASKED = "not asked"
+NOT_FOR_IT = "does not apply: "
+"""What begins the reason of an edit that one of its rewards does not apply to."""
 LOOK = ("brightness", "saturation", "sharpness", "source_distance")
 
 
@@ -167,7 +169,8 @@ def watched_means(groups: Sequence[GroupMeasures]) -> dict[str, dict[str, float]
 def reward_statistics(groups: Sequence[GroupMeasures]) -> StepRow:
     """Mean and spread of the rewards that there are, by task too, and how many are missing and why.
 
-    "parts_unscored" and "parts_reasons" say the same of each reward that is mixed; optional ones too.
+    "parts_unscored" and "parts_reasons" say the same of each reward that is mixed; also of one that is optional or
+    does not apply.
     """
     rewards = [torch.tensor(group.rewards, dtype=torch.float64) for group in groups]
     every = torch.cat(rewards)

@@ -128,11 +128,12 @@ def own_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("own_rewards")
-def test_a_function_of_ones_own_scores_or_has_nothing_to_say() -> None:
+def test_a_function_of_ones_own_scores_or_says_that_it_does_not_apply() -> None:
     requests = [request(BASE)]
     assert FunctionReward("own_rewards:good").score(requests) == [Score(0.128)]
     assert FunctionReward("own_rewards:numpy").score(requests) == [Score(0.5)]
-    assert FunctionReward("own_rewards:silent").score(requests) == [Score(None, "own_rewards:silent: nothing to say")]
+    silent = Score(None, "own_rewards:silent: gave no score", applies=False)
+    assert FunctionReward("own_rewards:silent").score(requests) == [silent]
 
 
 @pytest.mark.usefixtures("own_rewards")
@@ -182,6 +183,7 @@ def test_a_function_that_cannot_be_loaded_is_refused() -> None:
         ([(503, b"")], None, "HTTP 503 after 4 tries"),
         ([(403, b"")], None, "HTTP 403"),
         ([(200, b'{"score": null, "reason": "too dark"}')], None, "too dark"),
+        ([(200, b'{"score": null}')], None, "gave no score"),
         ([(200, b'{"score": 7}')], None, "gave 7, not a number in [0, 1]"),
         ([(200, b'{"score": NaN}')], None, "gave nan"),
         ([(200, b"[0.5]")], None, 'no "score"'),
@@ -194,6 +196,7 @@ def test_a_service_scores_or_gives_its_reason(
     with service(replies) as (url, bodies):
         (score,) = HttpReward(url, backoff=0.001).score([request(BASE, "make it red", "It is red.")])
     assert score.value == value and (reason is None or reason in str(score.reason))
+    assert score.applies != (b"null" in replies[0][1]), "null is no failure"
     assert bodies[0]["instruction"] == "make it red" and bodies[0]["edit"].startswith("data:image/png;base64,")
     assert set(bodies[0]) == {"instruction", "requirement", "task", "source", "edit"}
 

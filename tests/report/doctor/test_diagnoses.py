@@ -164,6 +164,10 @@ def test_a_mixed_reward_that_is_missing_is_named_unless_it_is_optional() -> None
     rows = changed(healthy(10), 1, parts_unscored={"keep": 96}, parts_reasons={"keep": ["96 x no outside"]})
     required = config("rewards={keep: {kind: preservation, optional: false}}")
     assert "96 of 960 edits (10.0%) got no keep: 96 x no outside" in text(missing_rewards, Case(rows, required))
+    others = changed(
+        healthy(10), 1, parts_unscored={"keep": 96}, parts_reasons={"keep": ["96 x does not apply: no outside"]}
+    )
+    assert missing_rewards(Case(others, required)) is None
     assert missing_rewards(Case(rows, config("rewards={keep: {kind: preservation}}"))) is None
 
 

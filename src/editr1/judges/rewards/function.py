@@ -19,9 +19,9 @@ class FunctionReward(SingleJudge):
     """Calls `function(source, edit, instruction, requirement, task)`, which returns a number in [0, 1], or None.
 
     A function with a parameter `references` gets the sample's references too, by that name.
-    None leaves the edit without a score, and so does a function that would end the process. Anything else that it
-    returns is a `UserError`, and an exception is not caught: it is the user's own code, and its traceback says where it
-    fails.
+    None says that the reward does not apply to the item. A function that would end the process leaves the edit without
+    a score. Anything else that it returns is a `UserError`, and an exception is not caught: it is the user's own code,
+    and its traceback says where it fails.
 
     Its name is "pkg.module:function", importable from the current folder too.
     """
@@ -48,14 +48,16 @@ class FunctionReward(SingleJudge):
         """The score that a returned value means; a UserError if it is none."""
         score = as_score(value, self.name)
         if score.value is None and value is not None:
-            raise UserError(f"reward function {score.reason}; return one, or None for an edit that it cannot score")
+            raise UserError(
+                f"reward function {score.reason}; return one, or None for an item that it does not apply to"
+            )
         return score
 
 
 def as_score(value: Any, where: str) -> Score:
-    """A number in [0, 1] as a score; anything else as a reason."""
+    """A number in [0, 1] as a score, None as one that does not apply; anything else as a reason."""
     if value is None:
-        return Score(None, f"{where}: nothing to say")
+        return Score(None, f"{where}: gave no score", applies=False)
     if isinstance(value, bool) or not isinstance(value, Real):  # numbers of NumPy are real too
         words = printable(str(value), 40)
         return Score(None, f"{where}: gave {type(value).__name__} {words!r}, not a number in [0, 1]")

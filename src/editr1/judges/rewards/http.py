@@ -23,8 +23,9 @@ AGAIN = NOT_FOR_ALL | {500, 502, 503, 504}
 class HttpReward:
     """POSTs {"instruction", "requirement", "task", "source", "edit"}, images as PNG data URLs, for {"score", "reason"}.
 
-    A sample with references has them too, as the list "references". "score" is a number in [0, 1], or null with a
-    "reason". A request that fails is tried again with growing pauses; if all tries fail, the edit has no score.
+    A sample with references has them too, as the list "references". "score" is a number in [0, 1], or null, with a
+    "reason" if it likes, for an item that the reward does not apply to. A request that fails is tried again with
+    growing pauses; if all tries fail, the edit has no score.
 
     Args:
         url: Address of the service, without user and password.
@@ -82,7 +83,7 @@ class HttpReward:
         if not isinstance(answer, dict) or "score" not in answer:
             return Score(None, f'{self.where}: the answer has no "score"')
         if answer["score"] is None and answer.get("reason"):
-            return Score(None, f"{self.where}: {self._wire.line(str(answer['reason']))[:120]}")
+            return Score(None, f"{self.where}: {self._wire.line(str(answer['reason']))[:120]}", applies=False)
         return as_score(answer["score"], self.where)
 
 

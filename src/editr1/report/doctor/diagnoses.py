@@ -35,6 +35,7 @@ from editr1.training.alarms import (
 )
 from editr1.training.best import SUFFIX
 from editr1.training.self_check import silence
+from editr1.training.step_row import NOT_FOR_IT
 
 FAILED = 0.01  # share of edits without a reward
 TIED = 0.5  # share of pairs of edits
@@ -315,13 +316,15 @@ DIAGNOSES: tuple[Callable[[Case], Finding | None], ...] = (
 
 
 def _missing(case: Case) -> dict[str, Counter[str]]:
-    """How many edits lack the reward, or one that is mixed and not optional, by reason."""
+    """How many edits lack the reward, or one that is mixed, not optional and for them, by reason."""
     found: dict[str, Counter[str]] = {"reward": Counter()}
     for row in case.rows:
         found["reward"] += _counted(row["unscored"], row.get("reasons", []))
         for name, count in row.get("parts_unscored", {}).items():
             reasons = row.get("parts_reasons", {}).get(name, [])
-            found[name] = found.get(name, Counter()) + _counted(count, reasons)
+            counts = _counted(count, reasons)
+            lacking = {reason: number for reason, number in counts.items() if not reason.startswith(NOT_FOR_IT)}
+            found[name] = found.get(name, Counter()) + Counter(lacking)
     return {name: count for name, count in found.items() if not case.config["rewards"].get(name, {}).get("optional")}
 
 

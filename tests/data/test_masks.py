@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from editr1.data.checking.check import DataCheck
 from editr1.data.convert import convert
 from editr1.data.forms import open_stored
-from editr1.data.masks import Boxes, Given
+from editr1.data.masks import Boxes, Given, outlined
 from editr1.data.pictures import png
 from editr1.data.samples import ItemLine, JsonlDataset
 from editr1.errors import UserError
@@ -181,6 +181,24 @@ def test_boxes_in_a_column_of_a_table_are_read(tmp_path: Path, monkeypatch: pyte
     parquet.write_table(pa.table(table), tmp_path / "x.parquet")
     data = open_stored(tmp_path)
     assert np.asarray(data[0].mask).sum() == 8 * 255 and data[1].mask is None
+
+
+@pytest.mark.parametrize(
+    ("box", "size"),
+    [((4, 2, 12, 9), (24, 16)), ((0, 0, 24, 16), (24, 16)), ((8, 4, 24, 18), (48, 32)), ((2, 1, 6, 4), (12, 8))],
+)
+def test_a_mask_is_outlined_by_a_white_line_inside_of_its_edge_and_a_black_one_within(
+    box: tuple[int, int, int, int], size: tuple[int, int]
+) -> None:
+    mask = Image.new("L", size)
+    mask.paste(255, box)
+    left, top, right, bottom = (end * 24 // size[0] for end in box)
+    expected = np.full((16, 24, 3), (200, 0, 0))
+    for ring, colour in enumerate(((255, 255, 255), (0, 0, 0), (200, 0, 0))):
+        expected[top + ring : bottom - ring, left + ring : right - ring] = colour
+    picture = Image.new("RGB", (24, 16), (200, 0, 0))
+    assert pixels(outlined(picture, mask)) == expected.tolist()
+    assert picture.getcolors() == [(24 * 16, (200, 0, 0))], "it stays as it is"
 
 
 def test_an_item_without_mask_has_the_hash_that_it_had_before_there_were_masks() -> None:

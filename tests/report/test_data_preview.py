@@ -15,6 +15,7 @@ from PIL import Image as Images
 from typer.testing import CliRunner
 
 from editr1.cli.main import app
+from editr1.data.masks import outlined
 from editr1.errors import UserError
 from editr1.report.data_preview import choose_lines, write_preview
 from tests.data.checking.planted import export_toy, picture, plant, write_lines
@@ -80,6 +81,30 @@ def test_stored_edits_are_shown_beside_their_source_by_their_names(tmp_path: Pat
     urls = re.findall('src="data:image/png;base64,(.*?)"', rows[4])
     shown = [Images.open(io.BytesIO(base64.b64decode(url))).convert("RGB").getpixel((0, 0)) for url in urls[1:]]
     assert shown == [(200, 60, 30), (30, 60, 200)]
+
+
+def pictures_of(page: Path) -> list[tuple[Images.Image, str]]:
+    """The sources of the page with the words below them."""
+    found = re.findall(r'<img src="data:image/\w+;base64,(.*?)".*?<figcaption>(.*?)</figcaption>', page.read_text())
+    return [(Images.open(io.BytesIO(base64.b64decode(url))).convert("RGB"), words) for url, words in found]
+
+
+def test_the_mask_of_an_item_is_outlined_on_its_source(tmp_path: Path) -> None:
+    source, mask = Images.new("RGB", (256, 128), "red"), Images.new("L", (256, 128))
+    source.save(tmp_path / "wide.png")
+    mask.paste(255, (0, 32, 128, 96))
+    mask.save(tmp_path / "mask.png")
+    boxes = {"unit": "share", "boxes": [[0, 0.25, 0.5, 0.75]]}
+    outside = {"unit": "pixels", "boxes": [[256, 0, 300, 9]]}
+    masks = ["mask.png", boxes, None, "none.png", outside]
+    write_lines(tmp_path, [{"source": "wide.png", "instruction": "Go.", "mask": given} for given in masks])
+    page = write_preview(tmp_path, tmp_path / "page.html", limit=60)
+    shown = [(picture.tobytes(), words) for picture, words in pictures_of(page)]
+    with_mask = outlined(source, mask).tobytes(), "256 × 128, mask outlined"
+    bare = source.tobytes(), "256 × 128"
+    assert shown == [with_mask, with_mask, bare, bare, bare]
+    text = Page(page).text
+    assert "none.png" in text and "is outside of a picture of 256x128 pixels" in text, "why they have none"
 
 
 def test_the_page_refers_to_nothing_outside_and_texts_stay_texts(hostile: Path) -> None:

@@ -11,7 +11,7 @@ import zlib
 from typing import Annotated, Any, Literal
 
 from PIL import Image as Images
-from PIL import ImageDraw
+from PIL import ImageChops, ImageDraw, ImageFilter, ImageOps
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -100,6 +100,21 @@ def open_mask(mask: Picture | Boxes, size: Size, key: str) -> Image:
 def whiten(picture: Image) -> Image:
     """A mask's picture as a mask: white from middle grey on, black below."""
     return picture.convert("L").point(lambda grey: WHITE if grey >= HALF else BLACK)
+
+
+def outlined(picture: Image, mask: Image) -> Image:
+    """The picture, RGB, with a line inside of the edge of what its mask has white: white, and black within that.
+
+    The mask may have another size, in the same shape. Where it is all white, the line is the frame of the picture.
+    """
+    places = mask.resize(picture.size, Images.Resampling.BOX).point(lambda grey: WHITE if grey else BLACK)
+    rings = [ImageOps.expand(places, 2, BLACK)]  # beyond the picture, nothing is white
+    for _ in range(2):
+        rings.append(rings[-1].filter(ImageFilter.MinFilter(3)))
+    drawn = picture.convert("RGB")
+    for outer, inner, colour in zip(rings, rings[1:], ("white", "black"), strict=False):
+        drawn.paste(colour, mask=ImageOps.crop(ImageChops.subtract(outer, inner), 2))
+    return drawn
 
 
 def digest_of(mask: Image) -> str:

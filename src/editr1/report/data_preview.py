@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from PIL.Image import Image
 
 from editr1.data.checking.check import Counts
 from editr1.data.forms import kind_of
 from editr1.data.lines import Fault, read_lines
+from editr1.data.masks import open_mask
 from editr1.data.pictures import read_picture
 from editr1.data.samples import ItemLine, file_of, key_of, locate
 from editr1.errors import UserError, collect
@@ -27,7 +30,7 @@ TASKS = 20
 class Card:
     """An item as the page shows it: its pictures are data URLs, `faults` tells of those that cannot be shown.
 
-    The source, with stored edits beside it, is in `pictures`; each has words below it.
+    The source, on which its mask is outlined, is in `pictures` with stored edits beside it; each has words below it.
     """
 
     number: int
@@ -87,19 +90,28 @@ def card(folder: Path, number: int, line: ItemLine, root: Path | None) -> Card:
     """The card of an item."""
     faults = list[str]()
 
-    def shown(names: Mapping[str, str]) -> list[tuple[str, str]]:
-        """Words and URL of each picture that can be read, by words; the size is in place of none."""
-        pictures = list[tuple[str, str]]()
+    def opened(names: Mapping[str, str]) -> Iterator[tuple[str, Image]]:
+        """Words and picture of each that can be read, by words."""
         for words, name in names.items():
             path = locate(folder, name, number, root)
             if isinstance(path, Fault):
                 faults.append(path.message)
                 continue
             with collect(faults):
-                image = read_picture(path, f"the picture {name[:200]!r} cannot be read")
-                pictures.append((words or f"{image.width} × {image.height}", small_url(image)))
-        return pictures
+                yield words, read_picture(path, f"the picture {name[:200]!r} cannot be read")
 
-    pictures = shown({"": line.source, **dict(zip(line.stored, line.edits, strict=True))})
-    references = shown({f"reference {place}": name for place, name in enumerate(line.references[:REFERENCES], start=1)})
-    return Card(number, key_of(number, line), line, pictures, references, faults)
+    def shown_source(source: Image) -> tuple[str, str]:
+        size, mask = f"{source.width} × {source.height}", None
+        given = locate(folder, line.mask, number, root) if isinstance(line.mask, str) else line.mask
+        if isinstance(given, Fault):
+            faults.append(given.message)
+        elif given is not None:
+            with collect(faults):
+                mask = open_mask(given, source.size, key_of(number, line))
+        return size if mask is None else f"{size}, mask outlined", small_url(source, mask)
+
+    sources = [shown_source(image) for _, image in opened({"": line.source})]
+    edits = [(words, small_url(image)) for words, image in opened(dict(zip(line.stored, line.edits, strict=True)))]
+    names = {f"reference {place}": name for place, name in enumerate(line.references[:REFERENCES], start=1)}
+    references = [(words, small_url(image)) for words, image in opened(names)]
+    return Card(number, key_of(number, line), line, sources + edits, references, faults)

@@ -9,6 +9,7 @@ from PIL import Image as Images
 from PIL import ImageOps
 from PIL.Image import Image
 
+from editr1.data.masks import outlined
 from editr1.data.pictures import data_url, picture_file, read_picture
 from editr1.errors import UserError
 
@@ -18,10 +19,7 @@ QUALITY = 85  # of the JPEG in the page; the files beside it are lossless
 
 def picture_url(image: Image) -> str:
     """A picture as a PNG data URL, at most `SIDE` pixels a side and, by whole factors, close to it."""
-    factor = SIDE // max(image.size)
-    if factor:
-        return _encode(ImageOps.scale(image, factor, Images.Resampling.NEAREST), "PNG", optimize=True)
-    return _encode(ImageOps.contain(image, (SIDE, SIDE)), "PNG", optimize=True)
+    return _encode(_small(image), "PNG", optimize=True)
 
 
 def thumbnail(folder: Path, name: str) -> str:
@@ -33,11 +31,22 @@ def thumbnail(folder: Path, name: str) -> str:
     return small_url(read_picture(path, f"cannot read the picture {path}"))
 
 
-def small_url(image: Image) -> str:
-    """A picture as a data URL of at most `SIDE` pixels a side; one that must be shrunk for it is a JPEG."""
+def small_url(image: Image, mask: Image | None = None) -> str:
+    """A picture as a data URL of at most `SIDE` pixels a side; one that must be shrunk for it is a JPEG.
+
+    Its mask, if it has one, is outlined.
+    """
+    small = _small(image) if mask is None else outlined(_small(image), mask)
     if max(image.size) <= SIDE:
-        return picture_url(image)
-    return _encode(ImageOps.contain(image, (SIDE, SIDE)), "JPEG", quality=QUALITY)
+        return _encode(small, "PNG", optimize=True)
+    return _encode(small, "JPEG", quality=QUALITY)
+
+
+def _small(image: Image) -> Image:
+    factor = SIDE // max(image.size)
+    if factor:
+        return ImageOps.scale(image, factor, Images.Resampling.NEAREST)
+    return ImageOps.contain(image, (SIDE, SIDE))
 
 
 def _encode(image: Image, kind: str, **options: int | bool) -> str:

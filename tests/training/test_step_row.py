@@ -9,10 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from editr1.config.watching import KeptConfig
+from editr1.data.masks import outlined
 from editr1.data.samples import EditSample
 from editr1.editors.editor import Rollout
 from editr1.editors.recorder import Conditioning
 from editr1.files import read_lines
+from editr1.preservation.region import derive_mask
 from editr1.training.grid import places, sample_grid, strip_of
 from editr1.training.group import Group
 from editr1.training.log import RunLog, StepProgress, Stopwatch
@@ -185,6 +188,25 @@ def test_a_grid_shows_the_source_then_the_edits_of_each_group() -> None:
     assert grid.size == (3 * 50, 2 * (50 + 28))
     assert [grid.getpixel((x, 35)) for x in (25, 75, 125)] == [(0, 0, 255), RED, RED]
     assert grid.getpixel((75, 50 + 28 + 35)) == GREY
+
+
+def test_the_mask_that_was_used_given_or_derived_is_outlined_on_the_source_of_a_grid() -> None:
+    cell, mask, edit = 54, Image.new("L", (32, 32)), Image.new("RGB", (32, 32), GREY)
+    mask.paste(255, (0, 0, 9, 32))
+    edit.paste(RED, (16, 16, 28, 28))
+    derived = group([0.5, 0.6, 0.7])
+    derived.sample = replace(derived.sample, source=Image.new("RGB", (32, 32), GREY))
+    derived.rollout = replace(derived.rollout, images=[edit] * 3)
+    given = replace(derived, sample=replace(derived.sample, mask=mask))
+    styled = replace(derived, sample=replace(derived.sample, task="style"))
+    strips = [strip_of(each, KeptConfig(), cell) for each in (given, derived, styled)]
+    found, bare = derive_mask(derived.sample.source, [edit] * 3), strip_of(derived, cell=cell).pictures[0]
+    assert isinstance(found, Image.Image)
+    expected = [outlined(bare, mask).tobytes(), outlined(bare, found).tobytes(), bare.tobytes()]
+    assert [strip.pictures[0].tobytes() for strip in strips] == expected and len({*expected}) == 3
+    assert [strip.source for strip in strips] == ["source, its mask", "source, its mask", "source"]
+    (other,) = strip_of(given, KeptConfig(masks="group"), cell).pictures[:1]
+    assert other.tobytes() == expected[1], "it is the one that is used"
 
 
 def test_edits_of_a_large_group_go_on_in_further_lines_of_the_grid() -> None:

@@ -12,7 +12,11 @@ from PIL import Image as Images
 from PIL import ImageDraw
 from PIL.Image import Image
 
+from editr1.config.rewards import PreservationConfig
+from editr1.config.watching import KeptConfig
+from editr1.data.masks import outlined
 from editr1.data.pictures import decode, png
+from editr1.preservation.masks import find_mask
 from editr1.training.distributed import World
 from editr1.training.group import Group
 
@@ -29,21 +33,41 @@ class Strip:
     pictures: list[Image]
     rewards: list[float]
     dropped: str | None = None
+    source: str = "source"
+    """What is written below the source."""
 
 
-def strip_of(group: Group, cell: int = CELL) -> Strip:
-    """The strip of the edits of a group that this rank made."""
+def strip_of(group: Group, masks: KeptConfig | PreservationConfig | None = None, cell: int = CELL) -> Strip:
+    """The strip of the edits of a group that this rank made; the mask is outlined on the source, if `masks` has one."""
     small = [
         image.convert("RGB").resize((cell - 4, cell - 4), Images.Resampling.BICUBIC)
         for image in (group.sample.source, *group.rollout.images)
     ]
     rewards = group.rewards.tolist() if group.rewards is not None else []
-    return Strip(f"{group.sample.task}: {group.sample.instruction}", small, rewards, group.dropped)
+    strip = Strip(f"{group.sample.task}: {group.sample.instruction}", small, rewards, group.dropped)
+    if masks is None or masks.masks == "edit":
+        return strip
+    mask = find_mask(group.sample, group.rollout.images, masks.masks, masks.whole_tasks)
+    if isinstance(mask, str):
+        return strip
+    return replace(strip, pictures=[outlined(small[0], mask), *small[1:]], source="source, its mask")
 
 
-def gather_strips(world: World, groups: Sequence[Group], dropped: Sequence[str | None]) -> list[Strip]:
-    """The strips of the step's first groups, by whichever rank they were made; `dropped` has the reasons of all."""
-    own = [(group.index, group.first, strip_of(group)) for group in groups if group.index < ROWS]
+def gather_strips(
+    world: World,
+    groups: Sequence[Group],
+    dropped: Sequence[str | None],
+    masks: KeptConfig | PreservationConfig | None = None,
+) -> list[Strip]:
+    """The strips of the step's first groups, by whichever rank they were made.
+
+    Args:
+        world: The ranks.
+        groups: Those that this rank made.
+        dropped: The reasons of all groups.
+        masks: Which masks are outlined; None outlines none.
+    """
+    own = [(group.index, group.first, strip_of(group, masks)) for group in groups if group.index < ROWS]
     if world.size > 1:
         told = world.gather([_told(*strip) for strip in own], "the pictures of a step")
         own = [_heard(**part) for parts in told for part in parts]
@@ -51,20 +75,21 @@ def gather_strips(world: World, groups: Sequence[Group], dropped: Sequence[str |
     for index, _, strip in sorted(own, key=lambda part: part[:2]):
         before = strips.get(index, replace(strip, pictures=strip.pictures[:1], rewards=[]))
         pictures, rewards = before.pictures + strip.pictures[1:], before.rewards + strip.rewards
-        strips[index] = Strip(strip.title, pictures, rewards, dropped[index])
+        strips[index] = replace(before, pictures=pictures, rewards=rewards, dropped=dropped[index])
     return list(strips.values())
 
 
 def _told(index: int, first: int, strip: Strip) -> dict[str, Any]:
     """A strip as JSON."""
     pictures = [base64.b64encode(png(picture)).decode() for picture in strip.pictures]
-    return {"index": index, "first": first, "title": strip.title, "pictures": pictures, "rewards": strip.rewards}
+    told = {"title": strip.title, "pictures": pictures, "rewards": strip.rewards, "source": strip.source}
+    return {"index": index, "first": first, **told}
 
 
-def _heard(index: int, first: int, title: str, pictures: list[str], rewards: list[float]) -> tuple[int, int, Strip]:
+def _heard(index: int, first: int, pictures: list[str], **told: Any) -> tuple[int, int, Strip]:
     """The reverse."""
     images = [decode(base64.b64decode(picture), "a sample of another rank") for picture in pictures]
-    return index, first, Strip(title, images, rewards)
+    return index, first, Strip(pictures=images, **told)
 
 
 def sample_grid(strips: Sequence[Strip]) -> Image:
@@ -78,7 +103,7 @@ def sample_grid(strips: Sequence[Strip]) -> Image:
         corners = [*_corners(strips, row)]
         state = f" (dropped: {strip.dropped})" if strip.dropped else ""
         draw.text((2, corners[0][1] + 1), _ascii(f"{strip.title}{state}"), fill="black")
-        captions = ["source"] + ["no reward" if math.isnan(reward) else f"{reward:.2f}" for reward in strip.rewards]
+        captions = [strip.source] + ["no reward" if math.isnan(reward) else f"{reward:.2f}" for reward in strip.rewards]
         for picture, caption, (x, y) in zip(strip.pictures, captions, corners, strict=True):
             grid.paste(picture, (x, y + 14))
             draw.text((x, y + cell + 11), caption, fill="black")

@@ -47,6 +47,11 @@ def mask_users(config: Config) -> dict[str, KeptConfig | PreservationConfig]:
     return users if config.preservation is None else {**users, "preservation": config.preservation}
 
 
+def masks_shown(config: Config) -> KeptConfig | PreservationConfig | None:
+    """The part whose masks the pictures of samples outline: `preservation`, else the first reward that has any."""
+    return config.preservation or next(iter(mask_users(config).values()), None)
+
+
 def faults_of_masks(config: Config, masks: Masks) -> Iterator[tuple[str, bool]]:
     """What keeps items from having masks, one line each, and whether it is sure that none can have one."""
     size = config.rollout.group_size

@@ -54,6 +54,7 @@ from editr1.training.grid import gather_strips
 from editr1.training.group import Group, without_latents
 from editr1.training.interrupts import Interrupts
 from editr1.training.log import RunLog, StepProgress, Stopwatch, by_rank, imbalance, slowest
+from editr1.training.mask_check import masks_shown
 from editr1.training.offline import collector_of
 from editr1.training.regions import loss_of, token_finder
 from editr1.training.rewarding import FailureWatch, assign_advantages
@@ -356,7 +357,8 @@ class Trainer:
         """A picture of samples, of the first step and with every checkpoint; a checkpoint every `save_every` steps."""
         due = self.step % self.config.save_every == 0
         if due or self.step == 1:
-            strips = gather_strips(self.world, groups, [each.dropped for each in judged])
+            dropped = [each.dropped for each in judged]
+            strips = gather_strips(self.world, groups, dropped, masks_shown(self.config))
             if log is not None:
                 log.picture(self.step, strips)
         if due:

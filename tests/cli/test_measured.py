@@ -21,6 +21,7 @@ from editr1.cli.check import find
 from editr1.cli.measured import HeldOut, legs, train_measured, verdict
 from editr1.config.data import EvaluationConfig
 from editr1.config.loading import load_config
+from editr1.data.samples import EditDataset, EditSample
 from editr1.data.seeds import item_seed
 from editr1.editors.lora.files import load_lora_into
 from editr1.editors.lora.find import find_file
@@ -55,6 +56,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [{"source": f"{i}.png", "task": "ab"[i % 2], "key": f"k{i}", **words} for i in range(8)]
     (folder / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return folder
+
+
+class Reading:
+    """Items that tell how they are read."""
+
+    def __init__(self, items: EditDataset | None) -> None:
+        assert items is not None
+        self.items, self.indices = items, list[int]()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> EditSample:
+        self.indices.append(index)
+        return self.items[index]
 
 
 class Run:
@@ -425,6 +441,10 @@ def test_a_run_that_goes_on_with_preservation_measures_the_edits_of_all_its_eval
         assert "PSNR outside of the masks" in said
     late, always = evaluation_of(tmp_path / "late"), evaluation_of(tmp_path / "always")
     assert late == always
+    again = Run(tiny_editor_path, masked, tmp_path / "always", **watched)
+    again.heldout = read = Reading(again.heldout)
+    again.go()
+    assert read.indices == [0, 1, 2], "masks are looked at once, for the evaluations before, between and after"
     assert [point["step"] for point in late["results"]["curve"] if point["psnr"]["ci95"]] == [2, 3, 4, 5]
     write_report(tmp_path / "late")
     bare = Run(tiny_editor_path, masked, tmp_path / "late")

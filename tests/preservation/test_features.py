@@ -52,6 +52,10 @@ def test_it_is_the_cosine_of_the_stock_embeddings_of_the_source_and_of_the_edit_
     assert abs(expected) < 0.999, "an untouched edit would show nothing"
 
 
+def test_a_model_is_loaded_once_for_all_evaluations_of_a_process(dino: Path) -> None:
+    assert open_likeness(str(dino), CPU) is open_likeness(str(dino), torch.device("cpu"))
+
+
 def test_what_the_mask_holds_does_not_count_and_the_round_trip_is_measured_alike(dino: Path) -> None:
     source, edit = picture(0), picture(0)
     edit.paste((255, 0, 0), (0, 0, 16, 32))

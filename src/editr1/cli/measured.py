@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from editr1.editors.policies import START
 from editr1.errors import UserError, collect, tell
 from editr1.evaluation.best import find_best
 from editr1.evaluation.heldout.measure import EvalSettings, Oracle, measure_edits, toy_oracle
-from editr1.evaluation.heldout.outside import measure_again, wanted_of
+from editr1.evaluation.heldout.outside import Masks, masks_of, measure_again, wanted_of
 from editr1.evaluation.heldout.rows import FILE as ROWS
 from editr1.evaluation.heldout.rows import EditRow, RowStore, move_aside, read_rows
 from editr1.evaluation.paired import FEW, change, same_edits, summarise
@@ -63,6 +64,11 @@ class HeldOut:
     settings: EvaluationConfig
     oracle: Oracle | None = None
     pinned: bool = True
+
+    @cached_property
+    def masks(self) -> Masks:
+        """Those of the items, which are read for it once, not for every evaluation."""
+        return masks_of(self.items)
 
 
 def train_config(config: Config, world: World = ALONE, data: EditDataset | None = None) -> str:
@@ -147,7 +153,7 @@ def measure_between(trainer: Trainer, heldout: HeldOut, console: Console) -> Non
     folders = [*_folders_between(trainer.out).values()]
     if not folders or (measure := _outside(trainer)) is None:  # which may open a vision model
         return
-    wanted = wanted_of(heldout.items, measure)
+    wanted = wanted_of(heldout.masks, measure)
     for folder in folders:
         head = read_lines(folder / ROWS)[0]
         store = RowStore(folder, head, writes=trainer.world.is_main)
@@ -280,6 +286,7 @@ def _measure(
             settings=settings,
             oracle=heldout.oracle,
             outside=_outside(trainer),
+            masks=heldout.masks,
             on_items=done,
             world=trainer.world,
         )

@@ -9,7 +9,6 @@ from functools import partial
 from PIL.Image import Image
 
 from editr1.config.watching import KeptConfig
-from editr1.data.masks import digest_of
 from editr1.data.samples import EditSample
 from editr1.editors.editor import Editor
 from editr1.editors.round_trip import round_trip
@@ -51,11 +50,11 @@ class Measure:
         own = [name for name in NAMES if name != FEATURES or self.likeness is not None]
         return (*own, *(CEILING + name for name in own))
 
-    def record(self, mask: Image | None) -> dict[str, str]:
-        """What measures depend on besides source and edit; empty without a mask."""
-        if mask is None:
+    def record(self, digest: str | None) -> dict[str, str]:
+        """What measures depend on besides source and edit, by the digest of the mask; empty without one."""
+        if digest is None:
             return {}
-        return {"mask": digest_of(mask), **({} if self.model is None else {FEATURES: self.model})}
+        return {"mask": digest, **({} if self.model is None else {FEATURES: self.model})}
 
     def __call__(self, sample: EditSample, images: Sequence[Image], mask: Image | str) -> list[Outside]:
         """The measures of each edit, by its mask or the reason why there is none."""

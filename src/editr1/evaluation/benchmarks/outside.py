@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from editr1.data.masks import Size, whiten
+from editr1.data.masks import Size, digest_of, whiten
 from editr1.data.pictures import SUFFIXES, inside, read_picture
 from editr1.devices import pick_device
 from editr1.errors import UserError, collect
@@ -112,7 +112,7 @@ def measure_edits(
             sample = item.sample((item.original or item.source)())
             mask = _open_mask(masks[item.key])
             (measured,) = measure(sample, [open_edit(out / item.edit_file)], mask)
-            measures[item.key], records[item.key] = measured.measures, measure.record(mask)
+            measures[item.key], records[item.key] = measured.measures, measure.record(digest_of(mask))
     return measures, records
 
 

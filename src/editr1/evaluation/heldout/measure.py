@@ -17,7 +17,7 @@ from editr1.config.settings import SchedulerName
 from editr1.data.samples import EditDataset, EditSample
 from editr1.data.seeds import item_seed
 from editr1.editors.editor import Editor
-from editr1.evaluation.heldout.outside import as_asked, measure_again, turns, wanted_of, with_outside
+from editr1.evaluation.heldout.outside import Masks, as_asked, masks_of, measure_again, turns, wanted_of, with_outside
 from editr1.evaluation.heldout.rows import SOURCE, EditRow, RowStore
 from editr1.judges.base import Judge, JudgeRequest, complete_scores
 from editr1.toy.oracle import score
@@ -70,6 +70,7 @@ def measure_edits(
     settings: EvalSettings,
     oracle: Oracle | None = None,
     outside: Measure | None = None,
+    masks: Masks | None = None,
     on_items: Callable[[int], None] = lambda count: None,
     world: World = ALONE,
 ) -> list[EditRow]:
@@ -84,6 +85,7 @@ def measure_edits(
         oracle: Measures the edits too; None without one.
         outside: Measures what edits keep outside of the items' masks; None for no such measure. Edits that are there
             and were not measured so are measured now, from their pictures.
+        masks: Those of the items, if they are known (`masks_of`); else all items are read for them.
         on_items: Callback with the number of further items that are done.
         world: The processes that share the items; each judges its own, and the main one writes the rows.
 
@@ -93,7 +95,7 @@ def measure_edits(
     Raises:
         UserError: The rows in `out` have other settings, or a picture is gone that must be measured.
     """
-    wanted = wanted_of(dataset, outside)
+    wanted = wanted_of(masks_of(dataset) if masks is None else masks, outside)
     keys = list(wanted)
     store = RowStore(out, settings.head(keys), writes=world.is_main)
     done = store.keep_items(settings.edits_per_item)

@@ -12,6 +12,7 @@ from itertools import chain
 
 from PIL.Image import Image
 
+from editr1.data.masks import digest_of
 from editr1.data.samples import EditDataset, EditSample
 from editr1.errors import UserError
 from editr1.evaluation.heldout.rows import EditRow, RowStore, open_image
@@ -21,14 +22,21 @@ from editr1.training.preserving import Measure
 
 CHUNK = 8
 """Items that are edited, judged in one batch, measured, and written."""
+Masks = Mapping[str, str | None]
+"""The digest of each item's mask, None without one, by key in the order of the dataset."""
 Wanted = Mapping[str, dict[str, str]]
 """What the edits of each item are to be measured by (`Measure.record`), by key in the order of the dataset."""
 
 
-def wanted_of(dataset: EditDataset, measure: Measure | None) -> Wanted:
-    """What is to be measured; no more than one item's pictures are in memory."""
+def masks_of(dataset: EditDataset) -> Masks:
+    """The masks; all items are read, and no more than one item's pictures are in memory."""
     samples = (dataset[index] for index in range(len(dataset)))
-    return {sample.key: measure.record(sample.mask) if measure else {} for sample in samples}
+    return {sample.key: _digest(sample) for sample in samples}
+
+
+def wanted_of(masks: Masks, measure: Measure | None) -> Wanted:
+    """What is to be measured."""
+    return {key: measure.record(digest) if measure else {} for key, digest in masks.items()}
 
 
 def with_outside(
@@ -38,7 +46,7 @@ def with_outside(
     every, records = [], []
     for sample, images in zip(samples, edits, strict=True):
         every.append(measure(sample, images, sample.mask or NO_MASK))
-        records += [measure.record(sample.mask)] * len(images)
+        records += [measure.record(_digest(sample))] * len(images)
     measured = zip(rows, chain(*every), records, strict=True)
     return [replace(row, outside=each.measures, measured_by=record) for row, each, record in measured]
 
@@ -87,6 +95,10 @@ def turns(indices: Sequence[int], world: World) -> Iterator[list[Sequence[int]]]
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
     for start in range(0, len(chunks), world.workers):
         yield chunks[start : start + world.workers]
+
+
+def _digest(sample: EditSample) -> str | None:
+    return None if sample.mask is None else digest_of(sample.mask)
 
 
 def _is_measured(row: EditRow, record: Mapping[str, str]) -> bool:

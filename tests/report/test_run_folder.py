@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from editr1.config.loading import load_config
 from editr1.errors import UserError
 from editr1.report.run import write_report
 from editr1.report.run_folder import read_run
@@ -51,6 +53,31 @@ def test_code_that_a_run_names_is_not_imported_and_its_words_are_the_runs_own(
     assert read_run(tmp_path).algorithm == ("<b>", {"kl": "<i>"})
     page = write_report(tmp_path).read_text(encoding="utf-8")
     assert "&lt;b&gt;" in page and "&lt;i&gt;" in page and "<b>" not in page and "<i>" not in page
+
+
+KEPT = {"kept": {"kind": "preservation", "masks": "edit"}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"judge": None, "rewards": KEPT}, "an edit that changes nothing gets the most"),
+        ({"rewards": KEPT, "preservation": {"advantages": "region"}}, "are not the same regions"),
+    ],
+)
+def test_a_run_of_a_version_that_trained_with_what_is_refused_now_is_still_reported_but_not_trained(
+    tmp_path: Path, settings: dict[str, Any], complaint: str
+) -> None:
+    write_metrics(tmp_path)
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | settings))
+    with pytest.raises(UserError, match=complaint):
+        load_config(file)
+    assert read_run(tmp_path).config["rewards"]["kept"]["masks"] == "edit"
+    assert "kept" in write_report(tmp_path).read_text(encoding="utf-8")
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"steps": 0}))
+    with pytest.raises(UserError, match="steps"):
+        read_run(tmp_path)
 
 
 @pytest.mark.parametrize("words", [3, [], {"title": "x"}, {"title": 3, "parts": {}}, {"title": "x", "parts": ["kl"]}])

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from editr1.algorithms.base import SchedulerName
+from editr1.algorithms.base import Algorithm, SchedulerName
 from editr1.config.section import Section
 
 Split = Literal["sft", "rl", "heldout"]
@@ -89,3 +89,29 @@ class EvaluationConfig(Section):
         if self.split is not None and self.split >= 1 and not self.split.is_integer():
             raise ValueError(f"evaluation.split={self.split:g}: give a share below 1, or a whole number of items")
         return self
+
+
+def fault_of_stored(
+    data: DataConfig, evaluation: EvaluationConfig | None, algorithm: Algorithm, judged: bool
+) -> str | None:
+    """What does not go with items that have edits, in words; None if all does.
+
+    Args:
+        data: The items.
+        evaluation: The evaluation, if there is one.
+        algorithm: What trains on the edits.
+        judged: Whether there is a judge or another reward.
+    """
+    if judged and evaluation is None:
+        return "a judge scores held-out items alone; leave judge and rewards out, or set evaluation"
+    if evaluation is not None and not judged:
+        return "evaluation asks a judge about held-out edits; give judge or rewards, or leave evaluation out"
+    if data.kind == "groups" and evaluation is not None and evaluation.split is not None:
+        return "groups repeat items, so evaluation.split would not part them; name a folder in evaluation.data"
+    if algorithm.keeps_trajectory:
+        return f'algorithm "{algorithm.name}" needs the path of a sampler, which they lack; use dpo, nft or sft'
+    if data.kind == "pairs" and algorithm.uses_rewards:
+        return f'algorithm "{algorithm.name}" compares edits, and an item has one; set algorithm.name to "sft"'
+    if data.kind == "preferences" and not algorithm.uses_rewards:
+        return f'algorithm "{algorithm.name}" trains on good and bad alike; set algorithm.name to "dpo" or "rft"'
+    return None

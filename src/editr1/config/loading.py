@@ -22,7 +22,7 @@ from editr1.config.own_code import own_algorithm
 from editr1.config.presets import additions, presets, read_preset
 from editr1.config.rewards import KINDS
 from editr1.config.section import Section
-from editr1.config.settings import Config
+from editr1.config.settings import LOOKED_AT, Config
 from editr1.config.yaml_text import LONGEST, parse_yaml
 from editr1.errors import UserError, text_of
 
@@ -59,13 +59,15 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings of a run that is looked at, as JSON. A user's own algorithm is code: it is not imported, unchecked.
 
+    Some settings that earlier versions trained with are refused now, but not here.
+
     Raises:
         UserError: As of `load_config`.
     """
     tree, name = _read(path)
     if own_algorithm(tree) is None:
-        return _checked(tree, {}, name).model_dump(mode="json")
-    settings = _checked({**tree, "algorithm": {}}, {}, name).model_dump(mode="json")
+        return _checked(tree, {}, name, LOOKED_AT).model_dump(mode="json")
+    settings = _checked({**tree, "algorithm": {}}, {}, name, LOOKED_AT).model_dump(mode="json")
     return {**settings, "algorithm": tree["algorithm"]}
 
 
@@ -155,9 +157,9 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def _checked(tree: dict[str, Any], origins: dict[str, str], name: str) -> Config:
+def _checked(tree: dict[str, Any], origins: dict[str, str], name: str, context: dict[str, str] | None = None) -> Config:
     try:
-        return Config.model_validate(tree)
+        return Config.model_validate(tree, context=context)
     except ValidationError as error:
         settings = tree.get("algorithm")
         algorithm = settings.get("name", "nft") if isinstance(settings, dict) else None

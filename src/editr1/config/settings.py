@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, model_validator
 
 from editr1.algorithms.base import Algorithm, algorithm_of
 from editr1.algorithms.base import SchedulerName as SchedulerName
 from editr1.algorithms.nft import NFT
 from editr1.algorithms.noise import StepNoise as StepNoise
-from editr1.config.data import STORED, DataConfig, EvaluationConfig, Seed
+from editr1.config.data import STORED, DataConfig, EvaluationConfig, Seed, fault_of_stored
 from editr1.config.own_code import load_algorithm
 from editr1.config.rewards import JudgeConfig, JudgeRewardConfig, RewardConfig, fault_of_kinds, products_of
 from editr1.config.section import Section, as_meant, is_toy
@@ -25,6 +25,8 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(min_length=1)]
 
 
+LOOKED_AT = {"purpose": "looked at"}
+"""Context in which the settings of a run are read that does not go on."""
 TOY_PIXELS = 64 * 64
 """The only area of a toy editor's pictures."""
 
@@ -249,14 +251,17 @@ class Config(Section):
         if self.judge is not None and "judge" in self.rewards:
             raise ValueError("rewards.judge: the name belongs to the judge itself; choose another one")
         products_of(self.judge, self.rewards)
-        if self.rewards and not self.data.is_stored and (fault := fault_of_kinds(self.judge, self.rewards)):
-            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")
-    def _advantages_by_region(self) -> Config:
-        kept = self.preservation
-        if kept is not None and (fault := fault_by_region(kept, self.algorithm, self.judge, self.rewards)):
+    def _fit_to_train(self, info: ValidationInfo) -> Config:
+        """Refuse what trains on the wrong thing, but not in a run that is looked at: earlier versions trained so."""
+        kept, fault = self.preservation, None
+        if self.rewards and not self.data.is_stored:
+            fault = fault_of_kinds(self.judge, self.rewards)
+        if kept is not None:
+            fault = fault or fault_by_region(kept, self.algorithm, self.judge, self.rewards)
+        if fault and info.context != LOOKED_AT:
             raise ValueError(fault)
         return self
 
@@ -292,7 +297,7 @@ class Config(Section):
 
     def _fault_of_stored_edits(self) -> str | None:
         """What makes no sense where no edit is made and judged, in words; None if nothing."""
-        algorithm, judged = self.algorithm, self.judge is not None or bool(self.rewards)
+        judged = self.judge is not None or bool(self.rewards)
         given = {
             "watch": self.watch is not None,
             "preservation": self.preservation is not None,
@@ -303,19 +308,7 @@ class Config(Section):
         }
         if names := [name for name, is_given in given.items() if is_given]:
             return f"none is made or judged; leave {', '.join(names)} out"
-        if judged and self.evaluation is None:
-            return "a judge scores held-out items alone; leave judge and rewards out, or set evaluation"
-        if self.evaluation is not None and not judged:
-            return "evaluation asks a judge about held-out edits; give judge or rewards, or leave evaluation out"
-        if self.data.kind == "groups" and self.evaluation is not None and self.evaluation.split is not None:
-            return "groups repeat items, so evaluation.split would not part them; name a folder in evaluation.data"
-        if algorithm.keeps_trajectory:
-            return f'algorithm "{algorithm.name}" needs the path of a sampler, which they lack; use dpo, nft or sft'
-        if self.data.kind == "pairs" and algorithm.uses_rewards:
-            return f'algorithm "{algorithm.name}" compares edits, and an item has one; set algorithm.name to "sft"'
-        if self.data.kind == "preferences" and not algorithm.uses_rewards:
-            return f'algorithm "{algorithm.name}" trains on good and bad alike; set algorithm.name to "dpo" or "rft"'
-        return None
+        return fault_of_stored(self.data, self.evaluation, self.algorithm, judged)
 
     @model_validator(mode="after")
     def _items_that_can_be_solved(self) -> Config:

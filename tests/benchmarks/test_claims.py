@@ -106,13 +106,15 @@ def test_the_docs_weigh_the_reward_for_what_is_kept_as_measured_and_the_addition
         assert f"| {weight}{mark} | {share:.0%} | {claims.words(preserved, 'more')} |" in told
     addition = yaml.safe_load(read_preset("+preserve"))["rewards"]["kept"]
     assert longer["variants"]["mixed_third"]["settings"] == [kept % addition["weight"]]
-    worsened = claims.read_ablations()["preserve_worsened"]
-    for name, part, key in (
-        ("default", "done", "gain"),
-        ("mixed_third", "done", "gain"),
-        ("mixed_third", "preserved", "more"),
+    for grid, name, part, key in (
+        ("preserve_worsened", "default", "done", "gain"),
+        ("preserve_worsened", "mixed_third", "done", "gain"),
+        ("preserve_worsened", "mixed_third", "preserved", "more"),
+        ("preserve_longer_kontext", "mixed_third", "preserved", "more"),
+        ("preserve_kontext", "by_region", "preserved", "more"),
     ):
-        assert claims.words(claims.figure_here(worsened, name, part), key).replace("−", "-") in told.replace("−", "-")
+        entry = claims.figure_here(claims.read_ablations()[grid], name, part)
+        assert claims.words(entry, key).replace("−", "-") in told.replace("−", "-")
 
 
 def means(figures: Any) -> Any:

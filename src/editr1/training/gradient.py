@@ -3,20 +3,22 @@
 Where groups are trained on one by one, the number of rows is known at the end alone. Calls are then weighted as if no
 group were dropped, and the sum is brought to the true number, which changes nothing where none is.
 
-Letters: B rows of a call.
+Letters: B rows of a call, N tokens, C channels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 
-from editr1.algorithms.base import Algorithm, Edits
+from editr1.algorithms.base import Algorithm, Edits, Rows
 from editr1.config.settings import OptimConfig, RolloutConfig
+from editr1.editors.editor import Editor
+from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
 from editr1.training.exchange import Judged, total_norm
 
@@ -56,6 +58,26 @@ class Gradient:
     def losses(self, rows: int) -> dict[str, float | None]:
         """Loss and its parts by name; None if there are no rows."""
         return dict(zip(self._names, self.sums.tolist(), strict=True)) if rows else dict.fromkeys(self._names)
+
+
+def velocities_of(
+    editor: Editor, conditioning: Conditioning, rows: Rows, asked: Collection[str]
+) -> Mapping[str, Tensor]:
+    """The velocities [B, N, C] of "default", through which gradients flow, and of the other policies that are asked.
+
+    The reference is asked for the rows that are compared with it alone.
+    """
+    policies = editor.policies
+    velocities = {"default": editor.velocity(conditioning, rows.x_t, rows.t)}
+    for name in asked:
+        needed = rows.compared if name == "reference" else rows
+        if name == "old" and policies.on_policy:
+            velocities[name] = velocities["default"].detach()
+        elif len(needed) or editor.is_sharded:
+            some = needed if len(needed) else rows[:1]  # a call for the sake of other ranks
+            with torch.no_grad(), policies.using(name):
+                velocities[name] = editor.velocity(conditioning, some.x_t, some.t)
+    return velocities
 
 
 def count_rows(algorithm: Algorithm, kept: Sequence[Judged]) -> list[tuple[int, int, int]]:

@@ -20,7 +20,7 @@ rewards and gradients meet, so that all of them make the same optimiser step on 
 
 Left out: several optimiser steps on one set of rollouts.
 
-Letters: G edits of a group, B rows of a denoiser call (one row is one noised edit), N tokens, C channels.
+Letters: G edits of a group.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from editr1.algorithms.base import Edits, Rows
 from editr1.algorithms.ema import EMA
@@ -41,7 +40,6 @@ from editr1.data.samples import EditDataset, EditSample
 from editr1.data.seeds import derive_seed
 from editr1.editors.editor import Editor
 from editr1.editors.policies import START
-from editr1.editors.recorder import Conditioning
 from editr1.errors import UserError
 from editr1.judges.base import Judge
 from editr1.training import checkpoint
@@ -49,7 +47,7 @@ from editr1.training.alarms import sounding
 from editr1.training.collecting import count_missing
 from editr1.training.distributed import ALONE, World
 from editr1.training.exchange import Judged, Portion, gather_groups, hand_out, sum_gradients, total_norm
-from editr1.training.gradient import Gradient, clip, count_rows, full_rows, one_by_one
+from editr1.training.gradient import Gradient, clip, count_rows, full_rows, one_by_one, velocities_of
 from editr1.training.grid import gather_strips
 from editr1.training.group import Group, without_latents
 from editr1.training.interrupts import Interrupts
@@ -289,7 +287,8 @@ class Trainer:
         with self.clock("train"):
             every = self.rows(portion.index, portion.edits)
             for rows in every[share.start : share.stop].split(self.config.optim.micro_batch):
-                loss, parts = loss_of(self.config, portion, rows, self._velocities(portion.conditioning, rows))
+                velocities = velocities_of(self.editor, portion.conditioning, rows, self.algorithm.asks(self.step))
+                loss, parts = loss_of(self.config, portion, rows, velocities)
                 gradient.add(loss, parts, share.weight * len(rows))
 
     def _finish(self, gradient: Gradient, rows: int) -> dict[str, float | None]:
@@ -302,20 +301,6 @@ class Trainer:
         with self.clock("train"):
             norm = clip(self.params, self.step + 1, self.config.optim, self.algorithm)
             return {**gradient.losses(rows), "grad_norm": norm}
-
-    def _velocities(self, conditioning: Conditioning, rows: Rows) -> Mapping[str, Tensor]:
-        """The velocities [B, N, C] of the policies that the loss needs; gradients flow through that of "default"."""
-        policies = self.editor.policies
-        velocities = {"default": self.editor.velocity(conditioning, rows.x_t, rows.t)}
-        for name in self.algorithm.asks(self.step):
-            needed = rows.compared if name == "reference" else rows
-            if name == "old" and policies.on_policy:
-                velocities[name] = velocities["default"].detach()
-            elif len(needed) or self.editor.is_sharded:
-                some = needed if len(needed) else rows[:1]  # a call for the sake of other ranks
-                with torch.no_grad(), policies.using(name):
-                    velocities[name] = self.editor.velocity(conditioning, some.x_t, some.t)
-        return velocities
 
     @torch.no_grad()
     def _update(self) -> dict[str, float]:

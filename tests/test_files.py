@@ -20,41 +20,12 @@ from typing import Any
 import pytest
 
 from editr1.errors import UserError
-from editr1.files import JsonLines, first_difference, locked, read_lines, write_file
+from editr1.files import JsonLines, first_difference, locked, read_lines
 from tests.held import held_by_another
 
 
 def store(path: Path, **more: Any) -> JsonLines[dict[str, Any]]:
     return JsonLines(path, "rows", "take another file", load=dict, **more)
-
-
-def test_a_file_that_another_one_writes_meanwhile_is_whole_and_nothing_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, at_sync = tmp_path / "a", list[bytes]()
-
-    def sync(part: Path) -> None:
-        if not at_sync:  # half-way through the first one
-            at_sync.append(part.read_bytes())
-            write_file(path, b"another")
-            at_sync.append(path.read_bytes())
-
-    monkeypatch.setattr("editr1.files.sync", sync)
-    write_file(path, b"one")
-    assert at_sync == [b"one", b"another"] and path.read_bytes() == b"one" and [*tmp_path.iterdir()] == [path]
-
-
-def test_an_interrupt_leaves_the_file_as_it_was_and_no_part_of_the_new_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(part: Path) -> None:
-        raise KeyboardInterrupt
-
-    write_file(tmp_path / "a", b"old")
-    monkeypatch.setattr("editr1.files.sync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_file(tmp_path / "a", b"new")
-    assert [*tmp_path.iterdir()] == [tmp_path / "a"] and (tmp_path / "a").read_bytes() == b"old"
 
 
 def test_rows_are_on_the_disk_when_append_returns_and_a_cut_off_line_is_dropped(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import logging
 import os
 import platform
 import re
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -33,8 +32,8 @@ _held: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())  # 
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; its folder is created. Of several processes at once, the last one writes it."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    """Write a file whole or not at all; its folder is created."""
+    part = path.with_name(f".{path.name}.part")
     try:
         if path.exists() and not path.is_file():
             raise OSError("it is no file")
@@ -43,10 +42,9 @@ def write_file(path: Path, content: bytes) -> None:
         sync(part)
         part.replace(path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
-    finally:
-        with suppress(OSError):  # it is gone if all went well
+        with suppress(OSError):  # the folder may be the cause
             part.unlink()
+        raise UserError(f"cannot write {path}: {error}") from error
 
 
 def make_folder(path: Path) -> Path:

@@ -33,7 +33,7 @@ from editr1.errors import UserError
 from editr1.planning.blocks import cuts, extrapolated
 from editr1.planning.pipelines import Blueprint
 from editr1.planning.ranks import WHOLE, Spread, neighbours
-from editr1.planning.shadow import ACTIVATIONS, HOST, Shadow, Work, bytes_of
+from editr1.planning.shadow import ACTIVATIONS, Shadow, Work, bytes_of
 from editr1.planning.stand_ins import Ranking, item, pack
 from editr1.training.interrupts import Interrupts
 from editr1.training.log import StepProgress
@@ -67,7 +67,7 @@ class Step:
 
 
 class Stage:
-    """Rehearses steps of one editor; what its text encoders compute is computed once.
+    """Rehearses steps of one editor, each once; what its text encoders compute is computed once for all.
 
     Args:
         blueprint: The editor.
@@ -84,6 +84,7 @@ class Stage:
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._components: dict[tuple[bool, int], dict[str, Any]] = {}
         self._text: dict[int, tuple[Any, Work]] = {}
+        self._steps: dict[tuple[str, str, Spread], Step] = {}
 
     def rehearse(self, config: Config, blocks: Mapping[str, int], spread: Spread = WHOLE) -> Step:
         """A step with the denoiser's blocks of each kind cut to these numbers.
@@ -96,23 +97,44 @@ class Stage:
         Raises:
             UserError: The editor does not support a setting.
         """
+        memory = config.memory
+        whole = with_memory(config, offload=False, vae_tiling=False)
+        step = self._once(whole, blocks, spread)
+        if memory.vae_tiling:
+            few, tiled = cuts(self.blueprint.blocks)[0], with_memory(config, offload=False)
+            step = in_tiles(step, self._once(whole, few, spread), self._once(tiled, few, spread))
+        return self._offloaded(step) if memory.offload else step
+
+    def _once(self, config: Config, blocks: Mapping[str, int], spread: Spread) -> Step:
+        """The step of these settings, which is rehearsed where it was not yet."""
+        key = config.model_dump_json(), str(blocks), spread
+        if key not in self._steps:
+            self._steps[key] = self._rehearse(config, blocks, spread)
+        return self._steps[key]
+
+    def _offloaded(self, step: Step) -> Step:
+        """The step with all models but the denoiser in main memory, from where each layer comes to compute."""
+        models = {name: part for name, part in self._others(False, None).items() if isinstance(part, nn.Module)}
+        held = {name: size for name, size in step.held.items() if name != "encoders"}
+        return replace(step, held=held, host=step.held["encoders"], layers=largest_layers(models))
+
+    def _rehearse(self, config: Config, blocks: Mapping[str, int], spread: Spread) -> Step:
+        """The step, wherever its weights are: all of them are counted as held."""
         memory, shadow = config.memory, Shadow(self.fake)
         with neighbours(spread) as (mesh, sharing), tempfile.TemporaryDirectory() as folder:
             denoiser, parameters = self._denoiser(memory, blocks, spread, mesh)
             others = self._others(memory.vae_tiling, mesh if spread.encoders > 1 else None)
             pipe = self.blueprint.build(others, denoiser)
-            models = {name: part for name, part in others.items() if isinstance(part, nn.Module)}
             shadow.hold(tensors_of(denoiser), "denoiser")
-            for part in models.values():
-                shadow.hold(tensors_of(part), HOST if memory.offload else "encoders")
+            for part in others.values():
+                if isinstance(part, nn.Module):
+                    shadow.hold(tensors_of(part), "encoders")
             with shadow:
                 trainer = self._trainer(config, pipe, Path(folder), shadow, sharing)
                 held = shadow.settle()
                 group, rows = self._step(trainer, shadow, spread)
         trained = sum(param.numel() for param in trainer.params)
-        host = shadow.alive[HOST]
-        layers = largest_layers(models) if memory.offload else {}
-        return Step(dict(shadow.work), held, group, rows, parameters, trained, host, layers)
+        return Step(dict(shadow.work), held, group, rows, parameters, trained, host=0, layers={})
 
     def _denoiser(
         self, memory: MemoryConfig, blocks: Mapping[str, int], spread: Spread = WHOLE, mesh: DeviceMesh | None = None
@@ -286,6 +308,28 @@ def staged(shadow: Shadow, stage: str, whole: Callable[..., Any], *args: Any, **
     """Call `whole` as a part of the step."""
     with shadow.during(stage):
         return whole(*args, **kwargs)
+
+
+def with_memory(config: Config, **settings: bool) -> Config:
+    """The run with some settings of `memory` changed."""
+    return config.model_copy(update={"memory": config.memory.model_copy(update=settings)})
+
+
+def in_tiles(step: Step, whole: Step, tiled: Step) -> Step:
+    """A step with a VAE that works in tiles: what they change does not depend on the denoiser.
+
+    Args:
+        step: The step with whole pictures.
+        whole: Likewise, of a few blocks.
+        tiled: With tiles, of a few blocks.
+    """
+    vae = {
+        stage: replace(
+            tiled.work[stage], peak=step.work[stage].peak + tiled.work[stage].peak - whole.work[stage].peak
+        )
+        for stage in ("encode", "decode")
+    }
+    return replace(step, work={**step.work, **vae})
 
 
 def largest_layers(models: Mapping[str, nn.Module]) -> dict[str, int]:

@@ -14,7 +14,7 @@ import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
@@ -24,13 +24,14 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 KNOWN = 2**26
 """Bytes up to which a tensor that does not depend on weights has its values."""
-HOST, ACTIVATIONS = "host", "activations"
+ACTIVATIONS = "activations"
 aten = torch.ops.aten
+DEVICE = torch.ops.prim.device.default
+"""What a fake tensor is asked whenever its device is read: no operation."""
 NUMBERS = {torch.bool: True, torch.float32: 1.0, torch.float64: 1.0, torch.bfloat16: 1.0, torch.float16: 1.0}
 FREE = {aten.empty.memory_format, aten.empty_strided.default, aten.empty_like.default, aten.new_empty.default}
 """Operations that move no bytes, besides views."""
@@ -55,7 +56,6 @@ class Work:
         weights: Bytes of sharded weights and their gradients that ranks send each other, beside what they compute.
         tokens: Bytes of tokens that ranks send each other, and wait for.
         peak: Bytes alive at most, besides those of `Shadow.settle`.
-        at_peak: These by what holds them.
     """
 
     flops: float = 0.0
@@ -64,7 +64,6 @@ class Work:
     weights: float = 0.0
     tokens: float = 0.0
     peak: int = 0
-    at_peak: dict[str, int] = field(default_factory=dict)
 
     def add(self, more: Work) -> None:
         """Compute more of the same."""
@@ -81,8 +80,7 @@ class Shadow(TorchDispatchMode):
     Attributes:
         stage: The part of the step that operations belong to.
         work: What each part has computed.
-        alive: Bytes alive, by what holds them: names of `hold`, else `ACTIVATIONS`. What is held by `HOST` is in
-            main memory, and counts nowhere else.
+        alive: Bytes alive, by what holds them: names of `hold`, else `ACTIVATIONS`.
     """
 
     def __init__(self, fake: FakeTensorMode) -> None:
@@ -100,10 +98,10 @@ class Shadow(TorchDispatchMode):
             self._track(local(tensor), holder)
 
     def settle(self) -> dict[str, int]:
-        """Begin to count: what is alive now is there all the time; its bytes, without those in main memory."""
+        """Begin to count: what is alive now is there all the time; its bytes."""
         self._base = Counter(self.alive)
         self.work.clear()
-        return {name: size for name, size in self._base.items() if size and name != HOST}
+        return {name: size for name, size in self._base.items() if size}
 
     @contextmanager
     def during(self, stage: str) -> Iterator[None]:
@@ -130,8 +128,10 @@ class Shadow(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(issubclass(each, WRAPPERS) for each in types):
             return NotImplemented  # they do it with the tensors that this rank holds, which are seen here again
+        if func is DEVICE:
+            return args[0].fake_device
         kwargs = kwargs or {}
-        inputs = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        inputs = tensors_in((*args, *kwargs.values()))
         output = self._run(func, inputs, args, kwargs)
         self._count(func, inputs, args, kwargs, output)
         return output
@@ -157,11 +157,7 @@ class Shadow(TorchDispatchMode):
     def _count(self, func: Any, inputs: list[Tensor], args: Any, kwargs: Any, output: Any) -> None:
         work = self.work[self.stage]
         work.calls += 1
-        results = (
-            [output]
-            if isinstance(output, Tensor)
-            else [each for each in tree_leaves(output) if isinstance(each, Tensor)]
-        )
+        results = tensors_in((output,))
         fresh = False
         for each in results:
             fresh |= self._track(each, ACTIVATIONS)
@@ -177,9 +173,7 @@ class Shadow(TorchDispatchMode):
 
     def _note_peak(self) -> None:
         work, total = self.work[self.stage], self.alive.total() - self._base.total()
-        if total > work.peak:
-            work.peak = total
-            work.at_peak = {name: size for name in self.alive if (size := self.alive[name] - self._base[name])}
+        work.peak = max(work.peak, total)
 
     def _track(self, tensor: Tensor, holder: str) -> bool:
         """Count the storage of a tensor; whether it is a new one, or one that `hold` names."""
@@ -237,6 +231,17 @@ def sent_by(func: Any, args: Any) -> Work | None:
     if func is collectives.all_to_all_single.default:
         return Work(tokens=args[0].nbytes * (1 - 1 / len(args[1])))
     return None
+
+
+def tensors_in(values: Iterable[Any]) -> list[Tensor]:
+    """The tensors among values, and in the lists among them; as `tree_leaves`, which takes longer than the rest."""
+    tensors: list[Tensor] = []
+    for each in values:
+        if isinstance(each, Tensor):
+            tensors.append(each)
+        elif isinstance(each, list | tuple):
+            tensors += tensors_in(each)
+    return tensors
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -41,7 +41,6 @@ def extrapolate(steps: Sequence[Step], points: Sequence[Blocks], blocks: Blocks)
             line(lambda step: step.work[stage].weights),
             line(lambda step: step.work[stage].tokens),
             round(line(lambda step: step.work[stage].peak)),
-            whole(lambda step: step.work[stage].at_peak),
         )
 
     return replace(

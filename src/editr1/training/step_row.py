@@ -244,7 +244,8 @@ def look(pixels: Pixels) -> NDArray[np.float64]:
     Mean luma; mean of (max - min) / max over the channels, 0 for black; mean absolute step between neighbouring lumas.
     """
     luma: Pixels = pixels @ LUMA  # H W
-    high, low = pixels.max(axis=-1), pixels.min(axis=-1)
+    red, green, blue = np.moveaxis(pixels, -1, 0)
+    high, low = (of(of(red, green), blue) for of in (np.maximum, np.minimum))  # 10 times as fast as over the last axis
     saturation = (high - low) / np.maximum(high, 1e-6)
     steps = [np.abs(np.diff(luma, axis=axis)).mean() for axis in (0, 1)]
     return np.array([luma.mean(), saturation.mean(), sum(steps) / 2], np.float64)

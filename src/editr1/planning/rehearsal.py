@@ -324,9 +324,7 @@ def in_tiles(step: Step, whole: Step, tiled: Step) -> Step:
         tiled: With tiles, of a few blocks.
     """
     vae = {
-        stage: replace(
-            tiled.work[stage], peak=step.work[stage].peak + tiled.work[stage].peak - whole.work[stage].peak
-        )
+        stage: replace(tiled.work[stage], peak=step.work[stage].peak + tiled.work[stage].peak - whole.work[stage].peak)
         for stage in ("encode", "decode")
     }
     return replace(step, work={**step.work, **vae})

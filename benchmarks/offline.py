@@ -15,7 +15,6 @@ the command, commit and machine that made it. Of older entries only the commit t
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +30,6 @@ from editr1.evaluation.agreement.toy_pairs import TIE
 from editr1.evaluation.arena.votes import Votes, read_duels, runs_id
 from editr1.evaluation.heldout.measure import EvalSettings, measure_edits, toy_oracle
 from editr1.evaluation.heldout.rows import read_rows
-from editr1.files import write_file
 from editr1.judges.base import Unasked
 from editr1.judges.open import open_judge, parse_judge
 from editr1.terminal import open_console
@@ -89,16 +87,14 @@ def main() -> None:
 def keep(name: str, overrides: Sequence[str], shown: Mapping[str, Any]) -> None:
     """Write the figures that `show` returned as the entry of this name, and say how they were made."""
     command = shlex.join(["python", "benchmarks/offline.py", "--name", name, *overrides])
-    entry: dict[str, Any] = {
+    figures = {
         "overrides": list(overrides),
         "items": shown["items"],
         "steps": shown["step"],
         "train_seconds": shown["train_seconds"],
         **{measure: shown[measure] for measure in ("oracle", "judge")},
-        "made": results.origin(command),
     }
-    known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    write_file(RESULT, json.dumps({**known, name: entry}, indent=1).encode() + b"\n")
+    results.add_entry(RESULT, name, figures, command)
 
 
 if __name__ == "__main__":

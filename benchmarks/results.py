@@ -39,6 +39,13 @@ def add(part: str, figures: Mapping[str, Any], command: str) -> None:
     write_file(RESULTS, json.dumps({**results, **figures, "made": made}, indent=1).encode() + b"\n")
 
 
+def add_entry(path: Path, name: str, figures: Mapping[str, Any], command: str) -> None:
+    """Replace one entry of a file that has several, and say how it was made."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    entry = {**figures, "made": origin(command)}
+    write_file(path, json.dumps({**known, name: entry}, indent=1).encode() + b"\n")
+
+
 def origin(command: str) -> dict[str, Any]:
     """Command, date, commit, machine and versions of figures that were just measured."""
     return {

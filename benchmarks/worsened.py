@@ -117,10 +117,8 @@ def main() -> int:
         export_run(work / "run", out / name, merge=True)
     before, after = load_config(PRESETS[name]), load_config(PRESETS[name], [f"editor.path={out / name}"])
     oracle = compare(measure(before, work / "before"), measure(after, work / "after"))
-    made = results.origin(f"python benchmarks/worsened.py --editor {name}")
-    entry = {"pairs": PAIRS, "damaged": spoilt, "items": HELD_OUT, "oracle": oracle, "made": made}
-    known = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
-    write_file(RESULT, json.dumps({**known, name: entry}, indent=1).encode() + b"\n")
+    entry = {"pairs": PAIRS, "damaged": spoilt, "items": HELD_OUT, "oracle": oracle}
+    results.add_entry(RESULT, name, entry, f"python benchmarks/worsened.py --editor {name}")
     print(json.dumps(oracle, indent=1))
     return 0
 

@@ -115,6 +115,13 @@ def test_the_docs_weigh_the_reward_for_what_is_kept_as_measured_and_the_addition
     ):
         entry = claims.figure_here(claims.read_ablations()[grid], name, part)
         assert claims.words(entry, key).replace("−", "-") in told.replace("−", "-")
+    for grid, name, words in (
+        ("preserve_longer_kontext", "mixed_third", "keeps {:.0%} of the gain in `done`"),
+        ("preserve_kontext", "by_region", "they keep {:.0%} of the gain in `done`"),
+    ):
+        found = claims.read_ablations()[grid]
+        done, usual = (claims.figure_here(found, each, "done")["gain"] for each in (name, "default"))
+        assert words.format(done / usual) in told
 
 
 def means(figures: Any) -> Any:

@@ -73,8 +73,7 @@ def curve_of(start: Measured, rows: Sequence[Measured]) -> Curve:
     gains = {name: array - array[0] for name, array in arrays.items()}
     known = {name: gain for name, gain in gains.items() if not np.isnan(gain[1:]).all()}
     starts = {name: arrays[name][0] for name in known}
-    steps, images = ([getattr(row, name) for row in points] for name in ("step", "images"))
-    return Curve(steps, images, starts, known, points[-1].alarms)
+    return Curve([row.step for row in points], [row.images for row in points], starts, known, points[-1].alarms)
 
 
 def gain_at(curve: Curve, measure: str, step: float) -> Floats | None:
@@ -110,17 +109,13 @@ def compare(
         steps: By seed, the steps of the variant and of the first one after which they are compared.
     """
     pairs = [(gain_at(own[seed], measure, at[0]), gain_at(first[seed], measure, at[1])) for seed, at in steps.items()]
-    found = [(gain, base) for gain, base in pairs if gain is not None and base is not None]
-    if not found or len(found) < len(pairs):
+    if (found := _of_all_seeds(pairs)) is None:
         return None
-    gains, bases = (np.stack(some) for some in zip(*found, strict=True))
-    scored = ~np.isnan(gains + bases).any(axis=0)
-    if not scored.any():
-        return None
-    gains, more = gains[:, scored], (gains - bases)[:, scored]
+    gains, bases, scored = found
+    more = gains - bases
     starts = np.stack([own[seed].starts[measure] for seed in steps])[:, scored]
     return {
-        "seeds": len(found),
+        "seeds": len(gains),
         "edits": int(scored.sum()),
         "before": float(starts.mean()),
         "gain": float(gains.mean()),
@@ -128,6 +123,21 @@ def compare(
         "more": float(more.mean()),
         "more_ci95": interval(more),
     }
+
+
+def _of_all_seeds(
+    pairs: Sequence[tuple[Floats | None, Floats | None]],
+) -> tuple[Floats, Floats, NDArray[np.bool_]] | None:
+    """What every seed has twice, each [S, I'], of the edits that have a number everywhere, and which [I] these are.
+
+    None if there is no seed, one lacks either, or no edit is left.
+    """
+    found = [(one, other) for one, other in pairs if one is not None and other is not None]
+    if not found or len(found) < len(pairs):
+        return None
+    ones, others = (np.stack(some) for some in zip(*found, strict=True))
+    scored = ~np.isnan(ones + others).any(axis=0)
+    return (ones[:, scored], others[:, scored], scored) if scored.any() else None
 
 
 def summarise(grid: Grid, curves: Mapping[str, Mapping[int, Curve]], seconds: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,12 +201,10 @@ def change_to(
 ) -> dict[str, Any] | None:
     """Change of a score from one step to a later one, with its interval; None if a run is not that far."""
     pairs = [(gain_at(own[seed], measure, step), gain_at(own[seed], measure, last)) for seed in seeds]
-    changes = [late - early for early, late in pairs if early is not None and late is not None]
-    if not changes or len(changes) < len(pairs):
+    if (found := _of_all_seeds(pairs)) is None:
         return None
-    values = np.stack(changes)
-    values = values[:, ~np.isnan(values).any(axis=0)]
-    return {"change": float(values.mean()), "ci95": interval(values)} if values.size else None
+    early, late, _ = found
+    return {"change": float((late - early).mean()), "ci95": interval(late - early)}
 
 
 def _step_of(curve: Curve, images: float) -> float:

@@ -114,9 +114,10 @@ class Stage:
 
     def _offloaded(self, step: Step) -> Step:
         """The step with all models but the denoiser in main memory, from where each layer comes to compute."""
-        models = {name: part for name, part in self._others(False, None).items() if isinstance(part, nn.Module)}
         held = {name: size for name, size in step.held.items() if name != "encoders"}
-        return replace(step, held=held, host=step.held["encoders"], layers=largest_layers(models))
+        return replace(
+            step, held=held, host=step.held["encoders"], layers=largest_layers(models_of(self._others(False, None)))
+        )
 
     def _rehearse(self, config: Config, blocks: Mapping[str, int], spread: Spread) -> Step:
         """The step, wherever its weights are: all of them are counted as held."""
@@ -126,9 +127,8 @@ class Stage:
             others = self._others(memory.vae_tiling, mesh if spread.encoders > 1 else None)
             pipe = self.blueprint.build(others, denoiser)
             shadow.hold(tensors_of(denoiser), "denoiser")
-            for part in others.values():
-                if isinstance(part, nn.Module):
-                    shadow.hold(tensors_of(part), "encoders")
+            for part in models_of(others).values():
+                shadow.hold(tensors_of(part), "encoders")
             with shadow:
                 trainer = self._trainer(config, pipe, Path(folder), shadow, sharing)
                 held = shadow.settle()
@@ -160,7 +160,7 @@ class Stage:
 
     def weights(self, memory: MemoryConfig, spread: Spread) -> int:
         """Bytes that the denoiser's and the encoders' weights take at least on a GPU."""
-        parts = [part for part in self._others(False, None).values() if isinstance(part, nn.Module)]
+        parts = models_of(self._others(False, None)).values()
         sizes = [bytes_of(part.parameters()) // (spread.encoders if is_large(part) else 1) for part in parts]
         return self.denoiser(memory) // spread.shard + (0 if memory.offload else sum(sizes))
 
@@ -169,9 +169,8 @@ class Stage:
         key = tiled, 1 if mesh is None else mesh["fsdp"].size()
         if key not in self._components:
             parts = self._components[key] = self.blueprint.components()
-            for part in parts.values():
-                if isinstance(part, nn.Module):
-                    self._filled(part)
+            for part in models_of(parts).values():
+                self._filled(part)
                 if mesh is not None and is_large(part):
                     with self.fake:
                         shard_text_encoder(part, mesh)
@@ -328,6 +327,11 @@ def in_tiles(step: Step, whole: Step, tiled: Step) -> Step:
         for stage in ("encode", "decode")
     }
     return replace(step, work={**step.work, **vae})
+
+
+def models_of(components: Mapping[str, Any]) -> dict[str, nn.Module]:
+    """The components of a pipeline that have weights."""
+    return {name: part for name, part in components.items() if isinstance(part, nn.Module)}
 
 
 def largest_layers(models: Mapping[str, nn.Module]) -> dict[str, int]:

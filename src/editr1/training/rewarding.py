@@ -25,7 +25,7 @@ from editr1.algorithms.mixing import Shares
 from editr1.errors import UserError
 from editr1.judges.base import Judge, JudgeRequest, Score, Weights, close, scores_of
 from editr1.training.group import Group
-from editr1.training.step_row import NOT_ASKED, NOT_FOR_IT, GroupMeasures, parts_reasons_of, reasons_of
+from editr1.training.step_row import NOT_ASKED, NOT_FOR_IT, GroupMeasures, lacking, parts_reasons_of, reasons_of
 
 POLL = 1.0  # seconds
 
@@ -171,11 +171,8 @@ class FailureWatch:
             UserError: It was one too many; says how many edits had no reward, and the commonest reason.
         """
         edits = sum(len(group.reasons) for group in groups)
-        required = {
-            name: Counter({reason: count for reason, count in reasons.items() if not reason.startswith(NOT_FOR_IT)})
-            for name, reasons in parts_reasons_of(groups).items()
-            if name not in self.optional
-        }
+        parts = parts_reasons_of(groups).items()
+        required = {name: lacking(reasons) for name, reasons in parts if name not in self.optional}
         for name, reasons in {"": reasons_of(groups), **required}.items():
             self.failing[name] = self.failing[name] + 1 if sum(reasons.values()) > self.share * edits else 0
             if self.failing[name] >= self.steps:

@@ -210,6 +210,11 @@ def reasons_of(groups: Sequence[GroupMeasures]) -> Counter[str]:
     return Counter(reason for group in groups for reason in group.reasons if reason is not None)
 
 
+def lacking(reasons: Counter[str]) -> Counter[str]:
+    """The reasons of edits that lack a reward which applies to them, with their counts."""
+    return Counter({reason: count for reason, count in reasons.items() if not reason.startswith(NOT_FOR_IT)})
+
+
 def parts_reasons_of(groups: Sequence[GroupMeasures]) -> dict[str, Counter[str]]:
     """As `reasons_of`, of each reward that is mixed; edits of a group that was not asked about it count too."""
     names = dict.fromkeys(name for group in groups for name in group.parts_reasons)

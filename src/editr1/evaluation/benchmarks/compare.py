@@ -105,8 +105,9 @@ def compare(paths: Sequence[Path]) -> Comparison:
 
 def changes_of(first: Result, other: Result) -> dict[str, dict[str, dict[str, Change]]]:
     """Changes by subset, metric and line."""
+    theirs = {row.key: row for row in other.items}
     return {
-        subset: {metric: _changes(first, other, subset, metric) for metric in first.metrics} for subset in first.tables
+        subset: {metric: _changes(first, theirs, subset, metric) for metric in first.metrics} for subset in first.tables
     }
 
 
@@ -122,9 +123,9 @@ def paired(
     ]
 
 
-def _changes(first: Result, other: Result, subset: str, metric: str) -> dict[str, Change]:
+def _changes(first: Result, theirs: Mapping[str, ItemRow], subset: str, metric: str) -> dict[str, Change]:
     rows = [row for row in first.items if subset in row.subsets]
-    both = paired(rows, {row.key: row for row in other.items}, metric)
+    both = paired(rows, theirs, metric)
     if not both:
         return {}
     pairs = np.array([(before, after) for _, _, before, after in both])
@@ -134,7 +135,7 @@ def _changes(first: Result, other: Result, subset: str, metric: str) -> dict[str
     total = figures(pairs[:, 0], pairs[:, 1]) if first.overall == "items" else mean_of_types(list(by_type.values()))
     before, after = (
         ceilings_of(replace(first, items=tuple(items)), [metric])[metric]
-        for items in ([row for row, *_ in both], [replace(theirs, task=row.task) for row, theirs, *_ in both])
+        for items in ([row for row, *_ in both], [replace(other, task=row.task) for row, other, *_ in both])
     )
     return {
         line: _change(*part, (before[line], after[line])) for line, part in {**parts, OVERALL: (pairs, total)}.items()

@@ -35,7 +35,7 @@ from editr1.training.alarms import (
 )
 from editr1.training.best import SUFFIX
 from editr1.training.self_check import silence
-from editr1.training.step_row import NOT_FOR_IT
+from editr1.training.step_row import lacking
 
 FAILED = 0.01  # share of edits without a reward
 TIED = 0.5  # share of pairs of edits
@@ -322,9 +322,7 @@ def _missing(case: Case) -> dict[str, Counter[str]]:
         found["reward"] += _counted(row["unscored"], row.get("reasons", []))
         for name, count in row.get("parts_unscored", {}).items():
             reasons = row.get("parts_reasons", {}).get(name, [])
-            counts = _counted(count, reasons)
-            lacking = {reason: number for reason, number in counts.items() if not reason.startswith(NOT_FOR_IT)}
-            found[name] = found.get(name, Counter()) + Counter(lacking)
+            found[name] = found.get(name, Counter()) + lacking(_counted(count, reasons))
     return {name: count for name, count in found.items() if not case.config["rewards"].get(name, {}).get("optional")}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,17 @@ def test_the_report_holds_the_tables_and_the_page(whole: Path, monkeypatch: pyte
     assert content["variants"]["scouts"]["timed"]["ratio"] == 2
     assert set(content["variants"]["scouts"]["steps"]) == {"1", "3"}
     assert "| scouts | 1 |" in (whole / "ablation.md").read_text()
+
+
+def test_a_start_whose_measurement_is_lost_is_told_in_one_line_and_measured_again(whole: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "untrained")
+    with pytest.raises(UserError, match=r"gains\.jsonl is missing: what .*usual/0 starts from"):
+        write_ablation(GRID, tmp_path)
+    assert list(train_one(GRID, "usual", 0, tmp_path)) == []
+    [again] = (tmp_path / "untrained").glob(f"*/{GAINS}")
+    assert again.read_bytes() == (whole / again.relative_to(tmp_path)).read_bytes()
 
 
 def test_a_judge_that_ranks_leaves_its_column_out_where_an_item_has_one_edit_and_the_page_says_why(

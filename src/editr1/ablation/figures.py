@@ -51,14 +51,21 @@ def read_curves(grid: Grid, out: Path) -> dict[str, dict[int, Curve]]:
     """The curves of the runs that have begun, by variant and seed, up to the grid's last step.
 
     A run may be there that went further, for another grid.
+
+    Raises:
+        UserError: What a run starts from is not measured.
     """
     curves: dict[str, dict[int, Curve]] = {}
     for variant in grid.variants:
         for seed in range(grid.seeds):
             config, lines = run_of(grid, variant, seed, out)
             if rows := [row for row in lines.rows if row.step <= grid.steps]:
-                start = start_of(grid, config, out).rows[0]
-                curves.setdefault(variant, {})[seed] = curve_of(start, rows)
+                start = start_of(grid, config, out)
+                if not start.rows:
+                    raise UserError(
+                        f"{start.path} is missing: what {config.out} starts from; run without --what report"
+                    )
+                curves.setdefault(variant, {})[seed] = curve_of(start.rows[0], rows)
     return curves
 
 

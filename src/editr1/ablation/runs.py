@@ -115,7 +115,7 @@ def train_one(grid: Grid, variant: str, seed: int, out: Path) -> Iterator[Measur
     """Train and measure one run, as far as that is not done; yields its measurements."""
     config, lines = run_of(grid, variant, seed, out)
     left = [step for step in grid.points if step not in {row.step for row in lines.rows}]
-    if not left:
+    if not left and start_of(grid, config, out).rows:
         return
     training, own_items = open_datasets(config)
     trainer = open_trainer(config, training)
@@ -155,7 +155,7 @@ def _measure(grid: Grid, trainer: Trainer, items: EditDataset, folder: Path, ste
     oracle = toy_oracle if trainer.config.data.kind == "toy" else None
     rows = measure_edits(trainer.editor, trainer.judge, items, out=folder, settings=settings, oracle=oracle)
     oracles = {name: _oracles(rows, key) for name, key in ORACLES.items()}
-    steps = _steps(trainer.config)
+    steps = [row for row in _steps(trainer.config) if row["step"] <= step]
     alarms = {alarm.name: first for first, _, alarm in sounded(steps, trainer.config.optim.grad_clip)}
     judge = [row.judge for row in rows]
     return Measured(step, _images(trainer.config, steps), judge, **oracles, alarms=alarms)

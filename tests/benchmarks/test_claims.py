@@ -95,33 +95,44 @@ def test_committed_figures_are_those_of_the_kept_measurements(
 def test_the_docs_weigh_the_reward_for_what_is_kept_as_measured_and_the_addition_takes_their_weight(
     claims: ModuleType,
 ) -> None:
-    longer, told = claims.read_ablations()["preserve_longer"], read("docs/preservation.md")
-    kept = "rewards.kept={kind: preservation, weight: %s}"
-    for name in [*longer["variants"]][1:]:
-        done, preserved = (claims.figure_here(longer, name, part) for part in claims.PARTS)
-        share = done["gain"] / claims.figure_here(longer, "default", "done")["gain"]
-        [weight] = re.findall(r"weight: ([0-9.]+)", longer["variants"][name]["settings"][0])
-        assert longer["variants"][name]["settings"] == [kept % weight]
-        mark = " (`+preserve`)" if name == "mixed_third" else ""
-        assert f"| {weight}{mark} | {share:.0%} | {claims.words(preserved, 'more')} |" in told
-    addition = yaml.safe_load(read_preset("+preserve"))["rewards"]["kept"]
-    assert longer["variants"]["mixed_third"]["settings"] == [kept % addition["weight"]]
+    told, ablations = read("docs/preservation.md"), claims.read_ablations()
+    editors = [ablations[name] for name in ("preserve_longer", "preserve_longer_kontext")]
+    addition = yaml.safe_load(read_preset("+preserve"))["rewards"]["kept"]["weight"]
+    for name in [*editors[0]["variants"]][1:]:
+        [weight] = re.findall(r"weight: ([0-9.]+)}", *editors[0]["variants"][name]["settings"])
+        cells = [cell for found in editors for cell in weighed(claims, found, name)]
+        mark = " (`+preserve`)" if float(weight) == addition else ""
+        assert f"| {weight}{mark} | {' | '.join(cells)} |" in told
+    shares = " or ".join(weighed(claims, found, "mixed_03")[0] for found in editors)
+    assert f"more is kept and {shares} of what training gains in `done` stays" in read("docs/hacking.md")
+    for found in editors:
+        done, preserved = (claims.figure_here(found, "mixed_03", part) for part in claims.PARTS)
+        usual = claims.figure_here(found, "default", "done")["gain"]
+        assert done["gain"] >= 0.9 * usual and preserved["more_ci95"][0] > 0
+        assert found["variants"]["mixed_03"]["settings"] == [f"rewards.kept={{kind: preservation, weight: {addition}}}"]
     for grid, name, part, key in (
         ("preserve_worsened", "default", "done", "gain"),
-        ("preserve_worsened", "mixed_third", "done", "gain"),
+        ("preserve_worsened", "mixed_03", "done", "gain"),
+        ("preserve_worsened", "mixed_03", "preserved", "more"),
         ("preserve_worsened", "mixed_third", "preserved", "more"),
-        ("preserve_longer_kontext", "mixed_third", "preserved", "more"),
+        ("preserve_worsened", "mixed", "preserved", "more"),
         ("preserve_kontext", "by_region", "preserved", "more"),
     ):
-        entry = claims.figure_here(claims.read_ablations()[grid], name, part)
+        entry = claims.figure_here(ablations[grid], name, part)
         assert claims.words(entry, key).replace("−", "-") in told.replace("−", "-")
-    for grid, name, words in (
-        ("preserve_longer_kontext", "mixed_third", "keeps {:.0%} of the gain in `done`"),
-        ("preserve_kontext", "by_region", "they keep {:.0%} of the gain in `done`"),
-    ):
-        found = claims.read_ablations()[grid]
-        done, usual = (claims.figure_here(found, each, "done")["gain"] for each in (name, "default"))
-        assert words.format(done / usual) in told
+    done, usual = (
+        claims.figure_here(ablations["preserve_kontext"], each, "done")["gain"] for each in ("by_region", "default")
+    )
+    assert f"they keep {done / usual:.0%} of the gain in `done`" in told
+
+
+def weighed(claims: ModuleType, found: Any, name: str) -> list[str]:
+    """The share of the gain in "done" that a variant keeps, and how much more it preserves, as cells of a table."""
+    if name not in found["variants"]:
+        return ["", ""]
+    done, preserved = (claims.figure_here(found, name, part) for part in claims.PARTS)
+    share = done["gain"] / claims.figure_here(found, "default", "done")["gain"]
+    return [f"{share:.0%}", claims.words(preserved, "more")]
 
 
 def means(figures: Any) -> Any:

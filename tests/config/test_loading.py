@@ -76,7 +76,7 @@ def test_an_addition_overwrites_nothing_that_is_there_already(tmp_path: Path) ->
     with pytest.raises(UserError) as caught:
         load_config(tmp_path / "own.yaml", ["+preserve"])
     assert str(caught.value) == (
-        f"+preserve sets rewards.kept to {{'kind': 'preservation', 'weight': 0.35}}, but {tmp_path}/own.yaml has "
+        f"+preserve sets rewards.kept to {{'kind': 'preservation', 'weight': 0.3}}, but {tmp_path}/own.yaml has "
         "{'kind': 'ocr'}; leave one of them out (what comes after +preserve may change it)"
     )
     told = r"^\+preserve sets preservation\.masks to 'either', but override preservation=\{masks: data\} has 'data'; "

@@ -182,6 +182,14 @@ def test_a_wrong_value_names_key_and_origin(file: Path, override: str, said: str
     assert "override" in message(file, override) or "timesteps" in override
 
 
+def test_of_several_overrides_of_a_key_the_last_one_is_named(file: Path) -> None:
+    added = message(file, "+preserve", "rewards.kept.weight=-1")
+    assert added.startswith("override rewards.kept.weight=-1: rewards.kept.weight: ")
+    assert message(file, "optim.lr=-1", "optim.lr=1", "optim={lr: -2}", "optim.lr=-3").startswith(
+        "override optim.lr=-3: "
+    )
+
+
 def test_a_wrong_value_in_the_file_names_the_file(file: Path) -> None:
     file.write_text(MINIMAL + "optim: {lr: fast}\nstep: 3\n")
     said = message(file)

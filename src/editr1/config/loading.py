@@ -51,6 +51,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         for key, value in _settings_of(override):
             if override.startswith("+"):
                 _refuse_other(tree, key, value, override, _origin(key, origins, name))
+            origins.pop(key, None)  # so that the last one comes last
             origins[key] = f"override {override}"
             _set(tree, key, value, origins[key])
     return _checked(tree, origins, name)
@@ -208,8 +209,8 @@ def _place(loc: tuple[int | str, ...], algorithm: str | None) -> tuple[str, Iter
 
 
 def _origin(key: str, origins: dict[str, str], name: str) -> str:
-    """What set a key: an override, or else what is called `name`."""
-    return next((where for branch, where in origins.items() if _same_branch(key, branch)), name)
+    """What set a key: the last such override, or else what is called `name`."""
+    return next((where for branch, where in reversed(origins.items()) if _same_branch(key, branch)), name)
 
 
 def _same_branch(one: str, other: str) -> bool:

@@ -7,8 +7,8 @@ that a calibrated pace gives. The pace has three numbers, measured here: a matri
 per second of an addition, seconds of a small operation. As the planner takes one efficiency for all runs on a GPU, the
 seconds of the first case give one for all others (`time_ratio`); `bare_ratio` is without it.
 
-Writes benchmarks/plan_check.json. Seconds are CPU seconds of one thread: a busy machine stretches them too, though less
-than those of a clock.
+Writes benchmarks/plan_check.json, and prints a table. Seconds are CPU seconds of one thread: a
+busy machine stretches them too, though less than those of a clock.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import results
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
@@ -49,7 +50,7 @@ RESULTS = Path(__file__).parent / "plan_check.json"
 CPU = Kind("CPU", 0, 1.0, 1.0, 1.0, 1.0)
 """Without memory of its own: as on a CPU, gathered weights do not stay between calls."""
 ONE, TWO, SHARD, CONTEXT = "1 process", "2 processes", "2 processes, shard", "2 processes, context"
-SHARED = {ONE: (), TWO: (), SHARD: ("parallel.shard=2",), CONTEXT: ("parallel.context=2",)}
+SHARED: dict[str, tuple[str, ...]] = {ONE: (), TWO: (), SHARD: ("parallel.shard=2",), CONTEXT: ("parallel.context=2",)}
 WARM, MEASURED = 2, 2
 DEADLINE = 900.0
 
@@ -176,7 +177,22 @@ def main() -> None:
         efficiency = next(iter(rows.values()))["bare_ratio"]
         rows[words]["time_ratio"] = rows[words]["bare_ratio"] / efficiency
         print(f"{words}: memory {rows[words]['memory_ratio']:.3f}, time {rows[words]['time_ratio']:.3f}", flush=True)
-        RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    made = results.origin("python benchmarks/plan_check.py")
+    RESULTS.write_text(json.dumps({"cases": rows, "made": made}, indent=1) + "\n", encoding="utf-8")
+    print(table(rows))
+
+
+def table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """The smallest and the largest ratios by what is shared, as lines of Markdown."""
+    lines = [
+        "| Processes | cases | memory, planned / measured | time, planned / measured |",
+        "| --- | ---: | --- | --- |",
+    ]
+    for shared in SHARED:
+        found = [row for words, row in rows.items() if words.endswith(f", {shared}")]
+        spans = [sorted(row[name] for row in found) for name in ("memory_ratio", "time_ratio")]
+        lines.append(f"| {shared} | {len(found)} | " + " | ".join(f"{s[0]:.2f} to {s[-1]:.2f}" for s in spans) + " |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

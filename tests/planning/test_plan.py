@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -30,20 +28,16 @@ from editr1.planning.shadow import Work
 from editr1.planning.uncounted import COSTS, uncounted
 from editr1.planning.workload import Pace, calls_of, load_of
 from editr1.training.distributed import World
+from tests.benchmarks.scripts import script
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 FULL, ONE_GROUP = "adapter.mode=full", ["rollout.groups_per_step=1"]
 
 
 @pytest.fixture(scope="module")
 def check() -> Iterator[ModuleType]:
     """benchmarks/plan_check.py."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield import_module("plan_check")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-        sys.modules.pop("plan_check", None)
+    with script("plan_check") as module:
+        yield module
 
 
 def planner(name: str, gpus: str, *overrides: str) -> Planner:

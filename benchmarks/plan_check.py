@@ -7,7 +7,7 @@ that a calibrated pace gives. The pace has three numbers, measured here: a matri
 per second of an addition, seconds of a small operation. As the planner takes one efficiency for all runs on a GPU, the
 seconds of the first case give one for all others (`time_ratio`); `bare_ratio` is without it.
 
-Writes benchmarks/plan_check.json, and prints a table. Seconds are CPU seconds of one thread: a
+Writes benchmarks/plan_check.json when all are measured, and prints a table. Seconds are CPU seconds of one thread: a
 busy machine stretches them too, though less than those of a clock.
 """
 
@@ -35,6 +35,7 @@ from editr1.config.loading import load_config
 from editr1.config.settings import Config
 from editr1.editors.editor import Editor
 from editr1.editors.open import open_config_editor
+from editr1.files import write_file
 from editr1.planning.gpus import Gpus, Kind
 from editr1.planning.plan import Plan, Planner
 from editr1.planning.shadow import local
@@ -178,7 +179,7 @@ def main() -> None:
         rows[words]["time_ratio"] = rows[words]["bare_ratio"] / efficiency
         print(f"{words}: memory {rows[words]['memory_ratio']:.3f}, time {rows[words]['time_ratio']:.3f}", flush=True)
     made = results.origin("python benchmarks/plan_check.py")
-    RESULTS.write_text(json.dumps({"cases": rows, "made": made}, indent=1) + "\n", encoding="utf-8")
+    write_file(RESULTS, json.dumps({"cases": rows, "made": made}, indent=1).encode() + b"\n")
     print(table(rows))
 
 
